@@ -1,0 +1,69 @@
+"""Erase named concepts from a text-to-image diffusion model and leave everything else as it was.
+
+    import unlearnkit
+    edit = unlearnkit.erase("canvas", "cat")
+
+Names are imported when they are first used, so that ``import unlearnkit`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .edit import Edit
+    from .errors import DivergedError, EditError, InputError, ModelError, UnlearnError
+    from .methods import METHODS
+    from .model import Model, load
+    from .run import erase, run_recipe
+    from .schema import Concept, Recipe, Request
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "Concept",
+    "DivergedError",
+    "Edit",
+    "EditError",
+    "InputError",
+    "Model",
+    "ModelError",
+    "Recipe",
+    "Request",
+    "UnlearnError",
+    "__version__",
+    "erase",
+    "load",
+    "run_recipe",
+]
+
+_HOME = {
+    "METHODS": "methods",
+    "Concept": "schema",
+    "DivergedError": "errors",
+    "Edit": "edit",
+    "EditError": "errors",
+    "InputError": "errors",
+    "Model": "model",
+    "ModelError": "errors",
+    "Recipe": "schema",
+    "Request": "schema",
+    "UnlearnError": "errors",
+    "erase": "run",
+    "load": "model",
+    "run_recipe": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
