@@ -1,0 +1,148 @@
+"""Pictures for people: what the model drew before and after, with the same seeds, side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from .schema import KINDS, Concept, Request
+
+if TYPE_CHECKING:
+    from .edit import Edit
+    from .model import Model
+
+__all__ = ["before_and_after", "neighbours", "save_png", "sheet", "slug"]
+
+INK, PAPER, GAP, TEXT = "#1a1a1a", "#ffffff", 4, 16
+
+
+def slug(text: str, *, length: int = 60) -> str:
+    """``text`` as part of a file name on any system: lower-case ASCII letters, digits and single dashes."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].strip("-") or "picture"
+
+
+def save_png(image: Image.Image, path: Path, *, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG whole or not at all; ``facts`` go into its text chunk ``unlearnkit`` as JSON."""
+    notes = PngInfo()
+    if facts:
+        notes.add_itxt("unlearnkit", json.dumps(facts, ensure_ascii=False))
+    partial = path.with_name(path.name + ".part")
+    try:
+        image.save(partial, format="PNG", pnginfo=notes)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def neighbours(model: Model, request: Request, *, near: int = 3, far: int = 2) -> list[Concept]:
+    """The kept concepts to look at beside the erased ones, by rule.
+
+    First what the request keeps by name; then, from the model's own vocabulary, the ``near`` words of the erased
+    concept's kind and the ``far`` words of the other kind whose prompts the model's text encoder places closest to
+    the erased concept's (cosine of the embeddings of the same template, averaged over tokens).
+    """
+    found = list(request.keep)
+    gone = request.erase[0]
+    taken = {word.lower() for concept in (*request.erase, *request.keep) for word in concept.wordings}
+    for kind, count in ((gone.kind, near), (*(kind for kind in KINDS if kind != gone.kind), far)):
+        words = model.hints.objects if kind == "object" else model.hints.styles
+        words = tuple(word for word in words if word.lower() not in taken)
+        if not words:
+            continue
+        template = model.hints.templates[kind][0]
+        states = model.encode([template.format(word) for word in (gone.name, *words)]).double().mean(1)
+        states = states / states.norm(dim=-1, keepdim=True)
+        order = (states[1:] @ states[0]).argsort(descending=True, stable=True).tolist()
+        found += [Concept(words[i], kind) for i in order[:count]]
+    return found
+
+
+def before_and_after(
+    model: Model,
+    request: Request,
+    edit: Edit,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    tick: Callable[[int, int], None] | None = None,
+) -> Image.Image:
+    """One row for each erased concept and each kept neighbour: left before the edit, right after it.
+
+    Both halves of a row use the same seeds. tick(done, total) is called as pictures get ready.
+    """
+    concepts = [("erased", one) for one in request.erase] + [("kept", one) for one in neighbours(model, request)]
+    prompts = [model.hints.templates[one.kind][0].format(one.name) for _, one in concepts]
+    asked = [prompt for prompt in prompts for _ in seeds]
+    drawn = [seed for _ in prompts for seed in seeds]
+    total = 2 * len(asked)
+
+    def ticks(start: int) -> Callable[[int, int], None] | None:
+        return None if tick is None else lambda done, _: tick(start + done, total)
+
+    before = model.sample(asked, drawn, tick=ticks(0))
+    with model.wearing(edit):
+        after = model.sample(asked, drawn, tick=ticks(len(asked)))
+    width = len(seeds)
+    rows = [
+        (f"{role}: {prompt}", before[i * width : (i + 1) * width] + after[i * width : (i + 1) * width])
+        for i, ((role, _), prompt) in enumerate(zip(concepts, prompts, strict=True))
+    ]
+    return sheet(rows, groups=("before", "after"))
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], *, groups: Sequence[str] = ("",)) -> Image.Image:
+    """A contact sheet: a caption and its pictures per row, the pictures in equal ``groups`` with a heading each.
+
+    Small pictures are enlarged by whole factors without smoothing, large ones reduced, to 128 to 256 pixels.
+    """
+    first = rows[0][1][0]
+    cell = _cell(max(first.size))
+    each = len(rows[0][1]) // len(groups)
+    font = ImageFont.load_default(size=TEXT)
+    captions = [_wrapped(caption, font, 200) for caption, _ in rows]
+    left = max(int(font.getlength(line)) for lines in captions for line in lines) + 4 * GAP
+    top = TEXT + 3 * GAP
+    group_width = each * (cell + GAP) + 4 * GAP
+    page = Image.new("RGB", (left + len(groups) * group_width, top + len(rows) * (cell + GAP) + GAP), PAPER)
+    pen = ImageDraw.Draw(page)
+    for g, heading in enumerate(groups):
+        pen.text((left + g * group_width, GAP), heading, fill=INK, font=font)
+    for r, (_, pictures) in enumerate(rows):
+        y = top + r * (cell + GAP)
+        pen.multiline_text((2 * GAP, y + cell // 2), "\n".join(captions[r]), fill=INK, font=font, anchor="lm")
+        for i, picture in enumerate(pictures):
+            x = left + (i // each) * group_width + (i % each) * (cell + GAP)
+            page.paste(_sized(picture, cell), (x, y))
+    return page
+
+
+def _cell(size: int) -> int:
+    """Pixels of a picture on the sheet."""
+    return min(256, size * max(1, -(-128 // size)))
+
+
+def _sized(picture: Image.Image, cell: int) -> Image.Image:
+    way = Image.Resampling.NEAREST if max(picture.size) <= cell else Image.Resampling.LANCZOS
+    scale = cell / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.convert("RGB").resize(size, way)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """``text`` broken between words into lines of at most ``width`` pixels; a single longer word stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
