@@ -39,7 +39,16 @@ def test_describe_tells_what_a_user_asks():
 
 
 def test_pairs_take_the_types_of_the_fields():
-    pairs = "steps=20 lr=1e-4 part=all fast=true words=x,y levels=1,.5 limit=none note=a=b".split()
+    pairs = [
+        "steps=20",
+        "lr=1e-4",
+        "part=all",
+        "fast=true",
+        "words=x,y",
+        "levels=1,.5",
+        "limit=none",
+        "note=a=b",
+    ]
     assert parse_pairs(pairs, Example) == {
         "steps": 20,
         "lr": 1e-4,
@@ -84,7 +93,9 @@ def test_a_setting_given_twice_is_refused():
         parse_pairs(["steps=2", "steps=3"], Example)
 
 
-@pytest.mark.parametrize("values", [{"steps": True}, {"steps": 2.0}, {"fast": 1}, {"words": "ab"}, {"note": 3}])
+@pytest.mark.parametrize(
+    "values", [{"steps": True}, {"steps": 2.0}, {"fast": 1}, {"words": "ab"}, {"note": 3}]
+)
 def test_python_values_are_checked_as_well(values: dict[str, object]):
     with pytest.raises(InputError, match=next(iter(values))):
         build(Example, values)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +11,17 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from .errors import InputError
+from .files import slug, whole, writing
 from .schema import KINDS, Concept, Request
 
 if TYPE_CHECKING:
     from .edit import Edit
     from .model import Model
 
-__all__ = ["before_and_after", "neighbours", "save_png", "sheet", "slug"]
+__all__ = ["before_and_after", "draw", "neighbours", "save_png", "sheet"]
 
 INK, PAPER, GAP, TEXT = "#1a1a1a", "#ffffff", 4, 16
-
-
-def slug(text: str, *, length: int = 60) -> str:
-    """``text`` as part of a file name on any system: lower-case ASCII letters, digits and single dashes."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].strip("-") or "picture"
 
 
 def save_png(image: Image.Image, path: Path, *, facts: Mapping[str, Any] | None = None) -> None:
@@ -35,12 +29,54 @@ def save_png(image: Image.Image, path: Path, *, facts: Mapping[str, Any] | None 
     notes = PngInfo()
     if facts:
         notes.add_itxt("unlearnkit", json.dumps(facts, ensure_ascii=False))
-    partial = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as partial:
         image.save(partial, format="PNG", pnginfo=notes)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def draw(
+    model: Model,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    steps: int | None = None,
+    guidance: float | None = None,
+    negative: str | None = None,
+    edit: Edit | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Draw every prompt with every seed into ``folder``, one PNG each, and return the paths, prompt by prompt.
+
+    steps, guidance: ``None`` takes what the model likes. edit: worn while drawing.
+    A PNG carries prompt, seed and edit in its text chunk. Raises InputError for an empty prompt, a file that
+    exists already (none is overwritten) and a folder that cannot be written.
+    """
+    if not prompts or any(not prompt.strip() for prompt in prompts):
+        raise InputError('the prompt is empty: say what to draw, for example --prompt "a picture of a dog"')
+    asked = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
+    names = [slug(prompt) for prompt in dict.fromkeys(prompts)]
+    numbers = {
+        prompt: f"-{i}" if names.count(name) > 1 else ""
+        for i, (prompt, name) in enumerate(zip(dict.fromkeys(prompts), names, strict=True))
+    }
+    paths = [folder / f"{slug(prompt)}{numbers[prompt]}-{seed}.png" for prompt, seed in asked]
+    if taken := [path for path in paths if path.exists()]:
+        raise InputError(f"{str(taken[0])!r} exists already: choose another folder with --out")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.nullcontext() if edit is None else model.wearing(edit):
+            pictures = model.sample(
+                [prompt for prompt, _ in asked],
+                [seed for _, seed in asked],
+                steps=steps,
+                guidance=guidance,
+                negative=negative,
+                tick=tick,
+            )
+        for (prompt, seed), picture, path in zip(asked, pictures, paths, strict=True):
+            facts = {"prompt": prompt, "seed": seed, "edit": None if edit is None else edit.hash()}
+            save_png(picture, path, facts=facts)
+    return paths
 
 
 def neighbours(model: Model, request: Request, *, near: int = 3, far: int = 2) -> list[Concept]:
@@ -78,7 +114,9 @@ def before_and_after(
 
     Both halves of a row use the same seeds. tick(done, total) is called as pictures get ready.
     """
-    concepts = [("erased", one) for one in request.erase] + [("kept", one) for one in neighbours(model, request)]
+    concepts = [("erased", one) for one in request.erase] + [
+        ("kept", one) for one in neighbours(model, request)
+    ]
     prompts = [model.hints.templates[one.kind][0].format(one.name) for _, one in concepts]
     asked = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]

@@ -92,6 +92,11 @@ class Setting:
             parts.append(f"at least {self.min_items} item{'s' if self.min_items != 1 else ''}")
         return ", ".join(parts)
 
+    @property
+    def allowed(self) -> str:
+        """Type and range in words: ``"a whole number, 1 to 1000"``, ``"x, u or all"``."""
+        return self.type if not self.range else self.range if self.choices else f"{self.type}, {self.range}"
+
 
 def describe(cls: type) -> list[Setting]:
     """Every setting of a settings dataclass, in order of declaration."""
@@ -259,9 +264,8 @@ def _checked(one: Setting, value: Any) -> Any:
 
 
 def _refusal(one: Setting, value: Any) -> InputError:
-    allowed = one.type if not one.range else one.range if one.choices else f"{one.type}, {one.range}"
     close = nearest(value, map(str, one.choices)) if one.choices and isinstance(value, str) else ""
-    return InputError(f"setting {one.name!r} got {value!r}{close}: it takes {allowed}")
+    return InputError(f"setting {one.name!r} got {value!r}{close}: it takes {one.allowed}")
 
 
 def _fitted(annotation: Any, value: Any) -> Any:

@@ -1,0 +1,51 @@
+"""How far a long job is and how long it will take: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+__all__ = ["showing"]
+
+EVERY = 10.0  # seconds between plain lines
+
+
+@contextlib.contextmanager
+def showing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield ``tick(stage, done, total)``, which shows each stage as it advances, with an estimate of the rest."""
+    if not console.is_terminal:
+        yield _plain(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tick(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tick
+
+
+def _plain(console: Console) -> Callable[[str, int, int], None]:
+    begun: dict[str, tuple[float, int]] = {}
+    shown: dict[str, float] = {}
+
+    def tick(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = begun.setdefault(stage, (now, done))
+        if done < total and now - shown.get(stage, start - EVERY) < EVERY:
+            return
+        shown[stage] = now
+        line = f"{stage} {done} of {total}"
+        if first < done < total:
+            left = round((now - start) / (done - first) * (total - done))
+            line += f", about {left // 60}:{left % 60:02} min left"
+        console.print(line, highlight=False)
+
+    return tick

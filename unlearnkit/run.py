@@ -1,0 +1,215 @@
+"""From a recipe to an edit, and from a recipe to a run folder.
+
+A run folder holds, in the order in which they are written:
+
+    recipe.toml        what is made, every default spelled out, before any work begins
+    log.jsonl          one line a training step
+    edit.safetensors   the changed weights, with the facts behind them
+    pipeline/          the whole model with the edit in it, for plain diffusers
+    grid.png           before and after, the same seeds
+    run.json           versions, fingerprints, seconds: its presence says that the run is finished
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import __version__, images, methods
+from .descend import Job
+from .edit import Edit
+from .errors import InputError
+from .files import existing, slug, write_text, writing
+from .model import Model, load
+from .schema import Concept, Kind, Recipe, Request
+from .settings import build, dump_recipe, load_recipe
+
+__all__ = ["Tick", "check_folder", "default_folder", "erase", "request_for", "run_recipe"]
+
+Tick = Callable[[str, int, int], None]
+"""Called as ``tick(stage, done, total)``; the stages are ``"erasing"`` (steps) and ``"drawing"`` (pictures)."""
+
+
+def erase(
+    model: Model | str | Path,
+    concept: str | Concept | Request | Iterable[str | Concept],
+    *,
+    method: str = "esd",
+    kind: Kind = "object",
+    instead: str | None = None,
+    keep: Iterable[str | Concept] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Edit:
+    """Make the edit after which ``model`` no longer draws ``concept``; the model itself stays as it is.
+
+    model: a loaded Model, or anything that ``load`` takes.
+    concept, kind, instead, keep: as in ``request_for``.
+    out: a folder for the whole run (see ``run_recipe``); without it nothing is written.
+    settings: of the method, by name; ``unlearnkit methods NAME`` lists them.
+
+    Raises UnlearnError for anything that cannot be used.
+    """
+    request = request_for(concept, kind=kind, instead=instead, keep=keep)
+    if out is not None:
+        source = model.source if isinstance(model, Model) else str(model)
+        recipe = Recipe(str(source), method, request, settings, seed)
+        return run_recipe(recipe, out, model=model if isinstance(model, Model) else None)
+    build(methods.find(method).settings, settings)
+    loaded = model if isinstance(model, Model) else load(model)
+    return methods.edit_for(loaded, request, method=method, settings=settings, seed=seed)
+
+
+def request_for(
+    concept: str | Concept | Request | Iterable[str | Concept],
+    *,
+    kind: Kind = "object",
+    phrases: Iterable[str] = (),
+    instead: str | None = None,
+    keep: Iterable[str | Concept] = (),
+) -> Request:
+    """A Request from names. ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one."""
+    if isinstance(concept, Request):
+        if instead is not None or tuple(phrases) or tuple(keep):
+            raise InputError("a Request says everything itself: put phrases, instead and keep into it")
+        return concept
+    phrases = tuple(phrases)
+    several = (concept,) if isinstance(concept, str | Concept) else tuple(concept)
+    if (phrases or instead is not None) and [type(one) for one in several] != [str]:
+        raise InputError(
+            "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
+            "or a recipe file"
+        )
+    return Request(
+        tuple(
+            one if isinstance(one, Concept) else Concept(one, kind, phrases=phrases, instead=instead)
+            for one in several
+        ),
+        tuple(one if isinstance(one, Concept) else Concept(one, kind) for one in keep),
+    )
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Where a run goes that names no folder: ``runs/esd-cat-0``."""
+    names = "-".join(concept.name for concept in recipe.request.erase)
+    return Path("runs") / f"{recipe.method}-{slug(names)}-{recipe.seed}"
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    model: Model | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+    pictures: int = 3,
+    tick: Tick | None = None,
+) -> Edit:
+    """Carry out a recipe and leave a run folder (see the top of this file).
+
+    model: the loaded model of the recipe, to save loading it again.
+    resume: go on with a run that was interrupted; it must have the same recipe. A finished run is returned as is.
+    pictures: before/after pictures a row of grid.png; 0 draws none.
+
+    Raises InputError if ``out`` already holds something else, cannot be written, or the disk is full. Nothing that
+    was in ``out`` before is lost: every file is written whole beside its place and then renamed.
+    """
+    folder = Path(out)
+    build(methods.find(recipe.method).settings, recipe.settings)
+    resuming = check_folder(folder, resume=resume)
+    model = load(recipe.model, device=device, dtype=dtype) if model is None else model
+    settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
+    if resuming:
+        _same(load_recipe(folder / "recipe.toml"), recipe, settings, folder)
+        if (folder / "run.json").exists():
+            return Edit.load(folder / "edit.safetensors")
+    begun = time.monotonic()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resuming:
+            write_text(folder / "recipe.toml", dump_recipe(recipe, settings))
+        edit = _edit(model, recipe, settings, folder, tick)
+        if not (folder / "pipeline").exists():
+            model.save(folder / "pipeline", edit=edit)
+        if pictures:
+            drawing = (lambda done, total: tick("drawing", done, total)) if tick else None
+            grid = images.before_and_after(model, recipe.request, edit, seeds=range(pictures), tick=drawing)
+            images.save_png(grid, folder / "grid.png", facts={"edit": edit.hash()})
+        facts = {
+            "edit": edit.hash(),
+            "base": model.fingerprint(),
+            "seconds": round(time.monotonic() - begun, 1),
+            "resumed": resuming,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "versions": {"unlearnkit": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        }
+        write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+    return edit
+
+
+def check_folder(folder: Path, *, resume: bool) -> bool:
+    """True if ``folder`` holds a run to go on with, False if it is free to be used, InputError otherwise."""
+    if folder.is_dir() and any(not path.name.endswith(".part") for path in folder.iterdir()):
+        if not (folder / "recipe.toml").is_file():
+            raise InputError(
+                f"{str(folder)!r} is not empty and holds no run: choose another folder with --out"
+            )
+        if not resume:
+            state = "a finished run" if (folder / "run.json").exists() else "an unfinished run"
+            raise InputError(
+                f"{str(folder)!r} already holds {state}: choose another folder with --out, or add --resume"
+            )
+        return True
+    parent = existing(folder)
+    if not parent.is_dir():
+        raise InputError(f"{str(folder)!r} cannot be made: {str(parent)!r} is a file; choose another folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{str(folder)!r} cannot be written: no permission in {str(parent)!r}; choose another folder"
+        )
+    return False
+
+
+def _edit(model: Model, recipe: Recipe, settings: Any, folder: Path, tick: Tick | None) -> Edit:
+    """The recipe's edit: read if an interrupted run got as far as writing it, made otherwise."""
+    path = folder / "edit.safetensors"
+    if path.exists():
+        return Edit.load(path)
+    progress = (lambda done, total: tick("erasing", done, total)) if tick else None
+    edit = methods.edit_for(
+        model,
+        recipe.request,
+        method=recipe.method,
+        settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)},
+        seed=recipe.seed,
+        job=Job(folder=folder, progress=progress),
+    )
+    edit.save(path)
+    return edit
+
+
+def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
+    """Refuse to resume a run with another recipe, naming the first difference."""
+    was = {name: getattr(old, name) for name in ("model", "method", "seed", "request")}
+    now = {name: getattr(new, name) for name in was}
+    if old.method == new.method:
+        was |= dataclasses.asdict(build(type(settings), old.settings))
+        now |= dataclasses.asdict(settings)
+    for name, value in now.items():
+        if was[name] != value:
+            raise InputError(
+                f"{str(folder)!r} was begun with another recipe ({name} was {was[name]!r}, now {value!r}): resume "
+                f"it with its own recipe.toml, or choose another folder"
+            )
