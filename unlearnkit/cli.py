@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ Dtype = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 our bug (with its traceback), 2 unusable input, 130 interrupted."""
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # its notes on absent options are not for our users
     try:
         app(args=None if arguments is None else list(arguments), prog_name="unlearnkit")
     except UnlearnError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError
 from .files import slug, whole, writing
-from .schema import KINDS, Concept, Request
+from .prompts import neighbours as nearest
+from .schema import Concept, Request
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -83,23 +85,15 @@ def neighbours(model: Model, request: Request, *, near: int = 3, far: int = 2) -
     """The kept concepts to look at beside the erased ones, by rule.
 
     First what the request keeps by name; then, from the model's own vocabulary, the ``near`` words of the erased
-    concept's kind and the ``far`` words of the other kind whose prompts the model's text encoder places closest to
-    the erased concept's (cosine of the embeddings of the same template, averaged over tokens).
+    kinds and the ``far`` words of the other kind that the model's text encoder places closest to what is erased.
     """
-    found = list(request.keep)
-    gone = request.erase[0]
-    taken = {word.lower() for concept in (*request.erase, *request.keep) for word in concept.wordings}
-    for kind, count in ((gone.kind, near), (*(kind for kind in KINDS if kind != gone.kind), far)):
-        words = model.hints.objects if kind == "object" else model.hints.styles
-        words = tuple(word for word in words if word.lower() not in taken)
-        if not words:
-            continue
-        template = model.hints.templates[kind][0]
-        states = model.encode([template.format(word) for word in (gone.name, *words)]).double().mean(1)
-        states = states / states.norm(dim=-1, keepdim=True)
-        order = (states[1:] @ states[0]).argsort(descending=True, stable=True).tolist()
-        found += [Concept(words[i], kind) for i in order[:count]]
-    return found
+    kinds = {concept.kind for concept in request.erase}
+    kept = {concept.name.lower() for concept in request.keep}
+    ranked = nearest(model, Request(request.erase), sys.maxsize)
+    ranked = tuple(concept for concept in ranked if concept.name.lower() not in kept)
+    close = [concept for concept in ranked if concept.kind in kinds]
+    other = [concept for concept in ranked if concept.kind not in kinds]
+    return [*request.keep, *close[:near], *other[:far]]
 
 
 def before_and_after(
@@ -117,7 +111,7 @@ def before_and_after(
     concepts = [("erased", one) for one in request.erase] + [
         ("kept", one) for one in neighbours(model, request)
     ]
-    prompts = [model.hints.templates[one.kind][0].format(one.name) for _, one in concepts]
+    prompts = [model.hints.templates[one.kind][0].replace("{}", one.name) for _, one in concepts]
     asked = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]
     total = 2 * len(asked)
