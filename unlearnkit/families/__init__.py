@@ -1,0 +1,117 @@
+"""The seam to diffusers: a family is one module with the answers that differ between kinds of pipeline.
+
+Nothing above this folder asks which family it has. A new family is a module with the functions of ``Family`` and a
+place in ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from . import stable_diffusion
+
+__all__ = ["FAMILIES", "Family", "find", "supported"]
+
+
+class Family(Protocol):
+    """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, tokens, width)."""
+
+    TITLE: str
+    PIPELINES: tuple[str, ...]
+    DENOISER: str
+    PARTS: dict[str, str]
+
+    def check(self, pipe: Any) -> None:
+        """Raise ModelError for a pipeline of this class that cannot be edited."""
+
+    def belongs(self, part: str, name: str) -> bool:
+        """Whether the denoiser's weight ``name`` belongs to ``part``."""
+
+    def encode(self, pipe: Any, prompt: str, device: torch.device) -> Tensor:
+        """The text states of one prompt, (tokens, width)."""
+
+    def last_token(self, pipe: Any, text: str) -> int:
+        """Where in the states of a prompt that starts with ``text`` the last token of ``text`` is; 0 is the start."""
+
+    def shape(self, pipe: Any) -> tuple[int, int, int]:
+        """The shape (c, h, w) of one latent."""
+
+    def latents(self, pipe: Any, pixels: Tensor) -> Tensor:
+        """Latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
+
+    def schedule(self, pipe: Any) -> Any:
+        """A fresh scheduler with ``step`` and ``set_timesteps`` for deterministic sampling."""
+
+    def noised(self, schedule: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The latents at times t (n,), fp32."""
+
+    def predict(self, pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """The network's own output."""
+
+    def eps(self, schedule: Any, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
+        """The network's output as predicted noise, fp32."""
+
+    def draw(
+        self,
+        pipe: Any,
+        states: Tensor,
+        negative: Tensor,
+        generators: list[torch.Generator],
+        *,
+        steps: int,
+        guidance: float,
+        output: str,
+    ) -> Any:
+        """Pictures (``output="pil"``) or latents (``"latent"``) through the pipeline's own ``__call__``."""
+
+
+FAMILIES: tuple[Family, ...] = (stable_diffusion,)
+
+
+def supported() -> str:
+    """The supported pipeline classes, for messages."""
+    return ", ".join(name for family in FAMILIES for name in family.PIPELINES)
+
+
+def find(pipe: Any) -> Family:
+    """The family of ``pipe``, or ModelError for a pipeline that is unsupported or must not be edited as it is."""
+    name = type(pipe).__name__
+    for family in FAMILIES:
+        if name in family.PIPELINES:
+            _refuse(getattr(pipe, family.DENOISER))
+            family.check(pipe)
+            return family
+    raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
+
+
+def _refuse(denoiser: nn.Module) -> None:
+    """Raise ModelError for a denoiser whose weights are not simply there to be read and replaced."""
+    if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
+        raise ModelError("the denoiser is compiled: load the pipeline without torch.compile")
+    quantised = (
+        getattr(denoiser, "is_quantized", False) or getattr(denoiser, "hf_quantizer", None) is not None
+    )
+    if quantised or any(not weight.is_floating_point() for weight in denoiser.parameters()):
+        raise ModelError("the denoiser is quantised: load it in float32 or bfloat16")
+    if any(
+        hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook") for module in denoiser.modules()
+    ):
+        raise ModelError(
+            "the denoiser is offloaded or hooked: load the pipeline on one device, without offloading"
+        )
+    if any("lora_" in name for name, _ in denoiser.named_parameters()):
+        raise ModelError(
+            "the denoiser carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
+        )
+    devices = {weight.device.type for weight in denoiser.parameters()}
+    if "meta" in devices:
+        name = next(name for name, weight in denoiser.named_parameters() if weight.device.type == "meta")
+        raise ModelError(
+            f"the denoiser has no value for weight {name!r}: its file is incomplete, fetch it again"
+        )
+    if len(devices) > 1:
+        raise ModelError(f"the denoiser is spread over {', '.join(sorted(devices))}: load it on one device")

@@ -1,0 +1,146 @@
+"""Open a pipeline from a folder, the hub or a single file, with one clear line for everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+from torch import nn
+
+from ..errors import ModelError
+from . import FAMILIES, supported
+
+__all__ = ["open_pipeline", "quiet"]
+
+INDEX = "model_index.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def open_pipeline(source: str, *, dtype: torch.dtype | None) -> Any:
+    """The pipeline at ``source``, on the CPU. Raises ModelError, in one line, where there is none that can be used."""
+    path = Path(source).expanduser()
+    with quiet():
+        if path.is_dir():
+            return _from_folder(path, dtype)
+        if path.is_file():
+            return _from_file(path, dtype)
+        if HUB_ID.fullmatch(source) and not source.startswith("."):
+            return _from_hub(source, dtype)
+    raise ModelError(
+        f"model {source!r} was not found: give 'canvas', a diffusers folder, a .safetensors file or a hub id"
+    )
+
+
+def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
+    try:
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"folder {str(path)!r} has no {INDEX}: give the folder of a whole diffusers pipeline"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{str(path / INDEX)!r} cannot be read: {_line(error)}") from None
+    _check_class(str(path), index)
+    try:
+        pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
+        raise ModelError(
+            f"model {str(path)!r} cannot be loaded, its files are damaged or missing: {_line(error)}"
+        ) from error
+    _check_whole(path, pipe)
+    return pipe
+
+
+def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"file {str(path)!r} is not supported: convert it to .safetensors (pickled files can run code)"
+        )
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+        pipe_class = getattr(diffusers, FAMILIES[0].PIPELINES[0])
+        return pipe_class.from_single_file(str(path), torch_dtype=dtype, local_files_only=_offline())
+    except Exception as error:
+        hint = (
+            "; its configuration comes from the hub, and the hub is switched off here" if _offline() else ""
+        )
+        raise ModelError(
+            f"file {str(path)!r} cannot be loaded as {supported()}: {_line(error)}{hint}"
+        ) from error
+
+
+def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
+    try:
+        index = DiffusionPipeline.load_config(source, local_files_only=_offline())
+    except Exception as error:
+        where = "in the local cache (the hub is switched off)" if _offline() else "on the hub"
+        raise ModelError(f"model {source!r} is neither a path nor found {where}: {_line(error)}") from error
+    _check_class(source, index)
+    try:
+        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, local_files_only=_offline())
+    except Exception as error:
+        raise ModelError(f"model {source!r} cannot be loaded from the hub: {_line(error)}") from error
+
+
+def _check_class(source: str, index: Any) -> None:
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    if name not in [known for family in FAMILIES for known in family.PIPELINES]:
+        raise ModelError(f"model {source!r} is a {name}, which is not supported: use one of {supported()}")
+
+
+def _check_whole(path: Path, pipe: Any) -> None:
+    """Raise ModelError where a loader left a weight without the value from its file."""
+    for part, component in pipe.components.items():
+        if not isinstance(component, nn.Module):
+            continue
+        for name, weight in component.named_parameters():
+            if weight.device.type == "meta":
+                raise ModelError(f"model {str(path)!r} is incomplete: {part} has no value for {name!r}")
+    # transformers fills what is missing with random numbers, and may rename the front of a name
+    file = path / "text_encoder" / "model.safetensors"
+    if file.is_file():
+        with safe_open(file, framework="pt") as stored:
+            names = set(stored.keys())
+        for name in pipe.text_encoder.state_dict():
+            if not any(known.endswith(name) or name.endswith(known) for known in names):
+                raise ModelError(f"model {str(path)!r} is incomplete: text_encoder has no value for {name!r}")
+
+
+def _offline() -> bool:
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "DIFFUSERS_OFFLINE")
+    )
+
+
+def _line(error: Exception, *, longest: int = 200) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and notes from the loaders: what matters becomes a ModelError."""
+    loggers = (diffusers.utils.logging, transformers.utils.logging)
+    found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
+    try:
+        for one in loggers:
+            one.set_verbosity_error()
+            one.disable_progress_bar()
+        yield
+    finally:
+        for one, (verbosity, bar) in zip(loggers, found, strict=True):
+            one.set_verbosity(verbosity)
+            if bar:
+                one.enable_progress_bar()

@@ -1,0 +1,155 @@
+"""What a model folder may say about itself in ``unlearnkit.toml``: how to sample it, what it knows, what suits it.
+
+[sampling]              steps = 25, guidance = 5.0
+[vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
+[templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
+[methods.esd.object]    lr = 1e-4, ...
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError, nearest
+
+__all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]
+
+FILE = "unlearnkit.toml"
+
+OBJECTS = (
+    *(
+        "cat",
+        "dog",
+        "horse",
+        "bear",
+        "elephant",
+        "bird",
+        "fish",
+        "butterfly",
+        "car",
+        "bus",
+        "bicycle",
+        "airplane",
+    ),
+    *(
+        "boat",
+        "train",
+        "church",
+        "house",
+        "chair",
+        "clock",
+        "guitar",
+        "apple",
+        "banana",
+        "pizza",
+        "tree",
+        "flower",
+    ),
+)
+STYLES = (
+    *("van gogh", "picasso", "monet", "rembrandt", "andy warhol", "hokusai", "watercolor", "oil painting"),
+    *("pencil sketch", "pixel art", "pop art", "stained glass", "anime", "photograph"),
+)
+TEMPLATES = {
+    "object": ("a photo of a {}", "a picture of a {}", "an image of a {}", "a painting of a {}"),
+    "style": ("a painting in the style of {}", "an image in the style of {}", "art by {}", "a picture by {}"),
+}
+
+
+@dataclass(frozen=True)
+class Hints:
+    """How a model likes to be used.
+
+    steps, guidance: for sampling. objects, styles: words that it knows, to choose neighbours from.
+    templates: prompts by kind, each with one ``{}`` for the concept.
+    methods: settings by method and kind, which take the place of the method's own defaults.
+    text: the file that this came from, empty for the general hints.
+    """
+
+    steps: int = 50
+    guidance: float = 7.5
+    objects: tuple[str, ...] = OBJECTS
+    styles: tuple[str, ...] = STYLES
+    templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
+    methods: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    text: str = ""
+
+    def vocabulary(self, kind: str) -> tuple[str, ...]:
+        """The words of ``"object"`` or ``"style"``."""
+        return self.styles if kind == "style" else self.objects
+
+    def settings(self, method: str, kind: str) -> dict[str, Any]:
+        """What suits this model for ``method`` on a concept of ``kind``; empty if it says nothing."""
+        return dict(self.methods.get(method, {}).get(kind, {}))
+
+
+GENERAL = Hints(methods={"esd": {"object": {"train": "u"}, "style": {"train": "x"}}})
+
+
+def read(folder: str | Path) -> Hints:
+    """The hints in ``folder``, or the general ones where it has none. Raises ModelError for a file that is wrong."""
+    path = Path(folder) / FILE
+    try:
+        return parse(path.read_text(encoding="utf-8"), where=str(path))
+    except FileNotFoundError:
+        return GENERAL
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def parse(text: str, *, where: str = FILE) -> Hints:
+    """The hints in a TOML text. What it leaves out stays general; an unknown or wrong entry raises ModelError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"{where!r} is not TOML: {error}") from None
+    tables = {
+        "sampling": ("steps", "guidance"),
+        "vocabulary": ("objects", "styles"),
+        "templates": tuple(TEMPLATES),
+    }
+    for name, table in data.items():
+        if name not in (*tables, "methods") or not isinstance(table, dict):
+            raise ModelError(f"{where!r} has an unknown table {name!r}{nearest(name, [*tables, 'methods'])}")
+        for key, value in table.items():
+            if name in tables and key not in tables[name]:
+                raise ModelError(f"{where!r} has an unknown key {name}.{key}{nearest(key, tables[name])}")
+            if not _fits(name, key, value):
+                raise ModelError(f"{where!r} has {name}.{key} = {value!r}: {_WANTED[name]}")
+    sampling, vocabulary = data.get("sampling", {}), data.get("vocabulary", {})
+    return Hints(
+        steps=sampling.get("steps", GENERAL.steps),
+        guidance=float(sampling.get("guidance", GENERAL.guidance)),
+        objects=tuple(vocabulary.get("objects", OBJECTS)),
+        styles=tuple(vocabulary.get("styles", STYLES)),
+        templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
+        methods={**GENERAL.methods, **data.get("methods", {})},
+        text=text,
+    )
+
+
+_WANTED = {
+    "sampling": "steps is a whole number from 1, guidance a number from 0",
+    "vocabulary": "it takes a list of words",
+    "templates": 'it takes a list of texts with one "{}" each',
+    "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
+}
+
+
+def _fits(table: str, key: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if key == "steps":
+        return isinstance(value, int) and value >= 1
+    if key == "guidance":
+        return isinstance(value, int | float) and value >= 0
+    if table == "methods":
+        return isinstance(value, dict) and all(
+            kind in TEMPLATES and isinstance(settings, dict) for kind, settings in value.items()
+        )
+    words = isinstance(value, list) and all(isinstance(word, str) and word.strip() for word in value)
+    return words and (table == "vocabulary" or all(word.count("{}") == 1 for word in value))

@@ -1,0 +1,117 @@
+"""The methods by name, and the one way to run them: a request in, an edit out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from .. import __version__
+from ..descend import CHECKPOINT, Job
+from ..edit import Edit
+from ..errors import InputError, nearest
+from ..method import Method, Plan
+from ..model import Model
+from ..schema import Request
+from ..settings import build
+from . import esd, uce
+
+__all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "plan", "resolve"]
+
+METHODS: dict[str, Method] = {method.name: method for method in (esd.METHOD, uce.METHOD)}
+EDIT = "edit.safetensors"
+
+
+def find(name: str) -> Method:
+    """The method called ``name``; InputError with the nearest name for an unknown one."""
+    if name not in METHODS:
+        raise InputError(
+            f"method {name!r} is unknown{nearest(name, METHODS)}: use one of {', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Any:
+    """The method's settings with every default spelled out.
+
+    What is given goes before the model's hints for the kind of the first erased concept, and these before the
+    method's defaults. Raises InputError for an unknown name and a value of the wrong type or out of range.
+    """
+    chosen = find(method)
+    return build(chosen.settings, {**model.hints.settings(method, request.erase[0].kind), **settings})
+
+
+def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
+    """What ``edit_for`` would do with the same arguments."""
+    return find(method).plan(model, request, resolve(model, request, method, settings or {}))
+
+
+def edit_for(
+    model: Model,
+    request: Request,
+    *,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    job: Job | None = None,
+) -> Edit:
+    """Run a method on the model as it is worn now; the model itself is bitwise unchanged.
+
+    With ``job.folder`` a killed run goes on from its checkpoint to the same bits, and the edit is kept there as
+    ``edit.safetensors``; a run that is already finished there is read, not repeated.
+    Raises InputError for a bad name, value or folder, DivergedError where training fails.
+    """
+    filled, job = resolve(model, request, method, settings or {}), job or Job()
+    facts: dict[str, Any] = {
+        "format": 1,
+        "method": method,
+        "settings": dataclasses.asdict(filled),
+        "request": dataclasses.asdict(request),
+        "seed": seed,
+        "base": model.fingerprint(),
+    }
+    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    if finished := _finished(job.folder, identity):
+        return finished
+    weights = find(method).run(
+        model, request, filled, seed=seed, job=dataclasses.replace(job, identity=identity)
+    )
+    before = model.weights("all")
+    changed = {name: value for name, value in weights.items() if not _equal(value, before[name])}
+    facts |= {
+        "identity": identity,
+        "source": model.source,
+        "versions": {
+            "unlearnkit": __version__,
+            "python": platform.python_version(),
+            **{library.__name__: library.__version__ for library in (torch, diffusers, transformers)},
+        },
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    edit = Edit(changed, facts)
+    if job.folder:
+        edit.save(job.folder / EDIT)
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return edit
+
+
+def _finished(folder: Path | None, identity: str) -> Edit | None:
+    if folder is None or not (folder / EDIT).exists():
+        return None
+    edit = Edit.load(folder / EDIT)
+    if edit.facts.get("identity") != identity:
+        raise InputError(f"folder {str(folder)!r} holds the edit of another run: choose another folder")
+    return edit
+
+
+def _equal(value: torch.Tensor, before: torch.Tensor) -> bool:
+    return torch.equal(value, before.detach().float().cpu())

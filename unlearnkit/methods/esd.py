@@ -1,0 +1,194 @@
+"""ESD: Erasing Concepts from Diffusion Models (Gandikota et al. 2023, arXiv 2303.07345).
+
+The trained network θ on the prompt c is drawn to what the frozen θ* predicts, steered away from c:
+
+    paper       ε_θ(x_t, c, t)  <-  ε_θ*(x_t, t) - η (ε_θ*(x_t, c, t) - ε_θ*(x_t, t))
+    released    ε_θ(x_t, c, t)  <-  ε_θ*(x_t, c, t) - η (ε_θ*(x_t, c, t) - ε_θ*(x_t, t))
+
+The second is the form of the authors' newer code, and its η is the first one's plus 1. x_t comes from the trained
+network itself: partial denoising with guidance under the prompt, stopped at a random step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import pictures, seeds
+from ..descend import Job, Objective, Student, descend
+from ..method import Method, Plan
+from ..model import Model
+from ..prompts import neighbours, prompts
+from ..schema import Concept, Request
+from ..settings import setting
+
+__all__ = ["METHOD", "Settings", "target"]
+
+PARTS = {"x": "xattn", "strict": "xattn-kv", "u": "not-xattn", "all": "all"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    train: Literal["x", "u", "strict", "all"] = setting(
+        "x",
+        "weights that are trained: cross-attention, everything else, keys and values of cross-attention, or all",
+        source="paper: x for styles, u for objects",
+    )
+    eta: float = setting(
+        1.0, "η, how far the target is steered away from the concept", low=0.0, source="paper"
+    )
+    eta_is: Literal["paper", "released"] = setting(
+        "paper", "how η is meant; released = 2 is paper = 1", source="newer released code: 2, released"
+    )
+    steps: int = setting(1000, "optimiser steps", low=0, source="paper; newer released code: 200")
+    lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="paper; newer released code: 5e-5")
+    batch: int = setting(1, "pictures a step", low=1, source="paper")
+    start: Literal["student", "pictures"] = setting(
+        "student",
+        "where x_t comes from: partial denoising with the trained network, or noised pictures of the base model",
+        source="paper: student; pictures is ours",
+    )
+    start_guidance: float = setting(3.0, "guidance of the partial denoising", low=0.0, source="paper's code")
+    start_steps: int = setting(
+        50, "DDIM steps of a whole denoising, of which a part is done", low=1, source="paper"
+    )
+    templates: bool = setting(
+        False, "train on the wordings in the model's templates too", source="ours; paper: bare"
+    )
+    pictures: int = setting(32, "pictures a concept for start = pictures", low=1, source="ours")
+    keep: float = setting(
+        0.0, "weight of the squared change on kept prompts", low=0.0, source="ours; paper: 0"
+    )
+    neighbours: int = setting(
+        8, "if the request keeps nothing: so many nearest words are kept", low=0, source="ours"
+    )
+    keep_pictures: int = setting(8, "pictures for each kept concept", low=1, source="ours")
+    checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
+
+
+def target(told: Tensor, null: Tensor, settings: Settings) -> Tensor:
+    """What the trained network shall predict, from the frozen one's prediction with the prompt and without."""
+    start = null if settings.eta_is == "paper" else told
+    return start - settings.eta * (told - null)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Prompts in states (n, tokens, width), what stands for no prompt, and pictures (n, c, h, w) where needed."""
+
+    states: Tensor
+    null: Tensor
+    pictures: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Rows for the trained network, the erased ones first, and what it shall predict for them."""
+
+    x: Tensor
+    t: Tensor
+    states: Tensor
+    wanted: Tensor
+    erased: int
+
+
+def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
+    """The trained weights of the part that ``settings.train`` names."""
+    drawn = settings.pictures if settings.start == "pictures" else 0
+    erase = _scene(model, request.erase, settings, drawn, job)
+    kept = neighbours(model, request, settings.neighbours) if settings.keep else ()
+    keep = _scene(model, kept, settings, settings.keep_pictures, job) if kept else None
+
+    def prepare(step: int, student: Student) -> _Step:
+        draws = seeds.stream(seed, "esd", step)
+        rows = torch.randint(len(erase.states), (settings.batch,), generator=draws)
+        c, null = erase.states[rows], erase.null[rows]
+        noise = torch.randn((settings.batch, *model.shape), generator=draws).to(model.device)
+        if erase.pictures is None:
+            stop = int(torch.randint(settings.start_steps, (), generator=draws))
+            with student():
+                x, t = model.denoise(
+                    noise, c, null, steps=settings.start_steps, guidance=settings.start_guidance, stop=stop
+                )
+        else:
+            t = torch.randint(model.times, (settings.batch,), generator=draws).to(model.device)
+            x = model.noised(erase.pictures[rows], noise, t)
+        xs, ts, asked = [x, x], [t, t], [null, c]
+        if keep is not None and keep.pictures is not None:
+            others = seeds.stream(seed, "esd keep", step)
+            rows = torch.randint(len(keep.states), (settings.batch,), generator=others)
+            noise = torch.randn(noise.shape, generator=others).to(model.device)
+            ts.append(torch.randint(model.times, (settings.batch,), generator=others).to(model.device))
+            xs.append(model.noised(keep.pictures[rows], noise, ts[-1]))
+            asked.append(keep.states[rows])
+        null_eps, told, *kept_eps = model.eps(torch.cat(xs), torch.cat(ts), torch.cat(asked)).chunk(len(xs))
+        wanted = torch.cat([target(told, null_eps, settings), *kept_eps])
+        return _Step(torch.cat(xs[1:]), torch.cat(ts[1:]), torch.cat(asked[1:]), wanted, settings.batch)
+
+    def losses(given: _Step) -> dict[str, Tensor]:
+        squares = (model.eps(given.x, given.t, given.states) - given.wanted).square()
+        found = {"erase": squares[: given.erased].mean()}
+        if len(squares) > given.erased:
+            found["keep"] = settings.keep * squares[given.erased :].mean()
+        return found
+
+    return descend(
+        model,
+        PARTS[settings.train],
+        Objective(prepare, losses),
+        steps=settings.steps,
+        lr=settings.lr,
+        job=job,
+        checkpointing=settings.checkpointing,
+    )
+
+
+def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, drawn: int, job: Job) -> _Scene:
+    """States, and ``drawn`` pictures a concept (its prompts in turn); with none drawn, each prompt once."""
+    asked: list[str] = []
+    null: list[str] = []
+    found: list[Tensor] = []
+    for concept in concepts:
+        words = prompts(concept, model.hints, templates=settings.templates)
+        words = tuple(words[place % len(words)] for place in range(drawn or len(words)))
+        asked += words
+        null += [concept.instead or ""] * len(words)
+        if drawn:
+            found.append(pictures.draw(model, words, folder=job.cache))
+            if job.progress:
+                job.progress("pictures", len(found), len(concepts))
+    return _Scene(model.encode(asked), model.encode(null), torch.cat(found) if found else None)
+
+
+def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    weights = model.weights(PARTS[settings.train])
+    kept = len(neighbours(model, request, settings.neighbours)) if settings.keep else 0
+    rows = settings.batch * (1 + bool(kept))
+    sampled = kept * settings.keep_pictures
+    free = float(settings.batch + rows)
+    if settings.start == "pictures":
+        sampled += len(request.erase) * settings.pictures
+    else:
+        free += settings.batch * (settings.start_steps - 1)  # two passes a step, half the steps on average
+    return Plan(
+        tensors=len(weights),
+        weights=sum(weight.numel() for weight in weights.values()),
+        steps=settings.steps,
+        passes=(free, float(rows)),
+        batch=settings.batch,
+        sampled_images=sampled,
+    )
+
+
+METHOD = Method(
+    name="esd",
+    title="Erased Stable Diffusion",
+    paper="Gandikota et al. 2023, arXiv 2303.07345",
+    summary="trains the network to predict, for the concept, what it predicts without, steered away from it",
+    settings=Settings,
+    run=run,
+    plan=plan,
+)

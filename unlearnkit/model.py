@@ -1,0 +1,353 @@
+"""A text-to-image pipeline as one thing with a few methods, and the one mutation there is: wearing other weights."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from . import families, hints, seeds
+from .edit import Edit, digest
+from .errors import EditError, InputError, ModelError, nearest
+from .families.opening import open_pipeline, quiet
+from .hints import Hints
+
+__all__ = ["Model", "Weights", "load"]
+
+Weights = Mapping[str, Tensor]
+
+CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+REMEMBERED = 4096  # text states, the oldest leave first
+
+
+def load(
+    source: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> Model:
+    """Open a model that can be edited.
+
+    source: ``"canvas"``, a diffusers folder, a hub id, or a single ``.safetensors`` file.
+    device: the first CUDA device if there is one, else the CPU. dtype: float32 unless told.
+    Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype.
+    """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise InputError(
+                f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}: use one of {', '.join(DTYPES)}"
+            )
+        dtype = DTYPES[dtype]
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
+    folder = CANVAS if str(source) == "canvas" else Path(source).expanduser()
+    if str(source) == "canvas" and not folder.is_dir():
+        raise ModelError(
+            "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
+        )
+    pipe = open_pipeline(str(folder) if folder.exists() else str(source), dtype=dtype).to(device)
+    return Model(pipe, source=str(source), hints=hints.read(folder) if folder.is_dir() else hints.GENERAL)
+
+
+class Model:
+    """A pipeline and what its family knows about it. Weights have full names: ``"unet.mid_block...weight"``.
+
+    pipe: the diffusers pipeline, bitwise unchanged by everything here except inside ``wearing``.
+    Raises ModelError for a pipeline that is unsupported, offloaded, quantised, compiled or spread over devices.
+    """
+
+    def __init__(
+        self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
+    ) -> None:
+        self.family = families.find(pipe)
+        self.pipe, self.source, self.hints = pipe, source, hints
+        self.denoiser: nn.Module = getattr(pipe, self.family.DENOISER)
+        first = next(self.denoiser.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self.schedule = self.family.schedule(pipe)
+        self._slots = _slots(self.family.DENOISER, self.denoiser)
+        self._states: dict[str, Tensor] = {}
+        self._printed: tuple[list[tuple[Any, ...]], str] | None = None
+
+    # text and pictures in
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Text states (n, tokens, width) on the device; each prompt is computed once and alone, whatever the batch."""
+        for prompt in prompts:
+            if prompt not in self._states:
+                if len(self._states) >= REMEMBERED:
+                    del self._states[next(iter(self._states))]
+                self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
+        return torch.stack([self._states[prompt] for prompt in prompts])
+
+    def last_token(self, text: str) -> int:
+        """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
+        return self.family.last_token(self.pipe, text)
+
+    @torch.no_grad()
+    def latents(self, images: Sequence[Image.Image]) -> Tensor:
+        """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
+        pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+        return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
+
+    # the network
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (c, h, w) of one latent."""
+        return self.family.shape(self.pipe)
+
+    @property
+    def times(self) -> int:
+        """The number of diffusion times; t runs from 0 (picture) to ``times - 1`` (noise)."""
+        return int(self.schedule.config.num_train_timesteps)
+
+    def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Latents (n, c, h, w) with noise of the same shape mixed in for times t (n,), fp32."""
+        return self.family.noised(self.schedule, latents, noise, t)
+
+    def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """The network's own output (noise or velocity): latents (n, c, h, w), times (n,), states (n, tokens, width)."""
+        return self.family.predict(self.pipe, latents.to(self.dtype), t, states)
+
+    def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """The predicted noise, fp32, whatever the network was trained to predict."""
+        return self.family.eps(self.schedule, self.predict(latents, t, states), latents, t)
+
+    @torch.no_grad()
+    def denoise(
+        self, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
+    ) -> tuple[Tensor, Tensor]:
+        """``stop`` (below ``steps``) DDIM steps from noise (n, c, h, w): the latents, and the time (n,) reached."""
+        schedule, x, n = self.family.schedule(self.pipe), noise, len(noise)
+        schedule.set_timesteps(steps, device=self.device)
+        both = torch.cat([null, states])
+        for t in schedule.timesteps[:stop]:
+            plain, told = self.predict(torch.cat([x, x]), t.expand(2 * n), both).float().chunk(2)
+            x = schedule.step(plain + guidance * (told - plain), t, x, return_dict=False)[0]
+        return x, schedule.timesteps[stop].expand(n)
+
+    # pictures out
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str | None = None,
+        batch: int = 32,
+        tick: Callable[[int, int], None] | None = None,
+    ) -> list[Image.Image]:
+        """One picture for each prompt and seed, through the pipeline's own ``__call__`` and with its own scheduler.
+
+        A seed goes to the generator as it is, so plain diffusers with ``torch.Generator().manual_seed(seed)`` draws the
+        same picture, bit for bit at ``batch=1``. Other batch sizes give the same noise, but kernels that choose their
+        order of summing by shape differ by about 1e-6, which may turn a single pixel by 1 of 255.
+        steps, guidance: the hints' unless told. negative: the empty prompt unless told.
+        tick: called as ``tick(done, total)`` after each batch.
+        """
+        images: list[Image.Image] = []
+        for part in self._draw(prompts, seeds, steps, guidance, negative, batch, "pil"):
+            images += part
+            if tick:
+                tick(len(images), len(prompts))
+        return images
+
+    def sample_latents(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, batch: int = 32
+    ) -> Tensor:
+        """The latents (n, c, h, w), fp32, of the pictures that ``sample`` would give."""
+        parts = self._draw(prompts, seeds, steps, guidance, None, batch, "latent")
+        return torch.cat([part.float() for part in parts])
+
+    def _draw(
+        self,
+        prompts: Sequence[str],
+        numbers: Sequence[int],
+        steps: int | None,
+        guidance: float | None,
+        negative: str | None,
+        batch: int,
+        output: str,
+    ) -> Iterator[Any]:
+        steps = self.hints.steps if steps is None else steps
+        guidance = self.hints.guidance if guidance is None else guidance
+        if isinstance(prompts, str) or len(prompts) != len(numbers):
+            raise InputError(
+                f"{len(prompts)} prompts and {len(numbers)} seeds: give two lists of the same length"
+            )
+        for name, value, low, high in (("steps", steps, 1, self.times), ("batch", batch, 1, 2**20)):
+            if not low <= value <= high:
+                raise InputError(f"{name} {value} is out of range: use {low} to {high}")
+        for start in range(0, len(prompts), batch):
+            states = self.encode(prompts[start : start + batch])
+            nothing = self.encode([negative or ""]).expand_as(states)
+            generators = [seeds.plain(number) for number in numbers[start : start + batch]]
+            with self.frozen(), _undisturbed(self.pipe):
+                yield self.family.draw(
+                    self.pipe, states, nothing, generators, steps=steps, guidance=guidance, output=output
+                )
+
+    # the weights
+
+    def weights(self, part: str = "all") -> dict[str, Tensor]:
+        """The weights of a part of the denoiser as worn now: ``xattn-kv``, ``xattn``, ``not-xattn`` or ``all``."""
+        parts = self.family.PARTS
+        if part not in parts:
+            raise InputError(f"part {part!r} is unknown{nearest(part, parts)}: use one of {', '.join(parts)}")
+        return {
+            name: slot[leaf] for name, (slot, leaf) in self._slots.items() if self.family.belongs(part, name)
+        }
+
+    @contextmanager
+    def wearing(self, weights: Edit | Weights) -> Iterator[Model]:
+        """The model with other values for some weights, as they were again afterwards. It nests.
+
+        Values of another dtype or device are cast, once, and gradients flow through the cast to what was given; no
+        second copy of the network is made. Raises EditError for an edit made from another model, and for names or
+        shapes that this one does not have. A plain mapping (``edit.weights``) is checked for names and shapes only.
+        """
+        if isinstance(weights, Edit):
+            base = weights.facts.get("base")
+            if base is not None and base != self.fingerprint():
+                raise EditError(
+                    f"the edit was made from {weights.facts.get('source', 'another model')} ({base[:12]}), not from "
+                    f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
+                )
+            weights = weights.weights
+        found: list[tuple[dict[str, Any], str, Tensor]] = []
+        try:
+            for name, value in weights.items():
+                slot, leaf = self._slot(name)
+                worn = slot[leaf]
+                if value.shape != worn.shape:
+                    raise EditError(
+                        f"weight {name!r} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
+                    )
+                found.append((slot, leaf, worn))
+                slot[leaf] = value.to(worn.device, worn.dtype)
+            yield self
+        finally:
+            for slot, leaf, worn in reversed(found):
+                slot[leaf] = worn
+
+    def _slot(self, name: str) -> tuple[dict[str, Any], str]:
+        if name not in self._slots:
+            raise EditError(f"weight {name!r} is not in this model{nearest(name, self._slots)}")
+        return self._slots[name]
+
+    def fingerprint(self) -> str:
+        """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
+        weights = self.weights("all")
+        if self._printed is not None and _same(self._printed[0], weights.values()):
+            return self._printed[1]
+        printed = digest(weights.items())
+        self._printed = ([_mark(weight) for weight in weights.values()], printed)
+        return printed
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every network in eval mode and without gradients of its own; flags are as found afterwards."""
+        networks = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        modules = [module for network in networks for module in network.modules() if module.training]
+        wanted = [weight for network in networks for weight in network.parameters() if weight.requires_grad]
+        wanted = [weight for weight in wanted if weight.is_leaf and isinstance(weight, nn.Parameter)]
+        try:
+            for module in modules:
+                module.training = False
+            for weight in wanted:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for module in modules:
+                module.training = True
+            for weight in wanted:
+                weight.requires_grad_(True)
+
+    @contextmanager
+    def checkpointing(self, on: bool = True) -> Iterator[None]:
+        """Activations recomputed in the backward pass instead of kept: less memory, about a third more time."""
+        denoiser: Any = self.denoiser
+        change = on and not denoiser.is_gradient_checkpointing
+        try:
+            if change:
+                denoiser.enable_gradient_checkpointing()
+            yield
+        finally:
+            if change:
+                denoiser.disable_gradient_checkpointing()
+
+    def save(self, folder: str | Path, edit: Edit | None = None) -> None:
+        """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
+
+        Raises InputError where ``folder`` exists already or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise InputError(f"folder {str(folder)!r} exists already: choose a new one")
+        partial = folder.with_name(folder.name + ".part")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with self.wearing(edit or {}), quiet():
+                self.pipe.save_pretrained(partial)
+            if self.hints.text:
+                (partial / hints.FILE).write_text(self.hints.text, encoding="utf-8")
+            partial.replace(folder)
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+                raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
+            raise
+
+
+def _slots(component: str, network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each weight hangs: swapping the entry swaps the weight, without a copy."""
+    slots = {}
+    for path, module in network.named_modules():
+        for leaf, weight in module._parameters.items():
+            if weight is not None:
+                slots[".".join(filter(None, (component, path, leaf)))] = (module._parameters, leaf)
+    return slots
+
+
+def _mark(weight: Tensor) -> tuple[Any, ...]:
+    return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
+
+
+def _same(marks: list[tuple[Any, ...]], weights: Iterable[Tensor]) -> bool:
+    return all(
+        mark[0]() is weight and mark[1:] == _mark(weight)[1:]
+        for mark, weight in zip(marks, weights, strict=True)
+    )
+
+
+@contextmanager
+def _undisturbed(pipe: Any) -> Iterator[None]:
+    """Sample without a progress bar and with a fresh copy of the scheduler, both as found afterwards."""
+    scheduler, missing = pipe.scheduler, object()
+    bar = pipe.__dict__.get("_progress_bar_config", missing)
+    try:
+        pipe.scheduler = type(scheduler).from_config(scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+        yield
+    finally:
+        pipe.scheduler = scheduler
+        if bar is missing:
+            del pipe._progress_bar_config
+        else:
+            pipe._progress_bar_config = bar

@@ -1,0 +1,90 @@
+"""Pictures of the base model as latents: drawn once, kept on disk, shared between methods and runs.
+
+A batch is one file, named by a hash of all that its bits depend on: the denoiser's fingerprint, scheduler, text states,
+seeds, steps, guidance, dtype and device. So a resumed run reads the very batch that the killed one drew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import seeds, tensors
+from .errors import InputError
+from .model import Model
+
+__all__ = ["default_folder", "draw", "numbers"]
+
+BATCH = 8
+
+
+def default_folder() -> Path:
+    """``$UNLEARNKIT_CACHE``, else ``unlearnkit`` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("UNLEARNKIT_CACHE") or Path(home) / "unlearnkit")
+
+
+def numbers(prompts: Sequence[str]) -> list[int]:
+    """A seed for each picture: by its prompt and its place, not by the run, so that runs share pictures."""
+    return [seeds.derive(0, "pictures", prompt, place) for place, prompt in enumerate(prompts)]
+
+
+def draw(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    folder: Path | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Latents (n, c, h, w), fp32, on the model's device, of one picture a prompt, at the hints' steps and guidance.
+
+    folder: the cache, ``default_folder()`` if not given. Raises InputError where it cannot be written.
+    """
+    folder = (folder or default_folder()) / "pictures"
+    numbered = list(zip(prompts, numbers(prompts), strict=True))
+    done, found = 0, []
+    for chunk in _chunks(numbered):
+        path = folder / f"{_key(model, chunk)}.safetensors"
+        found.append(_read(path) if path.is_file() else None)
+        if found[-1] is None:
+            words, places = zip(*chunk, strict=True)
+            steps, guidance = model.hints.steps, model.hints.guidance
+            latents = model.sample_latents(words, places, steps=steps, guidance=guidance, batch=BATCH).cpu()
+            tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
+            found[-1] = latents
+        done += len(chunk)
+        if tick:
+            tick(done, len(numbered))
+    return torch.cat([latents for latents in found if latents is not None]).to(model.device)
+
+
+def _chunks(numbered: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    for start in range(0, len(numbered), BATCH):
+        yield numbered[start : start + BATCH]
+
+
+def _key(model: Model, chunk: list[tuple[str, int]]) -> str:
+    total = hashlib.sha256(model.fingerprint().encode())
+    facts = [
+        json.dumps(dict(model.pipe.scheduler.config), sort_keys=True, default=str),
+        *(type(model.pipe.scheduler).__name__, str(model.dtype), model.device.type),
+        *(model.hints.steps, model.hints.guidance, [seed for _, seed in chunk]),
+    ]
+    total.update(json.dumps(facts).encode())
+    states = model.encode([*(prompt for prompt, _ in chunk), ""])
+    total.update(states.float().cpu().contiguous().numpy().data)
+    return total.hexdigest()[:32]
+
+
+def _read(path: Path) -> Tensor | None:
+    """What a cache file holds, or None for a damaged one, which is then drawn again."""
+    try:
+        return tensors.read(path)[0]["latents"]
+    except (InputError, KeyError):
+        return None

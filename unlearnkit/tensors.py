@@ -1,0 +1,51 @@
+"""Named tensors on disk: safetensors with facts in the header, written whole or not at all, never pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import InputError
+from .files import whole
+
+__all__ = ["read", "write"]
+
+HEADER = "unlearnkit"
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write ``tensors`` and JSON-able ``facts`` to ``path`` by way of a temporary file and a rename.
+
+    What was at ``path`` stays whole until the new file is complete. Raises InputError where it cannot be written.
+    """
+    path = Path(path)
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as partial:
+            save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be written: {error}; free space or choose another folder"
+        ) from None
+
+
+def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
+    try:
+        with safe_open(Path(path), framework="pt", device=str(device)) as file:
+            facts = json.loads((file.metadata() or {})[HEADER])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    except KeyError:
+        raise InputError(f"{str(path)!r} was not written by unlearnkit: its header has no facts") from None
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is damaged: {' '.join(str(error).split())}") from None
