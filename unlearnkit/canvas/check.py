@@ -1,0 +1,185 @@
+"""``unlearnkit canvas check``: what the evaluators and the models of the canvas can do, in figures and in a grid."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..seeds import derive
+from . import WEIGHTS, world
+from .evaluators import Seen, alignment, guide, judge
+
+__all__ = ["Cell", "check", "cells", "draw_cells", "never_knew", "sheet"]
+
+Tick = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture to draw: an object in a style, and its seed."""
+
+    object: str
+    style: str
+    seed: int
+
+    @property
+    def prompt(self) -> str:
+        return world.prompt(self.object, self.style)
+
+
+def cells(
+    replicates: int = 10, *, objects: Iterable[str] = tuple(world.OBJECTS), styles: Iterable[str] = world.STYLES
+) -> list[Cell]:
+    """Every object in every style, ``replicates`` times; a cell's seed depends on nothing but the cell."""
+    return [
+        Cell(o, s, derive(world.VERSION, "cell", o, s, r))
+        for o in objects for s in styles for r in range(replicates)
+    ]  # fmt: skip
+
+
+def never_knew(**options: Any) -> Any:
+    """The canvas model with the U-Net that never saw ``world.NEVER_KNEW_OBJECTS`` and ``NEVER_KNEW_STYLES``."""
+    from diffusers import UNet2DConditionModel
+
+    from ..model import Model, load
+
+    canvas = load("canvas", **options)
+    unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "never-knew", torch_dtype=canvas.dtype).to(canvas.device)
+    parts = canvas.pipe.components | {"unet": unet.eval()}
+    return Model(type(canvas.pipe)(**parts, requires_safety_checker=False), source="never-knew", hints=canvas.hints)
+
+
+def draw_cells(model: Any, wanted: Sequence[Cell], *, tick: Callable[[int, int], None] | None = None) -> list[Image.Image]:
+    return list(model.sample([c.prompt for c in wanted], [c.seed for c in wanted], tick=tick, batch=60))
+
+
+def sheet(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> Image.Image:
+    """One row an object, one column a style: the first picture of each cell."""
+    objects, styles = list(dict.fromkeys(c.object for c in wanted)), list(dict.fromkeys(c.style for c in wanted))
+    page = Image.new("RGB", (len(styles) * 66, len(objects) * 66), "black")
+    for cell, image in reversed(list(zip(wanted, images, strict=True))):
+        page.paste(image, (styles.index(cell.style) * 66, objects.index(cell.object) * 66))
+    return page
+
+
+def _share(rows: Sequence[bool]) -> float:
+    return round(100 * sum(rows) / len(rows), 2) if rows else 0.0
+
+
+def seen_right(wanted: Sequence[Cell], seen: Sequence[Seen]) -> dict[str, Any]:
+    """Percentages of pictures with the right object and the right style, in all and by object and style."""
+    pairs = list(zip(wanted, seen, strict=True))
+    return {
+        "object": _share([c.object == s.object for c, s in pairs]),
+        "style": _share([c.style == s.style for c, s in pairs]),
+        "by object": {o: _share([c.object == s.object for c, s in pairs if c.object == o]) for o in dict.fromkeys(c.object for c in wanted)},
+        "by style": {t: _share([c.style == s.style for c, s in pairs if c.style == t]) for t in dict.fromkeys(c.style for c in wanted)},
+        "objects by style": {t: _share([c.object == s.object for c, s in pairs if c.style == t]) for t in dict.fromkeys(c.style for c in wanted)},
+    }  # fmt: skip
+
+
+def clip_choices(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> list[Seen]:
+    """The CLIP as a zero-shot classifier: the object among all in the right style, the style among all of the right object."""
+    objects, styles = list(world.OBJECTS), list(world.STYLES)
+    by_object = alignment().choose(images, [[world.prompt(o, c.style) for o in objects] for c in wanted])
+    by_style = alignment().choose(images, [[world.prompt(c.object, s) for s in styles] for c in wanted])
+    return [Seen(objects[o], styles[s], 1.0, 1.0) for o, s in zip(by_object, by_style, strict=True)]
+
+
+def check_evaluators(count: int = 5000, *, tick: Tick | None = None) -> dict[str, Any]:
+    """Each evaluator on held-out painted pictures (needs the painter's font)."""
+    from .painter import paint_many
+
+    rng = random.Random(derive(world.VERSION, "check"))
+    pictures = [world.draw_picture(rng, held_pairs=True) for _ in range(count)]
+    painted = paint_many(pictures, tick=(lambda i, n: tick("painting", i, n)) if tick else None)
+    images = [Image.fromarray(array) for array in painted]
+    wanted = [Cell(p.object, p.style, 0) for p in pictures]
+    looks = {"judge": judge().look(images), "guide": guide().look(images), "clip": clip_choices(wanted, images)}
+    return {name: {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")} for name, seen in looks.items()}
+
+
+def _agreement(a: Sequence[Seen], b: Sequence[Seen]) -> dict[str, float]:
+    return {
+        "object": _share([x.object == y.object for x, y in zip(a, b, strict=True)]),
+        "style": _share([x.style == y.style for x, y in zip(a, b, strict=True)]),
+    }
+
+
+def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[str, Any]:
+    """Draw every cell with both models and let every evaluator look. Writes ``check.json`` and grids into ``out``.
+
+    replicates: pictures a cell. tick: called as ``tick(what, done, total)``. Returns what ``check.json`` holds;
+    all figures are percentages.
+    """
+    from ..model import load
+
+    out.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"painted": check_evaluators(tick=tick)}
+    wanted = cells(replicates)
+
+    def draw(model: Any, name: str) -> list[Image.Image]:
+        images = draw_cells(model, wanted, tick=(lambda i, n: tick(name, i, n)) if tick else None)
+        sheet(wanted, images).save(out / f"{name}.png")
+        return images
+
+    images = draw(load("canvas"), "canvas")
+    looks = {"judge": judge().look(images), "guide": guide().look(images), "clip": clip_choices(wanted, images)}
+    facts["canvas"] = {name: seen_right(wanted, seen) for name, seen in looks.items()}
+    facts["agreement"] = {
+        f"{a} and {b}": _agreement(looks[a], looks[b]) for a, b in (("judge", "guide"), ("judge", "clip"), ("guide", "clip"))
+    }
+    apart = [i for i, (a, b) in enumerate(zip(looks["judge"], looks["guide"], strict=True)) if (a.object, a.style) != (b.object, b.style)]
+    _disagreements(wanted, images, looks, apart).save(out / "disagreements.png")
+    if (WEIGHTS / "never-knew").is_dir():
+        facts["never-knew"] = check_never_knew(wanted, draw(never_knew(), "never-knew"), looks["judge"])
+    (out / "check.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def check_never_knew(wanted: Sequence[Cell], images: Sequence[Image.Image], base: Sequence[Seen]) -> dict[str, Any]:
+    """What the missing words yield, and how both models do on the cells that touch none of the missing concepts."""
+    pairs = list(zip(wanted, judge().look(images), strict=True))
+    gone = {o: _share([s.object == o for c, s in pairs if c.object == o]) for o in world.NEVER_KNEW_OBJECTS}
+    gone |= {t: _share([s.style == t for c, s in pairs if c.style == t]) for t in world.NEVER_KNEW_STYLES}
+    rest = [
+        i for i, c in enumerate(wanted)
+        if c.object not in world.NEVER_KNEW_OBJECTS and c.style not in world.NEVER_KNEW_STYLES
+    ]  # fmt: skip
+    kept = [wanted[i] for i in rest]
+    return {
+        "missing words yield": gone,
+        "rest": seen_right(kept, [pairs[i][1] for i in rest]),
+        "rest of the canvas model": seen_right(kept, [base[i] for i in rest]),
+    }
+
+
+def _disagreements(
+    wanted: Sequence[Cell], images: Sequence[Image.Image], looks: dict[str, list[Seen]], apart: Sequence[int]
+) -> Image.Image:
+    """Up to 48 pictures on which judge and guide differ, with what each of them says."""
+    from PIL import ImageDraw
+
+    shown = random.Random(0).sample(list(apart), min(48, len(apart)))
+    page = Image.new("RGB", (8 * 150, (len(shown) + 7) // 8 * 170 + 20), "white")
+    pen = ImageDraw.Draw(page)
+    pen.text((4, 4), f"{len(apart)} of {len(wanted)} pictures on which judge and guide differ", fill="black")
+    for place, i in enumerate(shown):
+        x, y = place % 8 * 150, 20 + place // 8 * 170
+        page.paste(images[i].resize((112, 112), Image.Resampling.NEAREST), (x, y))
+        asked = f"asked {wanted[i].object}, {wanted[i].style}"
+        lines = [asked] + [f"{name} {looks[name][i].object}, {looks[name][i].style}" for name in ("judge", "guide")]
+        pen.multiline_text((x, y + 114), "\n".join(lines), fill="black", font_size=9)
+    return page
+
+
+def confusion(seen: Iterable[Seen]) -> list[tuple[str, int]]:
+    """What was seen instead, most frequent first."""
+    return Counter(s.object for s in seen).most_common()

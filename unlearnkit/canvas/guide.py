@@ -1,0 +1,15 @@
+"""The evaluator that methods may use, to stop early or to choose among checkpoints."""
+
+from __future__ import annotations
+
+import functools
+
+from . import WEIGHTS
+from .classifier import Eye
+
+__all__ = ["guide"]
+
+
+@functools.cache
+def guide() -> Eye:
+    return Eye.load(WEIGHTS / "guide")
