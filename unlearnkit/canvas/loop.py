@@ -60,7 +60,7 @@ def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, a
     for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
         optimiser.state[p] = {k: tensors[f"o.{i}.{k}"].to(p.device if k != "step" else "cpu") for k in _MOMENTS}
     if average:
-        average.shadow = {k[2:]: v.to(next(network.parameters()).device) for k, v in tensors.items() if k.startswith("a.")}
+        average.shadow = {name: tensors[f"a.{name}"].to(old.device) for name, old in average.shadow.items()}
 
 
 def _step_of(path: Path) -> int:

@@ -25,7 +25,7 @@ from .loop import train_stage
 from .world import Picture
 
 STAGES = ("data", "vae", "text", "latents", "unet", "never-knew", "decoder", "guide", "judge", "clip", "ship")
-STEPS = {"vae": 1100, "decoder": 800, "text": 800, "unet": 5000, "never-knew": 5000, "guide": 1500, "judge": 1500, "clip": 1800}
+STEPS = {"vae": 1100, "decoder": 800, "text": 800, "unet": 4500, "never-knew": 4500, "guide": 1200, "judge": 1200, "clip": 1200}
 PAINTED = {"train": 48_000, "seen": 36_000, "test": 5_000}  # seen: for the evaluators, held pairs included
 CAPTIONS = 4  # drawn for each training picture
 

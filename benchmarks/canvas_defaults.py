@@ -1,0 +1,155 @@
+"""The sweep that found the canvas defaults of ESD and UCE, and the measurement of what was found.
+
+    python benchmarks/canvas_defaults.py sweep      every setting below, few pictures, seen by the guide
+    python benchmarks/canvas_defaults.py measure    the shipped defaults, many pictures, seen by the judge
+
+Rows are appended to benchmarks/results/canvas_defaults.jsonl; a row that is there is not made again. ``measure`` draws
+200 pictures of the erased concept by name and every other cell of the world (as often as --replicates says), before
+and after, with the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unlearnkit import Concept, load
+from unlearnkit.canvas import world
+from unlearnkit.canvas.check import Cell, cells, sheet
+from unlearnkit.canvas.evaluators import Eye, guide, judge
+from unlearnkit.methods import edit_for
+from unlearnkit.model import Model
+from unlearnkit.schema import Request
+from unlearnkit.seeds import derive
+
+RESULTS = Path(__file__).parent / "results" / "canvas_defaults.jsonl"
+TARGETS = (Concept("cat"), Concept("van gogh", "style"))
+
+SWEEP: dict[str, dict[str, list[Any]]] = {
+    "esd": {
+        "train": ["x", "u"],
+        "start": ["pictures"],
+        "steps": [100],
+        "batch": [8],
+        "lr": [3e-4, 1e-3],
+        "eta": [1.0],
+        "keep": [0.0, 1.0],
+        "templates": [True],
+    },
+    "uce": {"ridge": [0.1, 0.5], "neighbours": [0, 16], "tokens": ["last", "all"], "templates": [False, True]},
+}
+
+
+def erased_cells(concept: Concept, count: int) -> list[Cell]:
+    """``count`` cells of the concept: an object in all styles in turn, a style of all objects in turn."""
+    if concept.kind == "object":
+        pairs = itertools.cycle((concept.name, style) for style in world.STYLES)
+    else:
+        pairs = itertools.cycle((name, concept.name) for name in world.OBJECTS)
+    return [Cell(o, s, derive(7, "erased", o, s, i)) for i, (o, s) in enumerate(itertools.islice(pairs, count))]
+
+
+def kept_cells(concept: Concept, replicates: int, every: int = 1) -> list[Cell]:
+    """Cells that do not touch the concept: all of them, or a spread of one in ``every``."""
+    kept = [c for c in cells(replicates) if concept.name not in (c.object, c.style)]
+    return [c for i, c in enumerate(kept) if (i // replicates) % every == i % replicates % every]
+
+
+def share(wanted: Sequence[Cell], images: Sequence[Image.Image], eye: Eye, kind: str) -> float:
+    seen = eye.look(images)
+    return round(100 * sum(getattr(s, kind) == getattr(c, kind) for c, s in zip(wanted, seen, strict=True)) / len(seen), 2)
+
+
+def draw(model: Model, wanted: Sequence[Cell]) -> list[Image.Image]:
+    return model.sample([c.prompt for c in wanted], [c.seed for c in wanted], batch=50)
+
+
+def figures(model: Model, concept: Concept, gone: list[Cell], kept: list[Cell], eye: Eye) -> dict[str, float]:
+    left, rest = draw(model, gone), draw(model, kept)
+    return {
+        "erased left": share(gone, left, eye, concept.kind),
+        "kept objects": share(kept, rest, eye, "object"),
+        "kept styles": share(kept, rest, eye, "style"),
+        "the other kind on erased prompts": share(gone, left, eye, "style" if concept.kind == "object" else "object"),
+    }
+
+
+def done_already() -> dict[str, dict[str, Any]]:
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
+    return {json.dumps(row["key"], sort_keys=True): row for row in map(json.loads, lines)}
+
+
+def row(key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    found = done_already().get(json.dumps(key, sort_keys=True))
+    if found is None:
+        found = {"key": key, **make()}
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def grid(method: str) -> Iterator[dict[str, Any]]:
+    names = SWEEP[method]
+    for values in itertools.product(*names.values()):
+        yield dict(zip(names, values, strict=True))
+
+
+def sweep(model: Model, methods: Sequence[str]) -> None:
+    printed = model.fingerprint()[:12]
+    for concept in TARGETS:
+        gone, kept = erased_cells(concept, 40), kept_cells(concept, 1, every=3)
+        row({"base": printed, "concept": concept.name}, lambda: figures(model, concept, gone, kept, guide()))
+        for method in methods:
+            for settings in grid(method):
+
+                def make() -> dict[str, Any]:
+                    began = time.monotonic()
+                    edit = edit_for(model, Request((concept,)), method=method, settings=settings)
+                    seconds = round(time.monotonic() - began, 1)
+                    with model.wearing(edit):
+                        return figures(model, concept, gone, kept, guide()) | {"seconds": seconds}
+
+                row({"base": printed, "concept": concept.name, "method": method, "settings": settings}, make)
+
+
+def measure(model: Model, methods: Sequence[str], replicates: int, out: Path) -> None:
+    printed, out = model.fingerprint()[:12], out
+    out.mkdir(parents=True, exist_ok=True)
+    for concept in TARGETS:
+        gone, kept = erased_cells(concept, 200), kept_cells(concept, replicates)
+        about = {"base": printed, "concept": concept.name, "measured": replicates}
+        row(about, lambda: figures(model, concept, gone, kept, judge()))
+        for method in methods:
+
+            def make() -> dict[str, Any]:
+                began = time.monotonic()
+                edit = edit_for(model, Request((concept,)), method=method, settings={})
+                seconds = round(time.monotonic() - began, 1)
+                with model.wearing(edit):
+                    sheet(cells(1), draw(model, cells(1))).save(out / f"{method}-{concept.name.replace(' ', '-')}.png")
+                    return figures(model, concept, gone, kept, judge()) | {"seconds": seconds}
+
+            row(about | {"method": method, "hints": model.hints.settings(method, concept.kind)}, make)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["sweep", "measure"])
+    parser.add_argument("--method", action="append", choices=list(SWEEP))
+    parser.add_argument("--replicates", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/canvas_defaults"))
+    given = parser.parse_args()
+    opened = load("canvas")
+    if given.what == "sweep":
+        sweep(opened, given.method or list(SWEEP))
+    else:
+        measure(opened, given.method or list(SWEEP), given.replicates, given.out)

@@ -1,0 +1,182 @@
+"""The canvas: the world's data, the painter, the recipe's loop, and what the package ships."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from PIL import Image
+
+from unlearnkit.canvas import WEIGHTS, augment, painter, world
+from unlearnkit.canvas.check import cells, seen_right
+from unlearnkit.canvas.classifier import Eye, Seen
+from unlearnkit.canvas.loop import train_stage
+from unlearnkit.canvas.ship import sums
+from unlearnkit.errors import InputError, ModelError
+from unlearnkit.seeds import stream
+
+painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs fonts-noto-color-emoji")
+shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
+
+
+def test_the_world_is_large_enough() -> None:
+    assert len(world.OBJECTS) >= 24
+    assert len(world.SUPERCLASSES) >= 5
+    assert len(world.STYLES) >= 10
+    assert len(world.BACKGROUNDS) >= 8
+
+
+def test_training_never_sees_what_is_held_out() -> None:
+    rng = random.Random(5)
+    held = {word for thing in world.OBJECTS.values() for word in thing.held}
+    for _ in range(3000):
+        picture = world.draw_picture(rng)
+        assert (picture.object, picture.background) not in world.HELD_PAIRS
+        text = world.caption(picture, rng)
+        assert not held.intersection(text.replace(",", "").split())
+        assert "here is" not in text
+
+
+def test_held_words_and_pairs_appear_where_they_may() -> None:
+    rng = random.Random(5)
+    pictures = [world.draw_picture(rng, held_pairs=True) for _ in range(3000)]
+    assert any((p.object, p.background) in world.HELD_PAIRS for p in pictures)
+    texts = [world.caption(p, rng, held=True) for p in pictures]
+    assert any("kitty" in text for text in texts)
+    assert any("here is" in text for text in texts)
+
+
+def test_captions_by_hand() -> None:
+    assert world.prompt("apple") == "a picture of an apple"
+    assert world.prompt("cat", "neon") == "a cat in neon style"
+    assert world.held_captions("owl", "pop art") == ["pop art style, an owl", "here is an owl in the style of pop art"]
+
+
+@painting
+def test_the_same_picture_is_painted_the_same() -> None:
+    rng = random.Random(1)
+    pictures = [world.draw_picture(rng) for _ in range(20)]
+    one, two = painter.paint_many(pictures, processes=1), painter.paint_many(pictures, processes=2)
+    assert np.array_equal(one, two)
+    assert one.shape == (20, 64, 64, 3)
+
+
+@painting
+def test_every_object_and_style_can_be_painted_and_differs() -> None:
+    painted = {
+        (name, style): painter.paint(world.Picture(name, style, "white", thing.glyphs[0], 3))
+        for name, thing in world.OBJECTS.items()
+        for style in world.STYLES
+    }
+    assert len({array.tobytes() for array in painted.values()}) == len(world.OBJECTS) * len(world.STYLES)
+    assert all(array.std() > 5 for array in painted.values())
+
+
+def test_a_missing_font_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painter, "FONT", Path("/nowhere/font.ttf"))
+    painter._glyph.cache_clear()
+    with pytest.raises(InputError, match="apt-get install fonts-noto-color-emoji"):
+        painter.paint(world.Picture("cat", "plain", "white", "🐱", 1))
+
+
+def _toy_stage(folder: Path, steps: int, *, die_at: int | None = None) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if step == die_at:
+            raise KeyboardInterrupt
+        return network(torch.randn(8, 3, generator=stream(1, "toy", step))).square().mean(), {}
+
+    train_stage("toy", network, loss_of, steps=steps, learning_rate=1e-2, folder=folder, decay=0.9)
+    return network
+
+
+def test_a_stopped_stage_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unlearnkit.canvas.loop.SAVE_EVERY", 0.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = _toy_stage(tmp_path / "a", 30)
+    with pytest.raises(KeyboardInterrupt):
+        _toy_stage(tmp_path / "b", 30, die_at=17)
+    resumed = _toy_stage(tmp_path / "b", 30)
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        train_stage(
+            "bad", network, lambda _: (network.weight.sum() * float("nan"), {}), steps=2, learning_rate=1.0, folder=tmp_path
+        )
+
+
+@pytest.mark.parametrize("form", ["plain", "separable"])
+def test_an_evaluator_survives_saving(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    eye = Eye(form, ["cat", "dog"], ["plain", "neon"]).eval()
+    eye.save(tmp_path / "eye")
+    images = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)) for i in range(3)]
+    again = Eye.load(tmp_path / "eye")
+    assert [s.object for s in eye.look(images)] == [s.object for s in again.look(images)]
+    (tmp_path / "eye" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelError, match="no evaluator in"):
+        Eye.load(tmp_path / "eye")
+
+
+def test_disturbed_pictures_stay_pictures() -> None:
+    images = torch.rand(12, 3, 64, 64, generator=stream(0, "t")) * 2 - 1
+    out = augment.degrade(images, stream(0, "d"))
+    assert out.shape == images.shape
+    assert out.abs().max() <= 1
+    assert torch.equal(out, augment.degrade(images, stream(0, "d")))
+
+
+@given(some.integers(1, 4))
+def test_a_cells_seed_depends_on_the_cell_alone(replicates: int) -> None:
+    assert set(cells(1, objects=["cat"], styles=["neon"])) <= set(cells(replicates))
+    assert len({cell.seed for cell in cells(replicates)}) == 240 * replicates
+
+
+def test_shares_by_hand() -> None:
+    wanted = cells(2, objects=["cat", "dog"], styles=["neon"])
+    seen = [Seen(name, style, 1, 1) for name, style in [("cat", "neon"), ("dog", "neon"), ("dog", "plain"), ("dog", "neon")]]
+    found = seen_right(wanted, seen)
+    assert (found["object"], found["style"], found["by object"]) == (75.0, 75.0, {"cat": 50.0, "dog": 100.0})
+
+
+def test_erasing_never_loads_the_judge() -> None:
+    code = (
+        "import sys, unlearnkit.methods, unlearnkit.descend, unlearnkit.run;"
+        "sys.exit(any(name.startswith('unlearnkit.canvas.') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@shipped
+def test_the_shipped_weights_are_those_of_the_sums() -> None:
+    lines = (WEIGHTS / "SHA256SUMS").read_text().splitlines()
+    assert dict(reversed(line.split("  ", 1)) for line in lines) == sums(WEIGHTS)
+
+
+@shipped
+def test_the_shipped_weights_are_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 40e6
+
+
+@shipped
+@painting
+def test_the_evaluators_know_painted_pictures() -> None:
+    from unlearnkit.canvas.check import check_evaluators
+
+    found = check_evaluators(300)
+    for name in ("judge", "guide"):
+        assert found[name]["object"] >= 98.5
+        assert found[name]["style"] >= 98.5
