@@ -187,20 +187,19 @@ def methods(
     if name is None:
         table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
         for method in METHODS.values():
-            table.add_row(method.name, method.summary, method.paper)
+            table.add_row(method.name, _plain(method.summary), _plain(method.paper))
         out.print(table)
         return
+    from rich.padding import Padding
+
     from .settings import describe
 
     method = find(name)
-    out.print(f"{method.title}\n", style="bold", markup=False)
-    out.print(f"{method.summary}\n{method.paper}\n", markup=False)
-    table = Table(
-        "setting", "default", "allowed", "meaning", "source", box=None, header_style="bold", pad_edge=False
-    )
+    out.print(f"[bold]{_plain(method.title)}[/bold]\n{_plain(method.paper)}\n\n{_plain(method.summary)}\n")
     for one in describe(method.settings):
-        table.add_row(*(_cell(text) for text in (one.name, one.default, one.allowed, one.doc, one.source)))
-    out.print(table)
+        out.print(f"[bold]{one.name}[/bold] = {_plain(one.default)}")
+        source = f" (default: {one.source})" if one.source else ""
+        out.print(Padding(_plain(f"{one.doc}: {one.allowed}{source}"), (0, 0, 0, 4)), soft_wrap=False)
 
 
 @canvas.command("check")
@@ -267,12 +266,8 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     names = ", ".join(concept.name for concept in recipe.request.erase)
     finished = (folder / "run.json").exists()
     try:
-        if not finished:
-            err.print(
-                f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}",
-                markup=False,
-            )
-        with _progress() as tick:
+        title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"
+        with _progress(title) as tick:
             edit = run_recipe(recipe, folder, tick=tick, **options)
     except KeyboardInterrupt:
         if (folder / "recipe.toml").exists():
@@ -309,10 +304,10 @@ def _dry_run(
     out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
 
 
-def _progress() -> Any:
+def _progress(title: str = "") -> Any:
     from .progress import showing
 
-    return showing(err)
+    return showing(err, title)
 
 
 def _quoted(path: Path) -> str:
@@ -321,9 +316,10 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _cell(value: Any) -> str:
+def _plain(value: Any) -> str:
+    """A value as it is written after --set, safe from being read as markup."""
     from rich.markup import escape
 
     if isinstance(value, tuple):
-        value = ",".join(map(str, value)) or "(empty)"
+        value = ",".join(map(str, value))
     return escape("none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))

@@ -15,11 +15,25 @@ EVERY = 10.0  # seconds between plain lines
 
 
 @contextlib.contextmanager
-def showing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield ``tick(stage, done, total)``, which shows each stage as it advances, with an estimate of the rest."""
-    if not console.is_terminal:
-        yield _plain(console)
-        return
+def showing(console: Console, title: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """Yield ``tick(stage, done, total)``, which shows each stage as it advances, with an estimate of the rest.
+
+    The title is printed with the first tick, so that a job that never begins prints only why.
+    """
+    stages = _bars(console) if console.is_terminal else contextlib.nullcontext(_lines(console))
+    with stages as show:
+        untold = [title] if title else []
+
+        def tick(stage: str, done: int, total: int) -> None:
+            while untold:
+                console.print(untold.pop(), markup=False)
+            show(stage, done, total)
+
+        yield tick
+
+
+@contextlib.contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -32,7 +46,7 @@ def showing(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield tick
 
 
-def _plain(console: Console) -> Callable[[str, int, int], None]:
+def _lines(console: Console) -> Callable[[str, int, int], None]:
     begun: dict[str, tuple[float, int]] = {}
     shown: dict[str, float] = {}
 

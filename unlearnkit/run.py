@@ -16,16 +16,17 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import __version__, images, methods
-from .descend import Job
 from .edit import Edit
 from .errors import InputError
+from .estimate import disk
 from .files import existing, slug, write_text, writing
 from .model import Model, load
 from .schema import Concept, Kind, Recipe, Request
@@ -34,7 +35,7 @@ from .settings import build, dump_recipe, load_recipe
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "request_for", "run_recipe"]
 
 Tick = Callable[[str, int, int], None]
-"""Called as ``tick(stage, done, total)``; the stages are ``"erasing"`` (steps) and ``"drawing"`` (pictures)."""
+"""Called as ``tick(stage, done, total)``; stages are the method's own, then ``"drawing"`` (pictures)."""
 
 
 def erase(
@@ -42,7 +43,7 @@ def erase(
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
     method: str = "esd",
-    kind: Kind = "object",
+    kind: str = "object",
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
     seed: int = 0,
@@ -71,29 +72,30 @@ def erase(
 def request_for(
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
-    kind: Kind = "object",
+    kind: str = "object",
     phrases: Iterable[str] = (),
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
 ) -> Request:
-    """A Request from names. ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one."""
+    """A Request from names: ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one."""
+    phrases, keep = tuple(phrases), tuple(keep)
     if isinstance(concept, Request):
-        if instead is not None or tuple(phrases) or tuple(keep):
+        if instead is not None or phrases or keep:
             raise InputError("a Request says everything itself: put phrases, instead and keep into it")
         return concept
-    phrases = tuple(phrases)
     several = (concept,) if isinstance(concept, str | Concept) else tuple(concept)
     if (phrases or instead is not None) and [type(one) for one in several] != [str]:
         raise InputError(
             "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
             "or a recipe file"
         )
+    sort = cast(Kind, kind)  # Concept refuses any other
     return Request(
         tuple(
-            one if isinstance(one, Concept) else Concept(one, kind, phrases=phrases, instead=instead)
+            one if isinstance(one, Concept) else Concept(one, sort, phrases=phrases, instead=instead)
             for one in several
         ),
-        tuple(one if isinstance(one, Concept) else Concept(one, kind) for one in keep),
+        tuple(one if isinstance(one, Concept) else Concept(one, sort) for one in keep),
     )
 
 
@@ -132,12 +134,24 @@ def run_recipe(
         _same(load_recipe(folder / "recipe.toml"), recipe, settings, folder)
         if (folder / "run.json").exists():
             return Edit.load(folder / "edit.safetensors")
+    else:
+        _room(
+            folder,
+            disk(model, methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)),
+        )
     begun = time.monotonic()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not resuming:
             write_text(folder / "recipe.toml", dump_recipe(recipe, settings))
-        edit = _edit(model, recipe, settings, folder, tick)
+        edit = methods.edit_for(
+            model,
+            recipe.request,
+            method=recipe.method,
+            settings=dataclasses.asdict(settings),
+            seed=recipe.seed,
+            job=methods.Job(folder=folder, progress=tick),
+        )
         if not (folder / "pipeline").exists():
             model.save(folder / "pipeline", edit=edit)
         if pictures:
@@ -182,22 +196,14 @@ def check_folder(folder: Path, *, resume: bool) -> bool:
     return False
 
 
-def _edit(model: Model, recipe: Recipe, settings: Any, folder: Path, tick: Tick | None) -> Edit:
-    """The recipe's edit: read if an interrupted run got as far as writing it, made otherwise."""
-    path = folder / "edit.safetensors"
-    if path.exists():
-        return Edit.load(path)
-    progress = (lambda done, total: tick("erasing", done, total)) if tick else None
-    edit = methods.edit_for(
-        model,
-        recipe.request,
-        method=recipe.method,
-        settings={field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)},
-        seed=recipe.seed,
-        job=Job(folder=folder, progress=progress),
-    )
-    edit.save(path)
-    return edit
+def _room(folder: Path, needed: int) -> None:
+    """Refuse a run that the disk has no room for."""
+    free = shutil.disk_usage(existing(folder)).free
+    if free < needed:
+        raise InputError(
+            f"the disk of {str(folder)!r} is full: the run needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB "
+            f"are free; make room, or choose another disk with --out"
+        )
 
 
 def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:

@@ -1,0 +1,186 @@
+"""What a run will take, before it is begun: weights, time, memory, disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import images, methods
+from .methods import Plan
+from .model import Model
+from .schema import Recipe
+
+__all__ = ["Estimate", "disk", "estimate"]
+
+PATIENCE = 0.5  # seconds that one measurement may take, unless a single pass takes longer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A plan and what it costs on this machine, now.
+
+    erasing, drawing: seconds. memory, disk: bytes; memory is what the networks, the training and the activations
+    of one step hold, without what the libraries themselves take.
+    """
+
+    model: Model
+    recipe: Recipe
+    settings: Any
+    plan: Plan
+    erasing: float
+    drawing: float
+    memory: int
+    disk: int
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The estimate for people, as (title, text)."""
+        plan, request = self.plan, self.recipe.request
+        total = sum(weight.numel() for weight in self.model.weights("all").values())
+        yield (
+            "model",
+            f"{self.model.source}, {self.model.family.TITLE}, {_dtype(self.model)} on {self.model.device}",
+        )
+        yield "method", self.recipe.method
+        yield (
+            "settings",
+            ", ".join(f"{name}={value}" for name, value in dataclasses.asdict(self.settings).items()),
+        )
+        yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
+        yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
+        share = plan.weights / total
+        yield "changes", f"{plan.weights:,} weights in {plan.tensors} tensors, {share:.1%} of the denoiser"
+        yield (
+            "steps",
+            f"{plan.steps} of {plan.batch} pictures" if plan.steps else "none, it is solved in one go",
+        )
+        if plan.sampled_images:
+            yield "draws first", f"{plan.sampled_images} pictures of the model, unless they are in the cache"
+        yield "time", f"about {_span(self.erasing)} to erase and {_span(self.drawing)} for grid.png"
+        yield "memory", f"about {_size(self.memory)}"
+        yield "disk", f"about {_size(self.disk)}"
+
+
+def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
+    """What ``run_recipe`` with the same arguments would take. Runs a few real passes; changes and writes nothing."""
+    settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
+    plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
+    rows = max(1, round(plan.passes[1]))
+    checkpointing = bool(getattr(settings, "checkpointing", False))
+    forward = _forward(model, max(2, rows))
+    backward, activations = (
+        _backward(model, _part(model, plan), rows, checkpointing) if plan.steps else (0.0, 0)
+    )
+    picture = 2 * model.hints.steps * forward  # two rows a denoising step: with the prompt and without
+    shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
+    return Estimate(
+        model=model,
+        recipe=recipe,
+        settings=settings,
+        plan=plan,
+        erasing=plan.steps * (plan.passes[0] * forward + plan.passes[1] * backward)
+        + plan.sampled_images * picture,
+        drawing=2 * pictures * shown * picture,
+        memory=_networks(model)
+        + (16 * plan.weights if plan.steps else 0)
+        + activations,  # copy, gradient, two moments
+        disk=disk(model, plan),
+    )
+
+
+def disk(model: Model, plan: Plan) -> int:
+    """Bytes that a run writes: the whole pipeline, the edit, and a checkpoint of weights and two moments."""
+    latent = 4 * int(torch.Size(model.shape).numel())
+    return (
+        _networks(model) + (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
+    )
+
+
+def _part(model: Model, plan: Plan) -> str:
+    """The part of the denoiser that the plan's numbers describe; all of it if none fits."""
+    for part in model.family.PARTS:
+        weights = model.weights(part).values()
+        if (len(weights), sum(weight.numel() for weight in weights)) == (plan.tensors, plan.weights):
+            return part
+    return "all"
+
+
+def _forward(model: Model, rows: int) -> float:
+    """Seconds a row of a pass without gradients."""
+    given = _given(model, rows)
+    with torch.no_grad():
+        return _timed(lambda: model.predict(*given), model) / rows
+
+
+def _backward(model: Model, part: str, rows: int, checkpointing: bool) -> tuple[float, int]:
+    """Seconds a row of a forward and backward pass that trains ``part``, and the bytes of its activations."""
+    given = _given(model, rows)
+    copies = {
+        name: weight.detach().float().clone().requires_grad_() for name, weight in model.weights(part).items()
+    }
+    known = {weight.untyped_storage().data_ptr() for weight in model.weights("all").values()}
+    held: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def step() -> None:
+        loss = model.predict(*given).float().square().mean()
+        torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
+
+    with model.frozen(), model.wearing(copies), model.checkpointing(checkpointing), torch.enable_grad():
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            step()
+        return _timed(step, model) / rows, sum(held.values())
+
+
+def _given(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    latents = torch.zeros(rows, *model.shape, device=model.device)
+    times = torch.full((rows,), model.times // 2, device=model.device)
+    return latents, times, model.encode([""] * rows)
+
+
+def _timed(work: Callable[[], Any], model: Model) -> float:
+    """Seconds of a call: the mean of several, without the first, or of a single one if that takes long."""
+    taken: list[float] = []
+    while sum(taken) < PATIENCE:
+        _settle(model)
+        start = time.perf_counter()
+        work()
+        _settle(model)
+        taken.append(time.perf_counter() - start)
+    return sum(taken[1:]) / len(taken[1:]) if taken[1:] else taken[0]
+
+
+def _settle(model: Model) -> None:
+    """Wait until a GPU has done all that it was told."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+
+
+def _networks(model: Model) -> int:
+    """Bytes of the pipeline's networks, as they are held and as they are saved."""
+    networks = [part for part in model.pipe.components.values() if isinstance(part, nn.Module)]
+    return sum(held.nbytes for network in networks for held in (*network.parameters(), *network.buffers()))
+
+
+def _dtype(model: Model) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
