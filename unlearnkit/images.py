@@ -55,6 +55,8 @@ def draw(
     """
     if not prompts or any(not prompt.strip() for prompt in prompts):
         raise InputError('the prompt is empty: say what to draw, for example --prompt "a picture of a dog"')
+    if bad := [seed for seed in seeds if not 0 <= seed < 2**63]:
+        raise InputError(f"seed {bad[0]} is out of range: use 0 to 2**63 - 1")
     asked = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
     names = [slug(prompt) for prompt in dict.fromkeys(prompts)]
     numbers = {

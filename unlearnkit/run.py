@@ -189,7 +189,7 @@ def check_folder(folder: Path, *, resume: bool) -> bool:
     parent = existing(folder)
     if not parent.is_dir():
         raise InputError(f"{str(folder)!r} cannot be made: {str(parent)!r} is a file; choose another folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise InputError(
             f"{str(folder)!r} cannot be written: no permission in {str(parent)!r}; choose another folder"
         )

@@ -1,0 +1,296 @@
+"""Everything a user can get wrong: one clear line on stderr, exit code 2, nothing earlier lost.
+
+The faults are real ones: a damaged file, a folder that the user may not write, a disk that is full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import saved
+from unlearnkit.cli import main
+from unlearnkit.errors import InputError
+from unlearnkit.run import erase
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):
+    """Run a command that must be refused, and return the line that says why; what has ``begun`` told its progress."""
+
+    def run(*words: object, begun: bool = False) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        assert stopped.value.code == 2, said
+        assert said.out == ""
+        assert "Traceback" not in said.err
+        lines = said.err.splitlines()
+        assert begun or len(lines) == 1, said.err
+        return lines[-1]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which no later command may touch."""
+    folder = tmp_path_factory.mktemp("earlier") / "run"
+    with pytest.raises(SystemExit) as stopped:
+        main(["erase", str(saved.folder()), "--concept", "cat", "--method", "uce", "--out", str(folder)])
+    assert stopped.value.code == 0
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The kernel refuses to let any file of this process grow beyond ``size`` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# the model
+
+
+@pytest.mark.parametrize("model", ["nowhere", "./nowhere", "/nowhere/model.safetensors", "canvass"])
+def test_a_model_that_is_not_there(refused, model: str):
+    assert model in refused("erase", model, "--concept", "cat")
+    assert not Path("runs").exists(), "a run that never began leaves no folder"
+
+
+def test_a_folder_that_is_no_model(refused, tmp_path: Path):
+    assert "model_index.json" in refused("erase", tmp_path, "--concept", "cat")
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "missing"])
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_corrupt_weights(refused, tmp_path: Path, part: str, harm: str):
+    model = shutil.copytree(saved.folder(), tmp_path / "model")
+    (file,) = (model / part).glob("*.safetensors")
+    if harm == "missing":
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(
+            {"cut": whole[: len(whole) // 2], "garbage": b"\xff" * len(whole), "empty": b""}[harm]
+        )
+    assert str(model) in refused("erase", model, "--concept", "cat", "--out", "out")
+    assert not Path("out").exists()
+
+
+def test_a_corrupt_configuration(refused, tmp_path: Path):
+    model = shutil.copytree(saved.folder(), tmp_path / "model")
+    (model / "model_index.json").write_text("{")
+    assert "model_index.json" in refused("generate", model, "--prompt", "cat")
+
+
+def test_a_corrupt_edit(refused, tmp_path: Path, finished: Path):
+    whole = (finished / "edit.safetensors").read_bytes()
+    (tmp_path / "edit.safetensors").write_bytes(whole[:100])
+    said = refused("generate", saved.folder(), "--prompt", "cat", "--edit", tmp_path / "edit.safetensors")
+    assert "damaged" in said
+    assert "No such file" in refused(
+        "generate", saved.folder(), "--prompt", "cat", "--edit", "none.safetensors"
+    )
+
+
+def test_a_model_without_a_name(refused):
+    assert "model is missing" in refused("erase", "--concept", "cat")
+
+
+# the words
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--concept", "cat", "--method", "ucee"], "did you mean 'uce'"),
+        (["--concept", "cat", "--method", "x"], "use one of esd"),
+        (["--concept", "cat", "--set", "stepz=3"], "did you mean 'steps'"),
+        (["--concept", "cat", "--set", "steps=-1"], "at least"),
+        (["--concept", "cat", "--set", "steps=many"], "a whole number"),
+        (["--concept", "cat", "--set", "train=y"], "x, u, strict or all"),
+        (["--concept", "cat", "--set", "steps"], "KEY=VALUE"),
+        (["--concept", "cat", "--set", "steps=1", "--set", "steps=2"], "twice"),
+        (["--concept", "cat", "--seed", "-1"], "seed -1"),
+        (["--concept", "cat", "--kind", "things"], "object, style"),
+        (["--concept", "cat", "--keep", "Cat"], "both erased and kept"),
+        (["--concept", "cat", "--instead", "cat"], "replaced by itself"),
+        (["--concept", "cat", "--concept", "car", "--instead", "dog"], "single concept"),
+        (["--concept", "cat", "--phrase", ""], "empty phrase"),
+        (["--concept", "cat", "--dtype", "float3"], "did you mean 'float32'"),
+        (["--concept", "cat", "--device", "warp"], "device 'warp'"),
+        (["--concept", ""], "concept is empty"),
+        (["--concept", "  "], "concept is empty"),
+        ([], "concept is missing"),
+        (["--concept", "cat", "--recipe", "recipe.toml"], "leave them out"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_words_that_cannot_be_used(refused, words: list[str], says: str, dry: bool):
+    assert says in refused("erase", saved.folder(), *words, "--out", "out", *(["--dry-run"] if dry else []))
+    assert not Path("out").exists()
+
+
+def test_a_recipe_that_cannot_be_used(refused, tmp_path: Path):
+    assert "No such file" in refused("erase", "--recipe", "none.toml")
+    (tmp_path / "recipe.toml").write_text('model = "canvas"\nmethod = "esd"\n[[erase]]\nname = ""')
+    assert "empty" in refused("erase", "--recipe", "recipe.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--prompt", ""], "prompt is empty"),
+        (["--prompt", "cat", "--steps", "5000"], "steps 5000"),
+        (["--prompt", "cat", "--seed", "-1"], "seed -1"),
+    ],
+    ids=" ".join,
+)
+def test_drawings_that_cannot_be_made(refused, words: list[str], says: str):
+    assert says in refused("generate", saved.folder(), *words)
+    assert not list(Path.cwd().rglob("*.png"))
+
+
+def test_unknown_names(refused):
+    assert "did you mean 'uce'" in refused("methods", "uec")
+
+
+@pytest.mark.parametrize(
+    "words", [["eraze"], ["erase", "--concpt", "cat"], ["generate"], ["erase", "--seed", "x"]]
+)
+def test_usage_errors_exit_with_2_as_well(words: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_python_callers_get_the_same_line():
+    with pytest.raises(InputError, match="did you mean 'steps'"):
+        erase(saved.folder(), "cat", stepz=3)
+    with pytest.raises(InputError, match="concept is empty"):
+        erase(saved.folder(), "")
+    with pytest.raises(InputError, match="erases nothing"):
+        erase(saved.folder(), [])
+
+
+# the folder
+
+
+def test_an_existing_run_is_not_overwritten(refused, finished: Path):
+    before = contents(finished)
+    model = saved.folder()
+    again = ["erase", model, "--concept", "cat", "--method", "uce", "--out", finished]
+    assert "finished run" in refused(*again)
+    assert "finished run" in refused(*again, "--dry-run")
+    other = ["erase", model, "--concept", "dog", "--method", "uce", "--out", finished, "--resume"]
+    assert "another recipe (request was" in refused(*other)
+    assert "ridge was 0.5, now 2.0" in refused(*again, "--set", "ridge=2", "--resume")
+    assert contents(finished) == before
+
+
+def test_a_folder_with_other_things_is_left_alone(refused, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    for more in ([], ["--resume"]):
+        said = refused("erase", saved.folder(), "--concept", "cat", "--out", "out", *more)
+        assert "holds no run" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_way(refused, tmp_path: Path):
+    (tmp_path / "file").write_text("here first")
+    for out in ("file", "file/run"):
+        assert "is a file" in refused("erase", saved.folder(), "--concept", "cat", "--out", out)
+        assert "file" in refused("generate", saved.folder(), "--prompt", "cat", "--out", out)
+    assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_pictures_are_not_overwritten(refused, tmp_path: Path):
+    (tmp_path / "cat-0.png").write_text("my cat")
+    assert "exists already" in refused(
+        "generate", saved.folder(), "--prompt", "cat", "--count", 2, "--out", "."
+    )
+    assert (tmp_path / "cat-0.png").read_text() == "my cat"
+    assert not (tmp_path / "cat-1.png").exists()
+
+
+def test_a_folder_without_permission(refused, tmp_path: Path):
+    """As an ordinary user, for whom alone permissions hold."""
+    (tmp_path / "locked").mkdir(mode=0o555)
+    ourselves = os.geteuid()
+    if ourselves == 0:
+        for path in (tmp_path, *tmp_path.parents[:2]):
+            path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        said = refused("erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "locked" / "run")
+    finally:
+        os.seteuid(ourselves)
+    assert "no permission" in said
+
+
+# the disk
+
+
+@pytest.mark.parametrize("size", [100, 1000, 10_000, 100_000])
+def test_a_full_disk(refused, tmp_path: Path, finished: Path, size: int):
+    """Recipe, log, edit or pipeline, whichever is the first that does not fit; the run goes on when there is room."""
+    before = contents(finished)
+    words = ["erase", saved.folder(), "--concept", "cat", "--set", "steps=2", "--set", "start_steps=2"]
+    with files_no_larger_than(size):
+        said = refused(*words, "--out", "out", "--resume", begun=True)
+    assert "out" in said
+    assert "free" in said or "room" in said
+    for left in Path("out").rglob("*"):
+        assert left.is_dir() or not left.name.endswith((".part", ".tmp")), left
+    assert contents(finished) == before
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in (*words, "--out", "out", "--resume")])
+    assert stopped.value.code == 0
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_disk_without_room_is_noticed_before_work_begins(refused, tmp_path: Path):
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("needs the right to mount a small disk")
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(tmp_path / "disk")]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        assert "disk" in refused("erase", saved.folder(), "--concept", "cat", "--out", "disk/run")
+        assert not list((tmp_path / "disk").iterdir())
+        (tmp_path / "disk" / "fill").write_bytes(b"." * (128 * 1024 - 4096))
+        words = ["--prompt", "cat", "--count", 9, "--out", "disk/pictures"]
+        said = refused("generate", saved.folder(), *words, begun=True)
+        assert "full" in said
+    finally:
+        subprocess.run(["umount", str(tmp_path / "disk")], check=True)

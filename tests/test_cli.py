@@ -1,0 +1,158 @@
+"""The command line says what it should and calls what it says; what can go wrong is in test_bad_input.py."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import saved
+import unlearnkit
+from unlearnkit.canvas.painter import FONT
+from unlearnkit.cli import main
+from unlearnkit.images import draw, neighbours, sheet
+from unlearnkit.methods import METHODS
+from unlearnkit.model import Model, load
+from unlearnkit.progress import showing
+from unlearnkit.run import erase
+from unlearnkit.schema import Concept, Request
+from unlearnkit.settings import describe
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a command that must succeed, in an empty folder, and return its stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        told = capsys.readouterr()
+        assert stopped.value.code == 0, told
+        return told.out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def known() -> Model:
+    return load(saved.folder())
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_version_and_help(said):
+    assert said("--version").strip() == unlearnkit.__version__
+    for command in ("erase", "generate", "methods", "canvas"):
+        assert command in said("--help")
+        assert "Usage" in said(command, "--help")
+
+
+def test_methods_are_listed(said):
+    listed = flat(said("methods"))
+    for method in METHODS.values():
+        assert method.name in listed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_shown_with_every_setting(said, name: str):
+    shown = flat(said("methods", name))
+    method = METHODS[name]
+    assert method.paper in shown
+    assert method.summary in shown
+    for one in describe(method.settings):
+        assert one.name in shown
+        assert flat(one.doc) in shown
+        assert one.allowed in shown
+        assert one.source in shown
+
+
+def test_pictures_are_drawn_by_prompt_and_seed(said, known: Model):
+    words = ["generate", saved.folder(), "--prompt", "a cat", "--prompt", "A cat!", "--count", 2, "--seed", 3]
+    paths = said(*words, "--out", "one").split()
+    assert paths == ["one/a-cat-0-3.png", "one/a-cat-0-4.png", "one/a-cat-1-3.png", "one/a-cat-1-4.png"]
+    assert said(*words, "--out", "two") != ""
+    for path in map(Path, paths):
+        assert path.read_bytes() == (Path("two") / path.name).read_bytes()
+    with Image.open(paths[1]) as picture:
+        assert json.loads(picture.text["unlearnkit"]) == {"prompt": "a cat", "seed": 4, "edit": None}
+        assert picture.tobytes() == known.sample(["a cat"] * 4, [3, 4, 5, 6])[1].tobytes()
+
+
+def test_an_edit_is_worn_while_drawing(said, known: Model):
+    erase(known, "cat", method="uce", erase_scale=100.0).save("cat.safetensors")
+    words = ["generate", saved.folder(), "--prompt", "cat"]
+    said(*words, "--out", "plain")
+    said(*words, "--out", "worn", "--edit", "cat.safetensors")
+    plain, worn = (Image.open(Path(folder) / "cat-0.png") for folder in ("plain", "worn"))
+    assert plain.tobytes() != worn.tobytes()
+    assert json.loads(worn.text["unlearnkit"])["edit"]
+
+
+@pytest.mark.skipif(not FONT.is_file(), reason="needs fonts-noto-color-emoji")
+def test_the_canvas_is_painted(said):
+    said("canvas", "paint", "--out", "painted.png")
+    said("canvas", "paint", "--out", "again.png")
+    first, second = (
+        hashlib.sha256(Path(name).read_bytes()).digest() for name in ("painted.png", "again.png")
+    )
+    assert first == second
+
+
+def test_neighbours_are_chosen_by_rule(known: Model):
+    request = Request((Concept("cat", phrases=("dog",)),), (Concept("neon", "style"), Concept("tree")))
+    found = neighbours(known, request, near=2, far=2)
+    assert found[:2] == list(request.keep)
+    assert {one.name for one in found[2:4]} == {"bear", "car"}
+    assert found[4:] == [Concept("van gogh", "style")]
+    assert found == neighbours(known, request, near=2, far=2)
+
+
+@pytest.mark.parametrize(("size", "cell"), [(16, 128), (64, 128), (100, 200), (200, 200), (512, 256)])
+def test_a_sheet_shows_every_picture_at_a_readable_size(size: int, cell: int):
+    colours = ["red", "green", "blue", "yellow"]
+    pictures = [Image.new("RGB", (size, size), colour) for colour in colours]
+    page = sheet([("a rather long caption that has to be broken", pictures)] * 2, groups=("before", "after"))
+    counts = {pixel: count for count, pixel in page.getcolors(page.width * page.height)}
+    for picture in pictures:
+        assert counts[picture.getpixel((0, 0))] == 2 * cell * cell
+
+
+def test_pictures_of_one_prompt_twice_are_one(known: Model, tmp_path: Path):
+    assert draw(known, ["cat", "cat"], tmp_path, seeds=[1]) == [tmp_path / "cat-1.png"]
+
+
+def test_progress_is_plain_lines_without_a_terminal():
+    page = io.StringIO()
+    with showing(Console(file=page), "a title") as tick:
+        for done in range(1, 101):
+            tick("training", done, 100)
+        tick("drawing", 2, 2)
+    assert page.getvalue().splitlines() == [
+        "a title",
+        "training 1 of 100",
+        "training 100 of 100",
+        "drawing 2 of 2",
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal():
+    page = io.StringIO()
+    with showing(Console(file=page, force_terminal=True, width=80)) as tick:
+        tick("training", 5, 10)
+    assert "5/10" in page.getvalue()
+
+
+def test_a_job_that_never_begins_says_nothing():
+    page = io.StringIO()
+    with showing(Console(file=page), "a title"):
+        pass
+    assert page.getvalue() == ""
