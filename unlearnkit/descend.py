@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import tensors
 from .errors import DivergedError, InputError, ModelError
+from .files import write_text
 from .model import Model
 from .parts import Combine, Losses, Mask, Rule
 from .parts.combine import summed
@@ -243,9 +244,8 @@ class _Log:
 
     def __enter__(self) -> _Log:
         if self.path:
-            kept = [line for line in _lines(self.path) if _step(line) <= self.after]
-            self.file = self.path.open("w", encoding="utf-8", buffering=1)
-            self.file.writelines(kept)
+            write_text(self.path, "".join(line for line in _lines(self.path) if _step(line) <= self.after))
+            self.file = self.path.open("a", encoding="utf-8", buffering=1)
         return self
 
     def __exit__(self, *_: object) -> None:

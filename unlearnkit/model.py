@@ -85,12 +85,13 @@ class Model:
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Text states (n, tokens, width) on the device; each prompt is computed once and alone, whatever the batch."""
-        for prompt in prompts:
-            if prompt not in self._states:
+        found = {prompt: self._states.get(prompt) for prompt in prompts}
+        for prompt, states in found.items():
+            if states is None:
                 if len(self._states) >= REMEMBERED:
                     del self._states[next(iter(self._states))]
-                self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
-        return torch.stack([self._states[prompt] for prompt in prompts])
+                found[prompt] = self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
+        return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
 
     def last_token(self, text: str) -> int:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""

@@ -51,6 +51,9 @@ def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
     except (OSError, ValueError) as error:
         raise ModelError(f"{str(path / INDEX)!r} cannot be read: {_line(error)}") from None
     _check_class(str(path), index)
+    # transformers makes a tokenizer of three tokens where its files are missing
+    if not any((path / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise ModelError(f"model {str(path)!r} is incomplete: its folder tokenizer is missing or empty")
     try:
         pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
     except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over

@@ -79,7 +79,8 @@ def edit_for(
         "seed": seed,
         "base": model.fingerprint(),
     }
-    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(facts, sort_keys=True)
+    facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):
         return finished
     weights = find(method).run(

@@ -1,0 +1,201 @@
+"""What every method in METHODS owes its user, on toy pipelines (they prove wiring, not forgetting)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import killed
+from torch import nn
+
+from unlearnkit.descend import Job
+from unlearnkit.edit import Edit
+from unlearnkit.methods import METHODS, edit_for
+from unlearnkit.model import Model, load
+from unlearnkit.schema import Concept, Request
+
+REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
+
+# what makes a method quick on a toy, the part that it changes, and whether it draws random numbers
+CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "esd": ({"train": "x", "steps": 4, "start_steps": 4, "lr": 1e-3, "batch": 2}, "xattn", True),
+    "uce": ({}, "xattn-kv", False),
+}
+methods = pytest.mark.parametrize("method", METHODS)
+predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+
+
+def erase(model: Model, method: str, *, seed: int = 0, job: Job | None = None, **changes: Any) -> Edit:
+    return edit_for(model, REQUEST, method=method, settings=CASES[method][0] | changes, seed=seed, job=job)
+
+
+def picture(model: Model) -> bytes:
+    return model.sample(["a photo of a cat"], [7], batch=1)[0].tobytes()
+
+
+def state(model: Model) -> list[Any]:
+    """Everything about a pipeline that a method could leave changed, with its weights as bytes."""
+    networks = {name: part for name, part in model.pipe.components.items() if isinstance(part, nn.Module)}
+    found: list[Any] = [dict(model.pipe.scheduler.config), dict(vars(model.pipe)).keys()]
+    for name, network in networks.items():
+        for path, weight in network.named_parameters():
+            found.append(
+                (name, path, id(weight), weight.requires_grad, weight.detach().clone().numpy().tobytes())
+            )
+        found += [module.training for module in network.modules()]
+    found += [
+        model.denoiser.is_gradient_checkpointing,
+        getattr(model.pipe.scheduler, "timesteps", None).tolist(),
+    ]
+    return [*found, torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()]
+
+
+@methods
+def test_every_method_has_a_case(method: str) -> None:
+    assert method in CASES
+
+
+@methods
+@predictions
+def test_1_the_pipeline_is_bitwise_unchanged(
+    method: str, prediction: str, make: Callable[..., Model]
+) -> None:
+    model = make(prediction=prediction)
+    model.denoiser.mid_block.train()
+    before, numbers = state(model), torch.get_rng_state()
+    erase(model, method)
+    assert state(model) == before
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
+@methods
+@predictions
+def test_2_the_same_seed_gives_the_same_bits(
+    method: str, prediction: str, make: Callable[..., Model]
+) -> None:
+    first, second = (erase(make(prediction=prediction), method, seed=3) for _ in range(2))
+    assert first.hash() == second.hash()
+
+
+@methods
+def test_3_another_seed_differs_if_the_method_draws(method: str, model: Model) -> None:
+    differs = erase(model, method, seed=1).hash() != erase(model, method, seed=2).hash()
+    assert differs == CASES[method][2]
+
+
+@methods
+def test_4_the_edit_is_finite_fp32_and_of_the_declared_part(method: str, model: Model) -> None:
+    edit = erase(model, method)
+    part = model.weights(CASES[method][1])
+    assert edit.weights
+    for name, value in edit.weights.items():
+        assert value.shape == part[name].shape
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value).all()
+        assert not torch.equal(value, part[name])
+
+
+@methods
+def test_5_saved_loaded_and_worn_it_draws_the_same_picture(method: str, model: Model, tmp_path: Path) -> None:
+    edit = erase(model, method)
+    edit.save(tmp_path / "edit.safetensors")
+    again = Edit.load(tmp_path / "edit.safetensors")
+    assert again.hash() == edit.hash()
+    assert again.facts == edit.facts
+    base = picture(model)
+    with model.wearing(edit):
+        direct = picture(model)
+    with model.wearing(again):
+        assert picture(model) == direct != base
+    assert picture(model) == base
+
+
+PLAIN = """
+import sys
+sys.modules["unlearnkit"] = None
+import torch
+from diffusers import StableDiffusionPipeline
+torch.set_num_threads(1)
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+image = pipe("a photo of a cat", num_inference_steps=3, guidance_scale=4.0,
+             generator=torch.Generator().manual_seed(7)).images[0]
+open(sys.argv[2], "wb").write(image.tobytes())
+"""
+
+
+@methods
+def test_6_plain_diffusers_draws_the_same_picture_without_unlearnkit(
+    method: str, model: Model, tmp_path: Path
+) -> None:
+    edit = erase(model, method)
+    model.save(tmp_path / "saved", edit)
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "saved"), str(tmp_path / "picture")]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    with model.wearing(edit):
+        assert (tmp_path / "picture").read_bytes() == picture(model)
+        worn = model.fingerprint()
+    assert load(tmp_path / "saved", device="cpu").fingerprint() == worn
+
+
+@methods
+@predictions
+def test_7_it_works_on_a_bf16_pipeline(method: str, prediction: str, make: Callable[..., Model]) -> None:
+    model = make(prediction=prediction, dtype=torch.bfloat16)
+    edit = erase(model, method)
+    assert edit.weights.keys() == model.weights(CASES[method][1]).keys()
+    base = picture(model)
+    with model.wearing(edit):
+        assert picture(model) != base
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if "checkpointing" in METHODS[name].settings.__annotations__]
+)
+def test_8_checkpointing_gives_the_same_gradients(method: str, model: Model) -> None:
+    plain, recomputed = (erase(model, method, checkpointing=on) for on in (False, True))
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(recomputed.weights[name], value)
+
+
+@methods
+@predictions
+def test_9_the_erased_prompt_moves_more_than_the_kept_one(
+    method: str, prediction: str, make: Callable[..., Model]
+) -> None:
+    model = make(prediction=prediction)
+    changes = {"esd": {"steps": 40, "keep": 5.0, "start": "pictures", "batch": 4, "lr": 3e-3}}.get(method, {})
+    edit = erase(model, method, **changes)
+    draws = torch.Generator().manual_seed(0)
+    x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
+    moved = {}
+    for prompt in ("cat", "dog"):
+        states = model.encode([prompt] * 16)
+        with torch.no_grad():
+            before = model.eps(x, t, states)
+            with model.wearing(edit):
+                moved[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+    assert moved["cat"] > moved["dog"]
+
+
+@methods
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_10_killed_and_resumed_it_gives_the_same_edit(
+    method: str, when: int, model: Model, tmp_path: Path
+) -> None:
+    def die(stage: str, done: int, total: int) -> None:
+        if done == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = Job(folder=tmp_path, checkpoint_every=2)
+    killed(lambda: erase(model, method, seed=5, job=replace(job, progress=die)))
+    assert not (tmp_path / "edit.safetensors").exists()
+    assert erase(model, method, seed=5, job=job).hash() == erase(model, method, seed=5).hash()

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import killed
+from torch import Tensor
+
+from unlearnkit import seeds
+from unlearnkit.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend
+from unlearnkit.edit import Edit
+from unlearnkit.errors import DivergedError, InputError, ModelError
+from unlearnkit.methods import edit_for
+from unlearnkit.model import Model
+from unlearnkit.schema import Concept, Request
+
+REQUEST = Request((Concept("cat"),))
+FULL = {
+    **{"train": "strict", "steps": 9, "lr": 1e-3, "batch": 2, "start": "pictures", "templates": True},
+    **{"pictures": 4, "keep": 1.0, "neighbours": 2, "keep_pictures": 2},
+}
+
+
+def esd(model: Model, *, job: Job | None = None, **changes: Any) -> Edit:
+    return edit_for(model, REQUEST, method="esd", settings=FULL | changes, seed=1, job=job)
+
+
+def toward_zero(model: Model) -> Objective[Tensor]:
+    """Predict no noise for "cat": the smallest objective there is."""
+    states = model.encode(["cat", "cat"])
+
+    def prepare(step: int, student: Any) -> Tensor:
+        return torch.randn((2, *model.shape), generator=seeds.stream(0, "test", step))
+
+    def losses(x: Tensor) -> dict[str, Tensor]:
+        return {"size": model.eps(x, torch.tensor([500, 100]), states).square().mean()}
+
+    return Objective(prepare, losses)
+
+
+def steps_in(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / LOG).read_text().splitlines()]
+
+
+def test_training_lowers_the_loss_and_logs_each_step(model: Model, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    job = Job(folder=tmp_path, progress=lambda *told: seen.append(told))
+    descend(model, "all", toward_zero(model), steps=30, lr=3e-3, job=job)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert lines[-1]["size"] < lines[0]["size"] / 2
+    assert steps_in(tmp_path) == list(range(1, 31))
+    assert seen == [("training", step, 30) for step in range(1, 31)]
+
+
+@pytest.mark.parametrize("start", ["student", "pictures"])
+def test_killed_at_random_steps_it_goes_on_to_the_same_bits(start: str, model: Model, tmp_path: Path) -> None:
+    changes = {"start": start, "start_steps": 4}
+    expected = esd(model, **changes).hash()
+    job = Job(folder=tmp_path / "run", checkpoint_every=2)
+    for when in sorted(random.Random(start).sample(range(1, 10), 3)):
+
+        def die(stage: str, done: int, total: int, when: int = when) -> None:
+            if stage == "training" and done == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        killed(lambda: esd(model, job=replace(job, progress=die), **changes))
+        with (tmp_path / "run" / LOG).open("a") as log:
+            log.write('{"step": 9')  # a line that the kill cut short
+    assert esd(model, job=job, **changes).hash() == expected
+    assert steps_in(tmp_path / "run") == list(range(1, 10))
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_killed_while_writing_a_checkpoint_it_goes_on_from_the_last(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlearnkit import tensors
+
+    whole, count = tensors.save_file, []
+
+    def half(held: Any, path: Path, facts: Any) -> None:
+        count.append(path)
+        whole(held, path, facts)
+        if len(count) == 2:
+            path.write_bytes(path.read_bytes()[:200])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = Job(folder=tmp_path / "run", checkpoint_every=2)
+    esd(model)  # fills the picture cache
+    with monkeypatch.context() as patched:
+        patched.setattr(tensors, "save_file", half)
+        killed(lambda: esd(model, job=job))
+    assert esd(model, job=job).hash() == esd(model).hash()
+
+
+def test_a_finished_run_is_read_and_another_is_refused(model: Model, tmp_path: Path) -> None:
+    job = Job(folder=tmp_path)
+    first = esd(model, job=job)
+    made = (tmp_path / "edit.safetensors").stat().st_mtime_ns
+    assert esd(model, job=job).hash() == first.hash()
+    assert (tmp_path / "edit.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(InputError, match="holds the edit of another run"):
+        esd(model, job=job, lr=1e-4)
+
+
+def test_a_checkpoint_of_another_run_is_refused(model: Model, tmp_path: Path) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        esd(model, job=Job(folder=tmp_path, checkpoint_every=2, progress=interrupt))
+    with pytest.raises(InputError, match="belongs to a run with other settings"):
+        esd(model, job=Job(folder=tmp_path, checkpoint_every=2), lr=1e-4)
+    (tmp_path / CHECKPOINT).write_bytes(b"garbage")
+    with pytest.raises(InputError, match="is damaged"):
+        esd(model, job=Job(folder=tmp_path))
+
+
+def test_divergence_names_the_step_and_the_loss_and_leaves_the_model(model: Model) -> None:
+    before = model.fingerprint()
+    with pytest.raises(
+        DivergedError, match=r"at step 2 the loss 'erase' is (nan|inf): lower the learning rate"
+    ):
+        esd(model, lr=1e30)
+    with pytest.raises(DivergedError, match="after step 1 a weight is not a finite number"):
+        esd(model, lr=1e38, steps=1, eta=1e3)
+    assert model.fingerprint() == before
+    assert all(weight.requires_grad for weight in model.weights().values())
+
+
+def test_float16_is_refused(make: Callable[..., Model]) -> None:
+    with pytest.raises(ModelError, match="float16 loses small gradients"):
+        esd(make(dtype=torch.float16), start="student")
+
+
+def test_the_stages_are_combine_mask_rules_step(model: Model) -> None:
+    order: list[str] = []
+
+    def combine(losses: Any, weights: Any) -> dict[str, Tensor]:
+        order.append("combine")
+        return {name: torch.ones_like(weight) for name, weight in weights.items()}
+
+    def mask(step: int, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        order.append(f"mask {step}")
+        return {name: value * ("to_k" in name) for name, value in gradients.items()}
+
+    def rule(weights: Any, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        order.append("rule")
+        return {name: 2 * value for name, value in gradients.items()}
+
+    before = {name: weight.detach().clone() for name, weight in model.weights("xattn-kv").items()}
+    settings: dict[str, Any] = {"combine": combine, "masks": [mask], "rules": [rule]}
+    after = descend(model, "xattn-kv", toward_zero(model), steps=2, lr=0.1, job=Job(), **settings)
+    assert order == ["combine", "mask 0", "rule", "combine", "mask 1", "rule"]
+    for name, value in after.items():  # Adam's first steps on a constant gradient are lr each
+        moved = 0.2 if "to_k" in name else 0.0
+        torch.testing.assert_close(before[name] - value, torch.full_like(value, moved))
+
+
+def test_early_stop_keeps_the_best_and_resumes(model: Model, tmp_path: Path) -> None:
+    scores = {2: 0.5, 4: 0.2, 6: 0.3, 8: 0.4}
+    job = Job(stop=Stop(lambda model, step: scores[step], every=2, patience=2))
+    stopped = esd(model, job=job, steps=100)
+    assert stopped.hash() == esd(model, steps=4).hash()
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 7:
+            raise KeyboardInterrupt
+
+    job = replace(job, folder=tmp_path, checkpoint_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        esd(model, job=replace(job, progress=interrupt), steps=100)
+    assert esd(model, job=job, steps=100).hash() == stopped.hash()
+
+
+def test_small_learning_rates_move_the_copies_of_a_bf16_model(make: Callable[..., Model]) -> None:
+    model = make(dtype=torch.bfloat16)
+    edit = esd(model, start="student", start_steps=3, lr=1e-6, steps=2)
+    for name, value in edit.weights.items():
+        moved = value - model.weights()[name].detach().float()
+        assert 0 < moved.abs().max() < 1e-5
+
+
+def test_training_works_under_no_grad_and_restores_it(model: Model) -> None:
+    with torch.no_grad():
+        assert esd(model, steps=2).hash() == esd(model, steps=2).hash()
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()

@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import PNDMScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPImageProcessor
+
+import tiny
+import unlearnkit.model
+from unlearnkit.edit import Edit
+from unlearnkit.errors import EditError, InputError, ModelError
+from unlearnkit.hints import FILE
+from unlearnkit.model import Model, load
+
+
+@pytest.fixture(scope="session")
+def original(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tiny.pipeline(words).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+# loading
+
+
+def test_load_a_folder_with_hints(folder: Path) -> None:
+    (folder / FILE).write_text("[sampling]\nsteps = 2\n")
+    model = load(folder, device="cpu", dtype="bfloat16")
+    assert (model.source, model.hints.steps, model.dtype) == (str(folder), 2, torch.bfloat16)
+    assert model.device == torch.device("cpu")
+    model.save(folder.parent / "again")
+    assert (folder.parent / "again" / FILE).read_text() == "[sampling]\nsteps = 2\n"
+
+
+def test_the_canvas_is_a_folder_in_the_package(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unlearnkit.model, "CANVAS", folder)
+    assert load("canvas").source == "canvas"
+    monkeypatch.setattr(unlearnkit.model, "CANVAS", tmp_path / "none")
+    with pytest.raises(ModelError, match="canvas weights are not installed"):
+        load("canvas")
+
+
+def drop(file: Path, *, part: str) -> None:
+    """Rewrite a weights file without the first weight whose name has ``part``."""
+    weights = load_file(file)
+    del weights[next(name for name in sorted(weights) if part in name)]
+    save_file(weights, file, {"format": "pt"})
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+UNET = Path("unet/diffusion_pytorch_model.safetensors")
+TEXT = Path("text_encoder/model.safetensors")
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
+    "index is not JSON": (lambda f: (f / "model_index.json").write_text("{"), "cannot be read"),
+    "index is a list": (
+        lambda f: (f / "model_index.json").write_text("[]"),
+        "is a None, which is not supported",
+    ),
+    "class": (
+        lambda f: (f / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'),
+        "is a FluxPipeline, which is not supported: use one of StableDiffusionPipeline",
+    ),
+    "unet cut": (lambda f: cut(f / UNET), "damaged or missing"),
+    "unet gone": (lambda f: (f / UNET).unlink(), "damaged or missing"),
+    "unet is text": (lambda f: (f / UNET).write_text("hello"), "damaged or missing"),
+    "unet lacks a weight": (lambda f: drop(f / UNET, part="attn2.to_k"), "incomplete: unet has no value for"),
+    "text encoder cut": (lambda f: cut(f / TEXT), "damaged or missing"),
+    "text encoder lacks a weight": (
+        lambda f: drop(f / TEXT, part="fc1.weight"),
+        "incomplete: text_encoder has no value for",
+    ),
+    "tokenizer gone": (lambda f: shutil.rmtree(f / "tokenizer"), "folder tokenizer is missing"),
+    "wrong hints": (lambda f: (f / FILE).write_text("[sampling]\nsteps = 0"), "sampling.steps = 0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_one_clear_line(damage: str, folder: Path) -> None:
+    harm, message = DAMAGES[damage]
+    harm(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere/at/all", "./nowhere", "nowhere", "", "own er/x", "owner/no-such-model"]
+)
+def test_a_model_that_is_not_there_is_one_clear_line(source: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"was not found|neither a path nor found|has no model_index"
+    ) as caught:
+        load(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_single_files_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"x")
+    with pytest.raises(ModelError, match=r"convert it to .safetensors"):
+        load(tmp_path / "model.ckpt")
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="cannot be loaded as StableDiffusionPipeline"):
+        load(tmp_path / "model.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="the hub is switched off here"):
+        load(tmp_path / "model.safetensors")
+
+
+def test_bad_device_and_dtype(folder: Path) -> None:
+    with pytest.raises(InputError, match="dtype 'float64' is unknown"):
+        load(folder, dtype="float64")
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used"):
+            load(folder, device=device)
+
+
+def test_pipelines_that_must_not_be_edited(words: Path) -> None:
+    def refused(message: str, harm: Callable[[Any], object]) -> None:
+        pipe = tiny.pipeline(words)
+        pipe = harm(pipe) or pipe
+        with pytest.raises(ModelError, match=message):
+            Model(pipe)
+
+    refused("pipeline SimpleNamespace is not supported: use one of Stable", lambda pipe: SimpleNamespace())
+    refused("is compiled", lambda pipe: pipe.unet.compile())
+    refused("is compiled", lambda pipe: setattr(pipe, "unet", torch.compile(pipe.unet)))
+    refused("is quantised", lambda pipe: setattr(pipe.unet, "is_quantized", True))
+    refused(
+        "is quantised",
+        lambda pipe: pipe.unet.conv_in.register_parameter(
+            "bias", torch.nn.Parameter(torch.zeros(8, dtype=torch.int8), requires_grad=False)
+        ),
+    )
+    refused("is offloaded", lambda pipe: setattr(pipe.unet.conv_in, "_hf_hook", object()))
+    refused(
+        "is offloaded",
+        lambda pipe: pipe.unet.enable_group_offload(
+            onload_device=torch.device("cpu"), offload_type="leaf_level"
+        ),
+    )
+    refused("no value for weight 'conv_in.weight'", lambda pipe: bool(pipe.unet.to("meta")) and pipe)
+    refused(
+        "prediction type 'sample'", lambda pipe: pipe.scheduler.register_to_config(prediction_type="sample")
+    )
+    refused("inpainting", lambda pipe: pipe.unet.register_to_config(in_channels=9))
+
+
+def test_a_lora_is_refused(words: Path) -> None:
+    from peft import LoraConfig
+
+    pipe = tiny.pipeline(words)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]))
+    with pytest.raises(ModelError, match="carries a LoRA"):
+        Model(pipe)
+
+
+# text, noise, network
+
+
+def test_text_is_encoded_once_and_as_the_pipeline_does(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = model.encode(["cat", "", "a photo of a dog", "cat"])
+    assert found.shape == (4, tiny.LENGTH, tiny.WIDTH)
+    assert torch.equal(found[0], found[3])
+    assert torch.equal(found[2], model.pipe.encode_prompt("a photo of a dog", "cpu", 1, False)[0][0])
+    monkeypatch.setattr(model.family, "encode", None)
+    assert torch.equal(model.encode(["", "cat"]), found[[1, 0]])
+
+
+def test_remembered_text_is_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unlearnkit.model, "REMEMBERED", 2)
+    assert len(model.encode(["cat", "dog", "bear", "cat"])) == 4
+    assert len(model._states) <= 2
+
+
+def test_last_token(model: Model) -> None:
+    assert [model.last_token(text) for text in ("", "cat", "van gogh", "a photo of a cat")] == [0, 1, 2, 5]
+    assert model.last_token("cat " * 50) == tiny.LENGTH - 2
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_noise_and_its_prediction_agree_with_the_scheduler(
+    prediction: str, make: Callable[..., Model]
+) -> None:
+    model = make(prediction=prediction)
+    x, noise, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
+    scheduler = model.pipe.scheduler
+    noised = model.noised(x, noise, t)
+    torch.testing.assert_close(noised, scheduler.add_noise(x, noise, t))
+    output = noise if prediction == "epsilon" else scheduler.get_velocity(x, noise, t)
+    torch.testing.assert_close(
+        model.family.eps(model.schedule, output, noised, t), noise, atol=1e-5, rtol=1e-4
+    )
+    states = model.encode(["cat"] * 3)
+    with torch.no_grad():
+        plain = model.pipe.unet(x, t, encoder_hidden_states=states).sample
+        assert torch.equal(model.predict(x, t, states), plain)
+
+
+def test_partial_denoising_is_the_pipelines(model: Model) -> None:
+    states, null = model.encode(["cat", "dog"]), model.encode(["", ""])
+    noise, seen = torch.randn(2, 4, 8, 8), []
+    model.pipe(
+        prompt_embeds=states, negative_prompt_embeds=null, latents=noise, num_inference_steps=5, guidance_scale=3.0,
+        output_type="latent", callback_on_step_end=lambda pipe, i, t, kept: seen.append((t, kept["latents"])) or kept,
+    )  # fmt: skip
+    for stop in range(1, 5):
+        x, t = model.denoise(noise, states, null, steps=5, guidance=3.0, stop=stop)
+        torch.testing.assert_close(x, seen[stop - 1][1])
+        assert t.tolist() == [seen[stop][0]] * 2
+    x, t = model.denoise(noise, states, null, steps=5, guidance=3.0, stop=0)
+    assert torch.equal(x, noise)
+
+
+def test_pictures_to_latents(model: Model) -> None:
+    images = model.sample(["cat", "dog"], [1, 2])
+    pixels = model.pipe.image_processor.preprocess(images)
+    expected = model.pipe.vae.encode(pixels).latent_dist.mean * model.pipe.vae.config.scaling_factor
+    torch.testing.assert_close(model.latents(images), expected)
+
+
+# sampling
+
+
+def pixels(images: list[Any]) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+def test_pictures_do_not_depend_on_the_batch(model: Model) -> None:
+    prompts, seeds, seen = ["cat", "dog", "cat", "bear", "car"], [1, 2, 3, 4, 5], []
+    one = model.sample(prompts, seeds, batch=1, tick=lambda *told: seen.append(told))
+    assert seen == [(done, 5) for done in range(1, 6)]
+    for batch in (2, 5, 32):
+        # kernels that sum in another order for another shape may turn a pixel by 1 of 255, no more
+        difference = np.abs(pixels(model.sample(prompts, seeds, batch=batch)) - pixels(one))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
+    alone = model.sample(prompts[3:4], seeds[3:4], batch=1)[0]
+    assert alone.tobytes() == one[3].tobytes()
+
+
+def test_sampling_is_plain_diffusers(model: Model) -> None:
+    found = model.sample(["cat"], [9], steps=4, guidance=2.0, negative="dog")[0]
+    model.pipe.set_progress_bar_config(disable=True)
+    expected = model.pipe(
+        "cat",
+        negative_prompt="dog",
+        num_inference_steps=4,
+        guidance_scale=2.0,
+        generator=torch.Generator().manual_seed(9),
+    ).images[0]
+    assert found.tobytes() == expected.tobytes()
+    assert model.sample(["cat"], [9], guidance=0.0)[0].size == (16, 16)
+
+
+def test_sampling_leaves_scheduler_and_bar_as_found(model: Model) -> None:
+    model.pipe.scheduler = PNDMScheduler.from_config(model.pipe.scheduler.config, skip_prk_steps=True)
+    scheduler, state = model.pipe.scheduler, dict(vars(model.pipe.scheduler))
+    model.sample(["cat"], [1])
+    assert model.pipe.scheduler is scheduler
+    assert {name: id(value) for name, value in vars(scheduler).items()} == {
+        n: id(v) for n, v in state.items()
+    }
+    assert not hasattr(model.pipe, "_progress_bar_config")
+    model.pipe.set_progress_bar_config(disable=False, desc="mine")
+    with pytest.raises(ZeroDivisionError):
+        model.sample(["cat"], [1], tick=lambda done, total: 1 // 0)
+    assert model.pipe._progress_bar_config == {"disable": False, "desc": "mine"}
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"steps": 1001}, {"batch": 0}, {"seeds": [1, 2]}, {"prompts": "cat"}]
+)
+def test_bad_sampling(bad: dict[str, Any], model: Model) -> None:
+    with pytest.raises(InputError, match=r"out of range|same length"):
+        model.sample(**{"prompts": ["cat"], "seeds": [1], **bad})
+
+
+# weights
+
+
+def test_wearing_swaps_pointers_nests_and_restores(model: Model) -> None:
+    before = model.weights("xattn-kv")
+    name = next(iter(before))
+    first, second = (torch.full_like(before[name], value) for value in (1.0, 2.0))
+    with model.wearing({name: first}):
+        assert model.weights()[name].data_ptr() == first.data_ptr()
+        with pytest.raises(KeyError), model.wearing({name: second}):
+            assert model.weights()[name].data_ptr() == second.data_ptr()
+            raise KeyError
+        assert model.weights()[name].data_ptr() == first.data_ptr()
+    assert all(weight is before[one] for one, weight in model.weights("xattn-kv").items())
+
+
+def test_wearing_refuses_other_names_and_shapes(model: Model) -> None:
+    before = {name: id(weight) for name, weight in model.weights().items()}
+    name = next(iter(before))
+    good = torch.zeros_like(model.weights()[name])
+    with (
+        pytest.raises(EditError, match=r"is not in this model .did you mean"),
+        model.wearing({name: good, name + "x": good}),
+    ):
+        pass
+    with pytest.raises(EditError, match="the model's is"), model.wearing({name: good[None]}):
+        pass
+    assert {name: id(weight) for name, weight in model.weights().items()} == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_reach_what_is_worn_and_nothing_else(
+    dtype: torch.dtype, make: Callable[..., Model]
+) -> None:
+    model = make(dtype=dtype)
+    masters = {
+        name: one.detach().float().clone().requires_grad_() for name, one in model.weights("xattn-kv").items()
+    }
+    with model.frozen(), model.wearing(masters):
+        out = model.eps(torch.randn(1, 4, 8, 8), torch.tensor([500]), model.encode(["cat"]))
+        out.square().mean().backward()
+    assert all(master.grad is not None and master.grad.dtype == torch.float32 for master in masters.values())
+    assert all(weight.grad is None and weight.requires_grad for weight in model.weights().values())
+
+
+def test_parts(model: Model) -> None:
+    with pytest.raises(InputError, match=r"part 'xatn' is unknown .did you mean 'xattn'"):
+        model.weights("xatn")
+    assert set(model.weights()) == {f"unet.{name}" for name, _ in model.pipe.unet.named_parameters()}
+
+
+def test_the_fingerprint_is_of_the_values_worn(make: Callable[..., Model]) -> None:
+    model, same, other = make(), make(), make(seed=1)
+    first = model.fingerprint()
+    assert first == same.fingerprint() != other.fingerprint()
+    half = make(dtype=torch.bfloat16)
+    widened = make(dtype=torch.bfloat16)
+    widened.pipe.to(dtype=torch.float32)
+    assert half.fingerprint() == widened.fingerprint()
+    name, weight = next(iter(model.weights().items()))
+    with model.wearing({name: weight.detach() + 1}):
+        assert model.fingerprint() != first
+    assert model.fingerprint() == first
+    with torch.no_grad():
+        weight[0] += 1
+    assert model.fingerprint() != first
+
+
+# saving
+
+
+def test_save_writes_a_whole_folder_or_nothing(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, weight = next(iter(model.weights().items()))
+    edit = Edit({name: weight.detach() * 2}, {"base": model.fingerprint()})
+    model.save(tmp_path / "a" / "saved", edit)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["saved"]
+    again = load(tmp_path / "a" / "saved")
+    assert torch.equal(again.weights()[name], weight * 2)
+    with pytest.raises(InputError, match="exists already"):
+        model.save(tmp_path / "a" / "saved")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        model.save(tmp_path / "file" / "saved")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model.pipe, "save_pretrained", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        model.save(tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
+
+
+def test_the_safety_checker_is_kept(words: Path, tmp_path: Path) -> None:
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = small | {"image_size": 16, "patch_size": 8}
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(projection_dim=8, text_config=small, vision_config=vision)
+    )
+    parts = tiny.pipeline(words).components | {
+        "safety_checker": checker.eval(),
+        "feature_extractor": CLIPImageProcessor(
+            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+        ),
+    }
+    Model(StableDiffusionPipeline(**parts)).save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert isinstance(again.pipe.safety_checker, StableDiffusionSafetyChecker)
+    assert json.loads((tmp_path / "saved" / "model_index.json").read_text())["safety_checker"][1]
+    assert len(again.sample(["cat"], [1], steps=1)) == 1

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import HINTS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearnkit import pictures
+from unlearnkit.errors import InputError, ModelError
+from unlearnkit.hints import FILE, GENERAL, Hints, parse, read
+from unlearnkit.model import Model
+from unlearnkit.prompts import neighbours, prompts, texts
+from unlearnkit.schema import Concept, Request
+
+WORDS = ["a photo of a cat"] * 9 + ["dog"]
+
+
+def test_pictures_are_those_that_sample_would_give(model: Model, tmp_path: Path) -> None:
+    found = pictures.draw(model, WORDS[:3], folder=tmp_path)
+    seeds = pictures.numbers(WORDS[:3])
+    assert found.shape == (3, *model.shape)
+    images = model.sample(WORDS[:3], seeds)
+    again = model.pipe.image_processor.postprocess(
+        model.pipe.vae.decode(found / model.pipe.vae.config.scaling_factor).sample.detach()
+    )
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in again]
+    assert len(set(seeds)) == 3
+
+
+def test_pictures_are_drawn_once(
+    make: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = make(), []
+    first = pictures.draw(model, WORDS, folder=tmp_path, tick=lambda *told: seen.append(told))
+    assert seen == [(8, 10), (10, 10)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "sample_latents", None)
+        assert torch.equal(pictures.draw(make(), WORDS, folder=tmp_path), first)
+        with pytest.raises(TypeError):
+            pictures.draw(make(seed=1), WORDS, folder=tmp_path)
+        with pytest.raises(TypeError):
+            pictures.draw(make(), WORDS[1:], folder=tmp_path)
+    damaged = next((tmp_path / "pictures").iterdir())
+    damaged.write_bytes(b"garbage")
+    assert torch.equal(pictures.draw(make(), WORDS, folder=tmp_path), first)
+
+
+def test_a_cache_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        pictures.draw(model, ["cat"], folder=tmp_path / "file")
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=3), st.booleans())
+def test_prompts_hold_every_wording_in_every_template(wordings: list[str], templates: bool) -> None:
+    concept = Concept(wordings[0], phrases=tuple(wordings[1:]))
+    found = prompts(concept, HINTS, templates=templates)
+    assert found[: len(concept.wordings)] == concept.wordings
+    forms = ("{}", *HINTS.templates["object"]) if templates else ("{}",)
+    assert len(found) == len(forms) * len(concept.wordings)
+    for (form, wording), prompt in zip(texts(concept, HINTS, templates=templates), found, strict=True):
+        before, after = form.split("{}")
+        assert prompt == before + wording + after
+
+
+def test_neighbours(model: Model) -> None:
+    request = Request((Concept("cat"),))
+    found = neighbours(model, request, 4)
+    assert {one.name for one in found[:3]} == {"dog", "bear", "car"}  # all objects before any style
+    assert found[3].kind == "style"
+    near = [model.encode([one.name])[0, model.last_token(one.name)] for one in found[:3]]
+    cat = model.encode(["cat"])[0, model.last_token("cat")]
+    cosines = [torch.cosine_similarity(cat, one, dim=0).item() for one in near]
+    assert cosines == sorted(cosines, reverse=True)
+    assert neighbours(model, request, 0) == ()
+    kept = (Concept("tree"),)
+    assert neighbours(model, Request((Concept("cat"),), keep=kept), 4) == kept
+    assert len(neighbours(model, request, 99)) == 5
+
+
+TOML = """
+[sampling]
+steps = 25
+guidance = 6
+[vocabulary]
+objects = ["cat", "dog"]
+[templates]
+style = ["a {} picture"]
+[methods.esd.object]
+lr = 1e-4
+"""
+
+
+def test_hints_from_a_file(tmp_path: Path) -> None:
+    assert read(tmp_path) is GENERAL
+    (tmp_path / FILE).write_text(TOML)
+    hints = read(tmp_path)
+    assert (hints.steps, hints.guidance, hints.objects, hints.text) == (25, 6.0, ("cat", "dog"), TOML)
+    assert hints.styles == GENERAL.styles
+    assert hints.templates["style"] == ("a {} picture",)
+    assert hints.templates["object"] == GENERAL.templates["object"]
+    assert hints.settings("esd", "object") == {"lr": 1e-4}
+    assert hints.settings("esd", "style") == {} == hints.settings("uce", "object")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("= 3", "is not TOML"),
+        ("[samplin]\nsteps = 3", "unknown table 'samplin' .did you mean 'sampling'"),
+        ("[sampling]\nstep = 3", "unknown key sampling.step .did you mean 'steps'"),
+        ("[sampling]\nsteps = 0", "steps is a whole number from 1"),
+        ("[sampling]\nguidance = -1", "guidance a number from 0"),
+        ("[vocabulary]\nobjects = [1]", "a list of words"),
+        ("[templates]\nobject = ['cat']", "one"),
+        ("[methods.esd.things]\nlr = 1", "methods.NAME.object"),
+    ],
+)
+def test_wrong_hints_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hints_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read(tmp_path)
+
+
+def test_general_templates_fit_their_own_rules() -> None:
+    for kind, forms in Hints().templates.items():
+        assert kind in ("object", "style")
+        assert all(form.count("{}") == 1 for form in forms)
