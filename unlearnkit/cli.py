@@ -207,12 +207,16 @@ def canvas_check(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the grid and the figures.")] = Path(
         "canvas-check"
     ),
+    replicates: Annotated[int, typer.Option(min=1, help="Pictures of each object in each style.")] = 10,
 ) -> None:
-    """Measure the canvas model and its judges, and write a grid of every object in every style."""
+    """Measure the canvas model and its judges, in per cent, and write grids of every object in every style."""
     from .canvas.check import check
+    from .files import writing
 
-    with _progress() as tick:
-        check(folder, tick=tick)
+    with writing(folder), _progress() as tick:
+        facts = check(folder, replicates=replicates, tick=tick)
+    _figures(facts)
+    out.print(f"grids and check.json: {folder}", markup=False)
 
 
 @canvas.command("paint")
@@ -314,6 +318,18 @@ def _quoted(path: Path) -> str:
     import shlex
 
     return shlex.quote(str(path))
+
+
+def _figures(facts: dict[str, Any], depth: int = 0) -> None:
+    """Nested figures, the innermost of them on one line."""
+    for name, value in facts.items():
+        if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            value_text = ", ".join(f"{key} {one}".strip() for key, one in inner)
+            out.print(f"{'  ' * depth}{name}: {value_text}", markup=False)
+        else:
+            out.print(f"{'  ' * depth}{name}", markup=False)
+            _figures(value, depth + 1)
 
 
 def _plain(value: Any) -> str:
