@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnkit.canvas.evaluators import judge
+from unlearnkit.errors import UnlearnError
 from unlearnkit.images import neighbours
 from unlearnkit.model import load
 from unlearnkit.progress import showing
@@ -84,4 +86,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except UnlearnError as error:
+        notes.print(str(error), style="red", markup=False)
+        sys.exit(2)
