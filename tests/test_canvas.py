@@ -56,7 +56,10 @@ def test_held_words_and_pairs_appear_where_they_may() -> None:
 def test_captions_by_hand() -> None:
     assert world.prompt("apple") == "a picture of an apple"
     assert world.prompt("cat", "neon") == "a cat in neon style"
-    assert world.held_captions("owl", "pop art") == ["pop art style, an owl", "here is an owl in the style of pop art"]
+    assert world.held_captions("owl", "pop art") == [
+        "pop art style, an owl",
+        "here is an owl in the style of pop art",
+    ]
 
 
 @painting
@@ -114,7 +117,12 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
     with pytest.raises(FloatingPointError, match="step 0"):
         train_stage(
-            "bad", network, lambda _: (network.weight.sum() * float("nan"), {}), steps=2, learning_rate=1.0, folder=tmp_path
+            "bad",
+            network,
+            lambda _: (network.weight.sum() * float("nan"), {}),
+            steps=2,
+            learning_rate=1.0,
+            folder=tmp_path,
         )
 
 
@@ -123,7 +131,9 @@ def test_an_evaluator_survives_saving(form: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     eye = Eye(form, ["cat", "dog"], ["plain", "neon"]).eval()
     eye.save(tmp_path / "eye")
-    images = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)) for i in range(3)]
+    images = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)) for i in range(3)
+    ]
     again = Eye.load(tmp_path / "eye")
     assert [s.object for s in eye.look(images)] == [s.object for s in again.look(images)]
     (tmp_path / "eye" / "model.safetensors").write_bytes(b"no")
@@ -147,7 +157,10 @@ def test_a_cells_seed_depends_on_the_cell_alone(replicates: int) -> None:
 
 def test_shares_by_hand() -> None:
     wanted = cells(2, objects=["cat", "dog"], styles=["neon"])
-    seen = [Seen(name, style, 1, 1) for name, style in [("cat", "neon"), ("dog", "neon"), ("dog", "plain"), ("dog", "neon")]]
+    seen = [
+        Seen(name, style, 1, 1)
+        for name, style in [("cat", "neon"), ("dog", "neon"), ("dog", "plain"), ("dog", "neon")]
+    ]
     found = seen_right(wanted, seen)
     assert (found["object"], found["style"], found["by object"]) == (75.0, 75.0, {"cat": 50.0, "dog": 100.0})
 

@@ -1,0 +1,82 @@
+"""The nouns: what is asked for, as plain frozen data (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .errors import InputError
+
+__all__ = ["Concept", "Kind", "Recipe", "Request"]
+
+Kind = Literal["object", "style"]
+KINDS: tuple[str, ...] = ("object", "style")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something a model can draw and shall no longer draw.
+
+    name: the word or words that call it, for example ``"cat"`` or ``"van gogh"``.
+    kind: ``"object"`` (a thing in a picture) or ``"style"`` (a manner of drawing it).
+    phrases: other wordings that mean the same and are erased with it (``"kitten"``).
+    instead: what shall appear in its place; ``None`` leaves that to the method.
+    """
+
+    name: str
+    kind: Kind = "object"
+    phrases: tuple[str, ...] = ()
+    instead: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise InputError("the concept is empty: name what shall be erased, for example --concept cat")
+        if self.kind not in KINDS:
+            raise InputError(f"kind {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
+        if any(not phrase.strip() for phrase in self.phrases):
+            raise InputError(f"concept {self.name!r} has an empty phrase: leave it out or spell it")
+        if self.instead is not None and self.instead.strip().lower() == self.name.strip().lower():
+            raise InputError(f"concept {self.name!r} cannot be replaced by itself: give another 'instead'")
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The name and every further phrase, in order, without repeats."""
+        return tuple(dict.fromkeys((self.name, *self.phrases)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which concepts to erase in one go, and which must stay as they are.
+
+    keep: names that the method protects explicitly; empty means the method's own choice.
+    """
+
+    erase: tuple[Concept, ...]
+    keep: tuple[Concept, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.erase:
+            raise InputError("the request erases nothing: name at least one concept")
+        kept = {word.lower() for concept in self.keep for word in concept.wordings}
+        for concept in self.erase:
+            if clash := kept.intersection(word.lower() for word in concept.wordings):
+                raise InputError(f"{sorted(clash)[0]!r} is both erased and kept: take it out of one of the two")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a run: the same recipe twice gives the same edit.
+
+    model: ``"canvas"``, a diffusers folder, a hub id or a single ``.safetensors`` file.
+    settings: the method's settings by name; what is left out takes the method's default.
+    """
+
+    model: str
+    method: str
+    request: Request
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed {self.seed} is out of range: use 0 to 2**63 - 1")
