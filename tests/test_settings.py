@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as tests
 from hypothesis import strategies as st
 
 from unlearnkit.errors import InputError
@@ -123,6 +124,7 @@ recipes = st.builds(
 )
 
 
+@tests(deadline=None)
 @given(recipes)
 def test_a_recipe_is_read_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe):
     path = tmp_path_factory.getbasetemp() / "recipe.toml"
@@ -130,6 +132,7 @@ def test_a_recipe_is_read_back_as_it_was_written(tmp_path_factory: pytest.TempPa
     assert load_recipe(path) == recipe
 
 
+@tests(deadline=None)
 @given(
     st.builds(
         Example,
