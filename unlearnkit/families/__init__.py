@@ -55,6 +55,12 @@ class Family(Protocol):
     def eps(self, schedule: Any, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
         """The network's output as predicted noise, fp32."""
 
+    def cross_attention(self, pipe: Any) -> dict[str, Any]:
+        """The denoiser's cross-attention layers by name, as diffusers builds them (``processor``, ``to_q`` and so on).
+
+        Raises ModelError where one works in a way that cannot be written out as softmax(Q Kᵀ / √d) V.
+        """
+
     def draw(
         self,
         pipe: Any,

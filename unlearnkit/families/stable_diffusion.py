@@ -13,6 +13,7 @@ from ..errors import ModelError
 TITLE = "Stable Diffusion 1.x/2.x"
 PIPELINES: tuple[str, ...] = ("StableDiffusionPipeline",)
 DENOISER = "unet"
+PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 PARTS = {
     "xattn-kv": "keys and values of cross-attention",
     "xattn": "all of cross-attention",
@@ -83,6 +84,20 @@ def eps(schedule: Any, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
         return output.float()
     signal, spread = _scales(schedule, t)  # v = signal * noise - spread * picture
     return signal * output.float() + spread * latents.float()
+
+
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    found = {name: layer for name, layer in pipe.unet.named_modules() if name.endswith(".attn2")}
+    for name, layer in found.items():
+        kind = type(layer.processor).__name__
+        if kind not in PROCESSORS:
+            raise ModelError(
+                f"attention layer {name!r} has the processor {kind}: call unet.set_default_attn_processor() first"
+            )
+        extras = (layer.group_norm, layer.spatial_norm, layer.norm_cross, layer.norm_q, layer.norm_k)
+        if any(extras) or layer.residual_connection or layer.rescale_output_factor != 1:
+            raise ModelError(f"attention layer {name!r} is not plain attention: its maps cannot be read")
+    return found
 
 
 def draw(

@@ -1,0 +1,166 @@
+"""Reading cross-attention: the same output as the stock processors, true maps, and nothing left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
+from torch import Tensor
+
+from unlearnkit.attention import watched
+from unlearnkit.errors import InputError, ModelError
+from unlearnkit.model import Model
+
+NAMES = (
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
+    "up_blocks.0.attentions.0.transformer_blocks.0.attn2",
+    "up_blocks.0.attentions.1.transformer_blocks.0.attn2",
+    "mid_block.attentions.0.transformer_blocks.0.attn2",
+)
+PROMPTS = ["cat", "a photo of a dog", ""]
+
+
+def inputs(model: Model, prompts: list[str] = PROMPTS) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randn((len(prompts), *model.shape), generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(len(prompts)) * 300 + 10, model.encode(prompts)
+
+
+def processors(model: Model) -> list[Any]:
+    return list(model.denoiser.attn_processors.values())
+
+
+def by_hand(model: Model, name: str, given: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The probabilities of one layer, head by head, from what goes into its projections."""
+    layer, seen = model.denoiser.get_submodule(name), {}
+    hooks = [
+        getattr(layer, part).register_forward_hook(
+            lambda _, __, out, part=part: seen.update({part: out.detach().double()})
+        )
+        for part in ("to_q", "to_k")
+    ]
+    with torch.no_grad():
+        model.eps(*given)
+    for hook in hooks:
+        hook.remove()
+    width = seen["to_q"].shape[-1] // layer.heads
+    maps = []
+    for head in range(layer.heads):
+        q, k = (seen[part][..., head * width : (head + 1) * width] for part in ("to_q", "to_k"))
+        scores = torch.einsum("npd,ntd->npt", q, k) / math.sqrt(width)
+        maps.append(scores.exp() / scores.exp().sum(-1, keepdim=True))
+    return torch.stack(maps, dim=1)
+
+
+@pytest.mark.parametrize("rows", [3, 2, 0])
+@pytest.mark.parametrize("stock", [None, AttnProcessor])
+def test_the_output_is_the_stock_processors(rows: int, stock: Any, model: Model) -> None:
+    if stock:
+        model.denoiser.set_attn_processor(stock())
+    x, t, states = inputs(model)
+    with torch.no_grad(), watched(model) as watch:
+        before = model.eps(x, t, states)
+        after, maps = watch.eps(x, t, states, rows=rows)
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after[rows:], before[rows:]) or rows
+    assert len(maps) == (len(NAMES) if rows else 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maps_are_probabilities_in_fp32(dtype: torch.dtype, make: Callable[..., Model]) -> None:
+    model = make(dtype=dtype)
+    x, t, states = inputs(model)
+    with torch.no_grad(), watched(model) as watch:
+        noise, maps = watch.eps(x, t, states, rows=2)
+        plain = model.eps(x, t, states)
+    torch.testing.assert_close(noise, plain, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
+    for one in maps:
+        assert one.dtype == torch.float32
+        assert one.shape[0] == 2
+        assert one.shape[-1] == 12
+        assert (one >= 0).all()
+        torch.testing.assert_close(one.sum(-1), torch.ones(one.shape[:-1]))
+
+
+def test_maps_and_outputs_agree_with_an_independent_route(model: Model) -> None:
+    given = inputs(model)
+    for name in NAMES:
+        with torch.no_grad(), watched(model, layers=[name]) as watch:
+            (maps,) = watch.eps(*given, rows=3)[1]
+        torch.testing.assert_close(maps.double(), by_hand(model, name, given), rtol=1e-4, atol=1e-6)
+        taken: list[Tensor] = []
+        layer = model.denoiser.get_submodule(name)
+        hook = layer.to_out[0].register_forward_hook(lambda _, inside, __: taken.append(inside[0]))  # noqa: B023
+        with torch.no_grad():
+            model.eps(*given)
+        hook.remove()
+        with torch.no_grad(), watched(model, layers=[name], of="output") as watch:
+            (output,) = watch.eps(*given, rows=3)[1]
+        torch.testing.assert_close(output, taken[0], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_layers_asked_for_are_touched(model: Model) -> None:
+    stock = model.denoiser.attn_processors
+    with watched(model, layers=["up_blocks.0", NAMES[0]]) as watch:
+        worn = model.denoiser.attn_processors
+        changed = {name for name in stock if worn[name] is not stock[name]}
+        assert changed == {f"{name}.processor" for name in NAMES[:3]}
+        with torch.no_grad():
+            x, t, states = inputs(model)
+            assert len(watch.eps(x, t, states, rows=1)[1]) == 3
+    assert model.denoiser.attn_processors == stock
+    with (
+        pytest.raises(InputError, match="layer 'up_block' has no cross-attention"),
+        watched(model, layers=["up_block"]),
+    ):
+        pass
+
+
+def test_processors_are_restored_after_an_exception(model: Model) -> None:
+    stock = processors(model)
+    x, t, states = inputs(model)
+    with pytest.raises(KeyboardInterrupt), watched(model) as watch, torch.no_grad():
+        watch.eps(x, t, states, rows=3)
+        raise KeyboardInterrupt
+    with pytest.raises(RuntimeError), watched(model) as watch, torch.no_grad():
+        watch.eps(x[:, :3], t, states, rows=3)
+    assert all(now is then for now, then in zip(processors(model), stock, strict=True))
+
+
+def test_nothing_is_kept_after_a_pass(model: Model) -> None:
+    x, t, states = inputs(model)
+    with torch.no_grad(), watched(model) as watch:
+        _, maps = watch.eps(x, t, states, rows=3)
+        assert watch._found is None
+        model.eps(x, t, model.encode(PROMPTS))  # other states: nobody reads
+        assert watch._found is None
+        assert len(maps) == len(NAMES)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_gradients_are_the_same_with_recomputed_activations(apart: bool, model: Model) -> None:
+    """Also when a pass that is not read comes between the read one and backward."""
+    x, t, states = inputs(model)
+    weights = list(model.weights("xattn").values())
+    found = []
+    for checkpointing in (False, True):
+        with model.checkpointing(checkpointing), watched(model) as watch:
+            noise, maps = watch.eps(x, t, states.clone(), rows=2)
+            loss = torch.stack([one.square().mean() for one in maps]).sum() + noise.square().mean()
+            if apart:
+                loss = loss + model.eps(x, t, states).square().mean()
+            found.append(torch.autograd.grad(loss, weights, allow_unused=True))
+    for plain, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_other_processors_are_refused(model: Model) -> None:
+    model.denoiser.set_attn_processor(SlicedAttnProcessor(1))
+    with (
+        pytest.raises(ModelError, match="has the processor SlicedAttnProcessor"),
+        watched(model),
+    ):
+        pass

@@ -1,0 +1,122 @@
+"""Cross-attention seen from outside: the maps of the layers asked for, and an output that stays what it was.
+
+A layer's map is A = softmax(Q Kᵀ / √d), fp32, of shape (rows, heads, positions, tokens): over the tokens it sums to 1.
+Fused attention never holds it, so the rows that are read go through the softmax written out, and all other rows and
+passes through the processor that was there. Nothing is kept that was not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .errors import InputError, nearest
+from .model import Model
+
+__all__ = ["Watch", "watched"]
+
+
+@contextmanager
+def watched(
+    model: Model, *, layers: Sequence[str] = (), of: Literal["maps", "output"] = "maps"
+) -> Iterator[Watch]:
+    """Read the cross-attention of ``layers`` inside; the processors are as found afterwards, on exceptions too.
+
+    layers: names or beginnings of names, such as ``"mid_block"`` or ``"up_blocks.1"``; none means every layer.
+    of: ``"maps"``, or ``"output"`` for A V before the output projection, (rows, positions, width).
+    ``backward()`` must run inside too, because recomputed activations go through the processors again.
+    Raises InputError for a layer that is not there, ModelError for attention of another kind.
+    """
+    chosen = _chosen(model.family.cross_attention(model.pipe), layers)
+    watch, before = Watch(model, of), {name: layer.processor for name, layer in chosen.items()}
+    try:
+        for name, layer in chosen.items():
+            layer.processor = _Reader(name, before[name], watch)
+        yield watch
+    finally:
+        for name, layer in chosen.items():
+            layer.processor = before[name]
+
+
+class Watch:
+    """Passes through a model whose attention is read. Made by ``watched``."""
+
+    def __init__(self, model: Model, of: Literal["maps", "output"]) -> None:
+        self._model, self._of = model, of
+        self._states: Tensor | None = None
+        self._rows = 0
+        self._found: dict[str, Tensor] | None = None
+
+    def eps(self, latents: Tensor, t: Tensor, states: Tensor, *, rows: int) -> tuple[Tensor, list[Tensor]]:
+        """The predicted noise of every row, as ``Model.eps`` gives it, and of the first ``rows`` what each layer did.
+
+        Shapes: latents (n, c, h, w), t (n,), states (n, tokens, width), which must not be passed to the model again.
+        """
+        self._states, self._rows, self._found = states, rows, {}
+        try:
+            noise = self._model.eps(latents, t, states)
+            return noise, list(self._found.values())
+        finally:
+            self._found = None
+
+    def rows(self, states: Tensor | None) -> int:
+        """How many rows of a pass with these states are read: told by the tensor, so that a recomputation is too."""
+        return self._rows if states is self._states and states is not None else 0
+
+    def see(self, name: str, probabilities: Tensor, output: Tensor) -> None:
+        """Keep what a layer did, unless this is a recomputation."""
+        if self._found is not None:
+            self._found[name] = probabilities if self._of == "maps" else output.float()
+
+
+class _Reader:
+    """An attention processor: the softmax written out for the rows that are read, ``stock`` for the others."""
+
+    def __init__(self, name: str, stock: Any, watch: Watch) -> None:
+        self.name, self.stock, self.watch = name, stock, watch
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        rows = self.watch.rows(encoder_hidden_states)
+        if encoder_hidden_states is None or rows == 0:
+            plain: Tensor = self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return plain
+        parts = []
+        if rows < len(hidden_states):
+            parts = [self.stock(attn, hidden_states[rows:], encoder_hidden_states[rows:], None, temb)]
+        output = self._read(attn, hidden_states[:rows], encoder_hidden_states[:rows])
+        return torch.cat([output, *parts])
+
+    def _read(self, attn: Any, x: Tensor, states: Tensor) -> Tensor:
+        def heads(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:-1], attn.heads, -1).transpose(1, 2)
+
+        q, k, v = heads(attn.to_q(x)), heads(attn.to_k(states)), heads(attn.to_v(states))
+        a = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        output = (a.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+        self.watch.see(self.name, a, output)
+        projected: Tensor = attn.to_out[1](attn.to_out[0](output))
+        return projected
+
+
+def _chosen(found: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
+    names: dict[str, None] = {}
+    for wanted in layers or ("",):
+        below = [name for name in found if f"{name}.".startswith(f"{wanted}." if wanted else "")]
+        if not below:
+            raise InputError(
+                f"layer {wanted!r} has no cross-attention{nearest(wanted, found)}: use one of {', '.join(found)}, "
+                f"or how such a name begins"
+            )
+        names |= dict.fromkeys(below)
+    return {name: found[name] for name in found if name in names}
