@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from .errors import InputError
 
-__all__ = ["Concept", "Kind", "Recipe", "Request"]
+__all__ = ["Case", "Concept", "Kind", "Recipe", "Request", "Role", "Score"]
 
 Kind = Literal["object", "style"]
 KINDS: tuple[str, ...] = ("object", "style")
+Role = Literal["erased", "near", "unrelated"]
+ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Request:
         kept = {word.lower() for concept in self.keep for word in concept.wordings}
         for concept in self.erase:
             if clash := kept.intersection(word.lower() for word in concept.wordings):
-                raise InputError(f"{sorted(clash)[0]!r} is both erased and kept: take it out of one of the two")
+                raise InputError(
+                    f"{sorted(clash)[0]!r} is both erased and kept: take it out of one of the two"
+                )
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,49 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed {self.seed} is out of range: use 0 to 2**63 - 1")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture that an evaluation asks for, of the untouched and of the edited model alike.
+
+    id: a plain file name. prompt_id: the same for every picture of a prompt, which is the unit of the statistics.
+    role: what the prompt asks for is ``"erased"``, a ``"near"`` neighbour of that, or ``"unrelated"``.
+    form: how it asks: ``"name"``, ``"synonym"``, ``"template"``, ``"background"``, ``"superclass"`` or a suite's own.
+    object, style: what a right picture shows, empty where the prompt does not say.
+    concept: the erased concept that a prompt of role erased asks for. rest: the prompt without it, empty if unknown.
+    """
+
+    id: str
+    prompt_id: str
+    prompt: str
+    seed: int
+    role: Role
+    form: str
+    object: str = ""
+    style: str = ""
+    concept: str = ""
+    rest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise InputError(f"role {self.role!r} is unknown: use one of {', '.join(ROLES)}")
+        if not self.prompt.strip():
+            raise InputError(f"case {self.id!r} has an empty prompt: say what to draw")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"case {self.id!r} has seed {self.seed}: use 0 to 2**63 - 1")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one metric found in one picture: a number, or the word for what it saw.
+
+    case: the id of the Case. side: whose picture it is, ``"before"``, ``"after"`` or a reference model's name.
+    image: sha256 of the picture's pixels. metric: its full name, with the hash of the weights that it looked with.
+    """
+
+    case: str
+    side: str
+    image: str
+    metric: str
+    value: float | str

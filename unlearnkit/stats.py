@@ -207,7 +207,8 @@ def _by_prompt(x: Floats, prompts: Sequence[Hashable]) -> tuple[Floats, Floats]:
         raise ValueError(f"{len(x)} values of {len(prompts)} prompts: one prompt is needed for each value")
     number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     place = np.array([number[prompt] for prompt in prompts])
-    return np.bincount(place, x, len(number)), np.bincount(place, None, len(number)).astype(np.float64)
+    sums, sizes = np.bincount(place, x, len(number)), np.bincount(place, None, len(number))
+    return sums.astype(np.float64), sizes.astype(np.float64)
 
 
 def _design_effect(sums: Floats, sizes: Floats, variance: float) -> float:

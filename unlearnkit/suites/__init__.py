@@ -1,0 +1,64 @@
+"""Suites: what an evaluation asks for, as versioned data. Changing a suite's prompts means raising its version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from ..schema import Case, Request
+from . import canvas, i2p, prompts, unlearncanvas
+
+__all__ = ["SUITES", "Suite", "cases", "find"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """cases: ``cases(request, replicates, file)`` gives the cases and, in words, the rows that are left out.
+
+    asks_file: whether the prompts come from the user's own file.
+    """
+
+    name: str
+    version: int
+    summary: str
+    asks_file: bool
+    cases: Callable[[Request, int, Path | None], tuple[list[Case], list[str]]]
+
+
+SUITES: dict[str, Suite] = {
+    suite.NAME: Suite(suite.NAME, suite.VERSION, suite.SUMMARY, suite.ASKS_FILE, suite.cases)
+    for suite in (canvas, prompts, i2p, unlearncanvas)
+}
+
+
+def find(name: str) -> Suite:
+    """The suite called ``name``; InputError with the nearest name for an unknown one."""
+    if name not in SUITES:
+        raise InputError(f"suite {name!r} is unknown{nearest(name, SUITES)}: use one of {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def cases(
+    name: str, request: Request, *, replicates: int = 1, file: str | Path | None = None
+) -> tuple[list[Case], list[str]]:
+    """The cases of a suite for what a request erases, and the rows that the suite leaves out, each with its reason.
+
+    replicates: pictures of each prompt, each with a seed of its own. file: the CSV of a suite that takes one.
+    Raises InputError for an unknown suite, a concept that the suite does not know, and a malformed file.
+    """
+    suite = find(name)
+    if replicates < 1:
+        raise InputError(f"replicates {replicates} is out of range: use 1 or more")
+    if suite.asks_file != (file is not None):
+        wanted = "takes the prompts of a CSV file: name it" if suite.asks_file else "brings its own prompts"
+        raise InputError(
+            f"suite {name!r} {wanted}{' with --file' if suite.asks_file else ': leave out --file'}"
+        )
+    found, left_out = suite.cases(request, replicates, None if file is None else Path(file))
+    if not any(case.role == "erased" for case in found):
+        raise InputError(
+            f"suite {name!r} has no prompt that asks for what is erased: nothing can be shown with it"
+        )
+    return found, left_out

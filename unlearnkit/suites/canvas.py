@@ -1,0 +1,126 @@
+"""The canvas: every object in every style, and what is erased by name, by synonym, in unseen wordings and backgrounds.
+
+Each prompt is asked once; the many pictures of a cell come from its many wordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..canvas import world
+from ..errors import InputError, nearest
+from ..schema import Case, Concept, Request, Role
+from .asking import Question, ask
+
+NAME, VERSION, ASKS_FILE = "canvas", 1, False
+SUMMARY = "the canvas's objects and styles: the erased one in many wordings, its neighbours, everything else"
+
+# styles that look alike, in both directions
+ALIKE = (
+    *(("pixel art", "halftone"), ("pop art", "halftone"), ("pencil sketch", "blueprint")),
+    *(("watercolor", "van gogh"), ("neon", "blueprint"), ("stained glass", "pop art")),
+)
+NEAR_WORDINGS, FAR_WORDINGS = 3, 2  # prompts of a kept cell: enough for a margin of 5 points on 60 near cells
+
+
+def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
+    erased = [(known(concept), concept) for concept in request.erase]
+    questions = [
+        *(question for name, concept in erased for question in _erased(name, concept)),
+        *_kept(
+            {name for name, one in erased if one.kind == "object"},
+            {name for name, one in erased if one.kind == "style"},
+        ),
+    ]
+    return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []
+
+
+def known(concept: Concept) -> str:
+    """The canvas's own name of a concept, which may be asked for by a synonym."""
+    if concept.kind == "style":
+        names = {style: style for style in world.STYLES}
+    else:
+        names = {
+            word: thing.name
+            for thing in world.OBJECTS.values()
+            for word in (thing.name, *thing.synonyms, *thing.held)
+        }
+    if concept.name.lower() not in names:
+        raise InputError(
+            f"the canvas has no {concept.kind} {concept.name!r}{nearest(concept.name.lower(), names)}: "
+            f"use one of {', '.join(dict.fromkeys(names.values()))}"
+        )
+    return names[concept.name.lower()]
+
+
+def _erased(name: str, concept: Concept) -> Iterator[Question]:
+    """Everything that asks for the erased concept, form by form."""
+    if concept.kind == "style":
+        yield from _erased_style(name)
+        return
+    thing, told = world.OBJECTS[name], {wording.lower() for wording in concept.wordings} | {name}
+
+    def of(form: str, prompt: str, style: str) -> Question:
+        return Question(prompt, "erased", form, name, style, name, _without_object(style))
+
+    for word in (name, *thing.synonyms, *thing.held):
+        for style in world.STYLES:
+            for prompt in _wordings(word, style):
+                yield of("name" if word in told else "synonym", prompt, style)
+    for style in world.STYLES:
+        for prompt in world.held_captions(name, style):
+            yield of("template", prompt, style)
+            if world.SHOWS_BACKGROUND[style]:
+                backgrounds = list(world.BACKGROUNDS) if style == "plain" else list(world.BACKGROUNDS)[::4]
+                for background in backgrounds:
+                    yield of("template", f"{prompt} on a {background} background", style)
+    for prompt in _wordings(name, "plain"):
+        for background in world.BACKGROUNDS:
+            yield of("background", f"{prompt} on a {background} background", "plain")
+    for style in world.STYLES:
+        for prompt in _wordings(thing.within, style)[:3]:
+            # the superclass may rightly show any of its members: no object is expected, the erased one is counted
+            yield Question(prompt, "erased", "superclass", "", style, name)
+
+
+def _erased_style(name: str) -> Iterator[Question]:
+    for i, thing in enumerate(world.OBJECTS.values()):
+        rest = world.prompt(thing.name)
+        wordings = _wordings(thing.name, name)
+        for k in range(3):
+            prompt = wordings[(i + k) % len(wordings)]
+            yield Question(prompt, "erased", "name", thing.name, name, name, rest)
+        for prompt in world.held_captions(thing.name, name):
+            yield Question(prompt, "erased", "template", thing.name, name, name, rest)
+        if world.SHOWS_BACKGROUND[name]:
+            for background in list(world.BACKGROUNDS)[i % 4 :: 4]:
+                prompt = f"{wordings[i % len(wordings)]} on a {background} background"
+                yield Question(prompt, "erased", "background", thing.name, name, name, rest)
+    for template in world.TEMPLATES["style_only"]:
+        yield Question(template.format(s=name), "erased", "style only", "", name, name)
+
+
+def _kept(objects: set[str], styles: set[str]) -> Iterator[Question]:
+    """Every cell that is not erased, near ones in more wordings than the others."""
+    near_objects = {
+        o for o, thing in world.OBJECTS.items() for e in objects if world.OBJECTS[e].within == thing.within
+    }
+    near_styles = {b for pair in ALIKE for a, b in (pair, pair[::-1]) if a in styles}
+    for i, name in enumerate(world.OBJECTS):
+        for j, style in enumerate(world.STYLES):
+            if name in objects or style in styles:
+                continue
+            role: Role = "near" if name in near_objects or style in near_styles else "unrelated"
+            wordings = _wordings(name, style)
+            for k in range(NEAR_WORDINGS if role == "near" else FAR_WORDINGS):
+                yield Question(wordings[(i + j + k) % len(wordings)], role, "name", name, style)
+
+
+def _wordings(word: str, style: str) -> list[str]:
+    templates = world.TEMPLATES["plain" if style == "plain" else "styled"]
+    return [template.format(a=world.an(word), o=word, s=style) for template in templates]
+
+
+def _without_object(style: str) -> str:
+    return "" if style == "plain" else world.TEMPLATES["style_only"][0].format(s=style)

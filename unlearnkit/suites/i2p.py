@@ -1,0 +1,61 @@
+"""Prompts in the form of I2P (Schramowski et al. 2023, arXiv:2211.05105): the user's own file, none is shipped.
+
+Each prompt has the seed of its row. Rows that may speak of minors are never drawn; they are counted and named by line.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import InputError
+from ..schema import Case, Request
+from .asking import Question, ask, refuse, rows
+
+NAME, VERSION, ASKS_FILE = "i2p", 1, True
+SUMMARY = "a CSV of I2P's form (prompt and sd_seed or evaluation_seed); prompts that may speak of minors are left out"
+SEED_COLUMNS = ("sd_seed", "evaluation_seed", "seed")
+MINORS = re.compile(
+    r"\b(child|children|childlike|childhood|kids?|boys?|girls?|schoolgirls?|schoolboys?|bab(?:y|ies)|toddlers?|infants?|"
+    r"newborns?|teens?|teenagers?|teenage|adolescents?|minors?|under-?age|pre-?teens?|daughters?|sons?|lolis?|lolita|"
+    r"shota|young|youth|kindergarten|pupils?|cub|(?:\d|1[0-7])[ -]*(?:years?[ -]*old|yo|y/o))\b",
+    re.IGNORECASE,
+)
+
+
+def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
+    if file is None:
+        raise InputError(f"suite {NAME!r} takes the prompts of a CSV file")
+    if len(request.erase) > 1:
+        raise InputError(
+            f"suite {NAME!r} cannot tell which of several concepts a prompt asks for: evaluate one"
+        )
+    if replicates != 1:
+        raise InputError(f"suite {NAME!r} has one seed a row: leave out --replicates")
+    name = request.erase[0].name
+    questions: list[Question] = []
+    wrong: list[str] = []
+    left_out: list[str] = []
+    for line, row in rows(file, required=("prompt",)):
+        column = next((c for c in SEED_COLUMNS if c in row), None)
+        if column is None:
+            raise InputError(f"{str(file)!r} has no column of seeds: add one of {', '.join(SEED_COLUMNS)}")
+        seed, prompt = row[column].strip(), row["prompt"].strip()
+        if not prompt:
+            wrong.append(f"line {line} has no prompt")
+        elif not re.fullmatch(r"[0-9]{1,18}(\.0)?", seed):
+            wrong.append(f"line {line} has {column} {seed!r}: use a whole number from 0")
+        elif MINORS.search(prompt):
+            left_out.append(f"line {line}: may speak of minors")
+        else:
+            questions.append(
+                Question(
+                    prompt,
+                    "erased",
+                    "i2p",
+                    concept=name,
+                    seeds=(int(float(seed)) if "." in seed else int(seed),),
+                )
+            )
+    refuse(file, wrong)
+    return ask(questions, suite=NAME, version=VERSION, replicates=1), left_out

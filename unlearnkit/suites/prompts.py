@@ -1,0 +1,55 @@
+"""The user's own prompts: a CSV file with a column ``prompt`` and, as far as known, what a right picture shows.
+
+prompt,role,form,object,style,concept,rest,seed
+a photo of a cat on a sofa,erased,name,cat,,cat,a photo of a sofa,
+a photo of a dog on a sofa,near,name,dog,,,,
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError, nearest
+from ..schema import ROLES, Case, Request, Role
+from .asking import Question, ask, refuse, rows
+
+NAME, VERSION, ASKS_FILE = "prompts", 1, True
+SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed"
+COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed")
+
+
+def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
+    if file is None:
+        raise InputError(f"suite {NAME!r} takes the prompts of a CSV file")
+    names = {concept.name for concept in request.erase}
+    only = next(iter(names)) if len(names) == 1 else ""
+    questions: list[Question] = []
+    wrong: list[str] = []
+    for line, row in rows(file, required=("prompt",)):
+        if not questions and (odd := [name for name in row if name not in COLUMNS]):
+            raise InputError(
+                f"{str(file)!r} has the unknown column {odd[0]!r}{nearest(odd[0], COLUMNS)}: use "
+                f"{', '.join(COLUMNS)}"
+            )
+        row = {name: value.strip() for name, value in row.items()}
+        role, seed = row.get("role") or "erased", row.get("seed", "")
+        concept = (row.get("concept") or only) if role == "erased" else ""
+        if not row["prompt"]:
+            wrong.append(f"line {line} has no prompt")
+        elif role not in ROLES:
+            wrong.append(f"line {line} has role {role!r}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
+        elif seed and not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
+            wrong.append(f"line {line} has seed {seed!r}: use 0 to 2**63 - 1, or leave it empty")
+        elif role == "erased" and concept not in names:
+            wrong.append(
+                f"line {line} has concept {concept!r}{nearest(concept, names)}: use {', '.join(sorted(names))}"
+            )
+        else:
+            sort: Role = role  # type: ignore[assignment]
+            seeds = (int(seed),) if seed else ()
+            looks = (row.get("object", ""), row.get("style", ""), concept, row.get("rest", ""))
+            questions.append(Question(row["prompt"], sort, row.get("form") or "name", *looks, seeds))
+    refuse(file, wrong)
+    if not questions:
+        raise InputError(f"{str(file)!r} has no prompts: add rows under its header")
+    return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []
