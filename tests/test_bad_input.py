@@ -134,7 +134,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--set", "stepz=3"], "did you mean 'steps'"),
         (["--concept", "cat", "--set", "steps=-1"], "at least"),
         (["--concept", "cat", "--set", "steps=many"], "a whole number"),
-        (["--concept", "cat", "--set", "train=y"], "x, u, strict or all"),
+        (["--concept", "cat", "--set", "trains=y"], "xattn-kv, xattn, not-xattn, all or lora"),
         (["--concept", "cat", "--set", "steps"], "KEY=VALUE"),
         (["--concept", "cat", "--set", "steps=1", "--set", "steps=2"], "twice"),
         (["--concept", "cat", "--seed", "-1"], "seed -1"),

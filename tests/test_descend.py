@@ -20,11 +20,12 @@ from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for
 from unlearnkit.model import Model
+from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
 
 REQUEST = Request((Concept("cat"),))
 FULL = {
-    **{"train": "strict", "steps": 9, "lr": 1e-3, "batch": 2, "start": "pictures", "templates": True},
+    **{"trains": "xattn-kv", "steps": 9, "lr": 1e-3, "batch": 2, "start": "pictures", "templates": True},
     **{"pictures": 4, "keep": 1.0, "neighbours": 2, "keep_pictures": 2},
 }
 
@@ -142,25 +143,30 @@ def test_float16_is_refused(make: Callable[..., Model]) -> None:
         esd(make(dtype=torch.float16), start="student")
 
 
-def test_the_stages_are_combine_mask_rules_step(model: Model) -> None:
+def test_the_stages_are_combine_rules_mask_step_rules(model: Model) -> None:
     order: list[str] = []
 
-    def combine(losses: Any, weights: Any) -> dict[str, Tensor]:
-        order.append("combine")
+    def combine(step: int, losses: Any, weights: Any) -> dict[str, Tensor]:
+        order.append(f"combine {step}")
         return {name: torch.ones_like(weight) for name, weight in weights.items()}
 
-    def mask(step: int, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        order.append(f"mask {step}")
-        return {name: value * ("to_k" in name) for name, value in gradients.items()}
+    class Keys(Mask):
+        def gated(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+            order.append("mask")
+            return {name: value * ("to_k" in name) for name, value in gradients.items()}
 
-    def rule(weights: Any, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        order.append("rule")
-        return {name: 2 * value for name, value in gradients.items()}
+    class Twice:
+        def pull(self, weights: Any, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+            order.append("pull")
+            return {name: 2 * value for name, value in gradients.items()}
+
+        def settle(self, weights: Any) -> None:
+            order.append("settle")
 
     before = {name: weight.detach().clone() for name, weight in model.weights("xattn-kv").items()}
-    settings: dict[str, Any] = {"combine": combine, "masks": [mask], "rules": [rule]}
-    after = descend(model, "xattn-kv", toward_zero(model), steps=2, lr=0.1, job=Job(), **settings)
-    assert order == ["combine", "mask 0", "rule", "combine", "mask 1", "rule"]
+    stages: dict[str, Any] = {"combine": combine, "mask": Keys(0.5, 1, 3), "rules": [Twice()]}
+    after = descend(model, "xattn-kv", toward_zero(model), steps=2, lr=0.1, job=Job(), **stages)
+    assert order == [part for step in (1, 2) for part in (f"combine {step}", "pull", "mask", "settle")]
     for name, value in after.items():  # Adam's first steps on a constant gradient are lr each
         moved = 0.2 if "to_k" in name else 0.0
         torch.testing.assert_close(before[name] - value, torch.full_like(value, moved))

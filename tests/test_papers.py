@@ -47,7 +47,7 @@ def test_esd_first_loss_is_that_of_a_plain_ddim_loop(
 ) -> None:
     """At step 1 the trained network is the base, so the loss is (1 + η)² mean (ε_c - ε_0)² at the paper's x_t."""
     model, steps, guidance, eta = make(prediction=prediction), 6, 3.0, 1.5
-    settings = {"steps": 1, "start_steps": steps, "start_guidance": guidance, "eta": eta, "train": "x"}
+    settings = {"steps": 1, "start_steps": steps, "start_guidance": guidance, "eta": eta, "trains": "xattn"}
     edit_for(model, CAT, method="esd", settings=settings, seed=4, job=Job(folder=tmp_path))
     logged = json.loads((tmp_path / "log.jsonl").read_text())["erase"]
 
@@ -80,12 +80,12 @@ def test_esd_first_loss_is_that_of_a_plain_ddim_loop(
 
 
 def test_esd_parts_are_the_papers(model: Model) -> None:
-    names = {train: set(model.weights(part)) for train, part in esd.PARTS.items()}
-    assert all("attn2" in name for name in names["x"])
-    assert not any("attn2" in name for name in names["u"])
-    assert names["x"] | names["u"] == names["all"]
-    assert names["strict"] < names["x"]
-    assert {name.split(".")[-2] for name in names["strict"]} == {"to_k", "to_v"}
+    names = {part: set(model.weights(part)) for part in ("xattn", "not-xattn", "xattn-kv", "all")}
+    assert all("attn2" in name for name in names["xattn"])
+    assert not any("attn2" in name for name in names["not-xattn"])
+    assert names["xattn"] | names["not-xattn"] == names["all"]
+    assert names["xattn-kv"] < names["xattn"]
+    assert {name.split(".")[-2] for name in names["xattn-kv"]} == {"to_k", "to_v"}
 
 
 # UCE

@@ -67,7 +67,7 @@ def test_a_run_folder_has_everything(known: Model, tmp_path: Path):
         "cat, three near objects and two styles, two seeds, both sides"
     )
     written = load_recipe(tmp_path / "run" / "recipe.toml")
-    assert written.settings.items() >= {"train": "u", "eta": 1.0, **SHORT}.items()
+    assert written.settings.items() >= {"trains": "not-xattn", "eta": 1.0, **SHORT}.items()
     assert Edit.load(tmp_path / "run" / "edit.safetensors").hash() == edit.hash()
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [1, 2, 3]

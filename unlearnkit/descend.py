@@ -1,7 +1,8 @@
-"""The one training loop: losses -> gradients -> combine -> mask -> rules -> step.
+"""The one training loop: losses -> gradients -> combine -> rules -> mask -> step -> rules.
 
 There is one network. Outside ``student()`` it is the frozen base model, inside it wears the trained fp32 copies.
-Draws are named by their step and a checkpoint holds copies and optimiser state: a killed run goes on to the same bits.
+Draws are named by their step, and a checkpoint holds the copies, the optimiser's state and all that the mask and the
+objective hold: a killed run goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,10 +23,22 @@ from . import tensors
 from .errors import DivergedError, InputError, ModelError
 from .files import write_text
 from .model import Model
-from .parts import Combine, Losses, Mask, Rule
+from .parts import Combine, Held, Losses, Rule, lora
 from .parts.combine import summed
+from .parts.mask import Mask
 
-__all__ = ["CHECKPOINT", "LOG", "Job", "Objective", "Progress", "Stop", "Student", "descend"]
+__all__ = [
+    "CHECKPOINT",
+    "LOG",
+    "Job",
+    "Objective",
+    "Progress",
+    "Stop",
+    "Student",
+    "constant",
+    "descend",
+    "onecycle",
+]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -33,6 +46,7 @@ LOG = "log.jsonl"
 Student = Callable[[], AbstractContextManager[Any]]
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
+Schedule = Callable[[float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -76,22 +90,65 @@ class Objective(Generic[T]):
     prepare: ``prepare(step, student)`` runs without gradients on the base model and gives all that the losses need;
         within ``with student():`` the model is the trained one.
     losses: ``losses(prepared)`` runs on the trained model with gradients and gives named scalars, already weighted.
+    warm: what the warm-up of a mask looks at instead; needed only with a mask.
+    held: state of the method's own that must survive a kill.
     """
 
     prepare: Callable[[int, Student], T]
     losses: Callable[[T], Losses]
+    warm: Objective[Any] | None = None
+    held: Held | None = None
 
 
-@dataclass
+def constant(progress: float) -> tuple[float, float]:
+    """Adam's usual run: the share of the learning rate, and β₁, for a progress in [0, 1]."""
+    return 1.0, 0.9
+
+
+def onecycle(progress: float) -> tuple[float, float]:
+    """One cycle (torch's OneCycleLR with its defaults): up from 1/25 in 30 % of the way, then down; β₁ opposite."""
+    first, last = 1 / 25, 1 / 25 * 1e-4
+    if progress <= 0.3:
+        risen = _eased(progress / 0.3)
+        return first + (1 - first) * risen, 0.95 - 0.1 * risen
+    fallen = _eased((progress - 0.3) / 0.7)
+    return 1 - (1 - last) * fallen, 0.85 + 0.1 * fallen
+
+
+def _eased(way: float) -> float:
+    return (1 - math.cos(math.pi * way)) / 2
+
+
 class _State:
-    """Everything a checkpoint holds."""
+    """Everything a checkpoint holds. Adam's moments are there from the start, as it would make them itself."""
 
-    masters: dict[str, Tensor]
-    optimiser: torch.optim.Adam
-    done: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_score: float = math.inf
-    waited: int = 0
+    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held]) -> None:
+        self.masters, self.held = masters, held
+        self.optimiser = torch.optim.Adam(masters.values(), fused=True)
+        self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
+        for master in masters.values():
+            self.take(master, 0, torch.zeros_like(master), torch.zeros_like(master))
+
+    def take(self, master: Tensor, steps: int, first: Tensor, second: Tensor) -> None:
+        """Adam's state of one copy after ``steps`` steps."""
+        counter = torch.tensor(float(steps), device=master.device)
+        self.optimiser.state[master] = {"step": counter, "exp_avg": first, "exp_avg_sq": second}
+
+    def step(self, gradients: Mapping[str, Tensor], *, lr: float, beta: float) -> None:
+        """One step of Adam."""
+        for group in self.optimiser.param_groups:
+            group["lr"], group["betas"] = lr, (beta, 0.999)
+        for name, master in self.masters.items():
+            master.grad = gradients[name]
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def hold(self, opened: Mapping[str, Tensor]) -> None:
+        """Without momentum a closed entry, whose gradient is zero, stays as it is, bit for bit."""
+        for name, entries in opened.items():
+            adam = self.optimiser.state[self.masters[name]]
+            adam["exp_avg"].mul_(entries)
+            adam["exp_avg_sq"].mul_(entries)
 
 
 def descend(
@@ -102,58 +159,76 @@ def descend(
     steps: int,
     lr: float,
     job: Job,
+    schedule: Schedule = constant,
     checkpointing: bool = False,
     combine: Combine = summed,
-    masks: Iterable[Mask] = (),
+    mask: Mask | None = None,
     rules: Iterable[Rule] = (),
+    rank: int = 0,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """Train fp32 copies of a part of the denoiser with Adam, and give them back, on the CPU.
 
+    schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``.
+    rank: of low-rank updates of the part's matrices, which are trained in place of the weights themselves; 0 for none.
+    seed: of these updates' first values.
     The model is bitwise as it was, on success and on every exception. Raises DivergedError at the first loss that is
     not a finite number, ModelError for a float16 model, InputError for a folder that holds another run's checkpoint.
     """
     if model.dtype == torch.float16:
         raise ModelError("training in float16 loses small gradients: load the model in bfloat16 or float32")
-    masters = {
-        name: weight.detach().float().clone().requires_grad_() for name, weight in model.weights(part).items()
-    }
-    state = _State(masters, torch.optim.Adam(masters.values(), lr=lr, fused=True))
+    start = model.weights(part)
+    copies = lora.begin(start, rank, seed=seed) if rank else {k: w.detach().float() for k, w in start.items()}
+    masters = {name: copy.clone().requires_grad_() for name, copy in copies.items()}
+    named = {"mask": mask, "objective": objective.held}
+    state = _State(masters, {name: held for name, held in named.items() if held is not None})
+    warmup, rules = mask.warmup if mask else 0, tuple(rules)
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)
-        _resume(job.folder / CHECKPOINT, job, state)
+        _resume(job.folder / CHECKPOINT, job, state, warmup)
     clock = _Clock(job.checkpoint_every)
-    stages = tuple(masks), tuple(rules)
+
+    def worn(copies: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return lora.merged(start, copies) if rank else copies
 
     def student() -> AbstractContextManager[Any]:
-        return model.wearing(masters)
+        return model.wearing(worn(masters))
 
     with model.frozen(), model.checkpointing(checkpointing), _Log(job.folder, after=state.done) as log:
-        while state.done < steps and not _patience_is_over(state, job):
+        while state.done < warmup + steps and not _patience_is_over(state, job):
             step = state.done
+            warming = step < warmup
+            aim: Objective[Any] = (objective.warm or objective) if warming else objective
             with torch.no_grad():
-                prepared = objective.prepare(step, student)
+                prepared = aim.prepare(step, student)
             with student(), torch.enable_grad():
-                losses = objective.losses(prepared)
+                losses = aim.losses(prepared)
                 values = _finite(losses, step)
-                gradients = combine(losses, masters)
-            for mask in stages[0]:
-                gradients = mask(step, gradients)
-            for rule in stages[1]:
-                gradients = rule(masters, gradients)
-            for name, master in masters.items():
-                master.grad = gradients[name]
-            state.optimiser.step()
+                gradients = (summed if warming else combine)(step, losses, masters)
+            del prepared, losses
+            if mask:
+                mask.gather(step, gradients)
+            if not warming:
+                for rule in rules:
+                    gradients = rule.pull(masters, gradients)
+                share, beta = schedule((step - warmup) / max(1, steps - 1))
+                state.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
+                for rule in rules:
+                    rule.settle(masters)
+            if mask and mask.choose(step) and mask.hard:
+                state.hold(mask.opened)
             state.done = step + 1
-            if job.stop and state.done % job.stop.every == 0:
+            if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
                     values["score"] = _look(state, job.stop.score(model, state.done))
             log.line(state.done, values)
-            if job.folder and state.done < steps and clock.due(state.done):
+            if job.folder and state.done < warmup + steps and clock.due(state.done):
                 _checkpoint(job.folder / CHECKPOINT, job, state)
                 clock.reset()
             if job.progress:
-                job.progress("training", state.done, steps)
-    weights = state.best or masters
+                job.progress("warm-up" if warming else "training", state.done, warmup + steps)
+    with torch.no_grad():
+        weights = worn(state.best or masters)
     if not all(torch.isfinite(weight).all() for weight in weights.values()):
         raise DivergedError(
             f"after step {state.done} a weight is not a finite number: lower lr (it is {lr:g})"
@@ -189,6 +264,8 @@ def _checkpoint(path: Path, job: Job, state: _State) -> None:
         adam = state.optimiser.state[master]
         held |= {f"first/{name}": adam["exp_avg"], f"second/{name}": adam["exp_avg_sq"]}
     held |= {f"best/{name}": weight for name, weight in state.best.items()}
+    for owner, part in state.held.items():
+        held |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
     facts = {
         "identity": job.identity,
         "done": state.done,
@@ -198,26 +275,27 @@ def _checkpoint(path: Path, job: Job, state: _State) -> None:
     tensors.write(path, held, facts)
 
 
-def _resume(path: Path, job: Job, state: _State) -> None:
+def _resume(path: Path, job: Job, state: _State, warmup: int) -> None:
     """Take up the checkpoint at ``path`` if there is one."""
     if not path.exists():
         return
     held, facts = tensors.read(path, device=next(iter(state.masters.values())).device)
-    names = {name.partition("/")[2] for name in held}
-    if facts.get("identity") != job.identity or names != set(state.masters):
+    by: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in held.items():
+        owner, _, name = key.partition("/")
+        by.setdefault(owner, {})[name] = tensor
+    if facts.get("identity") != job.identity or by.get("weight", {}).keys() != state.masters.keys():
         raise InputError(
             f"{str(path)!r} belongs to a run with other settings: choose another folder, or delete it"
         )
     state.done, state.waited, state.best_score = facts["done"], facts["waited"], facts["best_score"]
     for name, master in state.masters.items():
         with torch.no_grad():
-            master.copy_(held[f"weight/{name}"])
-        state.optimiser.state[master] = {
-            "step": torch.tensor(float(state.done), device=master.device),
-            "exp_avg": held[f"first/{name}"],
-            "exp_avg_sq": held[f"second/{name}"],
-        }
-    state.best = {name: held[f"best/{name}"] for name in state.masters if f"best/{name}" in held}
+            master.copy_(by["weight"][name])
+        state.take(master, max(0, state.done - warmup), by["first"][name], by["second"][name])
+    state.best = by.get("best", {})
+    for owner, part in state.held.items():
+        part.restore(by.get(owner, {}))
 
 
 class _Clock:

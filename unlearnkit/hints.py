@@ -87,7 +87,7 @@ class Hints:
         return dict(self.methods.get(method, {}).get(kind, {}))
 
 
-GENERAL = Hints(methods={"esd": {"object": {"train": "u"}, "style": {"train": "x"}}})
+GENERAL = Hints(methods={"esd": {"object": {"trains": "not-xattn"}, "style": {"trains": "xattn"}}})
 
 
 def read(folder: str | Path) -> Hints:

@@ -18,34 +18,31 @@ import torch
 from torch import Tensor
 
 from .. import pictures, seeds
-from ..descend import Job, Objective, Student, descend
+from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..prompts import neighbours, prompts
 from ..schema import Concept, Request
 from ..settings import setting
+from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "target"]
 
-PARTS = {"x": "xattn", "strict": "xattn-kv", "u": "not-xattn", "all": "all"}
-
 
 @dataclass(frozen=True)
-class Settings:
-    train: Literal["x", "u", "strict", "all"] = setting(
-        "x",
-        "weights that are trained: cross-attention, everything else, keys and values of cross-attention, or all",
-        source="paper: x for styles, u for objects",
+class Settings(Training):
+    trains: Trains = default(
+        "trains", "xattn", source="paper: xattn (x) for styles, not-xattn (u) for objects"
     )
+    steps: int = default("steps", 1000, source="paper; newer released code: 200")
+    lr: float = default("lr", 1e-5, source="paper; newer released code: 5e-5")
+    batch: int = default("batch", 1, source="paper")
     eta: float = setting(
         1.0, "η, how far the target is steered away from the concept", low=0.0, source="paper"
     )
     eta_is: Literal["paper", "released"] = setting(
         "paper", "how η is meant; released = 2 is paper = 1", source="newer released code: 2, released"
     )
-    steps: int = setting(1000, "optimiser steps", low=0, source="paper; newer released code: 200")
-    lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="paper; newer released code: 5e-5")
-    batch: int = setting(1, "pictures a step", low=1, source="paper")
     start: Literal["student", "pictures"] = setting(
         "student",
         "where x_t comes from: partial denoising with the trained network, or noised pictures of the base model",
@@ -66,7 +63,6 @@ class Settings:
         8, "if the request keeps nothing: so many nearest words are kept", low=0, source="ours"
     )
     keep_pictures: int = setting(8, "pictures for each kept concept", low=1, source="ours")
-    checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
 
 
 def target(told: Tensor, null: Tensor, settings: Settings) -> Tensor:
@@ -88,15 +84,13 @@ class _Scene:
 class _Step:
     """Rows for the trained network, the erased ones first, and what it shall predict for them."""
 
-    x: Tensor
-    t: Tensor
-    states: Tensor
-    wanted: Tensor
-    erased: int
+    rows: list[Rows]
+    wanted: list[Tensor]
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.train`` names."""
+    """The trained weights of the part that ``settings.trains`` names."""
+    check(settings, losses=_losses(model, request, settings))
     drawn = settings.pictures if settings.start == "pictures" else 0
     erase = _scene(model, request.erase, settings, drawn, job)
     kept = neighbours(model, request, settings.neighbours) if settings.keep else ()
@@ -104,8 +98,8 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
 
     def prepare(step: int, student: Student) -> _Step:
         draws = seeds.stream(seed, "esd", step)
-        rows = torch.randint(len(erase.states), (settings.batch,), generator=draws)
-        c, null = erase.states[rows], erase.null[rows]
+        which = torch.randint(len(erase.states), (settings.batch,), generator=draws)
+        c, null = erase.states[which], erase.null[which]
         noise = torch.randn((settings.batch, *model.shape), generator=draws).to(model.device)
         if erase.pictures is None:
             stop = int(torch.randint(settings.start_steps, (), generator=draws))
@@ -115,35 +109,29 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
                 )
         else:
             t = torch.randint(model.times, (settings.batch,), generator=draws).to(model.device)
-            x = model.noised(erase.pictures[rows], noise, t)
-        xs, ts, asked = [x, x], [t, t], [null, c]
+            x = model.noised(erase.pictures[which], noise, t)
+        rows = [Rows(x, t, c)]
         if keep is not None and keep.pictures is not None:
             others = seeds.stream(seed, "esd keep", step)
-            rows = torch.randint(len(keep.states), (settings.batch,), generator=others)
+            which = torch.randint(len(keep.states), (settings.batch,), generator=others)
             noise = torch.randn(noise.shape, generator=others).to(model.device)
-            ts.append(torch.randint(model.times, (settings.batch,), generator=others).to(model.device))
-            xs.append(model.noised(keep.pictures[rows], noise, ts[-1]))
-            asked.append(keep.states[rows])
-        null_eps, told, *kept_eps = model.eps(torch.cat(xs), torch.cat(ts), torch.cat(asked)).chunk(len(xs))
-        wanted = torch.cat([target(told, null_eps, settings), *kept_eps])
-        return _Step(torch.cat(xs[1:]), torch.cat(ts[1:]), torch.cat(asked[1:]), wanted, settings.batch)
+            s = torch.randint(model.times, (settings.batch,), generator=others).to(model.device)
+            rows.append(Rows(model.noised(keep.pictures[which], noise, s), s, keep.states[which]))
+        null_eps, told, *kept_eps = predict(model, [Rows(x, t, null), *rows])
+        return _Step(rows, [target(told, null_eps, settings), *kept_eps])
 
     def losses(given: _Step) -> dict[str, Tensor]:
-        squares = (model.eps(given.x, given.t, given.states) - given.wanted).square()
-        found = {"erase": squares[: given.erased].mean()}
-        if len(squares) > given.erased:
-            found["keep"] = settings.keep * squares[given.erased :].mean()
-        return found
+        found = predict(model, given.rows, apart=settings.apart)
+        squares = [(eps - wanted).square().mean() for eps, wanted in zip(found, given.wanted, strict=True)]
+        kept = {"keep": settings.keep * squares[1]} if len(squares) > 1 else {}
+        return {"erase": squares[0], **kept}
 
-    return descend(
-        model,
-        PARTS[settings.train],
-        Objective(prepare, losses),
-        steps=settings.steps,
-        lr=settings.lr,
-        job=job,
-        checkpointing=settings.checkpointing,
-    )
+    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
+
+
+def _losses(model: Model, request: Request, settings: Settings) -> tuple[str, ...]:
+    kept = settings.keep and neighbours(model, request, settings.neighbours)
+    return ("erase", "keep") if kept else ("erase",)
 
 
 def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, drawn: int, job: Job) -> _Scene:
@@ -164,7 +152,6 @@ def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, draw
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    weights = model.weights(PARTS[settings.train])
     kept = len(neighbours(model, request, settings.neighbours)) if settings.keep else 0
     rows = settings.batch * (1 + bool(kept))
     sampled = kept * settings.keep_pictures
@@ -173,14 +160,8 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
         sampled += len(request.erase) * settings.pictures
     else:
         free += settings.batch * (settings.start_steps - 1)  # two passes a step, half the steps on average
-    return Plan(
-        tensors=len(weights),
-        weights=sum(weight.numel() for weight in weights.values()),
-        steps=settings.steps,
-        passes=(free, float(rows)),
-        batch=settings.batch,
-        sampled_images=sampled,
-    )
+    losses = _losses(model, request, settings)
+    return plan_of(model, settings, losses=losses, free=free, rows=rows, sampled=sampled)
 
 
 METHOD = Method(

@@ -1,0 +1,298 @@
+"""What every method that trains has in common: its settings, and the parts that they put together.
+
+A method's ``Settings`` extends ``Training``, and names what its paper does as its own defaults:
+
+    class Settings(Training):
+        trains: Trains = default("trains", "xattn-kv", source="the paper")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from .descend import Job, Objective, constant, descend, onecycle
+from .errors import InputError
+from .method import Plan
+from .model import Model
+from .parts import Combine, Losses, Rule, erasing, lora
+from .parts.combine import pcgrad, preserving, restricted, summed
+from .parts.mask import Mask
+from .parts.rules import Project, Pull, directions
+from .prompts import neighbours, texts
+from .schema import Request
+from .settings import setting
+
+__all__ = [
+    "Combines",
+    "Masks",
+    "Rows",
+    "Rules",
+    "Schedules",
+    "Training",
+    "Trains",
+    "check",
+    "default",
+    "plan_of",
+    "predict",
+    "train",
+]
+
+Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora"]
+Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgrad"]
+Masks = Literal["none", "saliency", "dynamic"]
+Rules = tuple[Literal["l1sp", "l2sp", "project"], ...]
+Schedules = Literal["constant", "onecycle"]
+T = TypeVar("T")
+
+LORA = "xattn"  # the part whose matrices get low-rank updates
+
+
+@dataclass(frozen=True)
+class Training:
+    trains: Trains = setting(
+        "xattn", "weights that are trained; lora: low-rank updates of cross-attention's matrices"
+    )
+    rank: int = setting(8, "rank of the updates with trains = lora", low=1, source="ours")
+    combine: Combines = setting(
+        "sum",
+        "how the erasing and the keeping gradient become one: added up; restricted: neither side rises; preserving: "
+        "what opposes keeping is left out, over all weights or for each tensor; pcgrad: every loss against every other",
+    )
+    adds: float = setting(
+        0.0,
+        "how much of the keeping gradient joins the step with combine = preserving",
+        low=0.0,
+        source="DoCo's code: 0",
+    )
+    mask: Masks = setting(
+        "none",
+        "which entries may move: all; saliency: chosen once; dynamic: chosen again on the way, for each matrix",
+    )
+    mask_share: float = setting(
+        0.5,
+        "share of the entries that a mask leaves open",
+        low=0.0,
+        high=1.0,
+        source="SalUn, Sculpting Memory",
+    )
+    mask_warmup: int = setting(
+        50,
+        "steps before the others in which only a mask's gradients are gathered",
+        low=1,
+        source="Sculpting Memory",
+    )
+    mask_every: int = setting(
+        100, "steps between two choices of a dynamic mask", low=1, source="Sculpting Memory's code"
+    )
+    mask_swap: float = setting(
+        0.2,
+        "share of the open entries that a dynamic mask swaps at first; falls to 0 as a cosine",
+        low=0.0,
+        high=1.0,
+        source="Sculpting Memory's code",
+    )
+    mask_until: float = setting(
+        0.8,
+        "share of the run in which a dynamic mask changes",
+        low=0.0,
+        high=1.0,
+        source="Sculpting Memory's code",
+    )
+    mask_gate: Literal["weights", "gradients"] = setting(
+        "weights",
+        "what is held where a mask is closed: the weights, or gradients only, so that momentum moves them on",
+        source="ours; released code of both: gradients",
+    )
+    rule: Rules = setting(
+        (),
+        "l1sp, l2sp: penalties on the way from the start; project: keys and values answer protected text as before",
+    )
+    l1sp: float = setting(
+        50.0, "weight of rule = l1sp, for a mean over entries", low=0.0, source="Lee et al., code"
+    )
+    l2sp: float = setting(25_000.0, "weight of rule = l2sp, for a mean", low=0.0, source="Lee et al., code")
+    protect: int = setting(
+        20, "with rule = project, if the request keeps nothing: so many nearest words", low=1, source="ours"
+    )
+    steps: int = setting(500, "optimiser steps", low=0)
+    lr: float = setting(1e-5, "Adam's learning rate", low=0.0)
+    schedule: Schedules = setting(
+        "constant", "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls"
+    )
+    batch: int = setting(4, "pictures a step, of each of the two sides", low=1)
+    checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
+
+    @property
+    def apart(self) -> bool:
+        """Whether the gradients of the losses are taken one by one, so that each loss wants a graph of its own."""
+        return self.combine != "sum"
+
+    @property
+    def part(self) -> str:
+        """The part of the denoiser that is trained."""
+        return LORA if self.trains == "lora" else self.trains
+
+
+def default(name: str, value: Any, *, source: str) -> Any:
+    """The field ``name`` of ``Training`` with a method's own default and its source."""
+    facts = next(one.metadata for one in dataclasses.fields(Training) if one.name == name)
+    return dataclasses.field(default=value, metadata={**facts, "source": source})
+
+
+def check(settings: Training, *, losses: Sequence[str]) -> None:
+    """Raise InputError for parts that make no sense together, or with a method that gives these losses."""
+    erase, keep = any(map(erasing, losses)), not all(map(erasing, losses))
+    trains, combine, mask, rule = settings.trains, settings.combine, settings.mask, settings.rule
+    given = f"this method gives only {', '.join(losses)}"
+    if combine != "sum" and not (erase and keep):
+        raise InputError(
+            f"combine={combine} sets an erasing loss against a keeping one, and {given} with these settings: "
+            "choose combine=sum, or a keeping loss"
+        )
+    if settings.adds and not combine.startswith("preserving"):
+        raise InputError(f"adds belongs to combine=preserving, not to combine={combine}: leave it out")
+    if mask != "none" and not erase:
+        raise InputError(f"mask={mask} ranks weights by an erasing loss, and {given}: choose mask=none")
+    if mask != "none" and trains == "lora":
+        raise InputError(
+            f"mask={mask} opens single weights, and every weight of a low-rank update hangs on others: "
+            "choose mask=none, or trains=xattn"
+        )
+    if rule and trains == "lora":
+        raise InputError(
+            f"rule={','.join(rule)} speaks of the weights themselves, and trains=lora trains factors of their "
+            "change: choose no rule, or trains=xattn"
+        )
+    if "project" in rule and mask != "none":
+        raise InputError(
+            f"rule=project moves whole rows of a matrix, and mask={mask} holds single entries of them: choose one"
+        )
+    if "project" in rule and trains == "not-xattn":
+        raise InputError(
+            "rule=project holds keys and values, and trains=not-xattn leaves them alone: choose trains=xattn-kv"
+        )
+
+
+def train(
+    model: Model, request: Request, settings: Training, objective: Objective[Any], *, seed: int, job: Job
+) -> dict[str, Tensor]:
+    """Run the training loop on the objective with the parts that the settings name: the new weights, on the CPU.
+
+    A mask's warm-up looks at ``objective.warm``, else at the erasing losses of the objective itself.
+    """
+    if settings.mask != "none" and objective.warm is None:
+        objective = dataclasses.replace(objective, warm=_erasing(objective))
+    return descend(
+        model,
+        settings.part,
+        objective,
+        steps=settings.steps,
+        lr=settings.lr,
+        job=job,
+        schedule=onecycle if settings.schedule == "onecycle" else constant,
+        checkpointing=settings.checkpointing,
+        combine=_combine(settings, seed),
+        mask=_mask(settings),
+        rules=_rules(model, request, settings),
+        rank=settings.rank if settings.trains == "lora" else 0,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for the network: latents x (n, c, h, w), times t (n,) and text states (n, tokens, width)."""
+
+    x: Tensor
+    t: Tensor
+    states: Tensor
+
+
+def predict(model: Model, rows: Sequence[Rows], *, apart: bool = False) -> list[Tensor]:
+    """The predicted noise for each of the rows: in one pass, or in a pass and so a graph for each."""
+    if apart:
+        return [model.eps(one.x, one.t, one.states) for one in rows]
+    x, t, states = (torch.cat([getattr(one, name) for one in rows]) for name in ("x", "t", "states"))
+    return list(torch.split(model.eps(x, t, states), [len(one.t) for one in rows]))
+
+
+def plan_of(
+    model: Model, settings: Training, *, losses: Sequence[str], free: float, rows: float, sampled: int
+) -> Plan:
+    """The Plan of a method that trains. free, rows: rows a step without gradients, and forward and backward."""
+    check(settings, losses=losses)
+    weights = model.weights(settings.part)
+    if settings.trains == "lora":
+        weights = lora.takes(weights)
+    warmup = settings.mask_warmup if settings.mask != "none" else 0
+    return Plan(
+        tensors=len(weights),
+        weights=sum(weight.numel() for weight in weights.values()),
+        steps=settings.steps + warmup,
+        passes=(float(free), float(rows)),
+        batch=settings.batch,
+        sampled_images=sampled,
+    )
+
+
+def _erasing(objective: Objective[T]) -> Objective[T]:
+    def losses(prepared: T) -> Losses:
+        return {name: loss for name, loss in objective.losses(prepared).items() if erasing(name)}
+
+    return Objective(objective.prepare, losses)
+
+
+def _combine(settings: Training, seed: int) -> Combine:
+    if settings.combine == "restricted":
+        return restricted
+    if settings.combine == "pcgrad":
+        return pcgrad(seed)
+    if settings.combine == "sum":
+        return summed
+    return preserving(per_tensor=settings.combine == "preserving-tensor", adds=settings.adds)
+
+
+def _mask(settings: Training) -> Mask | None:
+    if settings.mask == "none":
+        return None
+    dynamic = settings.mask == "dynamic"
+    return Mask(
+        share=settings.mask_share,
+        warmup=settings.mask_warmup,
+        steps=settings.mask_warmup + settings.steps,
+        every=settings.mask_every if dynamic else 0,
+        swap=settings.mask_swap,
+        until=settings.mask_until,
+        per_matrix=dynamic,
+        hard=settings.mask_gate == "weights",
+    )
+
+
+def _rules(model: Model, request: Request, settings: Training) -> list[Rule]:
+    start = model.weights(settings.part)
+    rules: list[Rule] = []
+    if "l1sp" in settings.rule:
+        rules.append(Pull(start, settings.l1sp, 1))
+    if "l2sp" in settings.rule:
+        rules.append(Pull(start, settings.l2sp, 2))
+    if "project" in settings.rule:
+        basis = directions(_protected(model, request, settings)).to(model.device, torch.float32)
+        rules.append(Project(model.weights("xattn-kv"), basis))
+    return rules
+
+
+def _protected(model: Model, request: Request, settings: Training) -> Tensor:
+    """Text states (n, width) of what is protected, at the last token of each wording, bare and in the templates."""
+    kept = neighbours(model, request, settings.protect)
+    words = [text for concept in kept for text in texts(concept, model.hints, templates=True)]
+    if not words:
+        raise InputError("rule=project finds nothing to protect: keep at least one concept")
+    states = model.encode([form.replace("{}", word) for form, word in words])
+    ends = [model.last_token(form[: form.index("{}")] + word) for form, word in words]
+    return torch.stack([row[end] for row, end in zip(states, ends, strict=True)])
