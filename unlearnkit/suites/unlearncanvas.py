@@ -1,8 +1,8 @@
 """UnlearnCanvas (Zhang et al. 2024, arXiv:2402.11846) as its released evaluation draws it.
 
-51 themes x 20 objects x 5 seeds. The words are those of the released code (OPTML-Group/UnlearnCanvas, ``const.py``), and so is the phrase "in Seed Images
-style", although no picture was ever captioned so. The released samplers differ between methods; here the model's own
-sampler draws every side.
+51 themes x 20 objects x 5 seeds. The words are those of the released code (OPTML-Group/UnlearnCanvas,
+``const.py``), and so is the phrase "in Seed Images style", although no picture was ever captioned so. The released
+samplers differ between methods; here the model's own sampler draws every side.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ NAME, VERSION, ASKS_FILE = "unlearncanvas", 1, False
 SUMMARY = "UnlearnCanvas's answer set: 51 themes x 20 objects x 5 fixed seeds, for its fine-tuned model"
 
 SEEDS = (188, 288, 588, 688, 888)
-OBJECTS = tuple(
+_OBJECTS = (
     "Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits "
-    "Sandwiches Sea Statues Towers Trees Waterfalls".split()  # noqa: SIM905
+    "Sandwiches Sea Statues Towers Trees Waterfalls"
 )
-STYLES = tuple(
+_STYLES = (
     "Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch Crayon "
     "Cubism Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love "
     "Greenfield Impressionism Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet Mosaic Neon_Lines "
     "On_Fire Pastel Pencil_Drawing Picasso Pop_Art Red_Blue_Ink Rust Seed_Images Sketch Sponge_Dabbed Structuralism "
-    "Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter".split()  # noqa: SIM905
+    "Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter"
 )
+OBJECTS, STYLES = tuple(_OBJECTS.split()), tuple(_STYLES.split())
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
