@@ -15,7 +15,7 @@ from processes import killed
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend
+from unlearnkit.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend, onecycle
 from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for
@@ -201,3 +201,33 @@ def test_training_works_under_no_grad_and_restores_it(model: Model) -> None:
         assert esd(model, steps=2).hash() == esd(model, steps=2).hash()
         assert not torch.is_grad_enabled()
     assert torch.is_grad_enabled()
+
+
+def test_while_the_objective_rests_only_prepare_is_called(model: Model, tmp_path: Path) -> None:
+    """Weights, Adam and schedule are those of a run without the rest, and a kill in between changes nothing."""
+    base, prepared = toward_zero(model), list[tuple[int, bool]]()
+
+    def prepare(step: int, student: Any) -> Tensor:
+        with student():
+            weights = model.weights("xattn").items()
+            prepared.append((step, all(torch.equal(weight, start[name]) for name, weight in weights)))
+        return base.prepare(max(0, step - 3), student)
+
+    start = {name: weight.detach().clone() for name, weight in model.weights("xattn").items()}
+    resting = Objective(prepare, base.losses, rests=3)
+    plain = descend(model, "xattn", base, steps=4, lr=1e-3, job=Job(), schedule=onecycle)
+    for when in (2, 5):
+
+        def interrupt(stage: str, done: int, total: int, when: int = when) -> None:
+            assert (stage, total) == ("warm-up" if done <= 3 else "training", 7)
+            if done == when:
+                raise KeyboardInterrupt
+
+        job = Job(folder=tmp_path / str(when), checkpoint_every=1)
+        settings: dict[str, Any] = {"steps": 4, "lr": 1e-3, "schedule": onecycle}
+        with pytest.raises(KeyboardInterrupt):
+            descend(model, "xattn", resting, job=replace(job, progress=interrupt), **settings)
+        found = descend(model, "xattn", resting, job=job, **settings)
+        assert all(torch.equal(value, plain[name]) for name, value in found.items())
+        assert steps_in(tmp_path / str(when)) == list(range(1, 8))
+    assert {step for step, untouched in prepared if untouched} == {0, 1, 2, 3}

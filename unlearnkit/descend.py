@@ -92,12 +92,14 @@ class Objective(Generic[T]):
     losses: ``losses(prepared)`` runs on the trained model with gradients and gives named scalars, already weighted.
     warm: what the warm-up of a mask looks at instead; needed only with a mask.
     held: state of the method's own that must survive a kill.
+    rests: so many first steps in which only ``prepare`` is called, and the weights rest.
     """
 
     prepare: Callable[[int, Student], T]
     losses: Callable[[T], Losses]
     warm: Objective[Any] | None = None
     held: Held | None = None
+    rests: int = 0
 
 
 def constant(progress: float) -> tuple[float, float]:
@@ -169,7 +171,8 @@ def descend(
 ) -> dict[str, Tensor]:
     """Train fp32 copies of a part of the denoiser with Adam, and give them back, on the CPU.
 
-    schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``.
+    schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``, after the
+        steps in which the objective rests.
     rank: of low-rank updates of the part's matrices, which are trained in place of the weights themselves; 0 for none.
     seed: of these updates' first values.
     The model is bitwise as it was, on success and on every exception. Raises DivergedError at the first loss that is
@@ -182,10 +185,11 @@ def descend(
     masters = {name: copy.clone().requires_grad_() for name, copy in copies.items()}
     named = {"mask": mask, "objective": objective.held}
     state = _State(masters, {name: held for name, held in named.items() if held is not None})
-    warmup, rules = mask.warmup if mask else 0, tuple(rules)
+    rests, warmup, rules = objective.rests, mask.warmup if mask else 0, tuple(rules)
+    before = rests + warmup
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)
-        _resume(job.folder / CHECKPOINT, job, state, warmup)
+        _resume(job.folder / CHECKPOINT, job, state, before)
     clock = _Clock(job.checkpoint_every)
 
     def worn(copies: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -195,38 +199,40 @@ def descend(
         return model.wearing(worn(masters))
 
     with model.frozen(), model.checkpointing(checkpointing), _Log(job.folder, after=state.done) as log:
-        while state.done < warmup + steps and not _patience_is_over(state, job):
-            step = state.done
-            warming = step < warmup
-            aim: Objective[Any] = (objective.warm or objective) if warming else objective
+        while state.done < before + steps and not _patience_is_over(state, job):
+            step, values = state.done, dict[str, float]()
+            resting, warming = step < rests, step < before
+            aim: Objective[Any] = (objective.warm or objective) if warming and not resting else objective
             with torch.no_grad():
                 prepared = aim.prepare(step, student)
-            with student(), torch.enable_grad():
-                losses = aim.losses(prepared)
-                values = _finite(losses, step)
-                gradients = (summed if warming else combine)(step, losses, masters)
-            del prepared, losses
-            if mask:
-                mask.gather(step, gradients)
+            if not resting:
+                with student(), torch.enable_grad():
+                    losses = aim.losses(prepared)
+                    values = _finite(losses, step)
+                    gradients = (summed if warming else combine)(step, losses, masters)
+                del losses
+                if mask:
+                    mask.gather(step - rests, gradients)
+            del prepared
             if not warming:
                 for rule in rules:
                     gradients = rule.pull(masters, gradients)
-                share, beta = schedule((step - warmup) / max(1, steps - 1))
+                share, beta = schedule((step - before) / max(1, steps - 1))
                 state.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
                     rule.settle(masters)
-            if mask and mask.choose(step) and mask.hard:
+            if mask and not resting and mask.choose(step - rests) and mask.hard:
                 state.hold(mask.opened)
             state.done = step + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
                     values["score"] = _look(state, job.stop.score(model, state.done))
             log.line(state.done, values)
-            if job.folder and state.done < warmup + steps and clock.due(state.done):
+            if job.folder and state.done < before + steps and clock.due(state.done):
                 _checkpoint(job.folder / CHECKPOINT, job, state)
                 clock.reset()
             if job.progress:
-                job.progress("warm-up" if warming else "training", state.done, warmup + steps)
+                job.progress("warm-up" if warming else "training", state.done, before + steps)
     with torch.no_grad():
         weights = worn(state.best or masters)
     if not all(torch.isfinite(weight).all() for weight in weights.values()):
@@ -275,7 +281,7 @@ def _checkpoint(path: Path, job: Job, state: _State) -> None:
     tensors.write(path, held, facts)
 
 
-def _resume(path: Path, job: Job, state: _State, warmup: int) -> None:
+def _resume(path: Path, job: Job, state: _State, before: int) -> None:
     """Take up the checkpoint at ``path`` if there is one."""
     if not path.exists():
         return
@@ -292,7 +298,7 @@ def _resume(path: Path, job: Job, state: _State, warmup: int) -> None:
     for name, master in state.masters.items():
         with torch.no_grad():
             master.copy_(by["weight"][name])
-        state.take(master, max(0, state.done - warmup), by["first"][name], by["second"][name])
+        state.take(master, max(0, state.done - before), by["first"][name], by["second"][name])
     state.best = by.get("best", {})
     for owner, part in state.held.items():
         part.restore(by.get(owner, {}))

@@ -180,10 +180,19 @@ def check(settings: Training, *, losses: Sequence[str]) -> None:
 
 
 def train(
-    model: Model, request: Request, settings: Training, objective: Objective[Any], *, seed: int, job: Job
+    model: Model,
+    request: Request,
+    settings: Training,
+    objective: Objective[Any],
+    *,
+    seed: int,
+    job: Job,
+    combine: Combine | None = None,
+    rules: Sequence[Rule] = (),
 ) -> dict[str, Tensor]:
     """Run the training loop on the objective with the parts that the settings name: the new weights, on the CPU.
 
+    combine: the method's own, in place of the one that the settings name. rules: the method's own, before theirs.
     A mask's warm-up looks at ``objective.warm``, else at the erasing losses of the objective itself.
     """
     if settings.mask != "none" and objective.warm is None:
@@ -197,9 +206,9 @@ def train(
         job=job,
         schedule=onecycle if settings.schedule == "onecycle" else constant,
         checkpointing=settings.checkpointing,
-        combine=_combine(settings, seed),
+        combine=combine or _combine(settings, seed),
         mask=_mask(settings),
-        rules=_rules(model, request, settings),
+        rules=[*rules, *_rules(model, request, settings)],
         rank=settings.rank if settings.trains == "lora" else 0,
         seed=seed,
     )
@@ -223,9 +232,19 @@ def predict(model: Model, rows: Sequence[Rows], *, apart: bool = False) -> list[
 
 
 def plan_of(
-    model: Model, settings: Training, *, losses: Sequence[str], free: float, rows: float, sampled: int
+    model: Model,
+    settings: Training,
+    *,
+    losses: Sequence[str],
+    free: float,
+    rows: float,
+    sampled: int,
+    rests: int = 0,
 ) -> Plan:
-    """The Plan of a method that trains. free, rows: rows a step without gradients, and forward and backward."""
+    """The Plan of a method that trains. free, rows: rows a step without gradients, and forward and backward (a mean).
+
+    rests: the objective's first steps, in which the weights rest.
+    """
     check(settings, losses=losses)
     weights = model.weights(settings.part)
     if settings.trains == "lora":
@@ -234,7 +253,7 @@ def plan_of(
     return Plan(
         tensors=len(weights),
         weights=sum(weight.numel() for weight in weights.values()),
-        steps=settings.steps + warmup,
+        steps=settings.steps + warmup + rests,
         passes=(float(free), float(rows)),
         batch=settings.batch,
         sampled_images=sampled,

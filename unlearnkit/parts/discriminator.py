@@ -1,7 +1,7 @@
 """Discriminators D of latents: which of two domains does a sample come from? Logits, one for each of a few patches.
 
 ``patchgan`` is the one of DoCo's released code: 4x4 convolutions of stride 2 with 64, 128, 256 and 512 channels,
-LeakyReLU 0.2, BatchNorm (always of the batch) from the second on, and a last 4x4 convolution of stride 1 to one channel.
+LeakyReLU 0.2, BatchNorm (always of the batch) from the second on, and a 4x4 one of stride 1 to one channel.
 For 64x64 latents it has four of stride 2 and gives 3x3 logits; smaller latents get fewer, so that patches are left.
 
 ``timed`` (ours) knows the time t: after each convolution a scale and a shift come from t, and GroupNorm takes the place
