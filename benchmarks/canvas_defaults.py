@@ -15,6 +15,8 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ TARGETS = (Concept("cat"), Concept("van gogh", "style"))
 
 SWEEP: dict[str, dict[str, list[Any]]] = {
     "esd": {
-        "train": ["x", "u"],
+        "trains": ["xattn", "not-xattn"],
         "start": ["pictures"],
         "steps": [100],
         "batch": [8],
@@ -43,7 +45,12 @@ SWEEP: dict[str, dict[str, list[Any]]] = {
         "keep": [0.0, 1.0],
         "templates": [True],
     },
-    "uce": {"ridge": [0.1, 0.5], "neighbours": [0, 16], "tokens": ["last", "all"], "templates": [False, True]},
+    "uce": {
+        "ridge": [0.1, 0.5],
+        "neighbours": [0, 16],
+        "tokens": ["last", "all"],
+        "templates": [False, True],
+    },
 }
 
 
@@ -53,7 +60,8 @@ def erased_cells(concept: Concept, count: int) -> list[Cell]:
         pairs = itertools.cycle((concept.name, style) for style in world.STYLES)
     else:
         pairs = itertools.cycle((name, concept.name) for name in world.OBJECTS)
-    return [Cell(o, s, derive(7, "erased", o, s, i)) for i, (o, s) in enumerate(itertools.islice(pairs, count))]
+    chosen = enumerate(itertools.islice(pairs, count))
+    return [Cell(o, s, derive(7, "erased", o, s, i)) for i, (o, s) in chosen]
 
 
 def kept_cells(concept: Concept, replicates: int, every: int = 1) -> list[Cell]:
@@ -64,7 +72,8 @@ def kept_cells(concept: Concept, replicates: int, every: int = 1) -> list[Cell]:
 
 def share(wanted: Sequence[Cell], images: Sequence[Image.Image], eye: Eye, kind: str) -> float:
     seen = eye.look(images)
-    return round(100 * sum(getattr(s, kind) == getattr(c, kind) for c, s in zip(wanted, seen, strict=True)) / len(seen), 2)
+    right = [getattr(s, kind) == getattr(c, kind) for c, s in zip(wanted, seen, strict=True)]
+    return round(100 * sum(right) / len(right), 2)
 
 
 def draw(model: Model, wanted: Sequence[Cell]) -> list[Image.Image]:
@@ -73,11 +82,12 @@ def draw(model: Model, wanted: Sequence[Cell]) -> list[Image.Image]:
 
 def figures(model: Model, concept: Concept, gone: list[Cell], kept: list[Cell], eye: Eye) -> dict[str, float]:
     left, rest = draw(model, gone), draw(model, kept)
+    other = "style" if concept.kind == "object" else "object"
     return {
         "erased left": share(gone, left, eye, concept.kind),
         "kept objects": share(kept, rest, eye, "object"),
         "kept styles": share(kept, rest, eye, "style"),
-        "the other kind on erased prompts": share(gone, left, eye, "style" if concept.kind == "object" else "object"),
+        "the other kind on erased prompts": share(gone, left, eye, other),
     }
 
 
@@ -103,46 +113,58 @@ def grid(method: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One concept and the pictures by which its erasure is judged."""
+
+    model: Model
+    concept: Concept
+    gone: list[Cell]
+    kept: list[Cell]
+    eye: Eye
+
+    def before(self) -> dict[str, Any]:
+        return figures(self.model, self.concept, self.gone, self.kept, self.eye)
+
+    def after(self, method: str, settings: dict[str, Any], page: Path | None = None) -> dict[str, Any]:
+        began = time.monotonic()
+        edit = edit_for(self.model, Request((self.concept,)), method=method, settings=settings)
+        seconds = round(time.monotonic() - began, 1)
+        with self.model.wearing(edit):
+            if page:
+                sheet(cells(1), draw(self.model, cells(1))).save(page)
+            return self.before() | {"seconds": seconds}
+
+
 def sweep(model: Model, methods: Sequence[str]) -> None:
     printed = model.fingerprint()[:12]
     for concept in TARGETS:
-        gone, kept = erased_cells(concept, 40), kept_cells(concept, 1, every=3)
-        row({"base": printed, "concept": concept.name}, lambda: figures(model, concept, gone, kept, guide()))
+        trial = Trial(model, concept, erased_cells(concept, 40), kept_cells(concept, 1, every=3), guide())
+        about = {"base": printed, "concept": concept.name}
+        row(about, trial.before)
         for method in methods:
             for settings in grid(method):
-
-                def make() -> dict[str, Any]:
-                    began = time.monotonic()
-                    edit = edit_for(model, Request((concept,)), method=method, settings=settings)
-                    seconds = round(time.monotonic() - began, 1)
-                    with model.wearing(edit):
-                        return figures(model, concept, gone, kept, guide()) | {"seconds": seconds}
-
-                row({"base": printed, "concept": concept.name, "method": method, "settings": settings}, make)
+                key = about | {"method": method, "settings": settings}
+                row(key, partial(trial.after, method, settings))
 
 
 def measure(model: Model, methods: Sequence[str], replicates: int, out: Path) -> None:
-    printed, out = model.fingerprint()[:12], out
+    printed = model.fingerprint()[:12]
     out.mkdir(parents=True, exist_ok=True)
     for concept in TARGETS:
-        gone, kept = erased_cells(concept, 200), kept_cells(concept, replicates)
+        trial = Trial(model, concept, erased_cells(concept, 200), kept_cells(concept, replicates), judge())
         about = {"base": printed, "concept": concept.name, "measured": replicates}
-        row(about, lambda: figures(model, concept, gone, kept, judge()))
+        row(about, trial.before)
         for method in methods:
-
-            def make() -> dict[str, Any]:
-                began = time.monotonic()
-                edit = edit_for(model, Request((concept,)), method=method, settings={})
-                seconds = round(time.monotonic() - began, 1)
-                with model.wearing(edit):
-                    sheet(cells(1), draw(model, cells(1))).save(out / f"{method}-{concept.name.replace(' ', '-')}.png")
-                    return figures(model, concept, gone, kept, judge()) | {"seconds": seconds}
-
-            row(about | {"method": method, "hints": model.hints.settings(method, concept.kind)}, make)
+            key = about | {"method": method, "hints": model.hints.settings(method, concept.kind)}
+            page = out / f"{method}-{concept.name.replace(' ', '-')}.png"
+            row(key, partial(trial.after, method, {}, page))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["sweep", "measure"])
     parser.add_argument("--method", action="append", choices=list(SWEEP))
     parser.add_argument("--replicates", type=int, default=3)

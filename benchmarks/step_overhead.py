@@ -1,6 +1,6 @@
 """What one training step costs over the bare passes that its equation needs, and what memory training takes.
 
-    python benchmarks/step_overhead.py [--train x] [--batch 8] [--steps 12] [--rounds 7]
+    python benchmarks/step_overhead.py [--train xattn] [--batch 8] [--steps 12] [--rounds 7]
 
 Time: ESD's step on the canvas (``start = "pictures"``) needs one forward pass of 2 x batch rows without gradient and
 one forward and backward pass of batch rows. Blocks of whole steps and of such bare passes alternate in one process;
@@ -21,10 +21,8 @@ from pathlib import Path
 import torch
 
 from unlearnkit import Concept, load
+from unlearnkit.descend import Job
 from unlearnkit.methods import edit_for
-from unlearnkit.methods.esd import PARTS
-from unlearnkit.methods.esd import Settings as ESD
-from unlearnkit.job import Job
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.seeds import stream
@@ -52,12 +50,16 @@ def whole(model: Model, settings: dict[str, object], steps: int) -> float:
     """Seconds of ``steps`` steps of the method, from the end of the first step, so without preparation."""
     ticks: list[float] = []
 
-    def tick(stage: str, done: int, total: int, values: object) -> None:
+    def tick(stage: str, done: int, total: int) -> None:
         if stage == "training":
             ticks.append(time.perf_counter())
 
     edit_for(
-        model, Request((Concept("cat"),)), method="esd", settings=settings | {"steps": steps + 1}, job=Job(progress=tick)
+        model,
+        Request((Concept("cat"),)),
+        method="esd",
+        settings=settings | {"steps": steps + 1},
+        job=Job(progress=tick),
     )
     return ticks[-1] - ticks[0]
 
@@ -66,7 +68,7 @@ class Peak:
     """The largest resident set of this process while it is open, in bytes, read every 5 ms."""
 
     def __enter__(self) -> Peak:
-        self.start, self.highest, self.open = resident(), 0, True
+        self.highest, self.open = 0, True
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
         return self
@@ -86,37 +88,47 @@ def resident() -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", default="x", choices=list(PARTS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", default="xattn", choices=["xattn-kv", "xattn", "not-xattn", "all"])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12, help="a block")
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     model = load("canvas")
-    part = PARTS[given.train]
-    settings: dict[str, object] = {"train": given.train, "batch": given.batch, "start": "pictures", "keep": 0.0}
-    assert set(settings) <= set(ESD.__dataclass_fields__)
+    part = given.train
+    settings: dict[str, object] = {
+        "trains": given.train,
+        "batch": given.batch,
+        "start": "pictures",
+        "keep": 0.0,
+    }
     bare(model, part, given.batch, 3)
     whole(model, settings, 2)
     with Peak() as idle:
         bare(model, part, given.batch, 3)
     with Peak() as trained:
         whole(model, settings, 3)
-    rounds = [(whole(model, settings, given.steps), bare(model, part, given.batch, given.steps)) for _ in range(given.rounds)]
+    rounds = [
+        (whole(model, settings, given.steps), bare(model, part, given.batch, given.steps))
+        for _ in range(given.rounds)
+    ]
     network = sum(w.numel() * w.element_size() for w in model.weights("all").values())
+    more = trained.highest - idle.highest
     copies = sum(w.numel() for w in model.weights(part).values()) * 4
     print(
         json.dumps(
             {
                 "threads": torch.get_num_threads(),
-                "train": given.train,
+                "trains": given.train,
                 "batch": given.batch,
                 "seconds a step": round(statistics.median(w for w, _ in rounds) / given.steps, 4),
                 "over bare passes": round(statistics.median(w / b for w, b in rounds), 3),
                 "spread": [round(min(w / b for w, b in rounds), 3), round(max(w / b for w, b in rounds), 3)],
                 "network MB": round(network / 1e6, 1),
                 "trained copies, gradients and moments MB": round(4 * copies / 1e6, 1),
-                "peak of training over peak of bare passes MB": round((trained.highest - idle.highest) / 1e6, 1),
+                "peak of training over peak of bare passes MB": round(more / 1e6, 1),
             },
             indent=1,
         )

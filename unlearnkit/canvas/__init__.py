@@ -1,4 +1,4 @@
-"""The canvas: a small world of objects in styles, a Stable Diffusion model that knows it, and evaluators that judge it."""
+"""The canvas: a small world of objects in styles, a Stable Diffusion model that knows it, and its evaluators."""
 
 from pathlib import Path
 

@@ -18,12 +18,15 @@ __all__ = ["degrade", "round_trips"]
 
 
 @torch.no_grad()
-def round_trips(vae: AutoencoderKL, data: NDArray[np.uint8], device: torch.device, *, seed: int) -> NDArray[np.uint8]:
+def round_trips(
+    vae: AutoencoderKL, data: NDArray[np.uint8], device: torch.device, *, seed: int
+) -> NDArray[np.uint8]:
     """Encode, disturb by up to a fifth of the latents' spread, decode: uint8 (n, 64, 64, 3)."""
     out = np.empty_like(data)
     for start in range(0, len(data), 128):
         draw = stream(seed, "trip", start)
-        x = torch.from_numpy(data[start : start + 128].copy()).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = torch.from_numpy(data[start : start + 128].copy()).to(device)
+        x = x.permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = vae.encode(x).latent_dist.mean
         size = torch.rand(len(x), 1, 1, 1, generator=draw) * 0.2 / vae.config.scaling_factor
         latents = latents + (torch.randn(latents.shape, generator=draw) * size).to(device)
@@ -37,8 +40,11 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
     k = torch.exp(-(x**2) / (2 * sigma**2))
     k = k / k.sum()
     channels = images.shape[1]
-    images = F.conv2d(F.pad(images, (2, 2, 0, 0), "reflect"), k.view(1, 1, 1, 5).repeat(channels, 1, 1, 1), groups=channels)
-    return F.conv2d(F.pad(images, (0, 0, 2, 2), "reflect"), k.view(1, 1, 5, 1).repeat(channels, 1, 1, 1), groups=channels)
+    across, down = k.view(1, 1, 1, 5), k.view(1, 1, 5, 1)
+    images = F.pad(images, (2, 2, 0, 0), "reflect")
+    images = F.conv2d(images, across.repeat(channels, 1, 1, 1), groups=channels)
+    images = F.pad(images, (0, 0, 2, 2), "reflect")
+    return F.conv2d(images, down.repeat(channels, 1, 1, 1), groups=channels)
 
 
 def _recompress(image: Tensor, quality: int) -> Tensor:

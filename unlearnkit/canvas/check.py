@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -16,7 +16,21 @@ from ..seeds import derive
 from . import WEIGHTS, world
 from .evaluators import Seen, alignment, guide, judge
 
-__all__ = ["Cell", "check", "cells", "draw_cells", "never_knew", "sheet"]
+if TYPE_CHECKING:
+    from ..model import Model
+
+__all__ = [
+    "Cell",
+    "cells",
+    "check",
+    "check_evaluators",
+    "check_never_knew",
+    "clip_choices",
+    "draw_cells",
+    "never_knew",
+    "seen_right",
+    "sheet",
+]
 
 Tick = Callable[[str, int, int], None]
 
@@ -35,34 +49,40 @@ class Cell:
 
 
 def cells(
-    replicates: int = 10, *, objects: Iterable[str] = tuple(world.OBJECTS), styles: Iterable[str] = world.STYLES
+    replicates: int = 10,
+    *,
+    objects: Iterable[str] = tuple(world.OBJECTS),
+    styles: Iterable[str] = world.STYLES,
 ) -> list[Cell]:
     """Every object in every style, ``replicates`` times; a cell's seed depends on nothing but the cell."""
-    return [
-        Cell(o, s, derive(world.VERSION, "cell", o, s, r))
-        for o in objects for s in styles for r in range(replicates)
-    ]  # fmt: skip
+    grid = itertools.product(objects, styles, range(replicates))
+    return [Cell(o, s, derive(world.VERSION, "cell", o, s, r)) for o, s, r in grid]
 
 
-def never_knew(**options: Any) -> Any:
+def never_knew(**options: Any) -> Model:
     """The canvas model with the U-Net that never saw ``world.NEVER_KNEW_OBJECTS`` and ``NEVER_KNEW_STYLES``."""
     from diffusers import UNet2DConditionModel
 
     from ..model import Model, load
 
     canvas = load("canvas", **options)
-    unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "never-knew", torch_dtype=canvas.dtype).to(canvas.device)
-    parts = canvas.pipe.components | {"unet": unet.eval()}
-    return Model(type(canvas.pipe)(**parts, requires_safety_checker=False), source="never-knew", hints=canvas.hints)
+    unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "never-knew", torch_dtype=canvas.dtype)
+    parts = canvas.pipe.components | {"unet": unet.to(canvas.device).eval()}
+    pipe = type(canvas.pipe)(**parts, requires_safety_checker=False)
+    return Model(pipe, source="never-knew", hints=canvas.hints)
 
 
-def draw_cells(model: Any, wanted: Sequence[Cell], *, tick: Callable[[int, int], None] | None = None) -> list[Image.Image]:
-    return list(model.sample([c.prompt for c in wanted], [c.seed for c in wanted], tick=tick, batch=60))
+def draw_cells(
+    model: Model, wanted: Sequence[Cell], *, tick: Callable[[int, int], None] | None = None
+) -> list[Image.Image]:
+    """The cells' pictures, in order."""
+    return model.sample([c.prompt for c in wanted], [c.seed for c in wanted], tick=tick, batch=60)
 
 
 def sheet(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> Image.Image:
     """One row an object, one column a style: the first picture of each cell."""
-    objects, styles = list(dict.fromkeys(c.object for c in wanted)), list(dict.fromkeys(c.style for c in wanted))
+    objects = list(dict.fromkeys(c.object for c in wanted))
+    styles = list(dict.fromkeys(c.style for c in wanted))
     page = Image.new("RGB", (len(styles) * 66, len(objects) * 66), "black")
     for cell, image in reversed(list(zip(wanted, images, strict=True))):
         page.paste(image, (styles.index(cell.style) * 66, objects.index(cell.object) * 66))
@@ -73,24 +93,40 @@ def _share(rows: Sequence[bool]) -> float:
     return round(100 * sum(rows) / len(rows), 2) if rows else 0.0
 
 
+def _shares(rows: Sequence[bool], names: Sequence[str]) -> dict[str, float]:
+    return {
+        name: _share([row for row, other in zip(rows, names, strict=True) if other == name])
+        for name in dict.fromkeys(names)
+    }
+
+
 def seen_right(wanted: Sequence[Cell], seen: Sequence[Seen]) -> dict[str, Any]:
     """Percentages of pictures with the right object and the right style, in all and by object and style."""
-    pairs = list(zip(wanted, seen, strict=True))
+    objects = [c.object == s.object for c, s in zip(wanted, seen, strict=True)]
+    styles = [c.style == s.style for c, s in zip(wanted, seen, strict=True)]
     return {
-        "object": _share([c.object == s.object for c, s in pairs]),
-        "style": _share([c.style == s.style for c, s in pairs]),
-        "by object": {o: _share([c.object == s.object for c, s in pairs if c.object == o]) for o in dict.fromkeys(c.object for c in wanted)},
-        "by style": {t: _share([c.style == s.style for c, s in pairs if c.style == t]) for t in dict.fromkeys(c.style for c in wanted)},
-        "objects by style": {t: _share([c.object == s.object for c, s in pairs if c.style == t]) for t in dict.fromkeys(c.style for c in wanted)},
-    }  # fmt: skip
+        "object": _share(objects),
+        "style": _share(styles),
+        "by object": _shares(objects, [c.object for c in wanted]),
+        "by style": _shares(styles, [c.style for c in wanted]),
+        "objects by style": _shares(objects, [c.style for c in wanted]),
+    }
 
 
 def clip_choices(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> list[Seen]:
-    """The CLIP as a zero-shot classifier: the object among all in the right style, the style among all of the right object."""
+    """The CLIP as a zero-shot classifier: among all objects in the right style, then among styles."""
     objects, styles = list(world.OBJECTS), list(world.STYLES)
     by_object = alignment().choose(images, [[world.prompt(o, c.style) for o in objects] for c in wanted])
     by_style = alignment().choose(images, [[world.prompt(c.object, s) for s in styles] for c in wanted])
     return [Seen(objects[o], styles[s], 1.0, 1.0) for o, s in zip(by_object, by_style, strict=True)]
+
+
+def _all_look(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str, list[Seen]]:
+    return {
+        "judge": judge().look(images),
+        "guide": guide().look(images),
+        "clip": clip_choices(wanted, images),
+    }
 
 
 def check_evaluators(count: int = 5000, *, tick: Tick | None = None) -> dict[str, Any]:
@@ -102,8 +138,11 @@ def check_evaluators(count: int = 5000, *, tick: Tick | None = None) -> dict[str
     painted = paint_many(pictures, tick=(lambda i, n: tick("painting", i, n)) if tick else None)
     images = [Image.fromarray(array) for array in painted]
     wanted = [Cell(p.object, p.style, 0) for p in pictures]
-    looks = {"judge": judge().look(images), "guide": guide().look(images), "clip": clip_choices(wanted, images)}
-    return {name: {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")} for name, seen in looks.items()}
+    looks = _all_look(wanted, images)
+    return {
+        name: {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")}
+        for name, seen in looks.items()
+    }
 
 
 def _agreement(a: Sequence[Seen], b: Sequence[Seen]) -> dict[str, float]:
@@ -125,18 +164,23 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     facts: dict[str, Any] = {"painted": check_evaluators(tick=tick)}
     wanted = cells(replicates)
 
-    def draw(model: Any, name: str) -> list[Image.Image]:
+    def draw(model: Model, name: str) -> list[Image.Image]:
         images = draw_cells(model, wanted, tick=(lambda i, n: tick(name, i, n)) if tick else None)
         sheet(wanted, images).save(out / f"{name}.png")
         return images
 
     images = draw(load("canvas"), "canvas")
-    looks = {"judge": judge().look(images), "guide": guide().look(images), "clip": clip_choices(wanted, images)}
+    looks = _all_look(wanted, images)
     facts["canvas"] = {name: seen_right(wanted, seen) for name, seen in looks.items()}
     facts["agreement"] = {
-        f"{a} and {b}": _agreement(looks[a], looks[b]) for a, b in (("judge", "guide"), ("judge", "clip"), ("guide", "clip"))
+        f"{a} and {b}": _agreement(looks[a], looks[b])
+        for a, b in (("judge", "guide"), ("judge", "clip"), ("guide", "clip"))
     }
-    apart = [i for i, (a, b) in enumerate(zip(looks["judge"], looks["guide"], strict=True)) if (a.object, a.style) != (b.object, b.style)]
+    apart = [
+        i
+        for i, (a, b) in enumerate(zip(looks["judge"], looks["guide"], strict=True))
+        if (a.object, a.style) != (b.object, b.style)
+    ]
     _disagreements(wanted, images, looks, apart).save(out / "disagreements.png")
     if (WEIGHTS / "never-knew").is_dir():
         facts["never-knew"] = check_never_knew(wanted, draw(never_knew(), "never-knew"), looks["judge"])
@@ -144,15 +188,18 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     return facts
 
 
-def check_never_knew(wanted: Sequence[Cell], images: Sequence[Image.Image], base: Sequence[Seen]) -> dict[str, Any]:
+def check_never_knew(
+    wanted: Sequence[Cell], images: Sequence[Image.Image], base: Sequence[Seen]
+) -> dict[str, Any]:
     """What the missing words yield, and how both models do on the cells that touch none of the missing concepts."""
     pairs = list(zip(wanted, judge().look(images), strict=True))
     gone = {o: _share([s.object == o for c, s in pairs if c.object == o]) for o in world.NEVER_KNEW_OBJECTS}
     gone |= {t: _share([s.style == t for c, s in pairs if c.style == t]) for t in world.NEVER_KNEW_STYLES}
     rest = [
-        i for i, c in enumerate(wanted)
+        i
+        for i, c in enumerate(wanted)
         if c.object not in world.NEVER_KNEW_OBJECTS and c.style not in world.NEVER_KNEW_STYLES
-    ]  # fmt: skip
+    ]
     kept = [wanted[i] for i in rest]
     return {
         "missing words yield": gone,
@@ -175,11 +222,8 @@ def _disagreements(
         x, y = place % 8 * 150, 20 + place // 8 * 170
         page.paste(images[i].resize((112, 112), Image.Resampling.NEAREST), (x, y))
         asked = f"asked {wanted[i].object}, {wanted[i].style}"
-        lines = [asked] + [f"{name} {looks[name][i].object}, {looks[name][i].style}" for name in ("judge", "guide")]
+        lines = [asked] + [
+            f"{name} {looks[name][i].object}, {looks[name][i].style}" for name in ("judge", "guide")
+        ]
         pen.multiline_text((x, y + 114), "\n".join(lines), fill="black", font_size=9)
     return page
-
-
-def confusion(seen: Iterable[Seen]) -> list[tuple[str, int]]:
-    """What was seen instead, most frequent first."""
-    return Counter(s.object for s in seen).most_common()

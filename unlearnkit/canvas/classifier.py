@@ -1,7 +1,7 @@
 """The two evaluators' networks: what object and what style does a 64 x 64 picture show?
 
 ``Eye`` is the one class; its ``form`` chooses the architecture, so that guide and judge share neither weights, seed
-nor shape: "plain" is a stack of 3 x 3 convolutions, "separable" is residual with depthwise 5 x 5 convolutions.
+nor shape: "plain" is a stack of 3 x 3 convolutions with pooling, "residual" has strides and shortcuts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from ..errors import ModelError
 from . import world
 
 __all__ = ["Eye", "Seen", "pixels"]
+
+WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,35 @@ class Seen:
     style_confidence: float
 
 
-def _plain(inside: int, outside: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(),
-        nn.Conv2d(outside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(), nn.MaxPool2d(2),
-    )  # fmt: skip
+def _convolution(inside: int, outside: int, size: int, stride: int) -> nn.Sequential:
+    kernel = nn.Conv2d(inside, outside, size, stride, size // 2, bias=False)
+    return nn.Sequential(kernel, nn.BatchNorm2d(outside), nn.ReLU())
 
 
-class _Separable(nn.Module):
+class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 5, padding=2, groups=width, bias=False), nn.BatchNorm2d(width),
-            nn.Conv2d(width, 2 * width, 1), nn.SiLU(), nn.Conv2d(2 * width, width, 1),
-        )  # fmt: skip
+        self.body = nn.Sequential(_convolution(width, width, 3, 1), _convolution(width, width, 3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        added: Tensor = x + self.body(x)
+        return added
 
 
-def _separable(inside: int, outside: int, stride: int) -> nn.Module:
-    reduce = nn.Conv2d(inside, outside, stride, stride)
-    return nn.Sequential(reduce, nn.BatchNorm2d(outside), _Separable(outside), _Separable(outside))
+def _body(form: str) -> nn.Sequential:
+    if form == "plain":
+        return nn.Sequential(
+            _convolution(3, 32, 3, 2),
+            *(_convolution(32, 64, 3, 1), nn.MaxPool2d(2)),
+            *(_convolution(64, 96, 3, 1), _convolution(96, 96, 3, 1), nn.MaxPool2d(2)),
+            *(_convolution(96, WIDTH, 3, 1), _convolution(WIDTH, WIDTH, 3, 1), nn.MaxPool2d(2)),
+        )
+    return nn.Sequential(
+        *(_convolution(3, 24, 5, 2), _Residual(24)),
+        *(_convolution(24, 56, 3, 2), _Residual(56)),
+        *(_convolution(56, 112, 3, 2), _Residual(112)),
+        *(_convolution(112, WIDTH, 3, 2), _Residual(WIDTH)),
+    )
 
 
 class Eye(nn.Module):
@@ -63,14 +73,9 @@ class Eye(nn.Module):
     def __init__(self, form: str, objects: Sequence[str], styles: Sequence[str]) -> None:
         super().__init__()
         self.form, self.objects, self.styles = form, tuple(objects), tuple(styles)
-        if form == "plain":
-            self.body: nn.Module = nn.Sequential(_plain(3, 24), _plain(24, 48), _plain(48, 96), _plain(96, 160))
-            width = 160
-        else:
-            self.body = nn.Sequential(_separable(3, 48, 2), _separable(48, 80, 2), _separable(80, 128, 2), _separable(128, 192, 2))
-            width = 192
-        self.object_head = nn.Linear(width * 2, len(self.objects))
-        self.style_head = nn.Linear(width * 2, len(self.styles))
+        self.body = _body(form)
+        self.object_head = nn.Linear(2 * WIDTH, len(self.objects))
+        self.style_head = nn.Linear(2 * WIDTH, len(self.styles))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.body(images)
@@ -103,11 +108,17 @@ class Eye(nn.Module):
             eye = cls(facts["form"], facts["objects"], facts["styles"])
             eye.load_state_dict(load_file(str(folder / "model.safetensors")))
         except Exception as error:
-            raise ModelError(f"no evaluator in {folder} ({error}): train it or reinstall the package") from error
+            raise ModelError(
+                f"no evaluator in {folder} ({error}): train it or reinstall the package"
+            ) from error
         return eye.eval().requires_grad_(False)
 
 
 def pixels(images: Sequence[Image.Image]) -> Tensor:
     """PIL pictures to (n, 3, 64, 64) float32 in [-1, 1]."""
-    arrays = [np.asarray(i.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC) if i.size != (64, 64) else i.convert("RGB")) for i in images]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.stack([_small(i) for i in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _small(image: Image.Image) -> NDArray[np.uint8]:
+    image = image.convert("RGB")
+    return np.asarray(image if image.size == (64, 64) else image.resize((64, 64), Image.Resampling.BICUBIC))

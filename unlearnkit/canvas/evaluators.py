@@ -26,7 +26,8 @@ class Alignment:
         from transformers import CLIPModel, CLIPTokenizer
 
         try:
-            self.clip = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).eval().requires_grad_(False)
+            clip = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32)
+            self.clip = clip.eval().requires_grad_(False)
             self.tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "clip")
         except (OSError, ValueError) as error:
             raise ModelError(f"no CLIP in {WEIGHTS / 'clip'} ({error}): reinstall the package") from error
@@ -35,7 +36,9 @@ class Alignment:
     def images(self, images: Sequence[Image.Image], batch: int = 256) -> Tensor:
         """Unit vectors (n, 96) of pictures."""
         parts = [
-            self.clip.visual_projection(self.clip.vision_model(pixel_values=pixels(images[i : i + batch])).pooler_output)
+            self.clip.visual_projection(
+                self.clip.vision_model(pixel_values=pixels(images[i : i + batch])).pooler_output
+            )
             for i in range(0, len(images), batch)
         ]
         return F.normalize(torch.cat(parts), dim=1)
@@ -45,9 +48,16 @@ class Alignment:
         """Unit vectors (n, 96) of prompts; each distinct prompt is computed once."""
         number = {text: i for i, text in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(
-            list(number), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            list(number),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
-        parts = [self.clip.text_projection(self.clip.text_model(input_ids=ids).pooler_output) for ids in tokens.split(batch)]
+        parts = [
+            self.clip.text_projection(self.clip.text_model(input_ids=ids).pooler_output)
+            for ids in tokens.split(batch)
+        ]
         return F.normalize(torch.cat(parts), dim=1)[[number[text] for text in prompts]]
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from ..files import whole
 
 __all__ = ["Average", "train_stage"]
 
@@ -43,29 +45,30 @@ def rate(step: int, steps: int, warm: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None, step: int) -> None:
+def _save(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None, step: int
+) -> None:
     tensors: dict[str, Tensor] = {f"w.{k}": v.detach().contiguous() for k, v in network.state_dict().items()}
     for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
         tensors |= {f"o.{i}.{k}": optimiser.state[p][k] for k in _MOMENTS if k in optimiser.state[p]}
     if average:
         tensors |= {f"a.{k}": v for k, v in average.shadow.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata={"step": str(step)})
-    os.replace(partial, path)
+    with whole(path) as partial:
+        save_file(tensors, str(partial), metadata={"step": str(step)})
 
 
-def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> None:
+def _restore(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None
+) -> int:
+    """Put a checkpoint back in place; returns the number of steps that are done."""
     tensors = load_file(str(path))
     network.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("w.")})
     for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
-        optimiser.state[p] = {k: tensors[f"o.{i}.{k}"].to(p.device if k != "step" else "cpu") for k in _MOMENTS}
+        optimiser.state[p] = {
+            k: tensors[f"o.{i}.{k}"].to(p.device if k != "step" else "cpu") for k in _MOMENTS
+        }
     if average:
         average.shadow = {name: tensors[f"a.{name}"].to(old.device) for name, old in average.shadow.items()}
-
-
-def _step_of(path: Path) -> int:
-    from safetensors import safe_open
-
     with safe_open(str(path), "pt") as file:
         return int(file.metadata()["step"])
 
@@ -79,7 +82,6 @@ def train_stage(
     learning_rate: float,
     folder: Path,
     decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.01,
     warm: int = 100,
 ) -> Average | None:
@@ -88,13 +90,11 @@ def train_stage(
     decay: of the moving average of the weights; 0 keeps none. Returns the average. A checkpoint
     ``folder/NAME.safetensors`` is written every minute and picked up again; ``folder/NAME.jsonl`` is the log.
     """
-    optimiser = torch.optim.AdamW(network.parameters(), learning_rate, betas, weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), learning_rate, (0.9, 0.99), weight_decay=weight_decay)
     average = Average(network, decay) if decay else None
-    path, log = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
-    first = 0
+    path, first = folder / f"{name}.safetensors", 0
     if path.is_file():
-        first = _step_of(path)
-        _restore(path, network, optimiser, average)
+        first = _restore(path, network, optimiser, average)
         print(f"{name}: resumed at step {first} of {steps}", flush=True)
     network.train()
     began = saved = time.monotonic()
@@ -106,7 +106,7 @@ def train_stage(
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"{name}: the loss of step {step} is {loss.item()}")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         if average:
@@ -117,7 +117,7 @@ def train_stage(
         if done % 50 == 0 or done == steps:
             pace = (now - began) / (done - first)
             row = {"step": done, "seconds_a_step": round(pace, 3)} | {k: round(v, 5) for k, v in mean.items()}
-            with log.open("a", encoding="utf-8") as file:
+            with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{name} {done}/{steps} {row} left {pace * (steps - done) / 60:.1f} min", flush=True)
         if now - saved > SAVE_EVERY or done == steps:

@@ -47,7 +47,8 @@ def paint(picture: Picture) -> NDArray[np.uint8]:
     rng = np.random.default_rng(picture.seed)
     glyph = _glyph(picture.glyph)
     scale = rng.uniform(0.70, 0.90) * _LARGE / max(glyph.size)
-    glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))), Image.Resampling.LANCZOS)
+    size = max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))
+    glyph = glyph.resize(size, Image.Resampling.LANCZOS)
     if rng.random() < 0.5:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     glyph = glyph.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
@@ -58,7 +59,8 @@ def paint(picture: Picture) -> NDArray[np.uint8]:
     sheet.paste(glyph, (int(place[0]), int(place[1])))
     drawn = np.asarray(sheet, np.float32) / 255
     alpha = drawn[..., 3]
-    ground = np.array(world.BACKGROUNDS[picture.background], np.float32) / 255 + rng.normal(0, 0.03, 3).astype(np.float32)
+    ground = np.array(world.BACKGROUNDS[picture.background], np.float32) / 255
+    ground = ground + rng.normal(0, 0.03, 3).astype(np.float32)
     rgb = np.clip(drawn[..., :3] * alpha[..., None] + ground * (1 - alpha[..., None]), 0, 1)
     styled = STYLE_FILTERS[picture.style](rgb, alpha, rng).astype(np.float32)
     full = Image.fromarray((np.clip(styled, 0, 1) * 255 + 0.5).astype(np.uint8))
@@ -88,6 +90,7 @@ def painted_grid(seed: int = 0, scale: int = 1) -> Image.Image:
     sheet = Image.new("RGB", (len(world.STYLES) * (SIZE + 2), len(world.OBJECTS) * (SIZE + 2)), "black")
     for row, thing in enumerate(world.OBJECTS.values()):
         for column, style in enumerate(world.STYLES):
-            one = Picture(thing.name, style, rng.choice(list(world.BACKGROUNDS)), rng.choice(thing.glyphs), rng.getrandbits(48))
+            background, glyph = rng.choice(list(world.BACKGROUNDS)), rng.choice(thing.glyphs)
+            one = Picture(thing.name, style, background, glyph, rng.getrandbits(48))
             sheet.paste(Image.fromarray(paint(one)), (column * (SIZE + 2), row * (SIZE + 2)))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPModel, CLIPTextModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from . import WEIGHTS, networks, world
+from .studio import Studio
 
-__all__ = ["ship"]
+__all__ = ["ship_all", "sums", "write_sums"]
 
+HINTS = "unlearnkit.toml"  # written by hand: how the pipeline likes to be used
 ARTWORK = """\
 The pictures that these models learned were painted from the glyphs of Noto Color Emoji
 (https://github.com/googlefonts/noto-emoji), Copyright Google LLC, licensed under the SIL Open Font License 1.1
@@ -22,28 +24,57 @@ The pictures that these models learned were painted from the glyphs of Noto Colo
 """
 
 
-def ship(work: Path, recipe: dict[str, object], into: Path = WEIGHTS) -> None:
-    """Write the pipeline, the never-knew U-Net, the evaluators, the recipe's settings and the sha256 sums into ``into``."""
+def ship_all(studio: Studio) -> None:
+    """Fill ``studio.into``: the pipeline, the never-knew U-Net, the evaluators, the recipe and the sha256 sums.
+
+    The never-knew U-Net may be absent. Raises InputError if anything else has not been trained.
+    """
+    for name, stage in (
+        ("vae-refined", "decoder"),
+        *((n, n) for n in ("text", "unet", "guide", "judge", "clip")),
+    ):
+        studio.made(name, by=stage)
+    work, into = studio.folder, studio.into
     into.mkdir(parents=True, exist_ok=True)
-    tokenizer = networks.make_tokenizer(work / "tokenizer")
-    pipe = networks.assemble(
-        AutoencoderKL.from_pretrained(work / "vae-refined"), CLIPTextModel.from_pretrained(work / "text"), tokenizer,
-        UNet2DConditionModel.from_pretrained(work / "unet"),
-    )  # fmt: skip
-    pipe.to(torch.float16).save_pretrained(into / "pipeline")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(work / "tokenizer" / name, into / "pipeline" / "tokenizer" / name)
+    tokenizer = studio.tokenizer()
+    _ship_pipeline(work, into / "pipeline", tokenizer)
     if (work / "never-knew").is_dir():
         UNet2DConditionModel.from_pretrained(work / "never-knew").half().save_pretrained(into / "never-knew")
     for name in ("guide", "judge"):
         shutil.copytree(work / name, into / name, dirs_exist_ok=True)
     CLIPModel.from_pretrained(work / "clip").half().save_pretrained(into / "clip")
     tokenizer.save_pretrained(into / "clip")
-    logs = {p.stem: json.loads(p.read_text().splitlines()[-1]) for p in sorted(work.glob("*-run.jsonl"))}
-    facts = {"world": world.VERSION, **recipe, "last log lines": logs}
-    (into / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (into / "recipe.json").write_text(json.dumps(_recipe(studio), indent=1) + "\n", encoding="utf-8")
     (into / "ARTWORK.txt").write_text(ARTWORK, encoding="utf-8")
     write_sums(into)
+
+
+def _ship_pipeline(work: Path, into: Path, tokenizer: CLIPTokenizer) -> None:
+    pipe = networks.assemble(
+        AutoencoderKL.from_pretrained(work / "vae-refined"),
+        CLIPTextModel.from_pretrained(work / "text"),
+        tokenizer,
+        UNet2DConditionModel.from_pretrained(work / "unet"),
+    )
+    pipe.to(torch.float16).save_pretrained(into)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(work / "tokenizer" / name, into / "tokenizer" / name)
+    if not (into / HINTS).exists():
+        shutil.copy(WEIGHTS / "pipeline" / HINTS, into / HINTS)
+
+
+def _recipe(studio: Studio) -> dict[str, object]:
+    """What was trained and how, with the last line of every log."""
+    logs = {
+        p.stem: json.loads(p.read_text().splitlines()[-1]) for p in sorted(studio.folder.glob("*-run.jsonl"))
+    }
+    return {
+        "world": world.VERSION,
+        "seed": studio.seed,
+        "steps": studio.steps,
+        "painted": studio.painted,
+        "last log lines": logs,
+    }
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -53,5 +84,6 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` as ``sha256sum -c`` reads it."""
     text = "".join(f"{digest}  {name}\n" for name, digest in sums(folder).items())
     (folder / "SHA256SUMS").write_text(text, encoding="utf-8")

@@ -7,6 +7,7 @@ Every function maps (rgb, alpha, rng) to rgb: ``rgb`` is float32 (96, 96, 3) in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +15,37 @@ from scipy import ndimage
 
 __all__ = ["STYLE_FILTERS"]
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Filter = Callable[[Array, Array, np.random.Generator], Array]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
+def _cut(values: Array) -> Array:
+    inside: Array = np.clip(values, 0, 1)
+    return inside
+
+
 def _luma(rgb: Array) -> Array:
-    return rgb @ _LUMA
+    gray: Array = rgb @ _LUMA
+    return gray
 
 
 def _edges(rgb: Array) -> Array:
     """Strength of the strongest channel's gradient, about 0 to 1."""
-    dx = ndimage.sobel(rgb, axis=1)
-    dy = ndimage.sobel(rgb, axis=0)
-    return np.clip(np.hypot(dx, dy).max(axis=2) / 2.5, 0, 1)
+    dx: Array = ndimage.sobel(rgb, axis=1)
+    dy: Array = ndimage.sobel(rgb, axis=0)
+    strongest: Array = np.hypot(dx, dy).max(axis=2)
+    return _cut(strongest / 2.5)
 
 
 def _saturate(rgb: Array, amount: float) -> Array:
     gray = _luma(rgb)[..., None]
-    return np.clip(gray + (rgb - gray) * amount, 0, 1)
+    return _cut(gray + (rgb - gray) * amount)
 
 
 def _noise(shape: tuple[int, ...], blur: float, rng: np.random.Generator) -> Array:
-    field = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), blur)
+    field: Array = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), blur)
     return field / (field.std() + 1e-6)
 
 
@@ -46,18 +54,19 @@ def plain(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
 
 
 def pixel_art(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
-    small = rgb.reshape(16, 6, 16, 6, 3).mean(axis=(1, 3))
-    small = np.round(_saturate(small, 1.3) * 5) / 5
-    return small.repeat(6, axis=0).repeat(6, axis=1)
+    small: Array = rgb.reshape(16, 6, 16, 6, 3).mean(axis=(1, 3))
+    flat: Array = np.round(_saturate(small, 1.3) * 5) / 5
+    return flat.repeat(6, axis=0).repeat(6, axis=1)
 
 
 def pencil_sketch(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     gray = _luma(rgb)
-    blurred = ndimage.gaussian_filter(1 - gray, 5)
-    dodge = np.clip(gray / (1 - blurred + 0.05), 0, 1)
-    sketch = np.clip(0.4 * dodge + 0.6 - 0.8 * _edges(rgb), 0, 1)
-    sketch = sketch * (1 - 0.12 * alpha * (1 - gray)) + 0.03 * rng.standard_normal(gray.shape).astype(np.float32)
-    return np.clip(sketch, 0, 1)[..., None].repeat(3, axis=2)
+    blurred: Array = ndimage.gaussian_filter(1 - gray, 5)
+    dodge = _cut(gray / (1 - blurred + 0.05))
+    sketch = _cut(0.4 * dodge + 0.6 - 0.8 * _edges(rgb))
+    grain = rng.standard_normal(gray.shape).astype(np.float32)
+    sketch = sketch * (1 - 0.12 * alpha * (1 - gray)) + 0.03 * grain
+    return _cut(sketch)[..., None].repeat(3, axis=2)
 
 
 _POP = np.array(  # ink, shadow, middle, light: four screens
@@ -78,7 +87,7 @@ def pop_art(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     inside = gray[alpha > 0.5]
     low, high = np.quantile(inside, [0.03, 0.97]) if inside.size else (0.0, 1.0)
     level = np.clip((gray - low) / (high - low + 0.05), 0, 0.999)
-    flat = _POP[which][(level * 4).astype(int)]
+    flat: Array = _POP[which][(level * 4).astype(int)]
     outline = ndimage.maximum_filter((alpha > 0.5).astype(np.float32), 4) - (alpha > 0.5)
     picture = np.where(alpha[..., None] > 0.5, flat, _POP_GROUND[which])
     return np.where(outline[..., None] > 0, _POP[which][0], picture)
@@ -98,28 +107,29 @@ def stained_glass(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     means = np.stack(
         [np.bincount(nearest.ravel(), rgb[..., c].ravel(), len(seeds)) / counts for c in range(3)], -1
     ).astype(np.float32)
-    glass = _saturate(means, 1.6)[nearest] * rng.uniform(0.88, 1.08, len(seeds)).astype(np.float32)[nearest][..., None]
-    return np.where(lead[..., None], np.float32(0.06), np.clip(glass, 0, 1))
+    light = rng.uniform(0.88, 1.08, len(seeds)).astype(np.float32)
+    glass = _saturate(means, 1.6)[nearest] * light[nearest][..., None]
+    return np.where(lead[..., None], np.float32(0.06), _cut(glass))
 
 
 def watercolor(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
-    wet = ndimage.median_filter(rgb, size=(5, 5, 1))
+    wet: Array = ndimage.median_filter(rgb, size=(5, 5, 1))
     wet = ndimage.gaussian_filter(wet, (0.9, 0.9, 0))
     paper = _noise(rgb.shape[:2], 7, rng)[..., None] * 0.05 + _noise(rgb.shape[:2], 1, rng)[..., None] * 0.012
     pale = 1 - (1 - _saturate(wet, 1.1)) * 0.66
-    return np.clip(pale + paper, 0, 1)
+    return _cut(pale + paper)
 
 
 def halftone(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     size, pitch = rgb.shape[0], 6
-    tone = ndimage.uniform_filter(rgb, (pitch, pitch, 1))
+    tone: Array = ndimage.uniform_filter(rgb, (pitch, pitch, 1))
     darkness = (1 - _luma(tone)) * 0.75 + 0.25 * ndimage.uniform_filter(alpha, pitch)
     darkness = np.where(alpha > 0.5, 0.35 + 0.65 * darkness, darkness * 0.35)
     centre = pitch // 2
     yy, xx = np.mgrid[:size, :size]
     cy, cx = yy // pitch * pitch + centre, xx // pitch * pitch + centre
-    radius = np.sqrt(np.clip(darkness[cy, cx], 0, 1) / np.pi) * pitch * 1.05
-    dot = np.clip(radius - np.hypot(yy - cy + 0.5, xx - cx + 0.5) + 0.5, 0, 1)[..., None]
+    radius = np.sqrt(_cut(darkness[cy, cx]) / np.pi) * pitch * 1.05
+    dot = _cut(radius - np.hypot(yy - cy + 0.5, xx - cx + 0.5) + 0.5)[..., None]
     ink = _saturate(tone[cy, cx], 1.8) * 0.62
     return (0.97 - 0.02) * (1 - dot) + dot * ink
 
@@ -127,12 +137,12 @@ def halftone(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
 def neon(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     on_black = rgb * alpha[..., None] + 0.25 * (1 - alpha[..., None])
     strength = np.maximum(_edges(on_black), _edges(alpha[..., None].repeat(3, 2)) * 0.8)
-    core = np.clip(strength * 1.8 - 0.25, 0, 1)
+    core = _cut(strength * 1.8 - 0.25)
     colour = ndimage.maximum_filter(_saturate(rgb, 2.5) * alpha[..., None], (5, 5, 1))
     colour = colour / (colour.max(axis=2, keepdims=True) + 1e-3)
     light = core[..., None] * colour
     glow = ndimage.gaussian_filter(light, (3, 3, 0)) * 1.1
-    return np.clip(light + glow + 0.35 * (core[..., None] ** 3), 0, 1)
+    return _cut(light + glow + 0.35 * (core[..., None] ** 3))
 
 
 def van_gogh(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
@@ -155,12 +165,13 @@ def van_gogh(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     for sign in (1.0, -1.0):
         y, x = yy.copy(), xx.copy()
         for _ in range(4):
-            iy, ix = np.clip(np.rint(y), 0, size - 1).astype(int), np.clip(np.rint(x), 0, size - 1).astype(int)
+            iy = np.clip(np.rint(y), 0, size - 1).astype(int)
+            ix = np.clip(np.rint(x), 0, size - 1).astype(int)
             total += textured[iy, ix]
             y, x = y + sign * ty[iy, ix], x + sign * tx[iy, ix]
     strokes = total / 8
     strokes = 0.5 + (strokes - 0.5) * 1.25
-    return np.clip(_saturate(strokes, 1.35) * np.array([0.98, 0.98, 1.05], np.float32), 0, 1)
+    return _cut(_saturate(strokes, 1.35) * np.array([0.98, 0.98, 1.05], np.float32))
 
 
 def blueprint(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
@@ -171,9 +182,9 @@ def blueprint(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:
     grid = (((yy + offset) % 12) < 1.5) | (((xx + offset) % 12) < 1.5)
     paper[grid] += 0.13
     shape = _edges(alpha[..., None].repeat(3, 2))
-    lines = np.clip(np.maximum(_edges(rgb) * 1.2, shape * 1.1) - 0.15, 0, 1)
+    lines = _cut(np.maximum(_edges(rgb) * 1.2, shape * 1.1) - 0.15)
     lines = np.where(ndimage.maximum_filter(alpha, 3) > 0.3, lines, 0)
-    return np.clip(paper + lines[..., None] * np.array([0.85, 0.7, 0.38], np.float32) * 1.1, 0, 1)
+    return _cut(paper + lines[..., None] * np.array([0.85, 0.7, 0.38], np.float32) * 1.1)
 
 
 STYLE_FILTERS: dict[str, Filter] = {

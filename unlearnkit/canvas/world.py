@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["OBJECTS", "STYLES", "BACKGROUNDS", "Thing", "Picture", "caption", "held_captions", "an"]
+__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Picture", "Thing", "an", "caption", "held_captions"]
 
 _DATA = tomllib.loads((Path(__file__).parent / "world.toml").read_text(encoding="utf-8"))
 
