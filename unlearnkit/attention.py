@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import InputError, nearest
 from .model import Model
 
-__all__ = ["Watch", "watched"]
+__all__ = ["Watch", "start_held", "watched"]
 
 
 @contextmanager
@@ -40,6 +40,26 @@ def watched(
     finally:
         for name, layer in chosen.items():
             layer.processor = before[name]
+
+
+@contextmanager
+def start_held(model: Model, hold: bool = True) -> Iterator[None]:
+    """Inside, keys and values learn nothing at the start token, whose state is the same in every prompt.
+
+    No number changes, only gradients stop there: so it is in Custom Diffusion's attention, which the released code of
+    Concept Ablation and of DoCo uses. ``backward()`` must run inside.
+    """
+    layers = model.family.cross_attention(model.pipe).values() if hold else ()
+    hooks = [part.register_forward_hook(_held) for layer in layers for part in (layer.to_k, layer.to_v)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _held(_: Any, __: Any, output: Tensor) -> Tensor:
+    return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
 
 
 class Watch:

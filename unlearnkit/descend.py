@@ -93,6 +93,7 @@ class Objective(Generic[T]):
     warm: what the warm-up of a mask looks at instead; needed only with a mask.
     held: state of the method's own that must survive a kill.
     rests: so many first steps in which only ``prepare`` is called, and the weights rest.
+    figures: gives further numbers of the step just done, for the log.
     """
 
     prepare: Callable[[int, Student], T]
@@ -100,6 +101,7 @@ class Objective(Generic[T]):
     warm: Objective[Any] | None = None
     held: Held | None = None
     rests: int = 0
+    figures: Callable[[], Mapping[str, float]] = dict
 
 
 def constant(progress: float) -> tuple[float, float]:
@@ -227,7 +229,7 @@ def descend(
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
                     values["score"] = _look(state, job.stop.score(model, state.done))
-            log.line(state.done, values)
+            log.line(state.done, {**values, **objective.figures()})
             if job.folder and state.done < before + steps and clock.due(state.done):
                 _checkpoint(job.folder / CHECKPOINT, job, state)
                 clock.reset()

@@ -15,7 +15,7 @@ from .. import seeds
 from ..errors import InputError
 from . import Combine, Gradients, Losses, erasing
 
-__all__ = ["pcgrad", "preserving", "restricted", "summed"]
+__all__ = ["dot", "mixed", "pcgrad", "preserving", "restricted", "sides", "summed"]
 
 Weights = Mapping[str, Tensor]
 
@@ -36,12 +36,12 @@ def restricted(step: int, losses: Losses, weights: Weights) -> Gradients:
     <u, g_r> >= 0: to first order, neither side rises. A weight λ of the keeping loss is the paper's λ on δ_r, since
     δ_f does not depend on the size of g_r. With a zero gradient, or without conflict, u = g_f + g_r.
     """
-    erase, keep = _sides(losses, weights)
-    s, ff, rr = _dot(erase, keep), _dot(erase, erase), _dot(keep, keep)
+    erase, keep = sides(losses, weights)
+    s, ff, rr = dot(erase, keep), dot(erase, erase), dot(keep, keep)
     conflict = (s < 0) & (ff > 0) & (rr > 0)
     of_erase = torch.where(conflict, 1 - s / ff, 1.0)
     of_keep = torch.where(conflict, 1 - s / rr, 1.0)
-    return _mixed([erase, keep], [of_erase, of_keep])
+    return mixed([erase, keep], [of_erase, of_keep])
 
 
 def preserving(*, per_tensor: bool, adds: float = 0.0) -> Combine:
@@ -54,13 +54,13 @@ def preserving(*, per_tensor: bool, adds: float = 0.0) -> Combine:
     """
 
     def combine(step: int, losses: Losses, weights: Weights) -> Gradients:
-        erase, keep = _sides(losses, weights)
+        erase, keep = sides(losses, weights)
         groups = [[name] for name in weights] if per_tensor else [list(weights)]
         found: Gradients = {}
         for names in groups:
             g_u, g_r = ({name: side[name] for name in names} for side in (erase, keep))
-            s, rr = _dot(g_u, g_r), _dot(g_r, g_r)
-            found |= _mixed([g_u, g_r], [torch.ones_like(s), adds - torch.where(s < 0, s / rr, 0.0)])
+            s, rr = dot(g_u, g_r), dot(g_r, g_r)
+            found |= mixed([g_u, g_r], [torch.ones_like(s), adds - torch.where(s < 0, s / rr, 0.0)])
         return found
 
     return combine
@@ -77,7 +77,7 @@ def pcgrad(seed: int) -> Combine:
     def combine(step: int, losses: Losses, weights: Weights) -> Gradients:
         raw = _apart(list(losses.values()), weights)
         count = len(raw)
-        inner = torch.stack([torch.stack([_dot(a, b) for b in raw]) for a in raw]).cpu()
+        inner = torch.stack([torch.stack([dot(a, b) for b in raw]) for a in raw]).cpu()
         draws = seeds.stream(seed, "pcgrad", step)
         total = torch.zeros(count, dtype=torch.float64)
         for i in range(count):
@@ -87,12 +87,12 @@ def pcgrad(seed: int) -> Combine:
                 if j != i and s < 0 and inner[j, j] > 0:
                     mixture[j] -= s / inner[j, j]
             total += mixture
-        return _mixed(raw, list(total))
+        return mixed(raw, list(total))
 
     return combine
 
 
-def _sides(losses: Losses, weights: Weights) -> tuple[Gradients, Gradients]:
+def sides(losses: Losses, weights: Weights) -> tuple[Gradients, Gradients]:
     """The gradients of the erasing and of the keeping side."""
     erase = {name: loss for name, loss in losses.items() if erasing(name)}
     keep = {name: loss for name, loss in losses.items() if not erasing(name)}
@@ -120,14 +120,14 @@ def _apart(losses: Sequence[Tensor], weights: Weights) -> list[Gradients]:
     return found
 
 
-def _dot(a: Gradients, b: Gradients) -> Tensor:
+def dot(a: Gradients, b: Gradients) -> Tensor:
     """<a, b> over all weights, added up in float64."""
     return torch.stack(
         [torch.linalg.vecdot(a[name].flatten(), b[name].flatten()).double() for name in a]
     ).sum()
 
 
-def _mixed(gradients: Sequence[Gradients], shares: Sequence[Tensor]) -> Gradients:
+def mixed(gradients: Sequence[Gradients], shares: Sequence[Tensor]) -> Gradients:
     """Σ share · gradient, in place of the first."""
     first, *others = gradients
     for name, value in first.items():
