@@ -26,8 +26,16 @@ from unlearnkit.training import Training
 REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
 
 # what makes a method quick on a toy, the part that it changes, and whether it draws random numbers
+QUICK: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch": 2}
+FEW: dict[str, Any] = {**QUICK, "pictures": 4}
 CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
-    "esd": ({"trains": "xattn", "steps": 4, "start_steps": 4, "lr": 1e-3, "batch": 2}, "xattn", True),
+    "esd": ({**QUICK, "trains": "xattn", "start_steps": 4}, "xattn", True),
+    "finetune": ({**QUICK, "keep_pictures": 4}, "all", True),
+    "ga": (FEW, "all", True),
+    "graddiff": ({**FEW, "keep_pictures": 4}, "all", True),
+    "rgd": ({**FEW, "grammar": "plain"}, "all", True),
+    "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
+    "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
     "uce": ({}, "xattn-kv", False),
 }
 methods = pytest.mark.parametrize("method", METHODS)

@@ -169,10 +169,17 @@ class Model:
         return images
 
     def sample_latents(
-        self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, batch: int = 32
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance: float,
+        negative: str | None = None,
+        batch: int = 32,
     ) -> Tensor:
         """The latents (n, c, h, w), fp32, of the pictures that ``sample`` would give."""
-        parts = self._draw(prompts, seeds, steps, guidance, None, batch, "latent")
+        parts = self._draw(prompts, seeds, steps, guidance, negative, batch, "latent")
         return torch.cat([part.float() for part in parts])
 
     def _draw(

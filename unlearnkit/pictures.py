@@ -39,23 +39,27 @@ def draw(
     model: Model,
     prompts: Sequence[str],
     *,
+    negative: str = "",
     folder: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Latents (n, c, h, w), fp32, on the model's device, of one picture a prompt, at the hints' steps and guidance.
 
-    folder: the cache, ``default_folder()`` if not given. Raises InputError where it cannot be written.
+    negative: what the pictures shall not show. folder: the cache, ``default_folder()`` if not given.
+    Raises InputError where it cannot be written.
     """
     folder = (folder or default_folder()) / "pictures"
     numbered = list(zip(prompts, numbers(prompts), strict=True))
     done, found = 0, []
     for chunk in _chunks(numbered):
-        path = folder / f"{_key(model, chunk)}.safetensors"
+        path = folder / f"{_key(model, chunk, negative)}.safetensors"
         found.append(_read(path) if path.is_file() else None)
         if found[-1] is None:
             words, places = zip(*chunk, strict=True)
             steps, guidance = model.hints.steps, model.hints.guidance
-            latents = model.sample_latents(words, places, steps=steps, guidance=guidance, batch=BATCH).cpu()
+            latents = model.sample_latents(
+                words, places, steps=steps, guidance=guidance, negative=negative, batch=BATCH
+            ).cpu()
             tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
             found[-1] = latents
         done += len(chunk)
@@ -69,7 +73,7 @@ def _chunks(numbered: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
         yield numbered[start : start + BATCH]
 
 
-def _key(model: Model, chunk: list[tuple[str, int]]) -> str:
+def _key(model: Model, chunk: list[tuple[str, int]], negative: str) -> str:
     total = hashlib.sha256(model.fingerprint().encode())
     facts = [
         json.dumps(dict(model.pipe.scheduler.config), sort_keys=True, default=str),
@@ -77,7 +81,7 @@ def _key(model: Model, chunk: list[tuple[str, int]]) -> str:
         *(model.hints.steps, model.hints.guidance, [seed for _, seed in chunk]),
     ]
     total.update(json.dumps(facts).encode())
-    states = model.encode([*(prompt for prompt, _ in chunk), ""])
+    states = model.encode([*(prompt for prompt, _ in chunk), negative])
     total.update(states.float().cpu().contiguous().numpy().data)
     return total.hexdigest()[:32]
 

@@ -23,11 +23,29 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import build
-from . import esd, uce
+from . import (
+    ca,
+    doco,
+    duge,
+    erasediff,
+    esd,
+    finetune,
+    ga,
+    graddiff,
+    rgd,
+    salun,
+    sculpting,
+    selective_amnesia,
+    uce,
+)
 
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "plan", "resolve"]
 
-METHODS: dict[str, Method] = {method.name: method for method in (esd.METHOD, uce.METHOD)}
+MODULES = (
+    *(duge, rgd, doco, sculpting),
+    *(esd, uce, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
+)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
 EDIT = "edit.safetensors"
 
 

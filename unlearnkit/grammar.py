@@ -1,0 +1,174 @@
+"""Diverse prompts in pairs, with the concept and without, from a grammar of dimensions (Ko et al. 2024, section 4).
+
+A grammar is a TOML file, one of ``grammars/`` or the user's own:
+
+    [templates]     by kind, each with ``{concept}`` and any dimensions: "a {mood} [{concept} ]person {place}"
+    [train] [test]  the words of each dimension, in pools that share none; {object} and {style} are the model's own
+    [others]        by kind, further words that may take the concept's place
+
+In the prompt to keep, what stands in brackets goes; or, always where there are none, another word takes the
+concept's place. The rest of the two prompts is the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from . import seeds
+from .errors import InputError, nearest
+from .schema import KINDS
+
+__all__ = ["GRAMMARS", "Grammar", "Pool", "pairs", "read"]
+
+Pool = Literal["train", "test"]
+POOLS: tuple[Pool, ...] = ("train", "test")
+FOLDER = Path(__file__).parent / "grammars"
+GRAMMARS = ("plain", "people", "scenes")
+OWN = ("object", "style")  # dimensions that the model's vocabulary fills
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """templates: by kind. words: by pool and dimension. others: by kind."""
+
+    templates: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, Mapping[str, tuple[str, ...]]]
+    others: Mapping[str, tuple[str, ...]]
+
+    def filled(self, vocabulary: Mapping[str, Sequence[str]], pool: Pool) -> dict[str, tuple[str, ...]]:
+        """The words of every dimension; every fifth of the vocabulary's words is of the test pool."""
+        own = {
+            kind: tuple(word for place, word in enumerate(words) if (place % 5 == 4) == (pool == "test"))
+            for kind, words in vocabulary.items()
+        }
+        return {**own, **self.words[pool]}
+
+
+def read(name: str) -> Grammar:
+    """The grammar of this name, or in the TOML file at this path. Raises InputError for anything wrong in it."""
+    path = FOLDER / f"{name}.toml" if name in GRAMMARS else Path(name)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"grammar {name!r} is neither a file nor known{nearest(name, GRAMMARS)}: "
+            f"use {', '.join(GRAMMARS)}, or the path of a TOML file"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"grammar {name!r} cannot be read: {' '.join(str(error).split())}") from None
+    tables = ("templates", *POOLS, "others")
+    for table, entries in data.items():
+        if table not in tables or not isinstance(entries, dict):
+            raise InputError(
+                f"grammar {name!r} has {table!r}{nearest(table, tables)}: use tables {', '.join(tables)}"
+            )
+        for key, words in entries.items():
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise InputError(f"grammar {name!r} has {table}.{key} = {words!r}: it takes a list of texts")
+    frozen = {table: {key: tuple(words) for key, words in data.get(table, {}).items()} for table in tables}
+    _check(name, frozen)
+    return Grammar(frozen["templates"], {pool: frozen[pool] for pool in POOLS}, frozen["others"])
+
+
+def pairs(
+    grammar: Grammar,
+    kind: str,
+    wordings: Sequence[str],
+    others: Sequence[str],
+    vocabulary: Mapping[str, Sequence[str]],
+    *,
+    count: int,
+    seed: int,
+    pool: Pool = "train",
+    share: float = 0.0,
+) -> list[tuple[str, str]]:
+    """``count`` pairs (prompt to erase, prompt to keep), all different as long as the grammar reaches.
+
+    wordings: of the concept, taken in turn. others: words of its kind that are kept, for where it cannot simply go.
+    vocabulary: words for {object} and {style}, without what is erased. share: of others where it could simply go.
+    Raises InputError where a dimension or ``others`` is empty.
+    """
+    words, templates = grammar.filled(vocabulary, pool), grammar.templates.get(kind, ())
+    if not templates:
+        raise InputError(
+            f"the grammar has no templates for a concept of kind {kind!r}: add [templates] {kind}"
+        )
+    others = [*others, *grammar.others.get(kind, ())]
+    sizes = [math.prod(len(words.get(slot, ())) for slot in _slots(template)) for template in templates]
+    for template, size in zip(templates, sizes, strict=True):
+        if not size:
+            raise InputError(
+                f"the grammar's template {template!r} has a dimension without words for {pool}: add some"
+            )
+    if not others and (share > 0 or any("[" not in template for template in templates)):
+        raise InputError(
+            "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
+        )
+    draws = seeds.stream(seed, "grammar", pool, *wordings)
+    order = torch.randperm(sum(sizes), generator=draws)[:count].tolist()
+    found = []
+    for place in range(count):
+        index, which = order[place % len(order)], 0
+        while index >= sizes[which]:
+            index, which = index - sizes[which], which + 1
+        sentence = _sentence(templates[which], words, index)
+        chance, other = torch.rand((), generator=draws), torch.randint(2**31, (), generator=draws)
+        replaced = "[" not in sentence or bool(chance < share)
+        instead = others[int(other) % len(others)] if replaced else None
+        found.append((_told(sentence, wordings[place % len(wordings)]), _told(sentence, instead)))
+    return found
+
+
+def _sentence(template: str, words: Mapping[str, Sequence[str]], index: int) -> str:
+    """The template with the combination ``index`` of its dimensions' words, the concept still open."""
+    for slot in _slots(template):
+        index, place = divmod(index, len(words[slot]))
+        template = template.replace(f"{{{slot}}}", words[slot][place])
+    return template
+
+
+def _told(sentence: str, word: str | None) -> str:
+    """The sentence with the word, or without its part in brackets."""
+    if word is None:
+        sentence = re.sub(r"\[.*?\]", "", sentence)
+    text = re.sub(r"[\[\]]", "", sentence).replace("{concept}", word or "")
+    return re.sub(r"\b([Aa])n? (?=([a-z]))", lambda a: f"{a[1]}{'n' if a[2] in 'aeiou' else ''} ", text)
+
+
+def _slots(template: str) -> list[str]:
+    return [slot for slot in dict.fromkeys(re.findall(r"\{(.*?)\}", template)) if slot != "concept"]
+
+
+def _check(name: str, tables: Mapping[str, Mapping[str, tuple[str, ...]]]) -> None:
+    if not tables["templates"] or any(
+        kind not in KINDS for kind in (*tables["templates"], *tables["others"])
+    ):
+        raise InputError(f"grammar {name!r} wants [templates] for {' or '.join(KINDS)}, and no other kinds")
+    for template in (one for forms in tables["templates"].values() for one in forms):
+        bracketed = re.findall(r"\[(.*?)\]", template)
+        if (
+            template.count("{concept}") != 1
+            or len(bracketed) > 1
+            or (bracketed and "{concept}" not in bracketed[0])
+        ):
+            raise InputError(
+                f"grammar {name!r} has the template {template!r}: it takes one {{concept}}, and brackets only around it"
+            )
+        for slot in _slots(template):
+            if slot not in OWN and any(not tables[pool].get(slot) for pool in POOLS):
+                raise InputError(
+                    f"grammar {name!r} has no words for {{{slot}}} in [train] or in [test]: add both"
+                )
+    for dimension in tables["train"].keys() & tables["test"].keys():
+        if shared := set(tables["train"][dimension]) & set(tables["test"][dimension]):
+            raise InputError(
+                f"grammar {name!r} has {sorted(shared)[0]!r} in both pools of {dimension}: take one out"
+            )

@@ -1,0 +1,270 @@
+"""Sculpting Memory: multi-concept forgetting with dynamic masks (Li et al. 2025, arXiv 2504.09039).
+
+For each concept c_k in turn, with s_k its superclass, θ' the network as it was before c_k, x^f a picture of c_k and
+x^s one of s_k without c_k:
+
+    erase     |ε_θ(x_t^f, c_k) - ε_θ'(x_t^f, s_k)|²         take it for its superclass
+    align     λ_a |ε_θ(x_t^s, s_k) - noise|²                the superclass stays what it is
+    distil    λ_d |ε_θ(x_t^s, s_k) - ε_θ'(x_t^s, s_k)|²     and is drawn as before
+    replay    λ_r |ε_θ(x_t^j, c_j) - ε_θ'(x_t^j, c_j)|²     concepts c_j that were erased earlier stay so
+
+Cross-attention is trained under a mask that is gathered, chosen and changed as ``parts/mask.py`` says; its warm-up
+looks at the denoising loss on x^f. Erase, align, distil and the mask are read in the released code; replay is our
+reading of the abstract.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import seeds, tensors
+from ..descend import Job, Objective, Student
+from ..errors import InputError
+from ..method import Method, Plan
+from ..model import Model
+from ..scenes import Noised, Scene, joined, retold, scene, wordings
+from ..schema import Concept, Request
+from ..settings import setting
+from ..training import Masks, Rows, Schedules, Training, Trains, check, default, plan_of, predict, train
+
+__all__ = ["METHOD", "Settings", "superclass"]
+
+TABLE = Path(__file__).parents[1] / "superclasses.toml"
+
+
+@dataclass(frozen=True)
+class Settings(Training):
+    trains: Trains = default("trains", "xattn", source="released code")
+    mask: Masks = default("mask", "dynamic", source="paper")
+    mask_warmup: int = default("mask_warmup", 50, source="released code")
+    steps: int = default("steps", 450, source="released code, for each concept")
+    lr: float = default("lr", 3e-6, source="released code")
+    schedule: Schedules = default("schedule", "onecycle", source="released code")
+    batch: int = default("batch", 2, source="released code")
+    order: Literal["sequence", "joint"] = setting(
+        "sequence", "one concept after the other, or all at once", source="released code: sequence"
+    )
+    superclass: str | None = setting(
+        None,
+        "what takes the place of every concept without an 'instead'; none looks it up in a table",
+        source="ours",
+    )
+    target: Literal["teacher", "student"] = setting(
+        "teacher", "whose prediction for the superclass is followed", source="ours; released code: student"
+    )
+    align: float = setting(
+        0.25, "λ_a, weight of the denoising loss on the superclass", low=0.0, source="released code"
+    )
+    distil: float = setting(
+        0.25,
+        "λ_d, weight of distillation on the superclass",
+        low=0.0,
+        source="released code, where it has no effect",
+    )
+    replay: float = setting(
+        0.25,
+        "λ_r, weight of distillation on concepts erased earlier",
+        low=0.0,
+        source="ours, after the abstract",
+    )
+    earlier: tuple[str, ...] = setting(
+        (), "concepts erased from this model by earlier edits, to replay", source="ours"
+    )
+    pictures: int = setting(100, "pictures a concept, and of its superclass", low=1, source="released code")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A concept's pictures, what its prompts become (prompts, 1, tokens, width), and pictures of its superclass."""
+
+    erase: Scene
+    become: Tensor
+    anchor: Scene
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Batches for the trained network by name, and what θ' says: of the superclass, on each but the first as told."""
+
+    batches: dict[str, Noised]
+    wanted: dict[str, Tensor]
+
+
+def superclass(concept: Concept, settings: Settings) -> str:
+    """What takes the concept's place. Raises InputError where it is not known."""
+    given = concept.instead or settings.superclass or ("art" if concept.kind == "style" else None)
+    found = given or _table().get(concept.name.lower())
+    if found is None:
+        raise InputError(
+            f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
+            "broader word, or with superclass=..."
+        )
+    if found.lower() in {word.lower() for word in concept.wordings}:
+        raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
+    return found
+
+
+@functools.cache
+def _table() -> dict[str, str]:
+    data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return {word: broader for broader, words in data.items() for word in words}
+
+
+def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
+    """The trained weights of the part that ``settings.trains`` names."""
+    check(settings, losses=_losses(settings))
+    targets = [_target(model, concept, settings, job) for concept in request.erase]
+    past = [
+        scene(model, wordings(model, Concept(name), settings.pictures), job=job, title="pictures to replay")
+        for name in settings.earlier
+    ]
+    if settings.order == "joint" or len(targets) == 1:
+        objective = _objective(model, targets, past, settings, seed=seed)
+        return train(model, request, settings, objective, seed=seed, job=job)
+    return _in_turn(model, request, targets, past, settings, seed=seed, job=job)
+
+
+def _in_turn(
+    model: Model,
+    request: Request,
+    targets: Sequence[_Target],
+    past: list[Scene],
+    settings: Settings,
+    *,
+    seed: int,
+    job: Job,
+) -> dict[str, Tensor]:
+    """One stage a concept, each with the network of the stage before as θ'. A killed run goes on in its stage."""
+    weights: dict[str, Tensor] = {}
+    for stage, (concept, target) in enumerate(zip(request.erase, targets, strict=True)):
+        folder = job.folder and job.folder / f"stage-{stage + 1}"
+        done = folder and folder / "weights.safetensors"
+        if done and done.exists():
+            weights, facts = tensors.read(done)
+            if facts.get("identity") != job.identity:
+                raise InputError(
+                    f"{str(folder)!r} belongs to a run with other settings: choose another folder"
+                )
+        else:
+            own = seeds.derive(seed, "sculpting stage", stage)
+            with model.wearing(weights):
+                objective = _objective(model, [target], past, settings, seed=own)
+                part = Request((concept,), request.keep)
+                weights = train(model, part, settings, objective, seed=own, job=replace(job, folder=folder))
+            if done:
+                tensors.write(done, weights, {"identity": job.identity})
+        past = [*past, target.erase]
+    return weights
+
+
+def _target(model: Model, concept: Concept, settings: Settings, job: Job) -> _Target:
+    """Pictures of the concept, and of the superclass with the concept as negative prompt."""
+    broader = superclass(concept, settings)
+    words = wordings(model, concept, settings.pictures)
+    others = wordings(model, Concept(broader, concept.kind), settings.pictures)
+    return _Target(
+        scene(model, words, job=job, title="pictures to erase"),
+        retold(model, concept, [broader]),
+        scene(
+            model, others, job=job, negative=", ".join(concept.wordings), title="pictures of the superclass"
+        ),
+    )
+
+
+def _objective(
+    model: Model, targets: Sequence[_Target], past: Sequence[Scene], settings: Settings, *, seed: int
+) -> Objective[_Step]:
+    erase, anchor = (joined([getattr(one, name) for one in targets]) for name in ("erase", "anchor"))
+    earlier = joined(past) if past and settings.replay else None
+
+    def become(which: int) -> Tensor:
+        """The superclass's prompt for a picture of a concept."""
+        target, place = divmod(which, settings.pictures)
+        return targets[target].become[place % len(targets[target].become), 0]
+
+    def prepare(step: int, student: Student) -> _Step:
+        draws = seeds.stream(seed, "sculpting", step)
+        batches = {"erase": erase.batch(model, settings.batch, draws)}
+        if settings.align or settings.distil:
+            batches["anchor"] = anchor.batch(model, settings.batch, draws)
+        if earlier:
+            batches["replay"] = earlier.batch(model, settings.batch, draws)
+        own = batches["erase"]
+        asked = {"erase": Rows(own.rows.x, own.rows.t, torch.stack([become(int(at)) for at in own.which]))}
+        asked |= {
+            n: b.rows for n, b in batches.items() if n == "replay" or (n == "anchor" and settings.distil)
+        }
+        wanted = {}
+        if settings.target == "student":
+            with student():
+                (wanted["erase"],) = predict(model, [asked.pop("erase")])
+        if asked:
+            wanted |= dict(zip(asked, predict(model, list(asked.values())), strict=True))
+        return _Step(batches, wanted)
+
+    def losses(given: _Step) -> dict[str, Tensor]:
+        rows = [batch.rows for batch in given.batches.values()]
+        told = dict(zip(given.batches, predict(model, rows, apart=settings.apart), strict=True))
+        apart = {name: (told[name] - wanted).square().mean() for name, wanted in given.wanted.items()}
+        found = {"erase": apart["erase"]}
+        if settings.align:
+            found["align"] = settings.align * (told["anchor"] - given.batches["anchor"].noise).square().mean()
+        if settings.distil:
+            found["distil"] = settings.distil * apart["anchor"]
+        if earlier:
+            found["replay"] = settings.replay * apart["replay"]
+        return found
+
+    def look(step: int, student: Student) -> Noised:
+        return erase.batch(model, settings.batch, seeds.stream(seed, "sculpting warm-up", step))
+
+    def denoise(given: Noised) -> dict[str, Tensor]:
+        (told,) = predict(model, [given.rows])
+        return {"erase": (told - given.noise).square().mean()}
+
+    return Objective(prepare, losses, warm=Objective(look, denoise))
+
+
+def _losses(settings: Settings) -> tuple[str, ...]:
+    """The losses of every stage; replay joins them from the second on."""
+    weights = {"align": settings.align, "distil": settings.distil}
+    weights["replay"] = settings.replay if settings.earlier else 0.0
+    return ("erase", *(name for name, weight in weights.items() if weight))
+
+
+def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    for concept in request.erase:
+        superclass(concept, settings)
+    losses, count = _losses(settings), len(request.erase)
+    stages = count if settings.order == "sequence" else 1
+    anchor = bool(settings.align or settings.distil)
+    share = 1.0 if settings.earlier else (stages - 1) / stages  # of the stages that replay
+    replayed = share if settings.replay else 0.0
+    one = plan_of(
+        model,
+        settings,
+        losses=losses,
+        free=settings.batch * (1 + bool(settings.distil) + replayed),
+        rows=settings.batch * (1 + anchor + replayed),
+        sampled=settings.pictures * (2 * count + len(settings.earlier)),
+    )
+    return replace(one, steps=one.steps * stages)
+
+
+METHOD = Method(
+    name="sculpting",
+    title="Sculpting Memory",
+    paper="Li et al. 2025, arXiv 2504.09039",
+    summary="turns concept after concept into its superclass, under masks that change on the way",
+    settings=Settings,
+    run=run,
+    plan=plan,
+)

@@ -1,0 +1,97 @@
+"""What methods train on: pictures of the base model with the prompts that they were drawn from, noised by the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import pictures
+from .descend import Job
+from .errors import InputError
+from .model import Model
+from .prompts import neighbours, prompts, texts
+from .schema import Concept, Request
+from .training import Rows
+
+__all__ = ["Noised", "Scene", "joined", "kept", "noise_ratio", "retold", "scene", "wordings"]
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch of a scene: rows for the network, the noise in them (n, c, h, w), and which pictures they are (n,)."""
+
+    rows: Rows
+    noise: Tensor
+    which: Tensor
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Pictures as latents (m, c, h, w), and the text states (m, tokens, width) of their prompts."""
+
+    latents: Tensor
+    states: Tensor
+
+    def batch(self, model: Model, count: int, draws: torch.Generator) -> Noised:
+        """``count`` pictures drawn with replacement, noised."""
+        return self.noised(model, torch.randint(len(self.latents), (count,), generator=draws), draws)
+
+    def noised(self, model: Model, which: Tensor, draws: torch.Generator) -> Noised:
+        """These pictures (n,), each with noise of a time uniform in [0, times)."""
+        t = torch.randint(model.times, (len(which),), generator=draws).to(model.device)
+        noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
+        return Noised(Rows(model.noised(self.latents[which], noise, t), t, self.states[which]), noise, which)
+
+
+def joined(scenes: Sequence[Scene]) -> Scene:
+    """All their pictures, one scene after the other."""
+    return Scene(torch.cat([one.latents for one in scenes]), torch.cat([one.states for one in scenes]))
+
+
+def scene(
+    model: Model, words: Sequence[str], *, job: Job, negative: str = "", title: str = "pictures"
+) -> Scene:
+    """One picture of the model as it is worn for each prompt, from the cache where it is there."""
+    if not words:
+        raise InputError(
+            "there is no prompt to draw pictures of: name something to keep, or raise neighbours"
+        )
+
+    def tick(done: int, total: int) -> None:
+        if job.progress:
+            job.progress(title, done, total)
+
+    return Scene(
+        pictures.draw(model, words, negative=negative, folder=job.cache, tick=tick), model.encode(words)
+    )
+
+
+def wordings(model: Model, concept: Concept, count: int) -> tuple[str, ...]:
+    """``count`` prompts of the concept: every wording, bare and in the model's templates, in turn."""
+    words = prompts(concept, model.hints, templates=True)
+    return tuple(words[place % len(words)] for place in range(count))
+
+
+def retold(model: Model, concept: Concept, words: Sequence[str]) -> Tensor:
+    """States (prompts, words, tokens, width): each of the concept's prompts, as in ``wordings``, with other words."""
+    forms = [form for form, _ in texts(concept, model.hints, templates=True)]
+    return torch.stack([model.encode([form.replace("{}", word) for word in words]) for form in forms])
+
+
+def kept(model: Model, request: Request, nearest: int) -> tuple[Concept, ...]:
+    """What is kept: the request's list, else the nearest words. Raises InputError where there is nothing."""
+    found = neighbours(model, request, nearest)
+    if not found:
+        raise InputError(
+            "nothing to keep is found: give it with --keep, or a vocabulary in the model's unlearnkit.toml"
+        )
+    return found
+
+
+def noise_ratio(model: Model, t: Tensor) -> Tensor:
+    """(1 - ᾱ_t) / ᾱ_t, the squared share of noise over that of the picture, (n, 1, 1, 1) for times t (n,)."""
+    one = torch.ones((len(t), 1, 1, 1), device=t.device)
+    return (model.noised(0 * one, one, t) / model.noised(one, 0 * one, t)).square()
