@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from .errors import InputError, nearest
 from .model import Model
 
-__all__ = ["Watch", "start_held", "watched"]
+__all__ = ["Watch", "folds", "start_held", "watched"]
 
 
 @contextmanager
@@ -60,6 +61,19 @@ def start_held(model: Model, hold: bool = True) -> Iterator[None]:
 
 def _held(_: Any, __: Any, output: Tensor) -> Tensor:
     return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
+
+
+def folds(tokens: int, start: int, end: int, other: int) -> Tensor:
+    """A matrix (tokens, tokens) that sums a word's columns of a map, so that words of other lengths fit beside it.
+
+    The word has the tokens ``start + 1`` to ``end``, in the other prompt to ``other``. Its columns become column
+    ``start + 1``, what follows it comes next, and the end is cut to what both prompts have, in one last column.
+    """
+    place = torch.arange(tokens)
+    after = place - (end - start) + 1
+    moved = torch.where(place <= start, place, torch.where(place <= end, start + 1, after))
+    last = min(tokens, tokens + 1 - max(end, other) + start) - 1
+    return one_hot(moved.clamp_max(last), tokens).float()
 
 
 class Watch:

@@ -1,0 +1,79 @@
+"""What takes a concept's place: a word for it, pictures of that word, and the same prompts with the concept in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .descend import Job
+from .errors import InputError
+from .model import Model
+from .prompts import neighbours, texts
+from .scenes import Scene, joined, scene, wordings
+from .schema import Concept, Request
+
+__all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Pictures of anchors with their prompts; the states (m, tokens, width) of the same prompts with the concept."""
+
+    scene: Scene
+    told: Tensor
+
+
+def anchor(model: Model, request: Request, concept: Concept) -> str:
+    """What shall appear in the concept's place: ``instead``, else the nearest word of its kind in the vocabulary.
+
+    Raises InputError for an anchor that is erased itself, and where no word is left to choose from.
+    """
+    erased = {_plain(wording) for one in request.erase for wording in one.wordings}
+    if concept.instead is not None:
+        if _plain(concept.instead) in {_plain(wording) for wording in concept.wordings}:
+            raise InputError(f"the anchor of {concept.name!r} is the concept itself: give another 'instead'")
+        if _plain(concept.instead) in erased:
+            raise InputError(
+                f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"
+            )
+        return concept.instead
+    everything = sum(len(model.hints.vocabulary(kind)) for kind in ("object", "style"))
+    for near in neighbours(model, Request((concept,)), everything):
+        if near.kind == concept.kind and _plain(near.name) not in erased:
+            return near.name
+    raise InputError(
+        f"no anchor for the {concept.kind} {concept.name!r} is in the model's vocabulary: say with 'instead' what "
+        "shall appear in its place"
+    )
+
+
+def turns(model: Model, concept: Concept, count: int) -> list[tuple[str, str]]:
+    """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn."""
+    pairs = texts(concept, model.hints, templates=True)
+    return [pairs[number % len(pairs)] for number in range(count)]
+
+
+def anchored(model: Model, request: Request, count: int, *, job: Job) -> Anchored:
+    """``count`` pictures for each erased concept: each of its wordings, bare and in the templates, with the anchor."""
+    words: list[str] = []
+    told: list[str] = []
+    for concept in request.erase:
+        place = anchor(model, request, concept)
+        for form, wording in turns(model, concept, count):
+            words.append(form.replace("{}", place))
+            told.append(form.replace("{}", wording))
+    return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))
+
+
+def retained(model: Model, request: Request, found: Anchored, count: int, *, job: Job) -> Scene:
+    """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps."""
+    if not request.keep:
+        return found.scene
+    each = [wordings(model, concept, -(-count // len(request.keep))) for concept in request.keep]
+    words = [word for together in zip(*each, strict=True) for word in together][:count]
+    return joined([found.scene, scene(model, words, job=job, title="pictures to keep")])
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.lower().split())

@@ -1,0 +1,53 @@
+"""A memory bank: prompts that have nothing to do with what is erased, no more than a budget of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from . import seeds
+from .errors import InputError
+from .model import Model
+from .schema import KINDS, Concept, Request
+
+__all__ = ["bank"]
+
+
+def bank(model: Model, request: Request, related: Sequence[Concept], budget: int) -> tuple[str, ...]:
+    """``budget`` prompts of the model's vocabulary: every word in turn, in an order of no meaning, then new templates.
+
+    related: concepts that are looked after elsewhere, and so are left out; no prompt holds an erased wording as words
+    of its own. Raises InputError where no word of the vocabulary is left.
+    """
+    erased = [wording for concept in request.erase for wording in concept.wordings]
+    taken = {wording.lower() for concept in related for wording in concept.wordings}
+    words = [
+        (word, kind)
+        for kind in KINDS
+        for word in dict.fromkeys(model.hints.vocabulary(kind))
+        if word.lower() not in taken and not _holds(word, erased)
+    ]
+    order = torch.randperm(
+        len(words), generator=seeds.stream(0, "memory", *(word for word, _ in words))
+    ).tolist()
+    found: dict[str, None] = {}
+    for turn in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
+        for word, kind in (words[place] for place in order):
+            forms = model.hints.templates.get(kind, ("{}",))
+            prompt = forms[turn % len(forms)].replace("{}", word)
+            if not _holds(prompt, erased):
+                found[prompt] = None
+    if not found:
+        raise InputError(
+            "the model's vocabulary leaves no word for the memory: choose memory=0, or lengthen the vocabulary in "
+            "the model's unlearnkit.toml"
+        )
+    prompts = tuple(found)
+    return tuple(prompts[place % len(prompts)] for place in range(budget))
+
+
+def _holds(text: str, wordings: Sequence[str]) -> bool:
+    """Whether one of the wordings stands in the text as words of its own."""
+    return any(re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE) for wording in wordings)

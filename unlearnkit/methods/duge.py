@@ -1,0 +1,321 @@
+"""DUGE: Continual Unlearning for Text-to-Image Models without Generalization Erosion (2025, arXiv 2503.13769).
+
+The trained θ attends to the concept as the frozen φ attends to nothing; with the i-th of M cross-attention maps
+
+    A_i^θ  for θ on the concept's prompt,    A_i^φ  for φ on the empty prompt, at the same noised picture of the concept
+
+    L_U   = 1/M Σ_i mean (A_i^θ - A_i^φ)²                   breaks the tie between words and picture
+    L_pr  = E ||ε - ε_θ(x_t, c_pr, t)||²                    on related concepts' pictures and a memory bank's
+    L_reg = mean (θ - φ)²                                   rule = l2sp, or distillation on the memory bank, or both
+    L     = λ_U L_U + λ_pr L_pr + λ_reg L_reg
+
+The paper's text could be read only at second hand: the first two losses are its own, the third is a reading of its one
+line, and every number is ours (PAPERS.md). ``target``, ``attends``, ``instead`` and ``distil`` are the other readings.
+Attention alone may leave the concept in the values of the words: ``output`` draws the predicted noise as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import seeds
+from ..anchors import anchor, turns
+from ..attention import Watch, folds, watched
+from ..descend import Job, Objective, Student
+from ..errors import InputError
+from ..memory import bank
+from ..method import Method, Plan
+from ..model import Model
+from ..scenes import Scene, kept, scene, wordings
+from ..schema import Concept, Request
+from ..settings import setting
+from ..training import Rows, Rules, Training, Trains, check, default, plan_of, predict, train
+
+__all__ = ["METHOD", "Settings", "distance", "steered"]
+
+
+@dataclass(frozen=True)
+class Settings(Training):
+    trains: Trains = default("trains", "xattn", source="ours: maps hang on queries and keys")
+    steps: int = default("steps", 300, source="ours; DUGE's is not known")
+    lr: float = default("lr", 1e-5, source="ours; DUGE's is not known")
+    batch: int = default("batch", 4, source="ours; DUGE's is not known")
+    rule: Rules = default("rule", ("l2sp",), source="our reading of DUGE's regularisation")
+    target: Literal["null", "steered"] = setting(
+        "null",
+        "the maps to reach: those of the empty prompt (or of 'instead'), or these steered away from the concept's",
+        source="paper, at second hand; steered is another reading",
+    )
+    eta: float = setting(
+        1.0, "how far target = steered goes", low=0.0, source="ours: 0.5 to 1 are worth a try"
+    )
+    attends: Literal["maps", "output"] = setting(
+        "maps", "what A is: the softmax, or its product with the values", source="paper, at second hand"
+    )
+    layers: tuple[str, ...] = setting(
+        (),
+        "cross-attention layers, or how their names begin (mid_block, up_blocks.1); none: all",
+        source="ours",
+    )
+    erase: float = setting(1.0, "λ_U, weight of the attention loss", low=0.0, source="ours")
+    erase_scale: Literal["first", "none"] = setting(
+        "first", "first: λ_U is divided by the loss at the first step, which is tiny", source="ours"
+    )
+    output: float = setting(
+        0.0,
+        "weight of a loss that draws the predicted noise to that of the empty prompt (or of 'instead')",
+        low=0.0,
+        source="paper: none; ours, 0.1 to 1 where attention alone is not enough",
+    )
+    prior: float = setting(
+        1.0, "λ_pr, weight of prior preservation", low=0.0, source="ours, as in DreamBooth"
+    )
+    prior_target: Literal["noise", "teacher"] = setting(
+        "noise",
+        "what it is drawn to: the true noise, or the base model's prediction",
+        source="paper, at second hand",
+    )
+    related: int = setting(
+        8,
+        "if the request keeps nothing: so many nearest words are the related concepts",
+        low=1,
+        source="ours",
+    )
+    related_pictures: int = setting(25, "pictures for each related concept", low=1, source="ours: 200 in all")
+    memory: int = setting(
+        100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
+    )
+    distil: float = setting(
+        0.0,
+        "weight of distilling the base model on the memory bank",
+        low=0.0,
+        source="the other reading of L_reg",
+    )
+    pictures: int = setting(
+        200, "pictures of each concept", low=1, source="ours: about 20 prompts with 10 each"
+    )
+
+
+def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """1/M Σ_i mean (A_i - B_i)² over M layers, whatever their sizes."""
+    return torch.stack([(a - b).square().mean() for a, b in zip(found, wanted, strict=True)]).mean()
+
+
+def steered(both: Tensor, eta: float, *, maps: bool) -> Tensor:
+    """A_null - η (A_told - A_null) of the two halves; maps are then cut at 0, and sum to 1 over the tokens again."""
+    null, told = both.chunk(2)
+    away = null - eta * (told - null)
+    if not maps:
+        return away
+    away = away.clamp_min(0)
+    return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class _Forget:
+    """Pictures of the concepts; for each the states of the wanted prompt, and the folds (m, tokens, tokens) of both."""
+
+    scene: Scene
+    wanted: Tensor
+    folds: tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Noised pictures of the concept, what A (folded) and ε shall be for them; kept rows and what ε shall be there."""
+
+    erase: Rows
+    maps: list[Tensor]
+    fold: Tensor | None
+    eps: Tensor
+    keep: list[Rows]
+    wanted: list[Tensor]
+    taught: Tensor | None
+
+
+def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
+    """The trained weights. Raises InputError where no related concept is found."""
+    _check(settings)
+    forget, scenes = _forget(model, request, settings, job), _scenes(model, request, settings, job)
+    with watched(model, layers=settings.layers, of=settings.attends) as watch:
+        n, read = settings.batch, settings.batch if settings.erase else 0
+
+        def prepare(step: int, student: Student) -> _Step:
+            batch = forget.scene.batch(model, n, seeds.stream(seed, "duge", step))
+            keep = [
+                one.batch(model, n, seeds.stream(seed, "duge", name, step)) for name, one in scenes.items()
+            ]
+            asked = [Rows(batch.rows.x, batch.rows.t, forget.wanted[batch.which])]
+            if settings.target == "steered":
+                asked.append(batch.rows)
+            teach = keep if settings.prior_target == "teacher" else keep[-1:] if settings.distil else []
+            eps, maps = _pass(watch, asked + [one.rows for one in teach], read=read * len(asked))
+            taught = eps[len(asked) :]
+            fold = None
+            if forget.folds is not None:
+                fold, other = (one[batch.which, None] for one in forget.folds)
+                both = torch.cat([other, fold])[: read * len(asked)]
+                maps = [one @ both for one in maps]
+            if settings.target == "steered":
+                kind = settings.attends == "maps"
+                maps = [steered(one, settings.eta, maps=kind) for one in maps]
+            return _Step(
+                batch.rows,
+                maps,
+                fold,
+                eps[0],
+                [one.rows for one in keep],
+                taught if settings.prior_target == "teacher" else [one.noise for one in keep],
+                taught[-1] if settings.distil else None,
+            )
+
+        def attention(given: _Step, maps: list[Tensor]) -> Tensor:
+            return distance(
+                [one @ given.fold for one in maps] if given.fold is not None else maps, given.maps
+            )
+
+        scale = settings.erase
+        if scale and settings.erase_scale == "first":
+            scale /= _first(watch, prepare, attention, model=model, read=read)
+
+        def losses(given: _Step) -> dict[str, Tensor]:
+            if settings.apart:
+                (eps,), maps = _pass(watch, [given.erase], read=read)
+                kept_eps = predict(model, given.keep) if given.keep else []
+            else:
+                (eps, *kept_eps), maps = _pass(watch, [given.erase, *given.keep], read=read)
+            found = {}
+            if settings.erase:
+                found["erase"] = scale * attention(given, maps)
+            if settings.output:
+                found["erase_output"] = settings.output * (eps - given.eps).square().mean()
+            if settings.prior:
+                errors = [
+                    (one - aim).square().mean() for one, aim in zip(kept_eps, given.wanted, strict=True)
+                ]
+                found["keep"] = settings.prior * torch.stack(errors).mean()
+            if given.taught is not None:
+                found["keep_distil"] = settings.distil * (kept_eps[-1] - given.taught).square().mean()
+            return found
+
+        return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
+
+
+def _pass(watch: Watch, rows: Sequence[Rows], *, read: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The predicted noise for each of the rows, in one pass, and what each layer did in the first ``read`` rows."""
+    x, t, states = (torch.cat([getattr(one, name) for one in rows]) for name in ("x", "t", "states"))
+    eps, maps = watch.eps(x, t, states, rows=read)
+    return list(torch.split(eps, [len(one.t) for one in rows])), maps
+
+
+@torch.no_grad()
+def _first(
+    watch: Watch,
+    prepare: Callable[[int, Student], _Step],
+    attention: Callable[[_Step, list[Tensor]], Tensor],
+    *,
+    model: Model,
+    read: int,
+) -> float:
+    """The attention loss of the base model itself on the pictures of the first step."""
+    with model.frozen():
+        given = prepare(0, nullcontext)
+        found = attention(given, _pass(watch, [given.erase], read=read)[1]).item()
+    if found == 0:
+        raise InputError(
+            "the concept's attention is that of what is wanted already: nothing to erase is left"
+        )
+    return found
+
+
+def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Forget:
+    prompts = [
+        (form, word, None if concept.instead is None else anchor(model, request, concept))
+        for concept in request.erase
+        for form, word in turns(model, concept, settings.pictures)
+    ]
+    found = scene(model, [form.replace("{}", word) for form, word, _ in prompts], job=job)
+    wanted = model.encode(["" if place is None else form.replace("{}", place) for form, _, place in prompts])
+    if settings.attends == "output" or all(place is None for *_, place in prompts):
+        return _Forget(found, wanted, None)
+    both = [torch.stack(one) for one in zip(*(_folds(model, *prompt) for prompt in prompts), strict=True)]
+    return _Forget(found, wanted, (both[0].to(model.device), both[1].to(model.device)))
+
+
+def _folds(model: Model, form: str, word: str, place: str | None) -> tuple[Tensor, Tensor]:
+    """The folds of the maps of both prompts; nothing is folded where the wanted one is empty."""
+    tokens = model.encode([""]).shape[1]
+    if place is None:
+        return torch.eye(tokens), torch.eye(tokens)
+    before = form[: form.index("{}")]
+    start, end, other = (model.last_token(before + rest) for rest in ("", word, place))
+    return folds(tokens, start, end, other), folds(tokens, start, other, end)
+
+
+def _scenes(model: Model, request: Request, settings: Settings, job: Job) -> dict[str, Scene]:
+    """Pictures of related concepts, and of the memory bank: what is kept, as far as a loss looks at it."""
+    found: dict[str, Scene] = {}
+    related: tuple[Concept, ...] = ()
+    if settings.prior:
+        related = kept(model, request, settings.related)
+        words = [word for one in related for word in wordings(model, one, settings.related_pictures)]
+        found["prior"] = scene(model, words, job=job, title="related pictures")
+    if settings.memory and (settings.prior or settings.distil):
+        words = list(bank(model, request, related, settings.memory))
+        found["memory"] = scene(model, words, job=job, title="memory bank")
+    return found
+
+
+def _check(settings: Settings) -> None:
+    check(settings, losses=_losses(settings))
+    if not settings.erase and not settings.output:
+        raise InputError("erase=0 and output=0 leave nothing that erases: choose one of them above 0")
+    if settings.distil and not settings.memory:
+        raise InputError(
+            "distil looks at the memory bank, and memory=0 leaves it empty: choose memory above 0"
+        )
+
+
+def _losses(settings: Settings) -> tuple[str, ...]:
+    weights = {
+        "erase": settings.erase,
+        "erase_output": settings.output,
+        "keep": settings.prior,
+        "keep_distil": settings.distil,
+    }
+    return tuple(name for name, weight in weights.items() if weight)
+
+
+def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    _check(settings)
+    n, held = settings.batch, bool(settings.memory and (settings.prior or settings.distil))
+    kept_rows = n * (bool(settings.prior) + held)
+    taught = kept_rows if settings.prior_target == "teacher" else n * bool(settings.distil)
+    related = len(kept(model, request, settings.related)) if settings.prior else 0
+    return plan_of(
+        model,
+        settings,
+        losses=_losses(settings),
+        free=n * (1 + (settings.target == "steered")) + taught,
+        rows=n + kept_rows,
+        sampled=settings.pictures * len(request.erase)
+        + related * settings.related_pictures
+        + settings.memory * held,
+    )
+
+
+METHOD = Method(
+    name="duge",
+    title="DUGE",
+    paper="2025, arXiv 2503.13769",
+    summary="the concept's cross-attention becomes that of no prompt; related concepts and a memory bank are kept",
+    settings=Settings,
+    run=run,
+    plan=plan,
+)
