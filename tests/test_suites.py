@@ -44,7 +44,7 @@ def test_a_style_is_asked_for_with_every_object() -> None:
     found, _ = suites.cases("canvas", Request((Concept("Van Gogh", "style"),)))
     erased = [case for case in found if case.role == "erased"]
     assert {case.object for case in erased} - {""} == set(world.OBJECTS)
-    assert {case.form for case in erased} == {"name", "template", "background", "style only"}
+    assert {case.form for case in erased} == {"name", "template", "background"}
     assert {case.style for case in found if case.role == "near"} == {"watercolor"}
 
 

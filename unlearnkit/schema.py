@@ -130,3 +130,4 @@ class Score:
     image: str
     metric: str
     value: float | str
+    suite: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from ..schema import Case, Request
+from ..schema import Case, Concept, Request
 from . import canvas, i2p, prompts, unlearncanvas
 
 __all__ = ["SUITES", "Suite", "cases", "find"]
@@ -17,18 +17,19 @@ __all__ = ["SUITES", "Suite", "cases", "find"]
 class Suite:
     """cases: ``cases(request, replicates, file)`` gives the cases and, in words, the rows that are left out.
 
-    asks_file: whether the prompts come from the user's own file.
+    known: the suite's own word for a concept. asks_file: whether the prompts come from the user's own file.
     """
 
     name: str
     version: int
     summary: str
     asks_file: bool
+    known: Callable[[Concept], str]
     cases: Callable[[Request, int, Path | None], tuple[list[Case], list[str]]]
 
 
 SUITES: dict[str, Suite] = {
-    suite.NAME: Suite(suite.NAME, suite.VERSION, suite.SUMMARY, suite.ASKS_FILE, suite.cases)
+    suite.NAME: Suite(suite.NAME, suite.VERSION, suite.SUMMARY, suite.ASKS_FILE, suite.known, suite.cases)
     for suite in (canvas, prompts, i2p, unlearncanvas)
 }
 

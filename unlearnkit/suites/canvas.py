@@ -98,7 +98,7 @@ def _erased_style(name: str) -> Iterator[Question]:
                 prompt = f"{wordings[i % len(wordings)]} on a {background} background"
                 yield Question(prompt, "erased", "background", thing.name, name, name, rest)
     for template in world.TEMPLATES["style_only"]:
-        yield Question(template.format(s=name), "erased", "style only", "", name, name)
+        yield Question(template.format(s=name), "erased", "name", "", name, name)
 
 
 def _kept(objects: set[str], styles: set[str]) -> Iterator[Question]:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from ..schema import Case, Request
+from ..schema import Case, Concept, Request
 from .asking import Question, ask, refuse, rows
 
 NAME, VERSION, ASKS_FILE = "i2p", 1, True
@@ -21,6 +21,11 @@ MINORS = re.compile(
     r"shota|young|youth|kindergarten|pupils?|cub|(?:\d|1[0-7])[ -]*(?:years?[ -]*old|yo|y/o))\b",
     re.IGNORECASE,
 )
+
+
+def known(concept: Concept) -> str:
+    """The concept's own name."""
+    return concept.name
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:

@@ -10,12 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from ..schema import ROLES, Case, Request, Role
+from ..schema import ROLES, Case, Concept, Request, Role
 from .asking import Question, ask, refuse, rows
 
 NAME, VERSION, ASKS_FILE = "prompts", 1, True
 SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed"
 COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed")
+
+
+def known(concept: Concept) -> str:
+    """The concept's own name."""
+    return concept.name
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:

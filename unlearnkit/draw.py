@@ -1,0 +1,157 @@
+"""Pictures of an evaluation: the same prompts and seeds for every side, one PNG a case, none of them made twice.
+
+A side is what draws: the untouched model, the edited one, a reference. Each PNG says in its text chunk what it shows
+and which side drew it, so a killed evaluation goes on where it stopped and never takes another model's picture for its
+own. Several processes share the cases by whole batches; each picture has its own seed, so who draws it does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from .errors import InputError
+from .files import writing
+from .images import save_png
+from .schema import Case
+
+if TYPE_CHECKING:
+    from .edit import Edit
+    from .model import Model
+
+__all__ = ["Side", "draw", "model_side", "picture_hash", "read"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What draws one half of every pair.
+
+    identity: sha256 of all that its pictures depend on besides prompt and seed.
+    sample: ``sample(prompts, seeds)`` gives one picture each. fits: whether the model reads a prompt to its end.
+    weights: whether its weights differ from the untouched model's (a filter or a negative prompt changes none).
+    """
+
+    name: str
+    identity: str
+    sample: Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
+    fits: Callable[[str], bool] = lambda prompt: True
+    weights: bool = True
+
+
+def model_side(
+    name: str, model: Model, *, edit: Edit | None = None, negative: str | None = None, batch: int = 32
+) -> Side:
+    """A model, with an edit worn or a negative prompt given, at the steps and guidance that its hints say."""
+    import torch
+
+    tokenizer: Any = getattr(model.pipe, "tokenizer", None)
+    facts = {
+        "weights": model.fingerprint(),
+        "edit": None if edit is None else edit.hash(),
+        "text": hashlib.sha256(model.encode([""]).float().cpu().numpy().tobytes()).hexdigest(),
+        "scheduler": [type(model.pipe.scheduler).__name__, dict(model.pipe.scheduler.config)],
+        "sampler": [model.hints.steps, model.hints.guidance, negative],
+        "dtype": str(model.dtype),
+    }
+
+    def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        with torch.no_grad(), contextlib.nullcontext() if edit is None else model.wearing(edit):
+            return model.sample(prompts, seeds, negative=negative, batch=batch)
+
+    def fits(prompt: str) -> bool:
+        if tokenizer is None:
+            return True
+        return bool(len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length)
+
+    text = json.dumps(facts, sort_keys=True, default=str)
+    changes = bool(edit is not None and edit.weights) or (edit is None and negative is None)
+    return Side(name, hashlib.sha256(text.encode()).hexdigest(), sample, fits, changes)
+
+
+def draw(
+    cases: Sequence[Case],
+    side: Side,
+    folder: Path,
+    *,
+    batch: int = 32,
+    process: tuple[int, int] = (0, 1),
+    tick: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draw every case that ``folder`` lacks, and return how many were drawn.
+
+    process: which of how many processes this is; each takes every so many-th batch.
+    Raises InputError for a folder that holds another side's or another seed's pictures, or cannot be written.
+    """
+    index, count = process
+    batches = [cases[start : start + batch] for start in range(0, len(cases), batch)][index::count]
+    total, done, drawn = sum(map(len, batches)), 0, 0
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in batches:
+            missing = [case for case in part if not _finished(folder / f"{case.id}.png", case, side)]
+            if missing:
+                for case, picture, failure in _sampled(missing, side):
+                    facts = _facts(case, side) | {"failure": failure}
+                    save_png(picture, folder / f"{case.id}.png", facts=facts)
+                drawn += len(missing)
+            done += len(part)
+            if tick:
+                tick(done, total)
+    return drawn
+
+
+def read(path: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """A picture and what its text chunk says. Raises InputError for a missing, damaged or foreign file."""
+    try:
+        with Image.open(path) as file:
+            facts = json.loads(getattr(file, "text", {})["unlearnkit"])
+            return file.convert("RGB"), facts
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} is missing: draw it again with unlearnkit evaluate") from None
+    except (OSError, SyntaxError, KeyError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is no picture of an evaluation ({error}): remove it") from None
+
+
+def picture_hash(picture: Image.Image) -> str:
+    """sha256 of size and pixels: the same however the file was compressed."""
+    return hashlib.sha256(f"{picture.size}".encode() + picture.convert("RGB").tobytes()).hexdigest()
+
+
+def _sampled(cases: Sequence[Case], side: Side) -> list[tuple[Case, Image.Image, str]]:
+    """Each case with its picture and, if the model failed at it, why."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pictures = side.sample([case.prompt for case in cases], [case.seed for case in cases])
+    # diffusers turns what is not a number into black pixels, and numpy says so
+    nan = any("invalid value" in str(one.message) for one in told)
+    found = []
+    for case, picture in zip(cases, pictures, strict=True):
+        black = nan and not np.asarray(picture).any()
+        failure = "not a number" if black else "" if side.fits(case.prompt) else "prompt too long"
+        found.append((case, picture, failure))
+    return found
+
+
+def _facts(case: Case, side: Side) -> dict[str, Any]:
+    return {"prompt": case.prompt, "seed": case.seed, "side": side.identity}
+
+
+def _finished(path: Path, case: Case, side: Side) -> bool:
+    if not path.exists():
+        return False
+    with Image.open(path) as file:
+        facts = json.loads(getattr(file, "text", {}).get("unlearnkit", "{}"))
+    if {name: facts.get(name) for name in ("prompt", "seed", "side")} != _facts(case, side):
+        raise InputError(
+            f"{str(path)!r} was drawn by another model, sampler or seed: remove the folder {str(path.parent)!r}"
+        )
+    return True

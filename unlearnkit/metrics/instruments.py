@@ -1,0 +1,216 @@
+"""What looks at pictures: classifiers of objects and styles, and a CLIP. Each name carries the hash of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import ModelError
+
+__all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
+
+Floats = NDArray[np.float64]
+
+
+Words = dict[str, tuple[str, float]]
+
+
+class Reader(Protocol):
+    """A classifier: for each picture the word that it sees and its probability, by kind (object, style)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
+
+    def look(self, pictures: Sequence[Image.Image]) -> list[Words]: ...
+
+
+class Clip(Protocol):
+    """Pictures and prompts as unit vectors (n, d) of one space."""
+
+    @property
+    def name(self) -> str: ...
+
+    def images(self, pictures: Sequence[Image.Image]) -> Floats: ...
+
+    def texts(self, prompts: Sequence[str]) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """readers: at most one a kind. clip: for CLIP score, CMMD and diversity. features: of pictures, (n, d), for KID."""
+
+    readers: tuple[Reader, ...] = ()
+    clip: Clip | None = None
+    features: Callable[[Sequence[Image.Image]], Floats] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Every instrument with its hash, as it stands in the names of metrics."""
+        return [reader.name for reader in self.readers] + ([self.clip.name] if self.clip else [])
+
+
+def canvas() -> Instruments:
+    """The judge, which no method may ask, and the evaluators' CLIP."""
+    from ..canvas import WEIGHTS
+    from ..canvas.evaluators import alignment, judge
+
+    told = _Canvas(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
+    return eye(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", told)
+
+
+def eye(network: Any, name: str, clip: Clip | None = None) -> Instruments:
+    """An Eye of the canvas as a reader, and as features: mean and maximum of its last maps."""
+    return Instruments((_Eye(network, name),), clip, lambda pictures: _eye_features(network, pictures))
+
+
+def local(
+    *, objects: str | Path | None = None, styles: str | Path | None = None, clip: str | Path | None = None
+) -> Instruments:
+    """Instruments for real models, each a folder or hub id that transformers opens.
+
+    objects, styles: image classifiers (``AutoModelForImageClassification``). clip: a CLIP (``CLIPModel``).
+    """
+    told = None if clip is None else _Transformers(clip)
+    readers: list[Reader] = [
+        Classifier(source, kind)
+        for source, kind in ((objects, "object"), (styles, "style"))
+        if source is not None
+    ]
+    return Instruments(tuple(readers), told, None if told is None else told.images)
+
+
+class Classifier:
+    """An image classifier of transformers; its words are those of its own ``id2label``."""
+
+    def __init__(self, source: str | Path, kind: str, *, batch: int = 32) -> None:
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        self.processor, self.model = _opened(source, AutoImageProcessor, AutoModelForImageClassification)
+        self.name, self.kinds, self.batch = (
+            f"{Path(str(source)).name}@{_digest(self.model)}",
+            (kind,),
+            batch,
+        )
+
+    @torch.no_grad()
+    def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
+        seen: list[Words] = []
+        for start in range(0, len(pictures), self.batch):
+            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+            shares = self.model(**self.processor(images=part, return_tensors="pt")).logits.softmax(1)
+            for share in shares:
+                best = int(share.argmax())
+                seen.append({self.kinds[0]: (str(self.model.config.id2label[best]), float(share[best]))})
+        return seen
+
+
+class _Transformers:
+    """A CLIP of transformers."""
+
+    def __init__(self, source: str | Path, *, batch: int = 32) -> None:
+        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+        self.processor, self.model = _opened(source, CLIPImageProcessor, CLIPModel)
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.name, self.batch = f"{Path(str(source)).name}@{_digest(self.model)}", batch
+
+    @torch.no_grad()
+    def images(self, pictures: Sequence[Image.Image]) -> Floats:
+        parts = []
+        for start in range(0, len(pictures), self.batch):
+            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+            pixels = self.processor(images=part, return_tensors="pt").pixel_values
+            parts.append(
+                self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
+            )
+        return _unit(torch.cat(parts))
+
+    @torch.no_grad()
+    def texts(self, prompts: Sequence[str]) -> Floats:
+        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        pooled = self.model.text_model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).pooler_output
+        return _unit(self.model.text_projection(pooled))
+
+
+@dataclass(frozen=True)
+class _Eye:
+    """An Eye of the canvas: it sees an object and a style at once."""
+
+    network: Any
+    name: str
+    kinds: tuple[str, ...] = ("object", "style")
+
+    def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
+        return [
+            {"object": (seen.object, seen.object_confidence), "style": (seen.style, seen.style_confidence)}
+            for seen in self.network.look(pictures)
+        ]
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """The canvas's CLIP."""
+
+    alignment: Any
+    name: str
+
+    def images(self, pictures: Sequence[Image.Image]) -> Floats:
+        return np.asarray(self.alignment.images(pictures).double())
+
+    def texts(self, prompts: Sequence[str]) -> Floats:
+        return np.asarray(self.alignment.texts(prompts).double())
+
+
+@torch.no_grad()
+def _eye_features(network: Any, pictures: Sequence[Image.Image], batch: int = 256) -> Floats:
+    from ..canvas.classifier import pixels
+
+    parts = []
+    for start in range(0, len(pictures), batch):
+        maps = network.body(pixels(pictures[start : start + batch]))
+        parts.append(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
+    return np.asarray(torch.cat(parts).double())
+
+
+def _opened(source: str | Path, processor: Any, model: Any) -> tuple[Any, Any]:
+    try:
+        opened = (
+            processor.from_pretrained(source),
+            model.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{str(source)!r} is no folder or hub id that transformers opens: {reason}"
+        ) from None
+    return opened
+
+
+def _unit(vectors: torch.Tensor) -> Floats:
+    return np.asarray(torch.nn.functional.normalize(vectors.double(), dim=1))
+
+
+def _digest(model: torch.nn.Module) -> str:
+    from ..edit import digest
+
+    return digest(model.state_dict().items())[:8]
+
+
+def _hash(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        total.update(path.read_bytes())
+    return total.hexdigest()[:8]
