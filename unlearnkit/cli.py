@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__
+from . import __version__, cli_evaluate
 from .errors import InputError, UnlearnError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ canvas = typer.Typer(
     help="The canvas: the small model and its judges that ship with unlearnkit.", no_args_is_help=True
 )
 app.add_typer(canvas, name="canvas")
+app.add_typer(cli_evaluate.commands)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

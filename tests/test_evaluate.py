@@ -1,0 +1,328 @@
+"""The evaluation: paired, resumable, honest about failures, and its claims are refused where they must be."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unlearnkit import suites
+from unlearnkit.canvas import WEIGHTS
+from unlearnkit.canvas.classifier import Eye
+from unlearnkit.claims import Rules, verdict
+from unlearnkit.draw import Side, draw, model_side, picture_hash, read
+from unlearnkit.errors import InputError
+from unlearnkit.evaluate import evaluate, plan_for, stored
+from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.model import Model
+from unlearnkit.schema import Case, Concept, Request, Score
+from unlearnkit.selftest import EXPECTED, self_test, spoiler
+from unlearnkit.stats import needed
+from unlearnkit.tables import same, tables
+
+CAT = Request((Concept("cat"),))
+shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
+
+
+# claims, from rows made by hand
+
+
+class Words:
+    """Stands where instruments stand in a plan."""
+
+    names = ("reader@0",)
+
+
+def asked(forms: dict[str, int], kept: int = 120) -> list[Case]:
+    """``forms``: prompts that ask for the cat; ``kept`` near and as many unrelated ones."""
+    erased = [
+        Case(f"{form}-{i}-0", f"{form}-{i}", f"{form} {i}", i, "erased", form, "cat", "", "cat")
+        for form, count in forms.items()
+        for i in range(count)
+    ]
+    rest = [
+        Case(f"{role}-{i}-0", f"{role}-{i}", f"{role} {i}", i, role, "name", "dog")  # type: ignore[arg-type]
+        for role in ("near", "unrelated")
+        for i in range(kept)
+    ]
+    return erased + rest
+
+
+def judged(
+    cases: list[Case],
+    shown: Callable[[Case, str], bool],
+    failure: Callable[[Case, str], str] = lambda case, side: "",
+    *,
+    sides: tuple[str, ...] = ("before", "after"),
+    weights: bool = True,
+    features: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The verdict on pictures of which ``shown`` says whether they show what was asked for."""
+    drawing = [Side(name, name, lambda prompts, seeds: [], weights=weights) for name in sides]
+    missing = {"object": ["cat"]} if "never-knew" in sides else None
+    plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules(), missing=missing)  # type: ignore[arg-type]
+    scores = []
+    for case in cases:
+        for side in sides:
+            values: dict[str, Any] = {"failure": failure(case, side)}
+            values["reader@0/object"] = case.object if shown(case, side) else "bear"
+            if side != "before":
+                values["change"] = (
+                    0.0 if shown(case, side) == shown(case, "before") and sides[0] == side else 9.0
+                )
+            scores += [
+                Score(case.id, side, "", metric, value, "prompts@1") for metric, value in values.items()
+            ]
+    return verdict(plan, tables(plan, cases, scores, features or {}))
+
+
+def gone_in(*forms: str) -> Callable[[Case, str], bool]:
+    return lambda case, side: side == "before" or case.role != "erased" or case.form not in forms
+
+
+def test_grades_from_rows() -> None:
+    cases = asked({"name": 60, "synonym": 60, "template": 60})
+    everything = ("name", "synonym", "template")
+    found = judged(cases, gone_in(*everything))
+    assert found["grade"] == "generalises"
+    assert found["kept"]["verdict"] == "kept"
+    assert "seen in 0 of 60 (0%, 0.0 to 6.0), before 60 of 60" in found["sentence"]
+    assert found["concepts"][0]["missing"] == ["a reference that never knew it"]
+    only = judged(cases, gone_in("name", "synonym"))
+    assert only["grade"] == "suppressed"
+    assert "template: still seen in 60 of 60" in only["sentence"]
+    assert judged(cases, gone_in("synonym"))["grade"] == "not shown"
+    filtered = judged(cases, gone_in(*everything), weights=False)
+    assert filtered["grade"] == "suppressed"
+    assert "filtered" in filtered["sentence"]
+    assert any("brought back" in line for line in found["not claimed"])
+
+
+def test_a_grade_is_refused_for_want_of_prompts_and_controls() -> None:
+    few = judged(asked({"name": needed(0.1) - 1}), gone_in("name"))
+    assert few["grade"] == "not shown"
+    assert few["concepts"][0]["missing"] == ["direct prompts: 35 prompts or more"]
+    assert judged(asked({"name": needed(0.1)}), gone_in("name"))["grade"] == "suppressed"
+    never = judged(asked({"name": 60}), lambda case, side: case.role != "erased")
+    assert never["grade"] == "not shown"
+    assert "the untouched model itself shows it in only 0 of 60" in never["sentence"]
+    blind = judged(
+        asked({"name": 60, "synonym": 60}),
+        lambda case, side: gone_in("name", "synonym")(case, side) and case.form != "synonym",
+    )
+    assert blind["grade"] == "suppressed"
+    assert "synonym: the untouched model itself" in blind["sentence"]
+    without = judged([case for case in asked({"name": 60}) if case.role == "erased"], gone_in("name"))
+    assert "that anything else was kept" in without["not claimed"]
+
+
+def test_damage_is_said() -> None:
+    cases = asked({"name": 60})
+
+    def harms(role: str, every: int) -> Callable[[Case, str], bool]:
+        return lambda case, side: (
+            side == "before" or (case.role != "erased" and not (case.role == role and case.seed % every == 0))
+        )
+
+    assert judged(cases, harms("near", 3))["kept"]["verdict"] == "lost"
+    assert judged(cases, harms("unrelated", 40))["kept"]["verdict"] == "not shown"
+    assert "near objects: damaged (-33.3 points" in judged(cases, harms("near", 3))["sentence"]
+
+
+def test_ruined_pictures_are_no_erasure() -> None:
+    cases = asked({"name": 60, "synonym": 60})
+    for groups in (("erased",), ("erased", "near", "unrelated")):
+        found = judged(
+            cases,
+            gone_in("name", "synonym"),
+            lambda case, side, groups=groups: "blank" if side == "after" and case.role in groups else "",  # type: ignore[misc]
+        )
+        assert found["grade"] == "collapsed"
+        assert "60 of 60" in found["sentence"] or "360 of 360" in found["sentence"]
+
+
+def test_gone_needs_a_model_that_never_knew() -> None:
+    cases = asked({"name": 60, "synonym": 60})
+    rng = np.random.default_rng(0)
+    sides = ("before", "after", "never-knew")
+    n, cats = len(cases), np.array([case.role == "erased" for case in cases])
+    knows, never = rng.normal(size=(n, 6)), rng.normal(size=(n, 6))
+    knows[cats] += 2.0
+
+    def features(after: Any) -> dict[str, Any]:
+        return {"before/reader": knows, "after/reader": after, "never-knew/reader": never}
+
+    like, between = never + rng.normal(size=(n, 6)) * 0.05, never.copy()
+    between[cats] += 1.0
+    gone = judged(cases, gone_in("name", "synonym"), sides=sides, features=features(like))
+    assert gone["grade"] == "gone"
+    damaged = judged(cases, gone_in("name", "synonym"), sides=sides, features=features(between))
+    assert damaged["grade"] == "generalises"
+    assert "from those of a model that never knew it" in damaged["sentence"]
+
+
+def test_failed_pictures_stay_in_every_denominator() -> None:
+    cases = asked({"name": 60})
+    spoilt = lambda case, side: "prompt too long" if case.seed < 6 else ""  # noqa: E731
+    drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
+    plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
+    scores = [
+        Score(case.id, side, "", metric, value, "prompts@1")
+        for case in cases
+        for side in ("before", "after")
+        for metric, value in (
+            ("failure", spoilt(case, side)),
+            ("reader@0/object", case.object),
+            ("change", 1.0),
+        )
+    ]
+    found = tables(plan, cases, scores, {})
+    assert found["concepts"][0]["direct"]["after"]["n"] == 60
+    assert found["concepts"][0]["direct"]["after"]["k"] == 54
+    assert found["failed"]["reasons"]["after"] == {"prompt too long": 18}
+    assert found["unlearncanvas"]["UA"]["after"]["value"] == pytest.approx(0.1)
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("label", "word", "equal"),
+    [("tabby, tabby cat", "tabby cat", True), ("Van_Gogh", "van gogh", True), ("golf ball", "ball", False)],
+)
+def test_labels_are_matched_whole(label: str, word: str, equal: bool) -> None:
+    assert same(label, word) == equal
+
+
+# drawing and the folder, on a toy model
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> list[Case]:
+    """Eleven prompts, one of them too long for the toy model."""
+    lines = [
+        "prompt,role,object",
+        *(f"a cat {i},erased,cat" for i in range(6)),
+        f"{'cat ' * 30},erased,cat",
+    ]
+    lines += [f"a dog {i},near,dog" for i in range(4)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    return suites.cases("prompts", CAT, file=tmp_path / "rows.csv")[0]
+
+
+def tools() -> Instruments:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return eye(Eye("plain", ["cat", "dog"], ["plain", "neon"]).eval(), "eye@0")
+
+
+def run(folder: Path, model: Model, after: Side, cases: list[Case], **options: Any) -> dict[str, Any]:
+    sides = [model_side("before", model), after]
+    plan = plan_for("prompts", CAT, cases, [], sides, tools(), Rules())
+    return evaluate(folder, cases, sides, plan, tools(), **options)
+
+
+def smooth(prompts: Any, seeds: Any) -> Iterator[Image.Image]:
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        small = np.random.default_rng([seed, len(prompt)]).integers(0, 255, (3, 3, 3), np.uint8)
+        yield Image.fromarray(small).resize((16, 16), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("kind", ["identity", "blank", "noise"])
+def test_the_evaluator_is_not_fooled(
+    make: Callable[..., Model], tmp_path: Path, asking: list[Case], kind: str
+) -> None:
+    """Self-test on a toy: the pictures before are smooth blobs, so that noise is a change."""
+    model = make()
+    before = Side("before", "blobs", lambda prompts, seeds: list(smooth(prompts, seeds)))
+    after = Side("after", "blobs", before.sample) if kind == "identity" else spoiler(kind, model)
+    sides = [before, after]
+    plan = plan_for("prompts", CAT, asking, [], sides, tools(), Rules())
+    found = evaluate(tmp_path / "out", asking, sides, plan, tools())
+    assert found["grade"] == EXPECTED[kind]
+
+
+def test_pictures_do_not_depend_on_batches_or_processes(
+    make: Callable[..., Model], tmp_path: Path, asking: list[Case]
+) -> None:
+    model = make()
+    for batch in (1, 7, 32):
+        draw(asking, model_side("before", model, batch=batch), tmp_path / f"{batch}", batch=batch)
+    for index in (0, 1):
+        draw(asking, model_side("before", model, batch=3), tmp_path / "two", batch=3, process=(index, 2))
+    for case in asking:
+        pictures = [
+            np.asarray(read(tmp_path / way / f"{case.id}.png")[0], int) for way in ("1", "7", "32", "two")
+        ]
+        for other in pictures[1:]:
+            assert np.abs(other - pictures[0]).max() <= 1, "at most one level of 255, see Model.sample"
+    plain = model.sample([asking[0].prompt], [asking[0].seed])[0]
+    assert picture_hash(read(tmp_path / "1" / f"{asking[0].id}.png")[0]) == picture_hash(plain)
+
+
+def test_a_killed_evaluation_goes_on_and_draws_nothing_twice(
+    make: Callable[..., Model], tmp_path: Path, asking: list[Case]
+) -> None:
+    model, drawn = make(), []
+    edited = make(seed=1)
+    plain = model_side("after", edited, batch=4)
+
+    def dies(prompts: Any, seeds: Any) -> list[Image.Image]:
+        if len(drawn) >= 4:
+            raise KeyboardInterrupt
+        drawn.extend(seeds)
+        return plain.sample(prompts, seeds)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", model, Side("after", plain.identity, dies, plain.fits), asking, batch=4)
+    assert len(list((tmp_path / "killed/pictures/after").glob("*.png"))) == 4
+
+    def counts(prompts: Any, seeds: Any) -> list[Image.Image]:
+        drawn.extend(seeds)
+        return plain.sample(prompts, seeds)
+
+    again = run(
+        tmp_path / "killed", model, Side("after", plain.identity, counts, plain.fits), asking, batch=4
+    )
+    assert sorted(drawn) == sorted(case.seed for case in asking)
+    whole = run(tmp_path / "whole", model, plain, asking, batch=4)
+    assert again == whole
+    one, two = (stored(tmp_path / name) for name in ("killed", "whole"))
+    assert one[2] == two[2]
+    assert one[3].keys() == two[3].keys() == {f"{side}/reader" for side in ("before", "after")}
+    assert {score.value for score in one[2] if score.metric == "failure" and len(score.case) > 45} >= {
+        "prompt too long"
+    }
+    assert run(tmp_path / "whole", model, plain, asking, batch=4) == whole, "finished: returned as it is"
+    with pytest.raises(InputError, match=r"another plan \(cases differs"):
+        run(tmp_path / "whole", model, plain, asking[:-1])
+
+
+def test_anothers_pictures_are_not_taken(
+    make: Callable[..., Model], tmp_path: Path, asking: list[Case]
+) -> None:
+    draw(asking[:2], model_side("before", make()), tmp_path)
+    with pytest.raises(InputError, match="drawn by another model"):
+        draw(asking[:2], model_side("before", make(seed=1)), tmp_path)
+
+
+def test_pictures_that_are_no_numbers_are_a_category(
+    tmp_path: Path, make: Callable[..., Model], asking: list[Case]
+) -> None:
+    model = make()
+    name = random.Random(0).choice(sorted(model.weights("xattn")))
+    broken = {name: torch.full_like(model.weights("xattn")[name], float("nan"))}
+    with model.wearing(broken):
+        draw(asking[:3], model_side("after", model), tmp_path)
+    assert {read(tmp_path / f"{case.id}.png")[1]["failure"] for case in asking[:3]} == {"not a number"}
+
+
+@shipped
+def test_the_self_test_of_the_evaluator(tmp_path: Path) -> None:
+    found = self_test(tmp_path)
+    assert {name: one["grade"] for name, one in found.items()} == EXPECTED

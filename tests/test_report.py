@@ -1,0 +1,201 @@
+"""The report and its verification, on a run of a toy model whose pictures a toy Eye has looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import saved
+from unlearnkit.canvas.classifier import Eye
+from unlearnkit.cli import main
+from unlearnkit.compare import compare
+from unlearnkit.edit import Edit
+from unlearnkit.errors import InputError
+from unlearnkit.evaluate import evaluate_run
+from unlearnkit.images import save_png
+from unlearnkit.metrics.instruments import eye
+from unlearnkit.model import load
+from unlearnkit.report import report
+from unlearnkit.run import erase
+from unlearnkit.schema import Concept
+from unlearnkit.verify import redraw, verify
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with an evaluation of nine prompts, one of them a script."""
+    folder = tmp_path_factory.mktemp("report")
+    lines = ["prompt,role,form,object"]
+    lines += [f"a cat {i},erased,name,cat" for i in range(3)] + ["my cat,erased,template,cat"]
+    lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    erase(load(saved.folder()), Concept("cat"), method="uce", out=folder / "run")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
+    evaluate_run(folder / "run", suite="prompts", file=folder / "rows.csv", instruments=tools)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of it to spoil."""
+    return Path(shutil.copytree(evaluated, tmp_path / "run"))
+
+
+class Page(HTMLParser):
+    """The tags of a page, and whether they are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "input", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("li", "p", "td", "tr", "th") or self.open[-1] == tag:
+            assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_that_loads_nothing(run: Path) -> None:
+    text = report(run).read_text()
+    page = Page(text)
+    assert page.open == []
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:)""", text)
+    assert "url(" not in text
+    assert SCRIPT not in text
+    assert "&lt;script&gt;" in text
+    assert sum(tag == "script" for tag, _ in page.seen) == 1
+    policy = next(attrs["content"] for tag, attrs in page.seen if attrs.get("http-equiv"))
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    sliders = [attrs for tag, attrs in page.seen if tag == "input"]
+    assert sliders
+    assert all(attrs.get("aria-label") for attrs in sliders)
+    assert all(attrs.get("alt") for tag, attrs in page.seen if tag == "img")
+    assert sum(attrs.get("class") == "curtain" for _, attrs in page.seen) == len(sliders), (
+        "own prompts are covered"
+    )
+    assert "What is not claimed" in text
+    verdict = json.loads((run / "report.json").read_text())["verdict"]
+    assert verdict["concepts"][0]["sentence"].split("“")[0] in text
+
+
+def test_the_report_is_a_pure_function_of_the_folder(run: Path) -> None:
+    first = report(run).read_bytes(), (run / "report.json").read_bytes()
+    assert (report(run).read_bytes(), (run / "report.json").read_bytes()) == first
+
+
+def test_an_untouched_evaluation_verifies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(run) == []
+    assert redraw(run, 0.2) == (3, [])
+    with pytest.raises(SystemExit) as stopped:
+        main(["verify", str(run)])
+    assert stopped.value.code in (0, None)
+    assert "every hash and every figure" in capsys.readouterr().out
+
+
+def changed(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_whatever_is_changed_is_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "evaluation"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def found() -> str:
+        lines = "\n".join(verify(run))
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+        return lines
+
+    row = next(
+        line for line in kept["rows.jsonl"].decode().splitlines() if '"after"' in line and '/object"' in line
+    )
+    other = "dog" if json.loads(row)["value"] != "dog" else "bear"
+    changed(folder / "rows.jsonl", row, json.dumps(json.loads(row) | {"value": other}))
+    said = found()
+    assert "rows.jsonl was changed" in said
+    assert "tables.json does not follow from rows.jsonl" in said
+    changed(folder / "rows.jsonl", row, row[:-3])
+    assert "is not JSON" in found()
+    changed(folder / "rows.jsonl", row + "\n", "")
+    assert "was changed" in found()
+    changed(folder / "tables.json", '"grade": "', '"grade": "very ')
+    assert "verdict > concepts[0] > grade differs" in found()
+    (folder / "features.safetensors").unlink()
+    assert "features.safetensors is missing" in found()
+    changed(folder / "cases.jsonl", '"seed": ', '"seed": 1')
+    assert "not the one of the plan" in found()
+    changed(folder / "plan.json", '"version": 1', '"version": 9')
+    assert "made with version 9 of suite 'prompts'" in found()
+
+    picture = next((folder / "pictures/after").glob("a-dog*.png"))
+    with Image.open(picture) as file:
+        facts = json.loads(file.text["unlearnkit"])
+    save_png(Image.new("RGB", (16, 16)), picture, facts=facts)
+    assert f"picture after/{picture.name} is not the one that was scored" in found()
+    _, apart = redraw(run, 1.0)
+    assert [line.split()[1] for line in apart] == [f"after/{picture.name}"]
+    picture.unlink()
+    assert "is missing" in found()
+    edit = Edit.load(run / "edit.safetensors")
+    Edit({name: weight + 1 for name, weight in edit.weights.items()}, edit.facts).save(
+        run / "edit.safetensors"
+    )
+    assert "edit.safetensors is not the edit" in found()
+    with pytest.raises(SystemExit) as stopped:
+        main(["verify", str(run)])
+    assert stopped.value.code == 2
+    assert "edit.safetensors is not the edit" in capsys.readouterr().out
+
+
+def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_path: Path) -> None:
+    text = compare([run, evaluated], tmp_path / "page").read_text()
+    assert Page(text).open == []
+    facts = json.loads((tmp_path / "page" / "compare.json").read_text())
+    assert [one["grade"] for one in facts["runs"]] == [facts["runs"][0]["grade"]] * 2
+    assert facts["pairs"][0]["seen"]["value"] == 0
+    assert facts["pairs"][0]["seen"]["p"] == 1
+    with pytest.raises(InputError, match="two runs or more"):
+        compare([run], tmp_path / "other")
+    plan = json.loads((run / "evaluation/plan.json").read_text())
+    plan["cases"]["sha256"] = "0"
+    (run / "evaluation/plan.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="other prompts or seeds"):
+        compare([run, evaluated], tmp_path / "other")
+
+
+@pytest.mark.parametrize("words", [["report", "../nowhere"], ["verify", "."], ["evaluate", "../../etc"]])
+def test_folders_that_are_no_runs(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+
+
+def test_the_plan_names_what_differs(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt\na cat\n")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tools = eye(Eye("plain", ["cat", "dog"], ["plain"]).eval(), "eye@0")
+    with pytest.raises(InputError, match=r"another plan \(cases differs"):
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=tools)
+    with pytest.raises(InputError, match="needs instruments"):
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv")

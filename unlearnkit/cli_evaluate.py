@@ -1,0 +1,156 @@
+"""The commands that look at what a run did: evaluate, report, compare, verify. As in ``cli``, words in, calls out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .errors import InputError
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float16 or bfloat16; by default as the device likes it.")
+]
+
+
+@commands.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
+    suite: Annotated[str, typer.Option(help="canvas, prompts, i2p or unlearncanvas.")] = "canvas",
+    file: Annotated[
+        Path | None, typer.Option(help="The CSV of prompts, for the suites prompts and i2p.")
+    ] = None,
+    replicates: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
+    limit: Annotated[
+        float, typer.Option(help="The largest share on which the concept may still be seen.")
+    ] = 0.10,
+    margin: Annotated[float, typer.Option(help="How much accuracy may be lost on what stays.")] = 0.05,
+    objects: Annotated[
+        str | None, typer.Option(help="A classifier of objects: a folder or hub id that transformers opens.")
+    ] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
+    ] = False,
+    folder: Annotated[Path, typer.Option("--out", help="The folder for --self-test.")] = Path("self-test"),
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Draw, look and judge: what is gone, what stayed, and how sure that is. Goes on where it was stopped.
+
+    [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
+    """
+    if self_test:
+        _self_test(folder, batch)
+        return
+    if run is None:
+        raise InputError(
+            "the run is missing: name its folder, for example unlearnkit evaluate runs/esd-cat-0"
+        )
+    from .claims import Rules
+    from .evaluate import FOLDER, evaluate_run
+    from .settings import build
+
+    rules = build(Rules, {"limit": limit, "margin": margin})
+    tools = None
+    if objects or styles or clip:
+        from .metrics.instruments import local
+
+        tools = local(objects=objects, styles=styles, clip=clip)
+    options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
+    try:
+        with _progress(f"evaluating {run} into {run / FOLDER}") as tick:
+            verdict = evaluate_run(
+                run, suite=suite, file=file, replicates=replicates, rules=rules, tick=tick, **options
+            )
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on from here", markup=False)
+        sys.exit(130)
+    if verdict:
+        out.print(verdict["sentence"], markup=False)
+        out.print(f"  unlearnkit report {run}  writes it down, with pictures", markup=False)
+
+
+@commands.command()
+def report(run: Run) -> None:
+    """Write report.html, one file with pictures that opens anywhere, and report.json into the run's folder."""
+    from .report import report
+
+    out.print(str(report(run)), markup=False)
+
+
+@commands.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="The folders of two evaluated runs or more.")],
+    folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
+) -> None:
+    """Put evaluated runs side by side on one page, with paired tests between every two of them."""
+    from .compare import compare
+
+    out.print(str(compare(runs, folder)), markup=False)
+
+
+@commands.command()
+def verify(
+    run: Run,
+    share: Annotated[
+        str | None, typer.Option("--redraw", help="Draw this share of the pictures again, for example 1%.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which pictures are drawn again.")] = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Compute every hash and figure of an evaluation again from what is stored; exit with 2 if anything differs."""
+    from .verify import redraw, verify
+
+    again = None if share is None else _share(share)
+    wrong = verify(run)
+    if again is not None:
+        with _progress() as tick:
+            count, apart = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
+        wrong += apart
+        out.print(f"{count} pictures drawn again, {len(apart)} came out differently", markup=False)
+    for line in wrong:
+        out.print(f"changed: {line}", markup=False)
+    if wrong:
+        sys.exit(2)
+    out.print(f"{run}: every hash and every figure is as it was", markup=False)
+
+
+def _self_test(folder: Path, batch: int) -> None:
+    from .selftest import EXPECTED, self_test
+
+    with _progress("evaluating models whose verdict is known") as tick:
+        found = self_test(folder, batch=batch, tick=tick)
+    wrong = 0
+    for name, wanted in EXPECTED.items():
+        right = found[name]["grade"] == wanted
+        wrong += not right
+        out.print(f"{'right' if right else 'WRONG'}  {name}: {found[name]['sentence']}", markup=False)
+    sys.exit(2 if wrong else 0)
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"the share {text!r} is no number: write 1% or 0.01") from None
+
+
+def _progress(title: str = "") -> Any:
+    from .progress import showing
+
+    return showing(err, title)

@@ -1,0 +1,122 @@
+"""Runs side by side on the same prompts and seeds: one page, with paired tests between every two of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .evaluate import FOLDER, stored
+from .files import write_text, writing
+from .report import page, read_run
+from .schema import Case
+from .stats import Difference, difference, holm
+from .tables import DIRECT, Pictures, gather
+
+__all__ = ["compare"]
+
+SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write ``compare.html`` and ``compare.json`` into the folder ``out``, and return the former.
+
+    Raises InputError for fewer than two runs or more than 26, and for runs that were not evaluated alike.
+    """
+    folders = [Path(run) for run in runs]
+    if not 2 <= len(folders) <= len(SHAPES):
+        raise InputError(
+            f"{len(folders)} runs cannot be compared: name two runs or more, at most {len(SHAPES)}"
+        )
+    told = [read_run(folder) for folder in folders]
+    for one in told[1:]:
+        _comparable(told[0], one)
+    cases = stored(folders[0] / FOLDER)[1]
+    pictures = [gather(stored(folder / FOLDER)[2]) for folder in folders]
+    kinds = {concept["name"]: concept["kind"] for concept in told[0]["plan"]["concepts"]}
+    facts = {
+        "suite": told[0]["plan"]["suite"],
+        "concepts": told[0]["plan"]["concepts"],
+        "runs": [
+            _line(letter, folder, one) for letter, folder, one in zip(SHAPES, folders, told, strict=False)
+        ],
+        "pairs": _pairs(cases, pictures, kinds),
+    }
+    out = Path(out)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / "compare.html", page("compare.html", **facts))
+    return out / "compare.html"
+
+
+def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
+    one, two = first["plan"], other["plan"]
+    for what, name in (("other prompts or seeds", "cases"), ("other instruments", "instruments")):
+        if one[name] != two[name]:
+            raise InputError(
+                f"{first['name']!r} and {other['name']!r} were evaluated with {what}: evaluate them alike"
+            )
+    if one["sides"]["before"] != two["sides"]["before"]:
+        raise InputError(f"{first['name']!r} and {other['name']!r} start from different models or samplers")
+
+
+def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """One run in figures: how much is still seen, how much stayed."""
+    verdict, tables = told["verdict"], told["tables"]
+    direct = [concept["direct"] for concept in tables["concepts"] if concept["direct"]]
+    return {
+        "letter": letter,
+        "name": folder.resolve().name,
+        "method": told["plan"].get("method", ""),
+        "seed": told["plan"].get("seed", ""),
+        "grade": verdict["grade"],
+        "seen": max((one["after"] for one in direct), key=lambda rate: rate["value"]) if direct else None,
+        "kept": verdict["kept"]["groups"],
+        "failed": tables["failed"]["after"],
+        "kid": tables["distances"].get("kept", {}).get("kid"),
+        "seconds": told["run"].get("seconds"),
+    }
+
+
+def _pairs(
+    cases: Sequence[Case], pictures: Sequence[Pictures], kinds: dict[str, str]
+) -> list[dict[str, Any]]:
+    """For every two runs: the second's share less the first's, on the same pictures; p after Holm over all pairs."""
+    direct = [
+        case for case in cases if case.role == "erased" and case.form in DIRECT and case.concept in kinds
+    ]
+    kept = [case for case in cases if case.role != "erased" and (case.object or case.style)]
+
+    def seen(case: Case, run: Pictures) -> bool:
+        return run["after", case.id].shows(kinds[case.concept], case.concept)
+
+    def right(case: Case, run: Pictures) -> bool:
+        picture = run["after", case.id]
+        words = {kind: getattr(case, kind) for kind in picture.words if getattr(case, kind)}
+        return bool(words) and all(picture.shows(kind, word) for kind, word in words.items())
+
+    found: list[dict[str, Any]] = []
+    for a, b in itertools.combinations(range(len(pictures)), 2):
+        pair: dict[str, Any] = {"first": SHAPES[a], "second": SHAPES[b]}
+        tests: tuple[tuple[str, list[Case], Callable[[Case, Pictures], bool]], ...] = (
+            ("seen", direct, seen),
+            ("kept", kept, right),
+        )
+        for name, chosen, true in tests:
+            if chosen:
+                was, now = ([true(case, pictures[i]) for case in chosen] for i in (a, b))
+                pair[name] = _figures(difference(was, now, [case.prompt_id for case in chosen]))
+        found.append(pair)
+    for name in ("seen", "kept"):
+        having = [pair for pair in found if name in pair]
+        for pair, p in zip(having, holm([pair[name]["p"] for pair in having]), strict=True):
+            pair[name]["holm p"] = p
+    return found
+
+
+def _figures(change: Difference) -> dict[str, Any]:
+    return {"value": change.value, "low": change.low, "high": change.high, "p": change.p, "n": change.n}

@@ -1,0 +1,249 @@
+"""From a run folder to ``report.html``, one file that opens anywhere, and ``report.json``; same folder, same bytes."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import InputError
+from .evaluate import FOLDER, stored
+from .files import write_text, writing
+from .metrics import METRICS
+from .schema import Case, Score
+from .tables import DIRECT, Pictures, gather, same
+
+__all__ = ["page", "read_run", "report"]
+
+PAGES = Path(__file__).parent / "pages"
+SHOWN = 6  # pairs of each group
+SAFE = ("canvas", "unlearncanvas")  # suites whose pictures need no curtain; those of a user's own prompts may
+CURVE = 400  # points of a loss curve
+
+
+def report(run: str | Path) -> Path:
+    """Write ``RUN/report.html`` and ``RUN/report.json`` and return the former.
+
+    The same folder gives the same bytes. Raises InputError where the run has no finished evaluation.
+    """
+    run = Path(run)
+    told = read_run(run)
+    plan, cases, scores, _ = stored(run / FOLDER)
+    pictures = gather(scores)
+    pairs = _pairs(run / FOLDER, plan, cases, pictures, scores)
+    facts = {
+        **told,
+        "pairs": [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in pairs],
+    }
+    with writing(run):
+        write_text(run / "report.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        text = page(
+            "report.html",
+            **told,
+            groups=pairs,
+            curves=_curves(run / "log.jsonl"),
+            metrics=METRICS,
+            curtain=plan["suite"]["name"] not in SAFE,
+        )
+        write_text(run / "report.html", text)
+    return run / "report.html"
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """What a run folder says of itself: recipe, run, plan, evaluation, verdict and tables."""
+    folder = run / FOLDER
+    if not (folder / "evaluation.json").is_file():
+        raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
+    try:
+        found = {
+            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("plan", "evaluation", "tables")
+        }
+        found |= found["tables"]
+        found["run"] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        found["recipe"] = (run / "recipe.toml").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(run)!r} is damaged: {' '.join(str(error).split())}") from None
+    return {"name": run.resolve().name, **found}
+
+
+def page(template: str, **context: Any) -> str:
+    """A page from ``pages/``, everything in it escaped; its script runs only as we wrote it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(
+        loader=FileSystemLoader(PAGES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure}
+    script = (PAGES / "page.js").read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return pages.get_template(template).render(
+        script=script,
+        script_hash=allowed,
+        style=(PAGES / "page.css").read_text(encoding="utf-8"),
+        version=__version__,
+        **context,
+    )
+
+
+def _pairs(
+    folder: Path, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, scores: Sequence[Score]
+) -> list[dict[str, Any]]:
+    """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst of both kinds."""
+    kinds = {concept["name"]: concept["kind"] for concept in plan["concepts"]}
+    sure = {
+        (score.case, score.metric.rpartition("/")[2].removesuffix(" confidence")): float(score.value)
+        for score in scores
+        if score.side == "after" and score.metric.endswith("confidence")
+    }
+
+    def seen(case: Case, side: str) -> str:
+        picture = pictures[side, case.id]
+        return picture.failure or ", ".join(picture.words.values()) or "not looked at"
+
+    def right(case: Case, side: str) -> bool:
+        expected = {kind: word for kind in ("object", "style") if (word := getattr(case, kind))}
+        picture = pictures[side, case.id]
+        return not picture.failure and all(
+            same(picture.words[kind], word) for kind, word in expected.items() if kind in picture.words
+        )
+
+    direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
+    still = [
+        case
+        for case in cases
+        if case.role == "erased" and pictures["after", case.id].shows(kinds[case.concept], case.concept)
+    ]
+    still.sort(key=lambda case: (-sure.get((case.id, kinds[case.concept]), 0.0), case.id))
+    harmed = [c for c in cases if c.role != "erased" and right(c, "before") and not right(c, "after")]
+    harmed.sort(key=lambda case: (case.role, -pictures["after", case.id].numbers.get("change", 0.0), case.id))
+    groups = [
+        (
+            "Erased: the first prompts",
+            "the first cases that ask for it by name, in the suite's order",
+            direct,
+        ),
+        ("Erased: the worst failures", "where the reader is surest that it still sees the concept", still),
+        (
+            "Kept: nearest neighbours",
+            "the first cases, in the suite's order",
+            [c for c in cases if c.role == "near"],
+        ),
+        (
+            "Kept: everything else",
+            "the first cases, in the suite's order",
+            [c for c in cases if c.role == "unrelated"],
+        ),
+        ("Kept: the worst damage", "right before, not after; the most changed first", harmed),
+    ]
+    return [
+        {
+            "title": title,
+            "rule": rule,
+            "total": len(chosen),
+            "pairs": [
+                {
+                    "case": case,
+                    **{
+                        side: _inline(folder / "pictures" / side / f"{case.id}.png")
+                        for side in ("before", "after")
+                    },
+                    "seen": {side: seen(case, side) for side in ("before", "after")},
+                }
+                for case in _spread(chosen)
+            ],
+        }
+        for title, rule, chosen in groups
+        if chosen
+    ]
+
+
+def _spread(cases: Sequence[Case]) -> list[Case]:
+    """The first few cases, at most one of each prompt and, while there are enough, of each cell."""
+    found: dict[tuple[str, str], Case] = {}
+    for case in cases:
+        found.setdefault((case.object, case.style), case)
+    chosen = list(found.values())[:SHOWN]
+    rest = [case for case in cases if case not in chosen]
+    return chosen + rest[: SHOWN - len(chosen)]
+
+
+@functools.cache
+def _inline(path: Path) -> str:
+    """A picture as a data address."""
+    try:
+        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+
+
+def _curves(log: Path) -> list[dict[str, Any]]:
+    """Every number of the training log that changes, as points for a drawing 100 wide and 40 high."""
+    try:
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+    names = [
+        name for name, value in (rows[0] if rows else {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("step", "seconds", "time")
+    ]  # fmt: skip
+    found = []
+    for name in names:
+        values = [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+        if len(values) < 2 or min(values) == max(values):
+            continue
+        every = values[:: max(1, len(values) // CURVE)]
+        low, high = min(every), max(every)
+        points = [
+            f"{100 * i / max(1, len(every) - 1):.2f},{40 - 40 * (v - low) / ((high - low) or 1):.2f}"
+            for i, v in enumerate(every)
+        ]
+        found.append(
+            {
+                "name": name,
+                "points": " ".join(points),
+                "low": low,
+                "high": high,
+                "last": values[-1],
+                "steps": len(values),
+            }
+        )
+    return found
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.0f} %" if share in (0, 1) else f"{share * 100:.1f} %"
+
+
+def _rate(rate: Mapping[str, Any] | None) -> str:
+    """``4.3 % (1.5 to 12.0), 3 of 69``."""
+    if rate is None:
+        return "–"
+    low, high = rate["low"] * 100, rate["high"] * 100
+    return f"{_percent(rate['value'])} ({low:.1f} to {high:.1f}), {rate['k']} of {rate['n']}"
+
+
+def _points(change: Mapping[str, Any] | None) -> str:
+    """``-1.2 (-3.0 to +0.4)``, in points of a hundred."""
+    if change is None:
+        return "–"
+    return f"{change['value'] * 100:+.1f} ({change['low'] * 100:+.1f} to {change['high'] * 100:+.1f})"
+
+
+def _figure(interval: Mapping[str, Any] | None) -> str:
+    """``0.281 (0.275 to 0.288)``."""
+    if interval is None:
+        return "–"
+    ends = [interval["low"], interval["high"]]
+    if None in ends:
+        return f"{interval['value']:.3g}"
+    return f"{interval['value']:.3g} ({ends[0]:.3g} to {ends[1]:.3g})"

@@ -1,0 +1,338 @@
+"""From rows to figures: every aggregate of an evaluation is computed here, from stored scores and features alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics.distance import cmmd, diversity, kid
+from .schema import KINDS, Case, Score
+from .stats import Interval, cluster_bootstrap, difference, holm, rate
+
+__all__ = ["BEFORE", "DIRECT", "Picture", "gather", "same", "tables"]
+
+BEFORE, AFTER = "before", "after"
+DIRECT = ("name", "i2p")  # forms that ask for the concept outright
+PER_CONCEPT = 5  # fewest pictures for a line of its own
+Features = Mapping[str, NDArray[Any]]
+
+
+@dataclasses.dataclass
+class Picture:
+    """All that is known of one picture: why it failed, what was seen, how well it fits."""
+
+    image: str = ""
+    failure: str = ""
+    words: dict[str, str] = dataclasses.field(default_factory=dict)
+    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def shows(self, kind: str, word: str) -> bool:
+        """Whether the reader sees ``word``; nothing is seen in a picture that failed."""
+        return not self.failure and same(self.words.get(kind, ""), word)
+
+
+Pictures = dict[tuple[str, str], Picture]
+
+
+def same(label: str, word: str) -> bool:
+    """Whether a reader's label means ``word``: one of its names is equal to it, underscores and case aside."""
+    names = (name.strip().replace("_", " ").lower() for name in label.split(","))
+    return word.replace("_", " ").lower() in names
+
+
+def gather(scores: Iterable[Score]) -> Pictures:
+    """The rows by (side, case)."""
+    found: Pictures = {}
+    for score in scores:
+        picture = found.setdefault((score.side, score.case), Picture(image=score.image))
+        name = score.metric.rpartition("/")[2]
+        if name == "failure":
+            picture.failure = str(score.value)
+        elif isinstance(score.value, str):
+            picture.words[name] = score.value
+        else:
+            picture.numbers[name] = score.value
+    return found
+
+
+def tables(
+    plan: Mapping[str, Any], cases: Sequence[Case], scores: Iterable[Score], features: Features
+) -> dict[str, Any]:
+    """Every figure of an evaluation as plain data; shares are in [0, 1], intervals have 95 %.
+
+    features: arrays (cases, d) named ``side/reader`` and ``side/clip``, in the order of ``cases``; may be empty.
+    """
+    pictures = gather(scores)
+    kinds = [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
+    kept = [case for case in cases if case.role != "erased"]
+    erased = [case for case in cases if case.role == "erased"]
+    found: dict[str, Any] = {
+        "concepts": [
+            _concept(concept, [case for case in erased if case.concept == concept["name"]], pictures)
+            for concept in plan["concepts"]
+            if concept["kind"] in kinds
+        ],
+        "kept": {
+            role: {
+                kind: _paired(chosen, pictures, _right(kind))
+                for kind in kinds
+                if (chosen := [case for case in kept if case.role == role and getattr(case, kind)])
+            }
+            for role in ("near", "unrelated")
+        },
+        "by concept": {kind: _by_concept(kind, plan, cases, pictures) for kind in kinds},
+        "unlearncanvas": _unlearncanvas(plan, cases, pictures, kinds),
+        "failed": _failed(cases, pictures),
+        "change": {
+            role: _change(chosen, pictures) for role, chosen in (("erased", erased), ("kept", kept)) if chosen
+        },
+        "clip": _means(kept, pictures, "prompt"),
+        "clip rest": _means([case for case in erased if case.rest], pictures, "rest"),
+        "distances": _distances(cases, features),
+        "never-knew": _never_knew(plan, cases, pictures, features),
+    }
+    for concept, p in zip(
+        found["concepts"],
+        holm([c["direct"]["change"].p if c["direct"] else 1.0 for c in found["concepts"]]),
+        strict=True,
+    ):
+        concept["holm p"] = p
+    return _plain(found)  # type: ignore[no-any-return]
+
+
+def _paired(
+    cases: Sequence[Case], pictures: Pictures, true: Callable[[Case, Picture], bool]
+) -> dict[str, Any]:
+    """A share before and after on the same cases, and its change."""
+    prompts = [case.prompt_id for case in cases]
+    was, now = ([true(case, pictures[side, case.id]) for case in cases] for side in (BEFORE, AFTER))
+    return {
+        BEFORE: rate(was, prompts),
+        AFTER: rate(now, prompts),
+        "change": difference(was, now, prompts),
+    }
+
+
+def _right(kind: str) -> Callable[[Case, Picture], bool]:
+    """Whether a picture shows the object, or the style, that its prompt asks for."""
+    return lambda case, picture: picture.shows(kind, getattr(case, kind))
+
+
+def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
+    """How often the erased concept is seen, form by form, and what is seen in its place."""
+    kind, name = concept["kind"], concept["name"]
+
+    def figures(chosen: Sequence[Case]) -> dict[str, Any] | None:
+        if not chosen:
+            return None
+        shown = _paired(chosen, pictures, lambda case, picture: picture.shows(kind, name))
+        lost = _paired(chosen, pictures, lambda case, picture: bool(picture.failure))
+        return shown | {"failed": lost}
+
+    forms = dict.fromkeys(case.form for case in cases if case.form not in DIRECT)
+    direct = [case for case in cases if case.form in DIRECT]
+    return {
+        **concept,
+        "direct": figures(direct),
+        "forms": {form: figures([case for case in cases if case.form == form]) for form in forms},
+        "seen instead": {
+            side: Counter(
+                picture.failure or picture.words.get(kind, "")
+                for case in direct
+                if (picture := pictures.get((side, case.id))) is not None
+            ).most_common(12)
+            for side in dict.fromkeys(side for side, _ in pictures)
+        },
+    }
+
+
+def _by_concept(
+    kind: str, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures
+) -> list[dict[str, Any]]:
+    """Accuracy before and after for every object or style, in order of its change; erased ones are marked."""
+    erased = {concept["name"] for concept in plan["concepts"] if concept["kind"] == kind}
+    found = []
+    for name in sorted({getattr(case, kind) for case in cases} - {""}):
+        chosen = [
+            case
+            for case in cases
+            if getattr(case, kind) == name
+            and (case.concept == name if name in erased else case.role != "erased")
+        ]
+        if len(chosen) >= PER_CONCEPT:
+            found.append({"name": name, "erased": name in erased, **_paired(chosen, pictures, _right(kind))})
+    adjusted = holm([one["change"].p for one in found])
+    for one, p in zip(found, adjusted, strict=True):
+        one["holm p"] = p
+    return sorted(found, key=lambda one: (not one["erased"], one["change"].value, one["name"]))
+
+
+def _unlearncanvas(
+    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, kinds: Sequence[str]
+) -> dict[str, Any]:
+    """UA, IRA and CRA of a request for one concept, before and after. Accuracies are means over concepts."""
+    if len(plan["concepts"]) != 1 or plan["concepts"][0]["kind"] not in kinds:
+        return {}
+    name, kind = plan["concepts"][0]["name"], plan["concepts"][0]["kind"]
+    grid = [case for case in cases if case.form == "name"]
+    chosen = {"UA": [case for case in grid if case.role == "erased"]}
+    chosen["IRA"] = [case for case in grid if case.role != "erased" and getattr(case, kind)]
+    for other in kinds:
+        if other != kind:
+            chosen["CRA"] = [case for case in grid if getattr(case, other)]
+    found: dict[str, Any] = {}
+    for metric, group in chosen.items():
+        if not group:
+            continue
+        sort = kind if metric != "CRA" else next(other for other in kinds if other != kind)
+        words = [name if metric == "UA" else getattr(case, sort) for case in group]
+        sizes = Counter(words)
+        found[metric] = {}
+        for side in (BEFORE, AFTER):
+            right = [
+                pictures[side, case.id].shows(sort, word) for case, word in zip(group, words, strict=True)
+            ]
+            right = [not one for one in right] if metric == "UA" else right
+            weighted = [
+                one * len(group) / (len(sizes) * sizes[word]) for one, word in zip(right, words, strict=True)
+            ]
+            found[metric][side] = cluster_bootstrap(weighted, [case.prompt_id for case in group])
+    return found
+
+
+def _failed(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
+    reasons = {
+        side: dict(
+            Counter(
+                picture.failure for (at, _), picture in pictures.items() if at == side and picture.failure
+            )
+        )
+        for side in dict.fromkeys(side for side, _ in pictures)
+    }
+    return _paired(cases, pictures, lambda case, picture: bool(picture.failure)) | {"reasons": reasons}
+
+
+def _change(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
+    values = [pictures[AFTER, case.id].numbers["change"] for case in cases]
+    return {
+        "mean": cluster_bootstrap(values, [case.prompt_id for case in cases]),
+        "largest": max(values),
+        "identical": sum(value == 0 for value in values),
+        "n": len(values),
+    }
+
+
+def _means(cases: Sequence[Case], pictures: Pictures, name: str) -> dict[str, Any]:
+    """The mean of a number before, after, and of its change; empty where it was not measured."""
+    chosen = [case for case in cases if name in pictures[AFTER, case.id].numbers]
+    if not chosen:
+        return {}
+    was, now = ([pictures[side, case.id].numbers[name] for case in chosen] for side in (BEFORE, AFTER))
+    prompts = [case.prompt_id for case in chosen]
+    return {
+        BEFORE: cluster_bootstrap(was, prompts),
+        AFTER: cluster_bootstrap(now, prompts),
+        "change": cluster_bootstrap([b - a for a, b in zip(was, now, strict=True)], prompts),
+        "n": len(chosen),
+    }
+
+
+def _distances(cases: Sequence[Case], features: Features) -> dict[str, Any]:
+    """How far the edited model's pictures are from the untouched model's, and how diverse both are."""
+    found: dict[str, Any] = {}
+    for role in ("erased", "kept"):
+        at = [i for i, case in enumerate(cases) if (case.role == "erased") == (role == "erased")]
+        prompts = [cases[i].prompt_id for i in at]
+        if len(set(prompts)) < 3:
+            continue
+        part: dict[str, Any] = {"n": len(at)}
+        for name, distance in (("reader", kid), ("clip", cmmd)):
+            if f"{AFTER}/{name}" in features:
+                x, y = (features[f"{side}/{name}"][at].astype(np.float64) for side in (BEFORE, AFTER))
+                part[distance.__name__] = distance(x, y, prompts)
+                if name == "clip" or "diversity" not in part:
+                    part["diversity"] = dict(
+                        zip((BEFORE, AFTER, "change"), diversity(x, y, prompts), strict=True)
+                    )
+        found[role] = part
+    return found
+
+
+def _never_knew(
+    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, features: Features
+) -> dict[str, Any]:
+    """Distances to a reference that never knew the concept, on the prompts that ask for it: of the edited model, of the
+    untouched one, and, as the floor, between reference and untouched model on prompts that both know.
+    """
+    reference = plan.get("reference")
+    if not reference:
+        return {}
+    missing, name = {word for words in reference["missing"].values() for word in words}, reference["side"]
+    erased = {concept["name"] for concept in plan["concepts"]}
+
+    def knows(case: Case) -> bool:
+        return not {case.object, case.style} & (missing - erased)
+
+    ask = [i for i, c in enumerate(cases) if c.role == "erased" and c.form in DIRECT and knows(c)]
+    both = [
+        i
+        for i, c in enumerate(cases)
+        if c.role != "erased" and knows(c) and not {c.object, c.style} & missing
+    ]
+    found: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
+    for feature, distance in (("reader", kid), ("clip", cmmd)):
+        if f"{name}/{feature}" not in features:
+            continue
+        sides = {side: features[f"{side}/{feature}"].astype(np.float64) for side in (name, BEFORE, AFTER)}
+
+        def of(a: str, b: str, at: list[int], sides: Any = sides, distance: Any = distance) -> Interval:
+            return distance(sides[a][at], sides[b][at], [cases[i].prompt_id for i in at])  # type: ignore[no-any-return]
+
+        found[distance.__name__] = {
+            AFTER: of(name, AFTER, ask),
+            BEFORE: of(name, BEFORE, ask),
+            "floor": of(name, BEFORE, both),
+        }
+    found["confusion"] = {
+        concept["name"]: _confusion(
+            concept["kind"], [cases[i] for i in ask if cases[i].concept == concept["name"]], pictures, name
+        )
+        for concept in plan["concepts"]
+    }
+    return found
+
+
+def _confusion(kind: str, cases: Sequence[Case], pictures: Pictures, reference: str) -> dict[str, float]:
+    """Total variation, 0 to 1, between what the reader sees in a model's pictures and in the reference's."""
+
+    def seen(side: str) -> Counter[str]:
+        return Counter(
+            pictures[side, case.id].failure or pictures[side, case.id].words.get(kind, "") for case in cases
+        )
+
+    if not cases:
+        return {}
+    theirs = seen(reference)
+    return {
+        side: sum(abs(seen(side)[word] - theirs[word]) for word in seen(side) | theirs) / (2 * len(cases))
+        for side in (BEFORE, AFTER)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and infinities as JSON can hold them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 10) if math.isfinite(value) else None
+    return value
