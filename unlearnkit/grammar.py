@@ -123,7 +123,8 @@ def pairs(
         chance, other = torch.rand((), generator=draws), torch.randint(2**31, (), generator=draws)
         replaced = "[" not in sentence or bool(chance < share)
         instead = others[int(other) % len(others)] if replaced else None
-        found.append((_told(sentence, wordings[place % len(wordings)]), _told(sentence, instead)))
+        wording = wordings[sum(divmod(place, len(order))) % len(wordings)]
+        found.append((_told(sentence, wording), _told(sentence, instead)))
     return found
 
 

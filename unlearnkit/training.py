@@ -56,13 +56,16 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 @dataclass(frozen=True)
 class Training:
     trains: Trains = setting(
-        "xattn", "weights that are trained; lora: low-rank updates of cross-attention's matrices"
+        "xattn",
+        "weights that are trained; lora: low-rank updates of cross-attention's matrices",
+        source="ours",
     )
     rank: int = setting(8, "rank of the updates with trains = lora", low=1, source="ours")
     combine: Combines = setting(
         "sum",
         "how the erasing and the keeping gradient become one: added up; restricted: neither side rises; preserving: "
         "what opposes keeping is left out, over all weights or for each tensor; pcgrad: every loss against every other",
+        source="none: losses are added up",
     )
     adds: float = setting(
         0.0,
@@ -73,6 +76,7 @@ class Training:
     mask: Masks = setting(
         "none",
         "which entries may move: all; saliency: chosen once; dynamic: chosen again on the way, for each matrix",
+        source="none: all may move",
     )
     mask_share: float = setting(
         0.5,
@@ -112,6 +116,7 @@ class Training:
     rule: Rules = setting(
         (),
         "l1sp, l2sp: penalties on the way from the start; project: keys and values answer protected text as before",
+        source="none: nothing else holds the weights",
     )
     l1sp: float = setting(
         50.0, "weight of rule = l1sp, for a mean over entries", low=0.0, source="Lee et al., code"
@@ -120,12 +125,14 @@ class Training:
     protect: int = setting(
         20, "with rule = project, if the request keeps nothing: so many nearest words", low=1, source="ours"
     )
-    steps: int = setting(500, "optimiser steps", low=0)
-    lr: float = setting(1e-5, "Adam's learning rate", low=0.0)
+    steps: int = setting(500, "optimiser steps", low=0, source="ours")
+    lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
     schedule: Schedules = setting(
-        "constant", "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls"
+        "constant",
+        "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls",
+        source="constant: as most papers",
     )
-    batch: int = setting(4, "pictures a step, of each of the two sides", low=1)
+    batch: int = setting(4, "pictures a step, of each of the two sides", low=1, source="ours")
     checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
 
     @property

@@ -1,0 +1,294 @@
+"""RGD's prompts, its capped ascent, and the baselines that climb or relabel, against plain recomputation."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unlearnkit import pictures, seeds
+from unlearnkit.descend import Job
+from unlearnkit.errors import InputError
+from unlearnkit.grammar import GRAMMARS, pairs, read
+from unlearnkit.methods import edit_for, plan, rgd, salun
+from unlearnkit.model import Model
+from unlearnkit.parts.ascent import ascent
+from unlearnkit.scenes import noise_ratio
+from unlearnkit.schema import Concept, Request
+from unlearnkit.settings import build
+
+CAT = Request((Concept("cat"),), (Concept("dog"),))
+KNOWN = {
+    "object": ["apple", "dog", "owl", "tree", "clock"],
+    "style": ["neon", "pop art", "anime", "sketch", "cubism"],
+}
+
+
+def drawn(name: str, kind: str = "object", *, count: int = 40, **changes: Any) -> list[tuple[str, str]]:
+    others = KNOWN[kind][:4]
+    return pairs(read(name), kind, ["cat", "kitten"], others, KNOWN, count=count, seed=1, **changes)
+
+
+# the grammar
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+@pytest.mark.parametrize("kind", ["object", "style"])
+def test_pairs_differ_by_the_concept_alone(name: str, kind: str) -> None:
+    found = drawn(name, kind, share=0.5)
+    assert len({erase for erase, _ in found}) == 40
+    for erase, keep in found:
+        assert re.search(r"\b(cat|kitten)\b", erase)
+        assert not re.search(r"\b(cat|kitten)\b", keep)
+        assert not re.search(r"[\[\]{}]|  |\ba [aeiou]|\ban [^aeiou]", erase + keep)
+        same = set(erase.split()) & set(keep.split())
+        assert len(same) >= min(len(erase.split()), len(keep.split())) - 6
+
+
+def test_what_can_go_goes_and_else_another_word_takes_its_place() -> None:
+    assert drawn("people", count=3, share=0.0)[0][1].startswith("A ")
+    assert all(
+        re.sub(r"(cat|kitten) ", "", erase) == re.sub(r"\bAn? ", "A ", keep) or erase.startswith("A")
+        for erase, keep in drawn("people", share=0.0)
+    )
+    assert all(re.search(r"apple|dog|owl|tree", keep) for _, keep in drawn("plain", share=0.0))
+    assert all(re.search(r"apple|dog|owl|tree", keep) for _, keep in drawn("people", share=1.0))
+
+
+@pytest.mark.parametrize("name", ["people", "scenes"])
+def test_the_pools_share_no_sentence(name: str) -> None:
+    train, test = ({erase for erase, _ in drawn(name, count=200, pool=pool)} for pool in ("train", "test"))
+    assert len(train) == 200
+    assert not train & test
+    words = read(name).words
+    for dimension in words["train"]:
+        assert not set(words["train"][dimension]) & set(words["test"][dimension])
+
+
+def test_a_small_grammar_repeats_and_seeds_matter() -> None:
+    assert len(drawn("plain", count=500)) == 500
+    assert drawn("people") == drawn("people")
+    other = pairs(read("people"), "object", ["cat"], ["dog"], KNOWN, count=40, seed=2)
+    assert other != pairs(read("people"), "object", ["cat"], ["dog"], KNOWN, count=40, seed=1)
+
+
+def test_a_grammar_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[templates]\nobject = ["{size} {concept}"]\n[train]\nsize = ["big"]\n[test]\nsize = ["wee"]'
+    )
+    mine = read(str(tmp_path / "mine.toml"))
+    assert pairs(mine, "object", ["cat"], ["dog"], KNOWN, count=2, seed=0) == [("big cat", "big dog")] * 2
+    assert pairs(mine, "object", ["cat"], ["dog"], KNOWN, count=1, seed=0, pool="test") == [
+        ("wee cat", "wee dog")
+    ]
+    with pytest.raises(InputError, match="no templates for a concept of kind 'style'"):
+        pairs(mine, "style", ["cat"], ["dog"], KNOWN, count=2, seed=0)
+    with pytest.raises(InputError, match="no other word can take the concept's place"):
+        pairs(mine, "object", ["cat"], [], KNOWN, count=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[templates", "cannot be read"),
+        ("[template]\nobject = ['{concept}']", "did you mean 'templates'"),
+        ("[templates]\nobject = 'a {concept}'", "takes a list of texts"),
+        ("[templates]\nthing = ['{concept}']", "object or style, and no other kinds"),
+        ("[templates]\nobject = ['a cat']", "takes one {concept}"),
+        ("[templates]\nobject = ['[a] {concept}']", "brackets only around it"),
+        ("[templates]\nobject = ['{concept} {where}']\n[train]\nwhere = ['here']", "no words for {where}"),
+        (
+            "[templates]\nobject = ['{concept}']\n[train]\nx = ['a']\n[test]\nx = ['a']",
+            "'a' in both pools of x",
+        ),
+    ],
+)
+def test_a_wrong_grammar_is_refused_in_a_line(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(says)) as told:
+        read(str(tmp_path / "wrong.toml"))
+    assert "\n" not in str(told.value)
+
+
+def test_an_unknown_grammar_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match=r"neither a file nor known \(did you mean 'plain'\?\)"):
+        edit_for(model, CAT, method="rgd", settings={"grammar": "plane"})
+
+
+def test_sentences_of_a_request(model: Model) -> None:
+    request = Request((Concept("cat", phrases=("kitten",)), Concept("neon", kind="style")))
+    values = build(rgd.Settings, {"pictures": 6, "grammar": "plain", "others": 1.0})
+    found = rgd.sentences(model, request, values, seed=0)
+    assert len(found) == 12
+    assert all("cat" in erase or "kitten" in erase for erase, _ in found[:6])
+    assert all("neon" in erase for erase, _ in found[6:])
+    erased = ("cat", "kitten", "neon")
+    assert not any(word in keep for _, keep in found for word in erased)
+    assert not any(word in erase for erase, _ in found[6:] for word in erased[:2])
+    bare = rgd.sentences(model, CAT, build(rgd.Settings, {"pictures": 2, "diverse": False}), seed=0)
+    assert bare == [("cat", "dog"), ("cat", "dog")]
+    instead = Request((Concept("cat", instead="bear"),))
+    assert all("bear" in keep for _, keep in rgd.sentences(model, instead, values, seed=0))
+    assert plan(model, request, method="rgd", settings={"pictures": 6}).sampled_images == 24
+
+
+def test_nothing_to_keep_is_refused(model: Model) -> None:
+    request = Request((Concept("cat"),), (Concept("neon", kind="style"),))
+    with pytest.raises(InputError, match="nothing of the kind 'object' to keep is found"):
+        edit_for(model, request, method="rgd", settings={"pictures": 2})
+    for method in ("graddiff", "finetune", "salun"):
+        with pytest.raises(InputError, match="nothing to keep is found: give it with --keep"):
+            edit_for(model, Request((Concept("cat"),)), method=method, settings={"neighbours": 0})
+        with pytest.raises(InputError, match="'keep_pictures' got 0: it takes a whole number, at least 1"):
+            edit_for(model, CAT, method=method, settings={"keep_pictures": 0})
+
+
+# the ascent
+
+
+def test_ascent_by_hand() -> None:
+    squares = torch.tensor([0.5, 2.0, 3.5, 0.0]).view(2, 1, 1, 2)
+    assert ascent(squares, 10.0, "batch").item() == -1.5
+    assert ascent(squares, 1.0, "batch").item() == -1.0
+    assert ascent(squares, 1.0, "element").item() == -(0.5 + 1 + 1 + 0) / 4
+    ratio = torch.tensor([4.0, 0.25]).view(2, 1, 1, 1)  # errors of the picture: 2, 8 and 0.875, 0
+    assert ascent(squares, 1.0, "picture", ratio).item() == -(0.25 + 0.25 + 3.5 + 0) / 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from(["batch", "element", "picture"]), st.floats(0.01, 3))
+def test_nothing_above_the_cap_has_a_gradient(seed: int, on: Any, cap: float) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    errors = torch.randn((2, 1, 2, 2), generator=draws).requires_grad_()
+    ratio = torch.tensor([3.0, 0.2]).view(2, 1, 1, 1)
+    squares = errors.square()
+    (gradient,) = torch.autograd.grad(ascent(squares, cap, on, ratio), errors)
+    seen = {"batch": squares.mean(), "element": squares, "picture": ratio * squares}[on]
+    assert torch.equal(gradient == 0, (seen > cap).expand_as(gradient))
+    assert not (gradient * errors > 0).any()  # stepping against it only makes errors larger
+
+
+def test_noise_ratio_is_that_of_the_schedule(model: Model) -> None:
+    t = torch.tensor([0, 500, 999])
+    kept = model.pipe.scheduler.alphas_cumprod[t]
+    torch.testing.assert_close(noise_ratio(model, t).flatten(), (1 - kept) / kept, rtol=1e-4, atol=1e-6)
+
+
+# first losses, recomputed with plain diffusers
+
+
+class Plain:
+    """A batch of a method's pictures, noised by hand."""
+
+    def __init__(self, model: Model, prompts: list[str], draws: torch.Generator, count: int = 2) -> None:
+        self.model, latents = model, pictures.draw(model, prompts)
+        self.which = torch.randint(len(prompts), (count,), generator=draws)
+        self.t = torch.randint(1000, (count,), generator=draws)
+        self.noise = torch.randn((count, 4, 8, 8), generator=draws)
+        self.prompts = [prompts[place] for place in self.which]
+        self.x = model.pipe.scheduler.add_noise(latents[self.which], self.noise, self.t)
+
+    def told(self, prompts: list[str] | None = None) -> Tensor:
+        states = torch.cat(
+            [self.model.pipe.encode_prompt(one, "cpu", 1, False)[0] for one in prompts or self.prompts]
+        )
+        with torch.no_grad():
+            return self.model.pipe.unet(self.x, self.t, encoder_hidden_states=states).sample
+
+    def error(self) -> float:
+        return (self.told() - self.noise).square().mean().item()
+
+
+def first(
+    model: Model, folder: Path, method: str, request: Request = CAT, **changes: Any
+) -> dict[str, float]:
+    changes = {"steps": 1, "batch": 2, **changes}
+    edit_for(model, request, method=method, settings=changes, seed=4, job=Job(folder=folder))
+    line: dict[str, float] = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    return line
+
+
+WORDS = ["{}", "a photo of a {}", "{} in a picture"]  # bare, and the toy's templates
+CATS, DOGS = ([word.replace("{}", name) for word in WORDS] for name in ("cat", "dog"))
+
+
+def test_first_losses_of_the_baselines(model: Model, tmp_path: Path) -> None:
+    counts = {"pictures": 3, "keep_pictures": 3, "cap": 100.0}
+    draws = seeds.stream(4, "graddiff", 0)
+    bad, good = Plain(model, CATS, draws), Plain(model, DOGS, draws)
+    found = first(model, tmp_path / "graddiff", "graddiff", keep_weight=2.0, **counts)
+    assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
+    assert found["keep"] == pytest.approx(2 * good.error(), rel=1e-4)
+    found = first(model, tmp_path / "ga", "ga", pictures=3, cap=0.1)
+    assert found["erase"] == pytest.approx(-0.1)
+    found = first(model, tmp_path / "finetune", "finetune", keep_pictures=3)
+    assert found["keep"] == pytest.approx(
+        Plain(model, DOGS, seeds.stream(4, "finetune", 0)).error(), rel=1e-4
+    )
+
+
+def test_above_the_gate_only_the_keeping_loss_moves_the_weights(model: Model, tmp_path: Path) -> None:
+    """So the step is that of λ g_r alone, whatever the erasing data."""
+    changes = {"pictures": 3, "diverse": False, "steps": 1, "batch": 2, "lr": 1e-3, "trains": "xattn-kv"}
+    gated = edit_for(model, CAT, method="rgd", settings={**changes, "cap": 0.01}, seed=4)
+    added = edit_for(model, CAT, method="rgd", settings={**changes, "cap": 0.01, "combine": "sum"}, seed=4)
+    free = edit_for(model, CAT, method="rgd", settings={**changes, "cap": 100.0}, seed=4)
+    for name, weight in gated.weights.items():
+        torch.testing.assert_close(weight, added.weights[name], rtol=0, atol=5e-5)
+    assert free.hash() != gated.hash()
+
+
+def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> None:
+    changes = {"pictures": 5, "diverse": False, "keep_weight": 1.0}
+    draws = seeds.stream(4, "rgd", 0)
+    bad = Plain(model, ["cat"] * 5, draws)
+    latents, errors = pictures.draw(model, ["dog"] * 5), []
+    for places in torch.split(torch.arange(5), 2):
+        t = torch.randint(1000, (len(places),), generator=draws)
+        noise = torch.randn((len(places), 4, 8, 8), generator=draws)
+        x = model.noised(latents[places], noise, t)
+        with torch.no_grad():
+            told = model.eps(x, t, model.encode(["dog"] * len(places)))
+        errors += (told - noise).square().mean(dim=(1, 2, 3)).tolist()
+    found = first(model, tmp_path / "whole", "rgd", whole_keep=True, cap=100.0, **changes)
+    assert found["keep"] == pytest.approx(sum(errors) / 5, rel=1e-4)
+    assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
+
+
+# SalUn
+
+
+def test_guided_by_hand() -> None:
+    assert salun.guided(torch.tensor(3.0), torch.tensor(2.0), 7.5).item() == 8.5 * 3 - 7.5 * 2
+
+
+def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
+    counts = {"pictures": 3, "keep_pictures": 3, "mask_warmup": 1, "keep_weight": 0.5}
+    for target in ("student", "teacher"):
+        found = first(model, tmp_path / target, "salun", target=target, **counts)
+        draws = seeds.stream(4, "salun", 0 + 1)
+        bad = Plain(model, CATS, draws)
+        torch.randint(2**31, (2,), generator=draws)
+        wanted = bad.told([prompt.replace("cat", "dog") for prompt in bad.prompts])
+        assert found["erase"] == pytest.approx((bad.told() - wanted).square().mean().item(), rel=1e-4)
+        assert found["keep"] == pytest.approx(0.5 * Plain(model, DOGS, draws).error(), rel=1e-4)
+    lines = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    look = Plain(model, CATS, seeds.stream(4, "salun saliency", 0))
+    guided = salun.guided(look.told(), look.told(["", ""]), 7.5)
+    assert lines[0]["erase"] == pytest.approx((guided - look.noise).square().mean().item(), rel=1e-4)
+
+
+def test_salun_moves_half_of_all_weights_at_most(model: Model) -> None:
+    changes = {"pictures": 3, "keep_pictures": 3, "mask_warmup": 1, "steps": 3, "batch": 2, "lr": 1e-3}
+    edit = edit_for(model, CAT, method="salun", settings=changes)
+    before = model.weights("all")
+    moved = sum(int((new != before[name]).sum()) for name, new in edit.weights.items())
+    total = sum(weight.numel() for weight in before.values())
+    assert 0.4 * total < moved <= total // 2
