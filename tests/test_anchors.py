@@ -1,0 +1,94 @@
+"""What takes a concept's place, and what a memory bank holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from unlearnkit.anchors import anchor, anchored, retained
+from unlearnkit.descend import Job
+from unlearnkit.errors import InputError
+from unlearnkit.memory import bank
+from unlearnkit.model import Model
+from unlearnkit.prompts import neighbours
+from unlearnkit.schema import Concept, Request
+
+CAT, DOG, GOGH = Concept("cat", phrases=("kitten",)), Concept("dog"), Concept("van gogh", kind="style")
+
+
+def knowing(model: Model, **changes: Any) -> Model:
+    model.hints = dataclasses.replace(model.hints, **changes)
+    return model
+
+
+def test_an_anchor_is_the_nearest_word_of_the_same_kind_or_what_is_given(model: Model) -> None:
+    near = [one.name for one in neighbours(model, Request((CAT,)), 9) if one.kind == "object"]
+    assert anchor(model, Request((CAT,)), CAT) == near[0]
+    second = Request((CAT, Concept(near[0])))
+    assert anchor(model, second, CAT) == near[1]
+    assert anchor(model, Request((GOGH,)), GOGH) == "neon"
+    given = Concept("cat", instead="a red car")
+    assert anchor(model, Request((given,)), given) == "a red car"
+
+
+@pytest.mark.parametrize(
+    ("concepts", "message"),
+    [
+        (
+            (Concept("cat", phrases=("kitten",), instead=" Kitten"),),
+            "the anchor of 'cat' is the concept itself",
+        ),
+        ((Concept("cat", instead="dog"), DOG), "the anchor 'dog' of 'cat' is erased too"),
+        (
+            (GOGH, Concept("neon", kind="style")),
+            "no anchor for the style 'van gogh' is in the model's vocabulary",
+        ),
+    ],
+)
+def test_bad_anchors_are_refused(concepts: tuple[Concept, ...], message: str, model: Model) -> None:
+    with pytest.raises(InputError, match=message):
+        anchor(model, Request(concepts), concepts[0])
+
+
+def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Model) -> None:
+    request = Request((dataclasses.replace(CAT, instead="bear"), dataclasses.replace(GOGH, instead="art")))
+    found = anchored(model, request, 3, job=Job())
+    asked = ["bear", "bear", "a photo of a bear", "art", "art by art", "art"]
+    told = ["cat", "kitten", "a photo of a cat", "van gogh", "art by van gogh", "van gogh"]
+    assert found.scene.latents.shape == (6, *model.shape)
+    assert torch.equal(found.scene.states, model.encode(asked))
+    assert torch.equal(found.told, model.encode(told))
+    assert (found.scene.states != found.told).flatten(1).any(dim=1).all()
+    assert retained(model, request, found, 3, job=Job()) is found.scene
+    kept = retained(model, Request(request.erase, keep=(DOG, Concept("tree"))), found, 3, job=Job())
+    assert torch.equal(kept.states[6:], model.encode(["dog", "tree", "a photo of a dog"]))
+
+
+# the memory bank
+
+
+@pytest.mark.parametrize("budget", [1, 3, 7, 40])
+def test_the_memory_keeps_to_its_budget_and_to_what_is_unrelated(budget: int, model: Model) -> None:
+    found = bank(model, Request((CAT,)), (DOG,), budget)
+    assert len(found) == budget
+    assert found == bank(model, Request((CAT,)), (DOG,), budget)
+    assert not any(word in prompt.split() for prompt in found for word in ("cat", "kitten", "dog"))
+    # bear, car, van gogh, neon: all of them before a second prompt of one, and no prompt twice while there are others
+    assert len({prompt.split()[-1] for prompt in found[:4]}) == min(budget, 4)
+    assert len(set(found)) == min(budget, 6)
+
+
+def test_the_memory_leaves_out_every_prompt_with_an_erased_word_in_it(model: Model) -> None:
+    knowing(model, objects=("hot dog", "car", "dogma"), styles=("Dog art",))
+    assert set(bank(model, Request((DOG,)), (), 9)) == {
+        *("a photo of a car", "car in a picture", "a photo of a dogma", "dogma in a picture")
+    }
+
+
+def test_a_memory_without_words_is_refused(model: Model) -> None:
+    knowing(model, objects=("cat", "dog"), styles=())
+    with pytest.raises(InputError, match="leaves no word for the memory: choose memory=0"):
+        bank(model, Request((CAT,)), (DOG,), 5)

@@ -1,0 +1,181 @@
+"""DoCo: domains, surgery, the discriminator's share of a step, and its survival of a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_ca import KEPT, batch, plain
+from torch import Tensor
+
+from unlearnkit import seeds
+from unlearnkit.descend import Job
+from unlearnkit.edit import Edit
+from unlearnkit.errors import InputError
+from unlearnkit.methods import doco, edit_for, plan
+from unlearnkit.model import Model
+from unlearnkit.parts.discriminator import Discriminator
+from unlearnkit.schema import Concept, Request
+from unlearnkit.training import Rows
+
+CAT = Request((Concept("cat", instead="dog"),))
+QUICK: dict[str, Any] = {"steps": 2, "warm_up": 2, "batch": 3, "pictures": 3, "lr": 1e-3}
+DOGS, CATS = ([word, f"a photo of a {word}", f"{word} in a picture"] for word in ("dog", "cat"))
+
+
+def erase(model: Model, request: Request = CAT, *, job: Job | None = None, **changes: Any) -> Edit:
+    return edit_for(model, request, method="doco", settings=QUICK | changes, seed=2, job=job)
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def critics(monkeypatch: pytest.MonkeyPatch) -> list[Discriminator]:
+    """Every discriminator that a run makes."""
+    made: list[Discriminator] = []
+
+    def make(*args: Any, **settings: Any) -> Discriminator:
+        made.append(Discriminator(*args, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(doco, "Discriminator", make)
+    return made
+
+
+def test_clean_undoes_noised_for_every_time(model: Model) -> None:
+    draws = torch.Generator().manual_seed(0)
+    picture, noise = (torch.randn((5, *model.shape), generator=draws) for _ in range(2))
+    t = torch.tensor([0, 100, 500, 900, 999])
+    rows = Rows(model.noised(picture, noise, t), t, picture)
+    torch.testing.assert_close(doco.clean(model, rows, noise), picture, rtol=1e-4, atol=1e-4)
+
+
+def losses(**vectors: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses whose gradients are the vectors, for the weights a and b."""
+    weights = {name: torch.zeros(2, requires_grad=True) for name in ("a", "b")}
+    found = {
+        side: (torch.cat(list(weights.values())) * torch.tensor(vectors[side])).sum() for side in vectors
+    }
+    return found, weights
+
+
+def test_the_released_surgery_by_hand() -> None:
+    # a: |g_u| = 0.1 and cos = -0.85, so that -cos is 8.5 times as long as g_u; b: no conflict
+    given = {"erase": [-0.085, 0.1 * (1 - 0.85**2) ** 0.5, 0.3, 0.0], "keep": [0.5, 0.0, 0.2, 0.4]}
+    found = doco.unscaled(0, *losses(**given))
+    torch.testing.assert_close(found["b"], torch.tensor([0.3, 0.0]))
+    torch.testing.assert_close(found["a"], torch.tensor([-0.085 + 0.85, given["erase"][1]]))
+    assert found["a"].norm() == pytest.approx(0.767, abs=1e-3)  # 7.7 times g_u
+    assert F.cosine_similarity(found["a"], torch.tensor([1.0, 0.0]), dim=0).item() > 0.997
+    # both are clipped to a norm of 1 over all weights first: |(3, 4)| = 5
+    torch.testing.assert_close(
+        doco.unscaled(0, *losses(erase=[3, 0, 0, 4], keep=[1, 0, 0, 1]))["a"], torch.tensor([0.6, 0.0])
+    )
+
+
+@pytest.mark.parametrize("domain", ["x0", "eps"])
+def test_the_first_losses_are_those_of_the_plain_network(domain: str, model: Model, tmp_path: Path) -> None:
+    erase(model, domain=domain, warm_up=0, steps=1, job=Job(folder=tmp_path))
+    x, t, _, which = batch(model, "doco", DOGS)
+    anchor, target = (plain(model, x, t, [words[place] for place in which]) for words in (DOGS, CATS))
+    if domain == "x0":
+        share = torch.tensor(KEPT)[t].view(-1, 1, 1, 1)
+        anchor, target = (
+            ((x - (1 - share) ** 0.5 * noise) / share**0.5).float() for noise in (anchor, target)
+        )
+    critic = Discriminator(model.shape, seed=seeds.derive(2, "doco"))
+    zero, one = critic.logits(anchor, t), critic.logits(target, t)
+    bce = F.binary_cross_entropy_with_logits
+    expected = bce(zero, torch.zeros_like(zero)) + bce(one, torch.ones_like(one))
+    (line,) = lines(tmp_path)
+    assert line["discriminator"] == pytest.approx(expected.item(), rel=1e-3)
+    critic.learn(anchor, target, t)
+    one = critic.logits(target, t)
+    assert line["erase"] == pytest.approx(bce(one, torch.zeros_like(one)).item(), rel=1e-3)
+    x, t, noise, which = batch(model, "doco keep", DOGS)
+    kept = (plain(model, x, t, [DOGS[place] for place in which]) - noise).square().mean()
+    assert line["keep"] == pytest.approx(kept.item(), rel=1e-4)
+
+
+def test_the_warm_up_trains_the_discriminator_alone(
+    model: Model, critics: list[Discriminator], tmp_path: Path
+) -> None:
+    assert not erase(model, warm_up=3, steps=0, job=Job(folder=tmp_path)).weights
+    first = Discriminator(model.shape, seed=seeds.derive(2, "doco")).weights
+    assert all(not torch.equal(weight, first[name]) for name, weight in critics[0].weights.items())
+    assert [line.keys() for line in lines(tmp_path)] == [{"step", "discriminator", "right", "seconds"}] * 3
+    # the steps after it are the student's, as many as asked for
+    assert erase(model, warm_up=3, steps=1).weights
+
+
+def test_the_discriminators_step_does_not_depend_on_the_students(
+    model: Model, critics: list[Discriminator]
+) -> None:
+    still = erase(model, lr=0.0, warm_up=1, steps=1)
+    moving = erase(model, lr=1e-2, warm_up=1, steps=1)
+    released = erase(model, lr=1e-2, warm_up=1, steps=1, released=True)
+    assert not still.weights
+    assert moving.weights
+    assert released.weights
+    isolated, also, leaking = (critic.tensors() for critic in critics)
+    assert all(torch.equal(isolated[name], also[name]) for name in isolated)
+    assert not all(torch.equal(isolated[name], leaking[name]) for name in isolated)
+
+
+@pytest.mark.parametrize("kind", ["patchgan", "timed"])
+def test_interrupted_in_either_phase_it_goes_on_to_the_same_bits(
+    kind: str, model: Model, critics: list[Discriminator], tmp_path: Path
+) -> None:
+    expected = erase(model, discriminator=kind, steps=3).hash()
+    for when in (1, 4):
+
+        def interrupt(stage: str, done: int, total: int, when: int = when) -> None:
+            if stage in ("warm-up", "training") and done == when:
+                raise KeyboardInterrupt
+
+        folder = tmp_path / str(when)
+        with pytest.raises(KeyboardInterrupt):
+            erase(
+                model,
+                discriminator=kind,
+                steps=3,
+                job=Job(folder=folder, checkpoint_every=1, progress=interrupt),
+            )
+        job = Job(folder=folder, checkpoint_every=1)
+        assert erase(model, discriminator=kind, steps=3, job=job).hash() == expected
+        assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4, 5]
+    one, *others = (critic.tensors() for critic in critics[::2])
+    assert all(torch.equal(one[name], other[name]) for other in others for name in one)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"domain": "eps", "discriminator": "timed", "keep_target": "teacher", "teacher": "student"},
+        {"combine": "sum", "keep": 0.0},
+        {"combine": "restricted", "trains": "lora"},
+        {"adds": 1.0, "mask": "dynamic", "mask_warmup": 1, "rule": ("l2sp",)},
+    ],
+)
+def test_its_settings_go_together(changes: dict[str, Any], model: Model) -> None:
+    request = Request((Concept("cat", instead="car"), Concept("van gogh", kind="style", instead="art")))
+    assert erase(model, request, steps=2, warm_up=1, **changes).weights
+
+
+def test_what_makes_no_sense_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="released=true changes the surgery, and combine=sum has none"):
+        erase(model, released=True, combine="sum")
+    with pytest.raises(InputError, match="combine=preserving-tensor sets an erasing loss against a keeping"):
+        erase(model, keep=0.0)
+
+
+def test_the_plan_counts_the_warm_up(model: Model) -> None:
+    found = plan(model, CAT, method="doco", settings={"warm_up": 30, "steps": 10, "batch": 2, "pictures": 5})
+    # 30 steps of 2 x 2 rows without gradient; 10 of 2 without, and 2 x 2 with
+    assert (found.steps, found.passes, found.sampled_images) == (40, (3.5, 1.0), 5)

@@ -1,0 +1,148 @@
+"""DUGE: its losses by hand and by a plain route, its readings, and its memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_attention import NAMES, by_hand
+from test_ca import batch, plain
+
+from unlearnkit.attention import folds
+from unlearnkit.descend import Job
+from unlearnkit.edit import Edit
+from unlearnkit.errors import InputError
+from unlearnkit.memory import bank
+from unlearnkit.methods import duge, edit_for, plan
+from unlearnkit.model import Model
+from unlearnkit.schema import Concept, Request
+
+CAT = Request((Concept("cat"),), keep=(Concept("dog"),))
+QUICK: dict[str, Any] = {
+    **{"steps": 1, "batch": 3, "pictures": 3, "related_pictures": 3, "memory": 3, "lr": 1e-3},
+    **{"erase_scale": "none"},
+}
+DOGS, CATS = ([word, f"a photo of a {word}", f"{word} in a picture"] for word in ("dog", "cat"))
+
+
+def erase(model: Model, request: Request = CAT, *, folder: Path | None = None, **changes: Any) -> Edit:
+    return edit_for(model, request, method="duge", settings=QUICK | changes, seed=2, job=Job(folder=folder))
+
+
+def first(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    return found
+
+
+def test_the_distance_is_a_mean_over_layers_of_any_size() -> None:
+    one, two = torch.tensor([[1.0, 3.0]]), torch.zeros(2, 2)
+    found = duge.distance([one, two], [torch.zeros(1, 2), torch.full((2, 2), 2.0)])
+    assert found.item() == (5.0 + 4.0) / 2
+
+
+def test_steered_maps_by_hand() -> None:
+    null, told = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.1, 0.1, 0.8]])
+    both = torch.cat([null, told])
+    # (0.5 + 0.4, 0.3 + 0.2, 0.2 - 0.6) is cut at 0 and sums to 1.4
+    torch.testing.assert_close(duge.steered(both, 1.0, maps=True), torch.tensor([[0.9, 0.5, 0.0]]) / 1.4)
+    torch.testing.assert_close(duge.steered(both, 0.5, maps=False), torch.tensor([[0.7, 0.4, -0.1]]))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "other", "expected"),
+    [
+        (1, 2, 2, [1, 2, 4, 8, 16, 32]),  # words of one token each: nothing changes
+        (1, 3, 2, [1, 2, 4 + 8, 16, 32, 0]),  # a word of two tokens, 2 and 3
+        (1, 2, 3, [1, 2, 4, 8, 16 + 32, 0]),  # beside it: what follows goes on, and the end is cut alike
+        (1, 1, 2, [1, 2, 0, 4, 8, 16 + 32]),  # no word at all leaves its column empty
+    ],
+)
+def test_folded_maps_by_hand(start: int, end: int, other: int, expected: list[float]) -> None:
+    columns = torch.tensor([1.0, 2, 4, 8, 16, 32])
+    assert (columns @ folds(6, start, end, other)).tolist() == expected
+
+
+def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path: Path) -> None:
+    """The attention loss from queries and keys head by head, all others from the U-Net itself."""
+    erase(model, output=0.5, prior=2.0, distil=3.0, folder=tmp_path)
+    line = first(tmp_path)
+    x, t, _, which = batch(model, "duge", CATS)
+    told = [CATS[place] for place in which]
+    error = 0.0
+    for name in NAMES:
+        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, [""] * 3))
+        error += (maps - null).square().mean().item() / len(NAMES)
+    assert line["erase"] == pytest.approx(error, rel=1e-3)
+    way = plain(model, x, t, told) - plain(model, x, t, [""] * 3)
+    assert line["erase_output"] == pytest.approx(0.5 * way.square().mean().item(), rel=1e-4)
+    errors = []
+    for label, words in (("prior", DOGS), ("memory", list(bank(model, CAT, CAT.keep, 3)))):
+        x, t, noise, which = batch(model, ("duge", label), words)
+        errors.append((plain(model, x, t, [words[place] for place in which]) - noise).square().mean().item())
+    assert line["keep"] == pytest.approx(2.0 * sum(errors) / 2, rel=1e-4)
+    assert line["keep_distil"] == pytest.approx(0, abs=1e-9)  # the trained network is the base still
+
+
+def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: Path) -> None:
+    erase(model, erase=3.0, erase_scale="first", folder=tmp_path)
+    assert first(tmp_path)["erase"] == pytest.approx(3.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": "steered", "attends": "output", "layers": ("mid_block",), "rule": ()},
+        {"target": "steered", "prior_target": "teacher", "memory": 0},
+        {"combine": "preserving", "distil": 1.0, "prior": 0.0, "checkpointing": True},
+        {"erase": 0.0, "output": 1.0, "prior": 0.0, "memory": 0, "trains": "xattn-kv"},
+    ],
+)
+def test_its_readings_work_with_several_concepts(changes: dict[str, Any], model: Model) -> None:
+    request = Request((Concept("cat", instead="a red car"), Concept("van gogh", kind="style")), keep=CAT.keep)
+    stock = list(model.denoiser.attn_processors.values())
+    assert erase(model, request, steps=2, **changes).weights
+    now = model.denoiser.attn_processors.values()
+    assert all(one is other for one, other in zip(now, stock, strict=True))
+
+
+def test_training_draws_the_maps_to_those_of_no_prompt(model: Model, tmp_path: Path) -> None:
+    erase(model, steps=30, lr=3e-3, rule=(), prior=0.0, folder=tmp_path)
+    losses = [json.loads(line)["erase"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_processors_are_restored_when_a_run_breaks_off(model: Model) -> None:
+    stock = list(model.denoiser.attn_processors.values())
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit_for(model, CAT, method="duge", settings=QUICK, job=Job(progress=interrupt))
+    now = model.denoiser.attn_processors.values()
+    assert all(one is other for one, other in zip(now, stock, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"erase": 0.0}, "erase=0 and output=0 leave nothing that erases"),
+        ({"distil": 1.0, "memory": 0}, "memory=0 leaves it empty"),
+        ({"layers": ("down_block",)}, "layer 'down_block' has no cross-attention"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str, model: Model) -> None:
+    with pytest.raises(InputError, match=message):
+        erase(model, **changes)
+
+
+def test_the_plan_keeps_to_the_budgets(model: Model) -> None:
+    found = plan(
+        model, CAT, method="duge", settings=QUICK | {"memory": 7, "target": "steered", "distil": 1.0}
+    )
+    assert found.sampled_images == 3 + 3 + 7
+    assert found.passes == (3 + 3 + 3, 9)
