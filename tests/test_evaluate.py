@@ -23,12 +23,12 @@ from unlearnkit.evaluate import evaluate, plan_for, stored
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import Model
 from unlearnkit.schema import Case, Concept, Request, Score
-from unlearnkit.selftest import EXPECTED, self_test, spoiler
+from unlearnkit.selftest import EXPECTED, self_test, spoiler, thinned
 from unlearnkit.stats import needed
 from unlearnkit.tables import same, tables
 
 CAT = Request((Concept("cat"),))
-shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
+shipped = pytest.mark.skipif(not (WEIGHTS / "never-knew").is_dir(), reason="no weights are shipped yet")
 
 
 # claims, from rows made by hand
@@ -133,7 +133,7 @@ def test_damage_is_said() -> None:
 
     assert judged(cases, harms("near", 3))["kept"]["verdict"] == "lost"
     assert judged(cases, harms("unrelated", 40))["kept"]["verdict"] == "not shown"
-    assert "near objects: damaged (-33.3 points" in judged(cases, harms("near", 3))["sentence"]
+    assert "near objects damaged (-33.3 points" in judged(cases, harms("near", 3))["sentence"]
 
 
 def test_ruined_pictures_are_no_erasure() -> None:
@@ -320,6 +320,15 @@ def test_pictures_that_are_no_numbers_are_a_category(
     with model.wearing(broken):
         draw(asking[:3], model_side("after", model), tmp_path)
     assert {read(tmp_path / f"{case.id}.png")[1]["failure"] for case in asking[:3]} == {"not a number"}
+
+
+def test_a_self_test_asks_enough_and_no_more() -> None:
+    cases, _ = suites.cases("canvas", CAT)
+    thin = thinned(cases)
+    assert set(thin) < set(cases)
+    for form in ("name", "synonym", "template", "background"):
+        assert len({case.prompt_id for case in thin if case.form == form}) >= needed(Rules().limit)
+    assert len(thin) < len(cases) / 2
 
 
 @shipped

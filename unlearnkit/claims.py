@@ -185,21 +185,26 @@ def _kept(tables: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
                 "change": change,
             }
     verdicts = {one["verdict"] for one in found.values()}
-    overall = (
-        "lost"
-        if "lost" in verdicts
-        else "not shown"
-        if "not shown" in verdicts
-        else "kept"
-        if verdicts
-        else ""
-    )
-    words = {"kept": "kept", "lost": "damaged", "not shown": "not shown to be kept"}
-    parts = [f"{name}: {words[one['verdict']]} ({points(one['change'])})" for name, one in found.items()]
-    sentence = ""
-    if parts:
-        sentence = f"What stays, within {rules.margin * 100:g} points: {'; '.join(parts)}."
-    return {"verdict": overall, "sentence": sentence, "groups": found}
+    worst = next((one for one in ("lost", "not shown", "kept") if one in verdicts), "")
+    return {"verdict": worst, "sentence": _stayed(found, rules), "groups": found}
+
+
+def _stayed(found: Mapping[str, Any], rules: Rules) -> str:
+    """What stayed, in one sentence: the groups that did not, else the one that changed most."""
+    if not found:
+        return ""
+    words = {"lost": "damaged", "not shown": "not shown to be kept"}
+    margin = f"{rules.margin * 100:g} points"
+    bad = [
+        f"{name} {words[one['verdict']]} ({points(one['change'])})"
+        for name, one in found.items()
+        if one["verdict"] in words
+    ]
+    if bad:
+        rest = "; the rest is kept" if len(bad) < len(found) else ""
+        return f"Within {margin}: {'; '.join(bad)}{rest}."
+    most = min(found, key=lambda name: found[name]["change"]["low"])
+    return f"What stays is kept within {margin}; most changed: {most}, {points(found[most]['change'])}."
 
 
 _SAYS = {
@@ -217,14 +222,16 @@ def _claim(
 ) -> dict[str, Any]:
     says = _SAYS[grade].format(name=f"“{name}”")
     because = "; ".join(reasons) if grade in ("collapsed", "not shown", "nothing changed") else ""
-    sentence = f"{says}{f' ({seen})' if seen else ''}{f': {because}' if because else ''}."
+    headline = f"{says}{f' ({seen})' if seen else ''}{f': {because}' if because else ''}."
+    more = ""
     if grade in ("suppressed", "generalises") and reasons:
-        higher = GRADES[GRADES.index(grade) + 1]
-        sentence += f" Not “{higher}”, because {'; '.join(reasons)}."
+        more = f"Not “{GRADES[GRADES.index(grade) + 1]}”, because {'; '.join(reasons)}."
     return {
         "name": name,
         "grade": grade,
-        "sentence": sentence,
+        "headline": headline,
+        "more": more,
+        "sentence": f"{headline} {more}".strip(),
         "reasons": list(reasons),
         "missing": list(missing),
     }

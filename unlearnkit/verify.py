@@ -93,7 +93,7 @@ def _pictures(folder: Path, plan: dict[str, Any], cases: list[Case], scores: lis
 
 
 def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
-    """Where two trees of plain data differ, as ``path: stored, computed``; numbers may differ in the ninth digit."""
+    """Where two trees of plain data differ, as ``path: stored, computed``; numbers may differ in the eighth digit."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in sorted({*was, *now}):
             yield from _differences(was.get(name), now.get(name), f"{where} > {name}" if where else name)

@@ -1,0 +1,72 @@
+"""Pictures a second of an evaluation's drawing, PNG files and all, against a bare diffusers call of the same batch.
+
+    python benchmarks/drawing.py [--model canvas] [--batch 32] [--batches 2] [--rounds 5]
+
+Blocks of both alternate in one process; the figure is the median over rounds of (evaluation / bare).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from unlearnkit.draw import draw, model_side
+from unlearnkit.model import Model, load
+from unlearnkit.schema import Case
+
+
+def bare(model: Model, cases: list[Case], batch: int) -> float:
+    """Seconds of the pipeline's own call, prompts as text, pictures thrown away."""
+    model.pipe.set_progress_bar_config(disable=True)
+    began = time.perf_counter()
+    for start in range(0, len(cases), batch):
+        part = cases[start : start + batch]
+        model.pipe(
+            [case.prompt for case in part],
+            num_inference_steps=model.hints.steps,
+            guidance_scale=model.hints.guidance,
+            generator=[torch.Generator().manual_seed(case.seed) for case in part],
+        )
+    return time.perf_counter() - began
+
+
+def ours(model: Model, cases: list[Case], batch: int) -> float:
+    """Seconds of drawing the same cases into a fresh folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        draw(cases, model_side("before", model, batch=batch), Path(folder), batch=batch)
+        return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="canvas")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=2, help="a block")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    model = load(given.model)
+    count = given.batch * given.batches
+    cases = [Case(f"case-{i}", f"case-{i}", f"a cat {i}", i, "erased", "name") for i in range(count)]
+    bare(model, cases[: given.batch], given.batch)
+    rounds = [(bare(model, cases, given.batch), ours(model, cases, given.batch)) for _ in range(given.rounds)]
+    print(
+        json.dumps(
+            {
+                "threads": torch.get_num_threads(),
+                "batch": given.batch,
+                "bare pictures a second": round(statistics.median(count / b for b, _ in rounds), 3),
+                "speed against bare": round(statistics.median(b / o for b, o in rounds), 3),
+                "spread": [round(min(b / o for b, o in rounds), 3), round(max(b / o for b, o in rounds), 3)],
+            },
+            indent=1,
+        )
+    )
