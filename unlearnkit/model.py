@@ -346,16 +346,12 @@ def _same(marks: list[tuple[Any, ...]], weights: Iterable[Tensor]) -> bool:
 
 @contextmanager
 def _undisturbed(pipe: Any) -> Iterator[None]:
-    """Sample without a progress bar and with a fresh copy of the scheduler, both as found afterwards."""
-    scheduler, missing = pipe.scheduler, object()
-    bar = pipe.__dict__.get("_progress_bar_config", missing)
+    """Sample without a progress bar and with a fresh copy of the scheduler; the pipeline is as found afterwards."""
+    found = dict(vars(pipe))  # with what its ``__call__`` leaves behind, such as ``_guidance_scale``
     try:
-        pipe.scheduler = type(scheduler).from_config(scheduler.config)
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         yield
     finally:
-        pipe.scheduler = scheduler
-        if bar is missing:
-            del pipe._progress_bar_config
-        else:
-            pipe._progress_bar_config = bar
+        vars(pipe).clear()
+        vars(pipe).update(found)
