@@ -186,12 +186,17 @@ def test_8_checkpointing_gives_the_same_gradients(method: str, model: Model) -> 
 # what makes the kept word stay nearer on a network of random weights, where a denoising loss is no way to keep
 HELD: dict[str, Any] = {"trains": "xattn-kv", "rule": ("project",), "mask": "none", "steps": 20, "batch": 4}
 NEAR: dict[str, dict[str, Any]] = {
+    "ca": HELD,
+    "doco": HELD,
+    "duge": {**HELD, "prior": 0.0, "output": 1.0},
+    "erasediff": {**HELD, "balance": "fixed", "weight": 100.0},
     "esd": {"steps": 40, "keep": 5.0, "start": "pictures", "batch": 4, "lr": 3e-3},
     "ga": {**HELD, "cap": 1e9},
     "graddiff": {**HELD, "cap": 1e9, "keep_weight": 0.0, "pictures": 12, "batch": 8},
     "rgd": {**HELD, "cap": 1e9, "keep_weight": 0.0, "diverse": False},
     "salun": {**HELD, "keep_weight": 0.0},
     "sculpting": {**HELD, "align": 0.0},
+    "selective_amnesia": {**HELD, "replay": 0.0, "elastic": 0.0},
 }
 
 

@@ -1,4 +1,4 @@
-"""DUGE: Continual Unlearning for Text-to-Image Models without Generalization Erosion (2025, arXiv 2503.13769).
+"""DUGE: Continual Unlearning for Foundational Text-to-Image Models without Generalization Erosion (arXiv 2503.13769).
 
 The trained θ attends to the concept as the frozen φ attends to nothing; with the i-th of M cross-attention maps
 
