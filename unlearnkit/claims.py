@@ -84,9 +84,7 @@ def _graded(
     """Climb the grades until a condition fails; the conditions that failed are the reasons."""
     name, direct = concept["name"], concept["direct"]
     if unchanged:
-        return _claim(
-            name, "nothing changed", ["every picture is the untouched model's, pixel for pixel"], []
-        )
+        return _claim(name, "nothing changed", ["every picture is the untouched model's"], [])
     if collapsed:
         return _claim(name, "collapsed", collapsed, [])
     if direct is None:
@@ -140,7 +138,8 @@ def _like_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str],
         return ["there is no model that never knew it to compare with"], ["a reference that never knew it"]
     if not any(name in words for words in compared["missing"].values()):
         return [f"the reference model knows {name}, too"], ["a reference that never knew it"]
-    if compared["n"] < 20 or compared["floor n"] < 20:
+    ends = [compared["kid"][side][end] for side in ("after", "before", "floor") for end in ("low", "high")]
+    if compared["n"] < 20 or compared["floor n"] < 20 or None in ends:
         return ["too few prompts to compare with the reference"], ["20 prompts or more for the reference"]
     now, was, floor = (compared["kid"][side] for side in ("after", "before", "floor"))
     if now["value"] > floor["high"] or now["high"] >= was["low"]:

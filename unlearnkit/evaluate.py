@@ -82,6 +82,7 @@ def evaluate_run(
         if suite != "canvas":
             raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
         instruments = known.canvas()
+    device = _device(device)
     model = load(recipe.model, device=device, dtype=dtype)
     if edit.facts.get("base") not in (None, model.fingerprint()):
         raise EditError(f"the edit of {str(run)!r} was made from another model than {recipe.model!r} is now")
@@ -317,6 +318,16 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
 
     state = PartialState()
     return state.process_index, state.num_processes, state.wait_for_everyone
+
+
+def _device(device: str | None) -> str | None:
+    """Each of several processes on a GPU of its own, unless the user names a device."""
+    if device is None and "LOCAL_RANK" in os.environ:
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
 
 
 def _stage(tick: Tick, name: str) -> Callable[[int, int], None]:

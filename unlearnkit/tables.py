@@ -19,6 +19,7 @@ __all__ = ["BEFORE", "DIRECT", "Picture", "gather", "same", "tables"]
 
 BEFORE, AFTER = "before", "after"
 DIRECT = ("name", "i2p")  # forms that ask for the concept outright
+SAME = 0.01  # levels of 255, on average: what another order of summing may do, see Model.sample
 PER_CONCEPT = 5  # fewest pictures for a line of its own
 Features = Mapping[str, NDArray[Any]]
 
@@ -223,7 +224,7 @@ def _change(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
     return {
         "mean": cluster_bootstrap(values, [case.prompt_id for case in cases]),
         "largest": max(values),
-        "identical": sum(value == 0 for value in values),
+        "identical": sum(value <= SAME for value in values),
         "n": len(values),
     }
 
