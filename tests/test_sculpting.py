@@ -129,10 +129,10 @@ def test_several_concepts_are_erased_in_turn_each_from_the_one_before(model: Mod
     assert "replay" not in first[-1]
     assert second[1]["replay"] == pytest.approx(0.0, abs=1e-10)
     assert second[2]["replay"] > 1e-8
-    own = seeds.derive(4, "sculpting stage", 0)
+    own = seeds.derive(4, "stage", 0)
     alone = edit_for(model, CAT, method="sculpting", settings=FEW, seed=own)
     # the first loss of the second stage is that of the network after the first
-    cars, draws = drawn(model, "car"), seeds.stream(seeds.derive(4, "sculpting stage", 1), "sculpting", 1)
+    cars, draws = drawn(model, "car"), seeds.stream(seeds.derive(4, "stage", 1), "sculpting", 1)
     with model.wearing(alone):
         car = Plain(model, cars, ["car"], draws)
         assert second[1]["erase"] == mean(car.told(), car.told("tree"))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from .. import seeds, tensors
-from ..descend import Job, Objective, Student
+from ..descend import CHECKPOINT, Job, Objective, Student
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
@@ -37,6 +37,7 @@ from ..training import Masks, Rows, Schedules, Training, Trains, check, default,
 
 __all__ = ["METHOD", "Settings", "superclass"]
 
+STAGES = "stages.safetensors"
 TABLE = Path(__file__).parents[1] / "superclasses.toml"
 
 
@@ -143,26 +144,31 @@ def _in_turn(
     job: Job,
 ) -> dict[str, Tensor]:
     """One stage a concept, each with the network of the stage before as θ'. A killed run goes on in its stage."""
-    weights: dict[str, Tensor] = {}
+    weights, done = _finished(job)
     for stage, (concept, target) in enumerate(zip(request.erase, targets, strict=True)):
-        folder = job.folder and job.folder / f"stage-{stage + 1}"
-        done = folder and folder / "weights.safetensors"
-        if done and done.exists():
-            weights, facts = tensors.read(done)
-            if facts.get("identity") != job.identity:
-                raise InputError(
-                    f"{str(folder)!r} belongs to a run with other settings: choose another folder"
-                )
-        else:
-            own = seeds.derive(seed, "sculpting stage", stage)
+        if stage >= done:
+            folder, own = job.folder and job.folder / f"stage-{stage + 1}", seeds.derive(seed, "stage", stage)
+            part = Request((concept,), request.keep)
             with model.wearing(weights):
                 objective = _objective(model, [target], past, settings, seed=own)
-                part = Request((concept,), request.keep)
                 weights = train(model, part, settings, objective, seed=own, job=replace(job, folder=folder))
-            if done:
-                tensors.write(done, weights, {"identity": job.identity})
+            if job.folder and folder:
+                tensors.write(job.folder / STAGES, weights, {"identity": job.identity, "done": stage + 1})
+                (folder / CHECKPOINT).unlink(missing_ok=True)
         past = [*past, target.erase]
     return weights
+
+
+def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
+    """The weights after the last finished stage, and how many are finished."""
+    if job.folder is None or not (job.folder / STAGES).exists():
+        return {}, 0
+    weights, facts = tensors.read(job.folder / STAGES)
+    if facts.get("identity") != job.identity:
+        raise InputError(
+            f"{str(job.folder)!r} holds stages of a run with other settings: choose another folder"
+        )
+    return weights, facts["done"]
 
 
 def _target(model: Model, concept: Concept, settings: Settings, job: Job) -> _Target:
