@@ -46,7 +46,8 @@ def _saturate(rgb: Array, amount: float) -> Array:
 
 def _noise(shape: tuple[int, ...], blur: float, rng: np.random.Generator) -> Array:
     field: Array = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), blur)
-    return field / (field.std() + 1e-6)
+    spread: np.floating[Any] = field.std()
+    return field / (spread + 1e-6)
 
 
 def plain(rgb: Array, alpha: Array, rng: np.random.Generator) -> Array:

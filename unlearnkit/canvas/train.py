@@ -43,11 +43,11 @@ STAGES = {
     "vae": Stage(train_vae, 1100, "the autoencoder"),
     "text": Stage(train_text, 800, "the text tower and its tokenizer"),
     "latents": Stage(encode_latents, None, "encode the training pictures"),
-    "unet": Stage(train_unet, 4500, "the canvas model's U-Net"),
-    "never-knew": Stage(train_never_knew, 4500, "the U-Net that missed some objects and styles"),
+    "unet": Stage(train_unet, 3600, "the canvas model's U-Net"),
+    "never-knew": Stage(train_never_knew, 3600, "the U-Net that missed some objects and styles"),
     "decoder": Stage(refine_decoder, 800, "the autoencoder's decoder, further"),
-    "guide": Stage(train_guide, 1200, "the evaluator that methods may use"),
-    "judge": Stage(train_judge, 1200, "the evaluator that only evaluation may use"),
+    "guide": Stage(train_guide, 1000, "the evaluator that methods may use"),
+    "judge": Stage(train_judge, 1000, "the evaluator that only evaluation may use"),
     "clip": Stage(train_clip, 1200, "the evaluators' CLIP"),
     "ship": Stage(ship_all, None, "copy everything, in half precision, to where the package looks for it"),
 }
@@ -71,13 +71,31 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("stages", nargs="+", metavar="STAGE", help="a stage of the list, or all")
+    add("stages", nargs="+", metavar="STAGE", help="a stage of the list above, or all")
     cache = Path.home() / ".cache/unlearnkit/canvas"
-    add("--work", type=Path, default=cache, help="folder for data and checkpoints (default: %(default)s)")
-    add("--into", type=Path, default=WEIGHTS, help="folder for ship to fill (default: the package's own)")
+    add(
+        "--work",
+        type=Path,
+        default=cache,
+        metavar="FOLDER",
+        help="folder for data and checkpoints (default: %(default)s)",
+    )
+    add(
+        "--into",
+        type=Path,
+        default=WEIGHTS,
+        metavar="FOLDER",
+        help="folder for ship to fill (default: the package's own)",
+    )
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
-    add("--seed", type=int, default=1, help="of the data and of every stage (default: %(default)s)")
+    add("--threads", type=int, default=0, metavar="N", help="torch threads; 0 leaves torch's choice")
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of the data and of every stage (default: %(default)s)",
+    )
     add("--steps", action="append", default=[], metavar="STAGE=N", help="train a stage for N steps")
     parts = ", ".join(f"{part}={count}" for part, count in PAINTED.items())
     add(
