@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from unlearnkit.canvas import WEIGHTS, augment, painter, world
+from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Eye, Seen
 from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
+from unlearnkit.canvas.studio import PAINTED, Studio
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.seeds import stream
 
@@ -126,7 +130,77 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("form", ["plain", "separable"])
+@painting
+def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(tmp_path: Path) -> None:
+    work, into = tmp_path / "work", tmp_path / "shipped"
+    counts = [f"--painted={part}=30" for part in PAINTED] + [f"--steps={name}=2" for name in train.STEPS]
+    train.main(["all", "--work", str(work), "--into", str(into), *counts])
+    pipe = StableDiffusionPipeline.from_pretrained(into / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("a cat", num_inference_steps=2, generator=stream(0, "noise")).images[0]
+    assert image.size == (64, 64)
+    assert {path.name for path in into.iterdir()} >= {"pipeline", "never-knew", "guide", "judge", "clip"}
+    names = "tokenizer/vocab.json", "tokenizer/merges.txt"
+    assert all((into / "pipeline" / n).read_bytes() == (work / n).read_bytes() for n in names)
+    lines = (into / "SHA256SUMS").read_text().splitlines()
+    assert dict(reversed(line.split("  ", 1)) for line in lines) == sums(into)
+
+
+def test_a_tokenizer_is_learned_the_same_every_time_and_then_kept(tmp_path: Path) -> None:
+    one, two = (networks.make_tokenizer(tmp_path / name) for name in "ab")
+    assert one.get_vocab() == two.get_vocab()
+    assert (tmp_path / "a/merges.txt").read_bytes() == (tmp_path / "b/merges.txt").read_bytes()
+    vocabulary = tmp_path / "a/vocab.json"
+    changed = json.loads(vocabulary.read_text(encoding="utf-8"))
+    changed["a</w>"], changed["e</w>"] = changed["e</w>"], changed["a</w>"]
+    vocabulary.write_text(json.dumps(changed, ensure_ascii=False), encoding="utf-8")
+    assert networks.make_tokenizer(tmp_path / "a").get_vocab() == changed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["unett"], "stage 'unett' is unknown .did you mean 'unet'"),
+        (["unet", "--steps", "ship=3"], "'ship' is none of vae, "),
+        (["unet", "--steps", "unet"], "write a whole number from 1 up"),
+        (["unet", "--steps", "unet=-1"], "write a whole number from 1 up"),
+        (["data", "--painted", "train=3"], "write a whole number from 30 up"),
+        (["data", "--threads", "-1"], "--threads -1"),
+        (["data", "--device", "tpu"], "device 'tpu' is unknown: choose cpu or cuda"),
+        (["data", "--colour", "red"], "unrecognized arguments: --colour red"),
+        ([], "required: STAGE"),
+        (["vae"], "run the stage data first"),
+        (["ship"], "run the stage decoder first"),
+    ],
+)
+def test_bad_input_to_the_recipe_is_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main([*words, "--work", str(tmp_path / "work")])
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert len(lines) == 1
+    assert re.search(said, lines[0])
+
+
+def test_pictures_of_another_count_are_not_trained_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", np.zeros((40, 64, 64, 3), np.uint8))
+    studio = Studio(tmp_path, steps=train.STEPS, painted=PAINTED | {"train": 50})
+    with pytest.raises(InputError, match=r"holds 40 pictures, not 50: .* --painted train=40"):
+        studio.data("train")
+
+
+def test_the_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert stopped.value.code == 0
+    for name, stage in train.STAGES.items():
+        assert any(line.split()[:1] == [name] and line.endswith(stage.about) for line in lines)
+
+
+@pytest.mark.parametrize("form", ["plain", "residual"])
 def test_an_evaluator_survives_saving(form: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     eye = Eye(form, ["cat", "dog"], ["plain", "neon"]).eval()

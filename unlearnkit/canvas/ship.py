@@ -57,9 +57,7 @@ def _ship_pipeline(work: Path, into: Path, tokenizer: CLIPTokenizer) -> None:
         UNet2DConditionModel.from_pretrained(work / "unet"),
     )
     pipe.to(torch.float16).save_pretrained(into)
-    told = (
-        into / "text_encoder" / "config.json"
-    )  # transformers would open half precision as such, diffusers as float32
+    told = into / "text_encoder" / "config.json"  # else the text encoder alone would open in half precision
     told.write_text(told.read_text(encoding="utf-8").replace('"float16"', '"float32"'), encoding="utf-8")
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(work / "tokenizer" / name, into / "tokenizer" / name)
