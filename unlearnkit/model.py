@@ -56,7 +56,8 @@ def load(
         raise ModelError(
             "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
         )
-    pipe = open_pipeline(str(folder) if folder.exists() else str(source), dtype=dtype).to(device)
+    place = str(folder) if folder.exists() else str(source)
+    pipe = open_pipeline(place, dtype=dtype or torch.float32).to(device)
     return Model(pipe, source=str(source), hints=hints.read(folder) if folder.is_dir() else hints.GENERAL)
 
 
