@@ -66,8 +66,8 @@ def never_knew(**options: Any) -> Model:
     from ..model import Model, load
 
     canvas = load("canvas", **options)
-    unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "never-knew", torch_dtype=canvas.dtype)
-    parts = canvas.pipe.components | {"unet": unet.to(canvas.device).eval()}
+    unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "never-knew").to(canvas.device, canvas.dtype)
+    parts = canvas.pipe.components | {"unet": unet.eval()}
     pipe = type(canvas.pipe)(**parts, requires_safety_checker=False)
     return Model(pipe, source="never-knew", hints=canvas.hints)
 

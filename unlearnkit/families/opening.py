@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,7 +142,9 @@ def quiet() -> Iterator[None]:
         for one in loggers:
             one.set_verbosity_error()
             one.disable_progress_bar()
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated")  # `dtype` is too new for some releases
+            yield
     finally:
         for one, (verbosity, bar) in zip(loggers, found, strict=True):
             one.set_verbosity(verbosity)
