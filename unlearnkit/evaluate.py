@@ -314,9 +314,10 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     """Which of how many processes this is, and a way to wait for the others; one unless accelerate started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1, lambda: None
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 
