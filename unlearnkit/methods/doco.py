@@ -90,6 +90,7 @@ class Settings(Training):
     released: bool = setting(
         False,
         "the released code's two slips: the surgery's scale, and D learning from the student's gradient",
+        source="ours: off, what the paper means",
     )
 
 
