@@ -142,8 +142,10 @@ class _Step:
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError where no related concept is found."""
     _check(settings)
-    forget, scenes = _forget(model, request, settings, job), _scenes(model, request, settings, job)
+    words = _words(model, request, settings)
     with watched(model, layers=settings.layers, of=settings.attends) as watch:
+        forget = _forget(model, request, settings, job)
+        scenes = {name: scene(model, found, job=job, title=name) for name, found in words.items()}
         n, read = settings.batch, settings.batch if settings.erase else 0
 
         def prepare(step: int, student: Student) -> _Step:
@@ -258,17 +260,15 @@ def _folds(model: Model, form: str, word: str, place: str | None) -> tuple[Tenso
     return folds(tokens, start, end, other), folds(tokens, start, other, end)
 
 
-def _scenes(model: Model, request: Request, settings: Settings, job: Job) -> dict[str, Scene]:
-    """Pictures of related concepts, and of the memory bank: what is kept, as far as a loss looks at it."""
-    found: dict[str, Scene] = {}
+def _words(model: Model, request: Request, settings: Settings) -> dict[str, list[str]]:
+    """Prompts of related concepts, and of the memory bank: what is kept, as far as a loss looks at it."""
+    found: dict[str, list[str]] = {}
     related: tuple[Concept, ...] = ()
     if settings.prior:
         related = kept(model, request, settings.related)
-        words = [word for one in related for word in wordings(model, one, settings.related_pictures)]
-        found["prior"] = scene(model, words, job=job, title="related pictures")
+        found["prior"] = [word for one in related for word in wordings(model, one, settings.related_pictures)]
     if settings.memory and (settings.prior or settings.distil):
-        words = list(bank(model, request, related, settings.memory))
-        found["memory"] = scene(model, words, job=job, title="memory bank")
+        found["memory"] = list(bank(model, request, related, settings.memory))
     return found
 
 
@@ -294,19 +294,15 @@ def _losses(settings: Settings) -> tuple[str, ...]:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(settings)
-    n, held = settings.batch, bool(settings.memory and (settings.prior or settings.distil))
-    kept_rows = n * (bool(settings.prior) + held)
-    taught = kept_rows if settings.prior_target == "teacher" else n * bool(settings.distil)
-    related = len(kept(model, request, settings.related)) if settings.prior else 0
+    n, words = settings.batch, _words(model, request, settings)
+    taught = len(words) if settings.prior_target == "teacher" else bool(settings.distil)
     return plan_of(
         model,
         settings,
         losses=_losses(settings),
-        free=n * (1 + (settings.target == "steered")) + taught,
-        rows=n + kept_rows,
-        sampled=settings.pictures * len(request.erase)
-        + related * settings.related_pictures
-        + settings.memory * held,
+        free=n * (1 + (settings.target == "steered") + taught),
+        rows=n * (1 + len(words)),
+        sampled=settings.pictures * len(request.erase) + sum(map(len, words.values())),
     )
 
 
