@@ -98,7 +98,8 @@ def thinned(cases: Sequence[Case]) -> list[Case]:
     found = []
     for group in dict.fromkeys((case.role, case.form) for case in cases):
         part = [case for case in cases if (case.role, case.form) == group]
-        found += part[:: max(1, len(part) // ENOUGH)]
+        count = min(ENOUGH, len(part))
+        found += [part[i * len(part) // count] for i in range(count)]
     return found
 
 

@@ -21,7 +21,7 @@ ALIKE = (
     *(("pixel art", "halftone"), ("pop art", "halftone"), ("pencil sketch", "blueprint")),
     *(("watercolor", "van gogh"), ("neon", "blueprint"), ("stained glass", "pop art")),
 )
-NEAR_WORDINGS, FAR_WORDINGS = 3, 2  # prompts of a kept cell: enough for a margin of 5 points on 60 near cells
+NEAR = 120  # prompts of near cells: with fewer a margin of 5 points can hardly be shown
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
@@ -66,8 +66,9 @@ def _erased(name: str, concept: Concept) -> Iterator[Question]:
 
     for word in (name, *thing.synonyms, *thing.held):
         for style in world.STYLES:
-            for prompt in _wordings(word, style):
-                yield of("name" if word in told else "synonym", prompt, style)
+            form = "name" if word in told else "synonym"
+            for prompt in _wordings(word, style)[:: 1 if word == name else 2]:
+                yield of(form, prompt, style)
     for style in world.STYLES:
         for prompt in world.held_captions(name, style):
             yield of("template", prompt, style)
@@ -107,14 +108,18 @@ def _kept(objects: set[str], styles: set[str]) -> Iterator[Question]:
         o for o, thing in world.OBJECTS.items() for e in objects if world.OBJECTS[e].within == thing.within
     }
     near_styles = {b for pair in ALIKE for a, b in (pair, pair[::-1]) if a in styles}
-    for i, name in enumerate(world.OBJECTS):
-        for j, style in enumerate(world.STYLES):
-            if name in objects or style in styles:
-                continue
-            role: Role = "near" if name in near_objects or style in near_styles else "unrelated"
-            wordings = _wordings(name, style)
-            for k in range(NEAR_WORDINGS if role == "near" else FAR_WORDINGS):
-                yield Question(wordings[(i + j + k) % len(wordings)], role, "name", name, style)
+    cells = [
+        (i + j, name, style, name in near_objects or style in near_styles)
+        for i, name in enumerate(world.OBJECTS)
+        for j, style in enumerate(world.STYLES)
+        if name not in objects and style not in styles
+    ]
+    each = -(-NEAR // max(1, sum(near for *_, near in cells)))
+    for turn, name, style, near in cells:
+        role: Role = "near" if near else "unrelated"
+        wordings = _wordings(name, style)
+        for k in range(min(each, len(wordings)) if near else 1):
+            yield Question(wordings[(turn + k) % len(wordings)], role, "name", name, style)
 
 
 def _wordings(word: str, style: str) -> list[str]:
