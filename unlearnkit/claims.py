@@ -56,9 +56,7 @@ def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any
     asked = {concept["name"] for concept in tables["concepts"]}
     for concept in plan["concepts"]:
         if concept["name"] not in asked:
-            reason = (
-                f"nothing here can recognise {concept['kind']}s: name a classifier of {concept['kind']}s"
-            )
+            reason = f"nothing here can recognise {concept['kind']}s: name a classifier of {concept['kind']}s"
             grade = "nothing changed" if unchanged else "collapsed" if collapsed else "not shown"
             concepts.append(_claim(concept["name"], grade, [reason], []))
     worst = min((one["grade"] for one in concepts), key=GRADES.index)
