@@ -332,6 +332,7 @@ def test_a_self_test_asks_enough_and_no_more() -> None:
 
 
 @shipped
+@pytest.mark.slow
 def test_the_self_test_of_the_evaluator(tmp_path: Path) -> None:
     found = self_test(tmp_path)
     assert {name: one["grade"] for name, one in found.items()} == EXPECTED
