@@ -130,7 +130,7 @@ def test_a_model_without_a_name(refused):
     ("words", "says"),
     [
         (["--concept", "cat", "--method", "ucee"], "did you mean 'uce'"),
-        (["--concept", "cat", "--method", "x"], "use one of esd"),
+        (["--concept", "cat", "--method", "x"], "use one of duge, rgd, doco, sculpting, esd, uce"),
         (["--concept", "cat", "--set", "stepz=3"], "did you mean 'steps'"),
         (["--concept", "cat", "--set", "steps=-1"], "at least"),
         (["--concept", "cat", "--set", "steps=many"], "a whole number"),

@@ -90,6 +90,7 @@ def test_all_of_a_module_is_what_it_defines(path: Path):
         if isinstance(node, ast.ImportFrom):
             bound.update(name.asname or name.name for name in node.names)
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            bound.update(one.id for one in getattr(target, "elts", ()) if isinstance(one, ast.Name))
             if isinstance(target, ast.Name):
                 bound.add(target.id)
                 if target.id == "__all__":

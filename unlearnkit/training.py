@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from .descend import Job, Objective, constant, descend, onecycle
+from .descend import Job, Objective, Stop, constant, descend, onecycle
 from .errors import InputError
 from .method import Plan
 from .model import Model
@@ -134,6 +134,15 @@ class Training:
     )
     batch: int = setting(4, "pictures a step, of each of the two sides", low=1, source="ours")
     checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
+    stop: Literal["none", "guide"] = setting(
+        "none",
+        "stop early, and keep the weights that scored best: by no one, or by the canvas's guide (never by the judge)",
+        source="ours",
+    )
+    stop_every: int = setting(20, "with stop = guide: steps between two looks", low=1, source="ours")
+    stop_patience: int = setting(
+        3, "with stop = guide: looks without a better score before training ends", low=1, source="ours"
+    )
 
     @property
     def apart(self) -> bool:
@@ -202,6 +211,12 @@ def train(
     combine: the method's own, in place of the one that the settings name. rules: the method's own, before theirs.
     A mask's warm-up looks at ``objective.warm``, else at the erasing losses of the objective itself.
     """
+    if settings.stop == "guide":
+        from .stopping import score_by_guide  # the canvas is opened by those who ask for it
+
+        score = score_by_guide(model, request)
+        stop = Stop(score, every=settings.stop_every, patience=settings.stop_patience)
+        job = dataclasses.replace(job, stop=stop)
     if settings.mask != "none" and objective.warm is None:
         objective = dataclasses.replace(objective, warm=_erasing(objective))
     return descend(

@@ -143,7 +143,9 @@ def quiet() -> Iterator[None]:
             one.set_verbosity_error()
             one.disable_progress_bar()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated")  # `dtype` is too new for some releases
+            warnings.filterwarnings(
+                "ignore", "`torch_dtype` is deprecated"
+            )  # `dtype` is too new for some releases
             yield
     finally:
         for one, (verbosity, bar) in zip(loggers, found, strict=True):

@@ -1,0 +1,59 @@
+"""Early stop by the guide, on the canvas model that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from unlearnkit.canvas import WEIGHTS
+from unlearnkit.canvas.guide import guide
+from unlearnkit.descend import Job
+from unlearnkit.errors import InputError
+from unlearnkit.methods import edit_for
+from unlearnkit.model import Model, load
+from unlearnkit.schema import Concept, Request
+from unlearnkit.stopping import score_by_guide
+
+shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
+
+
+@pytest.fixture(scope="module")
+def canvas() -> Model:
+    return load("canvas")
+
+
+@shipped
+def test_the_untouched_canvas_and_one_without_text_score_about_100(canvas: Model) -> None:
+    """All of the concept is left and nothing is lost: 100. Without text everything is gone: about 100 again."""
+    score = score_by_guide(canvas, Request((Concept("cat"),)), pictures=6)
+    assert 80 <= score(canvas, 0) <= 120
+    nothing = {name: weight * 0 for name, weight in canvas.weights("xattn-kv").items()}
+    with canvas.wearing(nothing):
+        lost = score(canvas, 0)
+    assert lost >= 50
+
+
+@shipped
+def test_what_the_guide_cannot_see_is_one_clear_line(canvas: Model) -> None:
+    assert "zebra" not in guide().objects
+    with pytest.raises(InputError, match=r"does not know the object 'zebra'.*stop=none"):
+        score_by_guide(canvas, Request((Concept("zebra"),)))
+
+
+@shipped
+def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model) -> None:
+    scores: dict[int, float] = {}
+
+    def progress(stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        if "score" in values:
+            scores[done] = values["score"]
+
+    settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "keep": 0.0}
+    settings |= {"stop": "guide", "stop_every": 1, "stop_patience": 1}
+    edit = edit_for(
+        canvas, Request((Concept("cat"),)), method="esd", settings=settings, job=Job(progress=progress)
+    )
+    assert list(scores) == [1, 2]  # nothing moves at lr 0: the first look is the best, the second ends it
+    assert scores[1] == scores[2]
+    assert edit.weights
