@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from pathlib import Path
 
 import pytest
 
@@ -42,18 +43,15 @@ def test_what_the_guide_cannot_see_is_one_clear_line(canvas: Model) -> None:
 
 
 @shipped
-def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model) -> None:
-    scores: dict[int, float] = {}
-
-    def progress(stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        if "score" in values:
-            scores[done] = values["score"]
-
+def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_path: Path) -> None:
     settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "keep": 0.0}
     settings |= {"stop": "guide", "stop_every": 1, "stop_patience": 1}
-    edit = edit_for(
-        canvas, Request((Concept("cat"),)), method="esd", settings=settings, job=Job(progress=progress)
-    )
-    assert list(scores) == [1, 2]  # nothing moves at lr 0: the first look is the best, the second ends it
-    assert scores[1] == scores[2]
+    request = Request((Concept("cat"),))
+    edit = edit_for(canvas, request, method="esd", settings=settings, job=Job(folder=tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [
+        1,
+        2,
+    ]  # at lr 0 the first look is the best, the second ends it
+    assert lines[0]["score"] == lines[1]["score"]
     assert edit.weights
