@@ -46,6 +46,10 @@ def ship_all(studio: Studio) -> None:
     tokenizer.save_pretrained(into / "clip")
     (into / "recipe.json").write_text(json.dumps(_recipe(studio), indent=1) + "\n", encoding="utf-8")
     (into / "ARTWORK.txt").write_text(ARTWORK, encoding="utf-8")
+    for path in into.rglob("config.json"):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told.pop("_name_or_path", None):  # where it was trained is nobody's business
+            path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     write_sums(into)
 
 
