@@ -1,4 +1,4 @@
-"""The sweep that found the canvas defaults of ESD and UCE, and the measurement of what was found.
+"""The sweep around the canvas defaults of ESD and UCE, and the measurement of what was chosen.
 
     python benchmarks/canvas_defaults.py sweep      every setting below, few pictures, seen by the guide
     python benchmarks/canvas_defaults.py measure    the shipped defaults, many pictures, seen by the judge
@@ -36,20 +36,23 @@ TARGETS = (Concept("cat"), Concept("van gogh", "style"))
 
 SWEEP: dict[str, dict[str, list[Any]]] = {
     "esd": {
-        "trains": ["xattn", "not-xattn"],
+        "trains": ["xattn"],
         "start": ["pictures"],
-        "steps": [100],
+        "steps": [120],
         "batch": [8],
-        "lr": [3e-4, 1e-3],
-        "eta": [1.0],
-        "keep": [0.0, 1.0],
+        "lr": [5e-4],
+        "eta": [1.0, 1.3, 2.0],
+        "keep": [1.0, 3.0],
+        "keep_pictures": [10],
+        "pictures": [27],
         "templates": [True],
     },
     "uce": {
-        "ridge": [0.1, 0.5],
-        "neighbours": [0, 16],
-        "tokens": ["last", "all"],
-        "templates": [False, True],
+        "ridge": [0.03, 0.1],
+        "neighbours": [16, 32],
+        "erase_scale": [1.0, 5.0],
+        "tokens": ["all"],
+        "templates": [True],
     },
 }
 
