@@ -75,6 +75,18 @@ def test_a_method_is_shown_with_every_setting(said, name: str):
         assert one.source in shown
 
 
+def test_the_parts_have_options_of_their_own(said):
+    """They say what ``--set`` says: the same value twice is no contradiction."""
+    words = ["erase", saved.folder(), "--concept", "cat", "--method", "duge", "--dry-run"]
+    words += ["--set", "memory=0", "--trains", "all"]
+    parts = ["--combine", "restricted", "--mask", "dynamic", "--rule", "l1sp", "--rule", "l2sp"]
+    told = said(*words, *parts, "--set", "mask=dynamic", "--set", "prior=2")
+    for setting in ("trains=all", "combine=restricted", "mask=dynamic", "rule=('l1sp', 'l2sp')", "prior=2.0"):
+        assert f"{setting}," in told
+    assert "rule=('l2sp',)," in said(*words)
+    assert "rule=()," in said(*words, "--rule", "none")
+
+
 def test_pictures_are_drawn_by_prompt_and_seed(said, known: Model):
     words = ["generate", saved.folder(), "--prompt", "a cat", "--prompt", "A cat!", "--count", 2, "--seed", 3]
     paths = said(*words, "--out", "one").split()

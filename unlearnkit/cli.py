@@ -6,17 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from . import __version__, cli_evaluate
-from .errors import InputError, UnlearnError
-
-if TYPE_CHECKING:
-    from .schema import Recipe
+from .cli_erase import erase
+from .errors import UnlearnError
+from .terminal import Device, Dtype, Seed, err, out, showing
 
 __all__ = ["app", "main"]
 
@@ -34,15 +32,7 @@ canvas = typer.Typer(
 app.add_typer(canvas, name="canvas")
 app.add_typer(cli_evaluate.commands)
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, float16 or bfloat16; by default as the device likes it.")
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,71 +57,7 @@ def root(
         raise typer.Exit
 
 
-@app.command()
-def erase(
-    model: Annotated[
-        str | None, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")
-    ] = None,
-    concept: Annotated[
-        list[str] | None, typer.Option(help="What to erase; several are erased together.")
-    ] = None,
-    kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
-    phrase: Annotated[
-        list[str] | None, typer.Option(help="Another wording to erase with it; may be repeated.")
-    ] = None,
-    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
-    method: Annotated[str, typer.Option(help="See 'unlearnkit methods'.")] = "esd",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
-    ] = None,
-    seed: Seed = 0,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="The run folder; default runs/METHOD-CONCEPT-SEED.")
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe.toml that says all of the above.")] = None,
-    pictures: Annotated[
-        int, typer.Option(min=0, max=16, help="Pictures a row before and after; 0 draws none.")
-    ] = 3,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")
-    ] = False,
-    device: Device = None,
-    dtype: Dtype = None,
-) -> None:
-    """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures.
-
-    [bold]unlearnkit erase canvas --concept cat[/bold]
-    """
-    if (
-        recipe is None
-        and resume
-        and folder is not None
-        and not concept
-        and (folder / "recipe.toml").is_file()
-    ):
-        recipe = folder / "recipe.toml"
-    if recipe is not None:
-        if model or concept or phrase or instead or keep or set_:
-            raise InputError(
-                "a recipe says model, concept and settings itself: leave them out, or edit the recipe"
-            )
-        from .settings import load_recipe
-
-        wanted = load_recipe(recipe)
-    else:
-        wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, seed)
-
-    from .run import default_folder
-
-    folder = folder or default_folder(wanted)
-    if dry_run:
-        _dry_run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
-    else:
-        _run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
+app.command()(erase)
 
 
 @app.command()
@@ -162,7 +88,7 @@ def generate(
 
     worn = None if edit is None else Edit.load(edit)
     loaded = load(model, device=device, dtype=dtype)
-    with _progress() as tick:
+    with showing() as tick:
         paths = draw(
             loaded,
             prompt,
@@ -214,7 +140,7 @@ def canvas_check(
     from .canvas.check import check
     from .files import writing
 
-    with writing(folder), _progress() as tick:
+    with writing(folder), showing() as tick:
         facts = check(folder, replicates=replicates, tick=tick)
     _figures(facts)
     out.print(f"grids and check.json: {folder}", markup=False)
@@ -236,91 +162,6 @@ def canvas_paint(
     out.print(str(file), markup=False)
 
 
-def _recipe(
-    model: str | None,
-    concept: list[str] | None,
-    kind: str,
-    phrase: list[str] | None,
-    instead: str | None,
-    keep: list[str] | None,
-    method: str,
-    pairs: list[str] | None,
-    seed: int,
-) -> Recipe:
-    """A recipe from the command line's words, checked before anything heavy is loaded."""
-    from .schema import Recipe
-    from .settings import parse_pairs
-
-    if model is None:
-        raise InputError(
-            "the model is missing: name canvas, a diffusers folder, a hub id or a .safetensors file"
-        )
-    if not concept:
-        raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
-    from .methods import find
-    from .run import request_for
-
-    request = request_for(concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or ())
-    settings = parse_pairs(pairs or (), find(method).settings)
-    return Recipe(model, method, request, settings, seed)
-
-
-def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
-    from .run import run_recipe
-
-    names = ", ".join(concept.name for concept in recipe.request.erase)
-    finished = (folder / "run.json").exists()
-    try:
-        title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"
-        with _progress(title) as tick:
-            edit = run_recipe(recipe, folder, tick=tick, **options)
-    except KeyboardInterrupt:
-        if (folder / "recipe.toml").exists():
-            err.print(f"stopped; go on with: unlearnkit erase --resume --out {_quoted(folder)}", markup=False)
-        else:
-            err.print("stopped before anything was written")
-        sys.exit(130)
-    if finished:
-        out.print(
-            f"{folder} is finished already: nothing is left to do (edit {edit.hash()[:12]})", markup=False
-        )
-        return
-    out.print(f"{names}: erased, edit {edit.hash()[:12]}", markup=False)
-    for path, what in (
-        ("grid.png", "before and after, the same seeds"),
-        ("edit.safetensors", "the changed weights alone: unlearnkit generate MODEL --edit ..."),
-        ("pipeline", "the whole model, for plain diffusers"),
-    ):
-        if (folder / path).exists():
-            out.print(f"  {folder / path}  {what}", markup=False)
-
-
-def _dry_run(
-    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, pictures: int
-) -> None:
-    from .estimate import estimate
-    from .model import load
-    from .run import check_folder
-
-    check_folder(folder, resume=resume)
-    model = load(recipe.model, device=device, dtype=dtype)
-    for name, value in estimate(model, recipe, pictures=pictures).lines():
-        out.print(f"{name:<12}{value}", markup=False)
-    out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
-
-
-def _progress(title: str = "") -> Any:
-    from .progress import showing
-
-    return showing(err, title)
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def _figures(facts: dict[str, Any], depth: int = 0) -> None:
     """Nested figures, the innermost of them on one line."""
     for name, value in facts.items():
@@ -338,5 +179,5 @@ def _plain(value: Any) -> str:
     from rich.markup import escape
 
     if isinstance(value, tuple):
-        value = ",".join(map(str, value))
+        value = ",".join(map(str, value)) or None
     return escape("none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))

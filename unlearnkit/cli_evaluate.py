@@ -7,21 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .errors import InputError
+from .terminal import Device, Dtype, err, out, showing
 
 __all__ = ["commands"]
 
 commands = typer.Typer()
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, float16 or bfloat16; by default as the device likes it.")
-]
 
 
 @commands.command()
@@ -72,7 +66,7 @@ def evaluate(
         tools = local(objects=objects, styles=styles, clip=clip)
     options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
-        with _progress(f"evaluating {run} into {run / FOLDER}") as tick:
+        with showing(f"evaluating {run} into {run / FOLDER}") as tick:
             verdict = evaluate_run(
                 run, suite=suite, file=file, replicates=replicates, rules=rules, tick=tick, **options
             )
@@ -119,7 +113,7 @@ def verify(
     again = None if share is None else _share(share)
     wrong = verify(run)
     if again is not None:
-        with _progress() as tick:
+        with showing() as tick:
             count, apart = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
         wrong += apart
         out.print(f"{count} pictures drawn again, {len(apart)} came out differently", markup=False)
@@ -133,7 +127,7 @@ def verify(
 def _self_test(folder: Path, batch: int) -> None:
     from .selftest import EXPECTED, self_test
 
-    with _progress("evaluating models whose verdict is known") as tick:
+    with showing("evaluating models whose verdict is known") as tick:
         found = self_test(folder, batch=batch, tick=tick)
     wrong = 0
     for name, wanted in EXPECTED.items():
@@ -148,9 +142,3 @@ def _share(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise InputError(f"the share {text!r} is no number: write 1% or 0.01") from None
-
-
-def _progress(title: str = "") -> Any:
-    from .progress import showing
-
-    return showing(err, title)

@@ -8,7 +8,8 @@ A method declares its settings once:
         part: Literal["xattn", "xattn-kv"] = setting("xattn", "weights that are trained")
 
 Types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``tuple[T, ...]`` and ``T | None``. In text (KEY=VALUE and
-TOML) the word ``none`` stands for ``None`` wherever the type allows it, and a tuple is written ``a,b,c``.
+TOML) the word ``none`` stands for ``None`` wherever the type allows it, a tuple is written ``a,b,c``, an empty one
+``none``.
 """
 
 from __future__ import annotations
@@ -298,7 +299,9 @@ def _parsed(annotation: Any, text: str) -> Any:
         return None if text == "none" else _parsed(inner, text)
     if typing.get_origin(annotation) is tuple:
         item = typing.get_args(annotation)[0]
-        return tuple(_parsed(item, part.strip()) for part in text.split(",")) if text else ()
+        return (
+            tuple(_parsed(item, part.strip()) for part in text.split(",")) if text not in ("", "none") else ()
+        )
     if typing.get_origin(annotation) is Literal:
         return {str(choice): choice for choice in typing.get_args(annotation)}.get(text, text)
     if annotation is bool:

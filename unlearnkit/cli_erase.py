@@ -1,0 +1,196 @@
+"""The command ``unlearnkit erase``. As in ``cli``, words in, calls out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import InputError
+from .terminal import Device, Dtype, Seed, err, out, showing
+
+if TYPE_CHECKING:
+    from .schema import Recipe
+
+__all__ = ["erase"]
+
+
+def erase(
+    model: Annotated[
+        str | None, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")
+    ] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option(help="What to erase; several are erased together.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="Another wording to erase with it; may be repeated.")
+    ] = None,
+    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
+    method: Annotated[str, typer.Option(help="See 'unlearnkit methods'.")] = "esd",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
+    ] = None,
+    trains: Annotated[
+        str | None, typer.Option(help="Weights that are trained: xattn-kv, xattn, not-xattn, all or lora.")
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(help="Erasing and keeping gradient: sum, restricted, preserving, ... or pcgrad."),
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Weights that may move: none, saliency or dynamic.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="What holds the weights: l1sp, l2sp, project or none; may be repeated."),
+    ] = None,
+    seed: Seed = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run folder; default runs/METHOD-CONCEPT-SEED.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe.toml that says all of the above.")] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, max=16, help="Pictures a row before and after; 0 draws none.")
+    ] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures.
+
+    [bold]unlearnkit erase canvas --concept cat[/bold]
+    """
+    parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
+    if (
+        recipe is None
+        and resume
+        and folder is not None
+        and not concept
+        and (folder / "recipe.toml").is_file()
+    ):
+        recipe = folder / "recipe.toml"
+    if recipe is not None:
+        if model or concept or phrase or instead or keep or set_ or any(parts.values()):
+            raise InputError(
+                "a recipe says model, concept and settings itself: leave them out, or edit the recipe"
+            )
+        from .settings import load_recipe
+
+        wanted = load_recipe(recipe)
+    else:
+        wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
+
+    from .run import default_folder
+
+    folder = folder or default_folder(wanted)
+    if dry_run:
+        _dry_run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
+    else:
+        _run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
+
+
+def _recipe(
+    model: str | None,
+    concept: list[str] | None,
+    kind: str,
+    phrase: list[str] | None,
+    instead: str | None,
+    keep: list[str] | None,
+    method: str,
+    pairs: list[str] | None,
+    parts: dict[str, str | None],
+    seed: int,
+) -> Recipe:
+    """A recipe from the command line's words, checked before anything heavy is loaded."""
+    from .schema import Recipe
+
+    if model is None:
+        raise InputError(
+            "the model is missing: name canvas, a diffusers folder, a hub id or a .safetensors file"
+        )
+    if not concept:
+        raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
+    from .methods import find
+    from .run import request_for
+
+    request = request_for(concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or ())
+    settings = _settings(find(method).settings, method, pairs or [], parts)
+    return Recipe(model, method, request, settings, seed)
+
+
+def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | None]) -> dict[str, Any]:
+    """The method's settings, from ``--set`` and from the options of the same names."""
+    from .settings import describe, parse_pairs
+
+    known, found = {one.name for one in describe(cls)}, parse_pairs(pairs, cls)
+    for name, text in parts.items():
+        if text is None:
+            continue
+        if name not in known:
+            raise InputError(
+                f"--{name} is for methods that train, and {method!r} computes its weights without training: leave "
+                "it out, or choose another method"
+            )
+        value = parse_pairs([f"{name}={text}"], cls)[name]
+        if found.setdefault(name, value) != value:
+            raise InputError(f"--{name} {text} and --set {name}=... say different things: give one of them")
+    return found
+
+
+def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
+    from .run import run_recipe
+
+    names = ", ".join(concept.name for concept in recipe.request.erase)
+    finished = (folder / "run.json").exists()
+    try:
+        title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"
+        with showing(title) as tick:
+            edit = run_recipe(recipe, folder, tick=tick, **options)
+    except KeyboardInterrupt:
+        if (folder / "recipe.toml").exists():
+            err.print(f"stopped; go on with: unlearnkit erase --resume --out {_quoted(folder)}", markup=False)
+        else:
+            err.print("stopped before anything was written")
+        sys.exit(130)
+    if finished:
+        out.print(
+            f"{folder} is finished already: nothing is left to do (edit {edit.hash()[:12]})", markup=False
+        )
+        return
+    out.print(f"{names}: erased, edit {edit.hash()[:12]}", markup=False)
+    for path, what in (
+        ("grid.png", "before and after, the same seeds"),
+        ("edit.safetensors", "the changed weights alone: unlearnkit generate MODEL --edit ..."),
+        ("pipeline", "the whole model, for plain diffusers"),
+    ):
+        if (folder / path).exists():
+            out.print(f"  {folder / path}  {what}", markup=False)
+
+
+def _dry_run(
+    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, pictures: int
+) -> None:
+    from .estimate import estimate
+    from .model import load
+    from .run import check_folder
+
+    check_folder(folder, resume=resume)
+    model = load(recipe.model, device=device, dtype=dtype)
+    for name, value in estimate(model, recipe, pictures=pictures).lines():
+        out.print(f"{name:<12}{value}", markup=False)
+    out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))

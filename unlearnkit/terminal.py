@@ -1,0 +1,26 @@
+"""What the commands share: where they print, how they show progress, and the options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+__all__ = ["Device", "Dtype", "Seed", "err", "out", "showing"]
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float16 or bfloat16; by default as the device likes it.")
+]
+
+
+def showing(title: str = "") -> Any:
+    """Within ``with showing(title) as tick:`` the job's progress is shown on stderr."""
+    from .progress import showing
+
+    return showing(err, title)
