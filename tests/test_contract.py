@@ -19,7 +19,7 @@ from torch import nn
 from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
-from unlearnkit.methods import METHODS, edit_for
+from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training import Training
@@ -112,6 +112,7 @@ def test_3_another_seed_differs_if_the_method_draws(method: str, model: Model) -
 def test_4_the_edit_is_finite_fp32_and_of_the_declared_part(method: str, model: Model) -> None:
     edit = erase(model, method)
     part = model.weights(CASES[method][1])
+    assert plan(model, REQUEST, method=method, settings=CASES[method][0]).part == CASES[method][1]
     assert edit.weights
     for name, value in edit.weights.items():
         assert value.shape == part[name].shape

@@ -73,9 +73,7 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
     rows = max(1, round(plan.passes[1]))
     checkpointing = bool(getattr(settings, "checkpointing", False))
     forward = _forward(model, max(2, rows))
-    backward, activations = (
-        _backward(model, _part(model, plan), rows, checkpointing) if plan.steps else (0.0, 0)
-    )
+    backward, activations = _backward(model, plan.part, rows, checkpointing) if plan.steps else (0.0, 0)
     picture = 2 * model.hints.steps * forward  # two rows a denoising step: with the prompt and without
     shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
@@ -99,15 +97,6 @@ def disk(model: Model, plan: Plan) -> int:
     return (
         _networks(model) + (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
     )
-
-
-def _part(model: Model, plan: Plan) -> str:
-    """The part of the denoiser that the plan's numbers describe; all of it if none fits."""
-    for part in model.family.PARTS:
-        weights = model.weights(part).values()
-        if (len(weights), sum(weight.numel() for weight in weights)) == (plan.tensors, plan.weights):
-            return part
-    return "all"
 
 
 def _forward(model: Model, rows: int) -> float:

@@ -15,12 +15,13 @@ __all__ = ["Method", "Plan"]
 class Plan:
     """What a run will do, without doing it.
 
-    tensors, weights: how many weight tensors and single numbers will change.
+    part: of the denoiser, that is changed. tensors, weights: how many weight tensors and single numbers will change.
     steps, batch: optimiser steps and pictures a step (0 steps for a closed form).
     passes: rows through the network in one step, (without gradient, forward and backward); the first is a mean.
     sampled_images: pictures that the base model draws first, unless they are in the cache.
     """
 
+    part: str
     tensors: int
     weights: int
     steps: int

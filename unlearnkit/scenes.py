@@ -1,9 +1,13 @@
-"""What methods train on: pictures of the base model with the prompts that they were drawn from, noised by the batch."""
+"""What methods train on: pictures of the base model with the prompts that they were drawn from, noised by the batch.
+
+A lesson is such rows with what the trained network shall predict for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +18,56 @@ from .errors import InputError
 from .model import Model
 from .prompts import neighbours, prompts, texts
 from .schema import Concept, Request
-from .training import Rows
+from .settings import setting
+from .training import Rows, predict
 
-__all__ = ["Noised", "Scene", "joined", "kept", "noise_ratio", "retold", "scene", "wordings"]
+__all__ = [
+    "Lesson",
+    "Noised",
+    "Scene",
+    "counted",
+    "gallery",
+    "joined",
+    "kept",
+    "matched",
+    "noise_ratio",
+    "retold",
+    "scene",
+    "wordings",
+]
+
+COUNTS = {
+    "pictures": "pictures of each concept",
+    "anchors": "pictures of the anchor for each concept",
+    "neighbours": "if the request keeps nothing: so many nearest words are kept",
+    "keep_pictures": "pictures for each kept concept",
+}
+
+
+def counted(what: str, count: int, *, source: str) -> Any:
+    """The setting that says how many of ``COUNTS``, with a method's own default and its source."""
+    return setting(count, COUNTS[what], low=0 if what == "neighbours" else 1, source=source)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Rows for the trained network, the erased ones first, and the noise (n, c, h, w) it shall predict for each."""
+
+    rows: list[Rows]
+    wanted: list[Tensor]
+
+
+def matched(
+    model: Model, given: Lesson, *, apart: bool, erase: float = 1.0, keep: float = 1.0
+) -> dict[str, Tensor]:
+    """The losses ``erase`` and, if the lesson has kept rows, ``keep``: weighted mean squared errors.
+
+    apart: as for ``predict``.
+    """
+    found = predict(model, given.rows, apart=apart)
+    errors = [(eps - aim).square().mean() for eps, aim in zip(found, given.wanted, strict=True)]
+    weighted = zip(("erase", "keep"), (erase, keep), errors, strict=False)
+    return {name: weight * error for name, weight, error in weighted}
 
 
 @dataclass(frozen=True)
@@ -66,6 +117,15 @@ def scene(
 
     return Scene(
         pictures.draw(model, words, negative=negative, folder=job.cache, tick=tick), model.encode(words)
+    )
+
+
+def gallery(
+    model: Model, concepts: Sequence[Concept], each: int, *, job: Job, title: str = "pictures"
+) -> Scene:
+    """``each`` pictures of every concept, one concept after the other, in all its wordings and the templates."""
+    return scene(
+        model, [word for one in concepts for word in wordings(model, one, each)], job=job, title=title
     )
 
 

@@ -273,6 +273,7 @@ def plan_of(
         weights = lora.takes(weights)
     warmup = settings.mask_warmup if settings.mask != "none" else 0
     return Plan(
+        part=settings.part,
         tensors=len(weights),
         weights=sum(weight.numel() for weight in weights.values()),
         steps=settings.steps + warmup + rests,

@@ -24,6 +24,7 @@ from ..attention import start_held
 from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
+from ..scenes import Lesson, counted, matched
 from ..schema import Request
 from ..settings import setting
 from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -53,23 +54,10 @@ class Settings(Training):
         low=0.0,
         source="paper: only where names overlap; 0.2 in the released code",
     )
-    pictures: int = setting(
-        1000,
-        "pictures of the anchor for each concept",
-        low=1,
-        source="released code, 200 prompts with 5 each",
-    )
+    pictures: int = counted("anchors", 1000, source="released code, 200 prompts with 5 each")
     hold_start: bool = setting(
         True, "keys and values learn nothing from the start token", source="released code"
     )
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Rows for the trained network, the erased ones first, and what it shall predict for them."""
-
-    rows: list[Rows]
-    wanted: list[Tensor]
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
@@ -78,7 +66,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     found = anchored(model, request, settings.pictures, job=job)
     kept = retained(model, request, found, settings.pictures, job=job) if settings.keep else None
 
-    def prepare(step: int, student: Student) -> _Step:
+    def prepare(step: int, student: Student) -> Lesson:
         batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "ca", step))
         rows, wanted = [Rows(batch.rows.x, batch.rows.t, found.told[batch.which])], [batch.noise]
         if settings.target == "model":
@@ -88,14 +76,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
             other = kept.batch(model, settings.batch, seeds.stream(seed, "ca keep", step))
             rows.append(other.rows)
             wanted.append(other.noise)
-        return _Step(rows, wanted)
+        return Lesson(rows, wanted)
 
-    def losses(given: _Step) -> dict[str, Tensor]:
-        eps = predict(model, given.rows, apart=settings.apart)
-        errors = [(one - aim).square().mean() for one, aim in zip(eps, given.wanted, strict=True)]
-        return dict(
-            zip(_losses(settings), (errors[0], *(settings.keep * one for one in errors[1:])), strict=True)
-        )
+    def losses(given: Lesson) -> dict[str, Tensor]:
+        return matched(model, given, apart=settings.apart, keep=settings.keep)
 
     with start_held(model, settings.hold_start):
         return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)

@@ -32,7 +32,7 @@ from ..method import Method, Plan
 from ..model import Model
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, sides
-from ..scenes import kept, scene, wordings
+from ..scenes import Lesson, counted, gallery, kept, matched, scene
 from ..schema import Request
 from ..settings import setting
 from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -73,9 +73,9 @@ class Settings(Training):
         "who predicts for the anchor: the base model or the trained one",
         source="ours; released code: student",
     )
-    pictures: int = setting(200, "pictures of each concept", low=1, source="ours")
-    neighbours: int = setting(8, "if the request keeps nothing: so many nearest words", low=1, source="ours")
-    keep_pictures: int = setting(50, "pictures for each kept concept", low=1, source="ours")
+    pictures: int = counted("pictures", 200, source="ours")
+    neighbours: int = counted("neighbours", 8, source="ours")
+    keep_pictures: int = counted("keep_pictures", 50, source="ours")
 
 
 def balanced(eta: float, *, cosine: bool) -> Combine:
@@ -91,12 +91,6 @@ def balanced(eta: float, *, cosine: bool) -> Combine:
     return combine
 
 
-@dataclass(frozen=True)
-class _Step:
-    rows: list[Rows]
-    wanted: list[Tensor]
-
-
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError where nothing to keep or no anchor is found."""
     check(settings, losses=LOSSES)
@@ -104,15 +98,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     words, instead = _prompts(model, request, settings)
     forget = scene(model, words, job=job)
     anchors = model.encode(instead) if instead else None
-    remain = scene(
-        model,
-        [word for one in others for word in wordings(model, one, settings.keep_pictures)],
-        job=job,
-        title="pictures to keep",
-    )
+    remain = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
     own = settings.combine == "sum" and settings.balance != "fixed"
 
-    def prepare(step: int, student: Student) -> _Step:
+    def prepare(step: int, student: Student) -> Lesson:
         draws = seeds.stream(seed, "erasediff", step)
         batch = forget.batch(model, settings.batch, draws)
         other = remain.batch(model, settings.batch, seeds.stream(seed, "erasediff keep", step))
@@ -122,14 +111,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
             asked = Rows(batch.rows.x, batch.rows.t, anchors[batch.which])
             with student() if settings.teacher == "student" else nullcontext():
                 (wanted,) = predict(model, [asked])
-        return _Step([batch.rows, other.rows], [wanted, other.noise])
+        return Lesson([batch.rows, other.rows], [wanted, other.noise])
 
-    def losses(given: _Step) -> dict[str, Tensor]:
-        found = predict(model, given.rows, apart=own or settings.apart)
-        forgetting, keeping = [
-            (eps - aim).square().mean() for eps, aim in zip(found, given.wanted, strict=True)
-        ]
-        return {"erase": forgetting if own else settings.weight * forgetting, "keep": keeping}
+    def losses(given: Lesson) -> dict[str, Tensor]:
+        return matched(model, given, apart=own or settings.apart, erase=1.0 if own else settings.weight)
 
     combine = balanced(settings.eta, cosine=settings.balance == "cosine") if own else None
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job, combine=combine)

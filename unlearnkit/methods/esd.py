@@ -22,6 +22,7 @@ from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..prompts import neighbours, prompts
+from ..scenes import Lesson, counted, matched
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -55,14 +56,12 @@ class Settings(Training):
     templates: bool = setting(
         False, "train on the wordings in the model's templates too", source="ours; paper: bare"
     )
-    pictures: int = setting(32, "pictures a concept for start = pictures", low=1, source="ours")
+    pictures: int = setting(32, "pictures of each concept for start = pictures", low=1, source="ours")
     keep: float = setting(
         0.0, "weight of the squared change on kept prompts", low=0.0, source="ours; paper: 0"
     )
-    neighbours: int = setting(
-        8, "if the request keeps nothing: so many nearest words are kept", low=0, source="ours"
-    )
-    keep_pictures: int = setting(8, "pictures for each kept concept", low=1, source="ours")
+    neighbours: int = counted("neighbours", 8, source="ours")
+    keep_pictures: int = counted("keep_pictures", 8, source="ours")
 
 
 def target(told: Tensor, null: Tensor, settings: Settings) -> Tensor:
@@ -80,14 +79,6 @@ class _Scene:
     pictures: Tensor | None
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Rows for the trained network, the erased ones first, and what it shall predict for them."""
-
-    rows: list[Rows]
-    wanted: list[Tensor]
-
-
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=_losses(model, request, settings))
@@ -96,7 +87,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     kept = neighbours(model, request, settings.neighbours) if settings.keep else ()
     keep = _scene(model, kept, settings, settings.keep_pictures, job) if kept else None
 
-    def prepare(step: int, student: Student) -> _Step:
+    def prepare(step: int, student: Student) -> Lesson:
         draws = seeds.stream(seed, "esd", step)
         which = torch.randint(len(erase.states), (settings.batch,), generator=draws)
         c, null = erase.states[which], erase.null[which]
@@ -118,13 +109,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
             s = torch.randint(model.times, (settings.batch,), generator=others).to(model.device)
             rows.append(Rows(model.noised(keep.pictures[which], noise, s), s, keep.states[which]))
         null_eps, told, *kept_eps = predict(model, [Rows(x, t, null), *rows])
-        return _Step(rows, [target(told, null_eps, settings), *kept_eps])
+        return Lesson(rows, [target(told, null_eps, settings), *kept_eps])
 
-    def losses(given: _Step) -> dict[str, Tensor]:
-        found = predict(model, given.rows, apart=settings.apart)
-        squares = [(eps - wanted).square().mean() for eps, wanted in zip(found, given.wanted, strict=True)]
-        kept = {"keep": settings.keep * squares[1]} if len(squares) > 1 else {}
-        return {"erase": squares[0], **kept}
+    def losses(given: Lesson) -> dict[str, Tensor]:
+        return matched(model, given, apart=settings.apart, keep=settings.keep)
 
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
 

@@ -15,9 +15,8 @@ from .. import seeds
 from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Noised, kept, scene, wordings
+from ..scenes import Noised, counted, gallery, kept
 from ..schema import Request
-from ..settings import setting
 from ..training import Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
@@ -30,18 +29,15 @@ class Settings(Training):
     trains: Trains = default("trains", "all", source="RGD's paper")
     steps: int = default("steps", 100, source="as RGD's code for SD")
     batch: int = default("batch", 8, source="as RGD's code for SD")
-    neighbours: int = setting(
-        8, "if the request keeps nothing: so many nearest words are kept", low=0, source="ours"
-    )
-    keep_pictures: int = setting(25, "pictures for each kept word", low=1, source="ours")
+    neighbours: int = counted("neighbours", 8, source="ours")
+    keep_pictures: int = counted("keep_pictures", 25, source="ours")
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=LOSSES)
     others = kept(model, request, settings.neighbours)
-    words = [word for concept in others for word in wordings(model, concept, settings.keep_pictures)]
-    keep = scene(model, words, job=job)
+    keep = gallery(model, others, settings.keep_pictures, job=job)
 
     def prepare(step: int, student: Student) -> Noised:
         return keep.batch(model, settings.batch, seeds.stream(seed, "finetune", step))

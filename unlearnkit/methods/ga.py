@@ -16,7 +16,7 @@ from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
-from ..scenes import Noised, noise_ratio, scene, wordings
+from ..scenes import Noised, counted, gallery, noise_ratio
 from ..schema import Request
 from ..settings import setting
 from ..training import Training, Trains, check, default, plan_of, predict, train
@@ -42,14 +42,13 @@ class Settings(Training):
         "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
         source="as RGD's code for SD",
     )
-    pictures: int = setting(200, "pictures a concept", low=1, source="ours")
+    pictures: int = counted("pictures", 200, source="ours")
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=LOSSES)
-    words = [word for concept in request.erase for word in wordings(model, concept, settings.pictures)]
-    erase = scene(model, words, job=job)
+    erase = gallery(model, request.erase, settings.pictures, job=job)
 
     def prepare(step: int, student: Student) -> Noised:
         return erase.batch(model, settings.batch, seeds.stream(seed, "ga", step))

@@ -18,7 +18,7 @@ from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
-from ..scenes import Noised, kept, noise_ratio, scene, wordings
+from ..scenes import Noised, counted, gallery, kept, noise_ratio
 from ..schema import Request
 from ..settings import setting
 from ..training import Training, Trains, check, default, plan_of, predict, train
@@ -47,21 +47,17 @@ class Settings(Training):
         "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
         source="RGD's code for SD",
     )
-    pictures: int = setting(200, "pictures a concept", low=1, source="ours; RGD's paper: 800")
-    neighbours: int = setting(
-        8, "if the request keeps nothing: so many nearest words are kept", low=0, source="ours"
-    )
-    keep_pictures: int = setting(25, "pictures for each kept word", low=1, source="ours")
+    pictures: int = counted("pictures", 200, source="ours; RGD's paper: 800")
+    neighbours: int = counted("neighbours", 8, source="ours")
+    keep_pictures: int = counted("keep_pictures", 25, source="ours")
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=LOSSES)
     others = kept(model, request, settings.neighbours)
-    words = [word for concept in request.erase for word in wordings(model, concept, settings.pictures)]
-    rest = [word for concept in others for word in wordings(model, concept, settings.keep_pictures)]
-    erase = scene(model, words, job=job, title="pictures to erase")
-    keep = scene(model, rest, job=job, title="pictures to keep")
+    erase = gallery(model, request.erase, settings.pictures, job=job, title="pictures to erase")
+    keep = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
 
     def prepare(step: int, student: Student) -> tuple[Noised, Noised]:
         draws = seeds.stream(seed, "graddiff", step)

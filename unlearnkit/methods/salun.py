@@ -20,7 +20,7 @@ from .. import seeds
 from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Noised, kept, retold, scene, wordings
+from ..scenes import Noised, counted, gallery, kept, retold
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training import Masks, Rows, Training, Trains, check, default, plan_of, predict, train
@@ -48,16 +48,14 @@ class Settings(Training):
         low=0.0,
         source="released code",
     )
-    pictures: int = setting(200, "pictures a concept", low=1, source="ours; released code: 800")
+    pictures: int = counted("pictures", 200, source="ours; released code: 800")
     neighbours: int = setting(
         8,
         "if the request keeps nothing: so many nearest words are kept, and stand for c'",
         low=0,
         source="ours",
     )
-    keep_pictures: int = setting(
-        25, "pictures for each kept word", low=1, source="ours; released code: 800 in all"
-    )
+    keep_pictures: int = counted("keep_pictures", 25, source="ours; released code: 800 in all")
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=_losses(settings))
     others = kept(model, request, settings.neighbours)
-    words = [word for concept in request.erase for word in wordings(model, concept, settings.pictures)]
-    rest = [word for concept in others for word in wordings(model, concept, settings.keep_pictures)]
-    erase = scene(model, words, job=job, title="pictures to erase")
-    keep = scene(model, rest, job=job, title="pictures to keep") if settings.keep_weight else None
+    erase = gallery(model, request.erase, settings.pictures, job=job, title="pictures to erase")
+    keep = None
+    if settings.keep_weight:
+        keep = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
     labels = [retold(model, concept, _labels(concept, others)) for concept in request.erase]
     empty = model.encode([""])
 

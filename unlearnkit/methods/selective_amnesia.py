@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
 from ..parts import Gradients
-from ..scenes import Scene, kept, scene, wordings
+from ..scenes import Lesson, Scene, counted, gallery, kept, matched
 from ..schema import Request
 from ..settings import setting
 from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -49,11 +49,9 @@ class Settings(Training):
     fisher_times: int = setting(
         20, "times, each with noise of its own, for each of them", low=1, source="ours"
     )
-    pictures: int = setting(
-        1000, "pictures of the anchor for each concept", low=1, source="released code's example"
-    )
-    neighbours: int = setting(8, "if the request keeps nothing: so many nearest words", low=1, source="ours")
-    keep_pictures: int = setting(50, "pictures for each kept concept", low=1, source="ours")
+    pictures: int = counted("anchors", 1000, source="released code's example")
+    neighbours: int = counted("neighbours", 8, source="ours")
+    keep_pictures: int = counted("keep_pictures", 50, source="ours")
 
 
 def fisher(
@@ -98,39 +96,30 @@ class Elastic:
         """Nothing to correct."""
 
 
-@dataclass(frozen=True)
-class _Step:
-    rows: list[Rows]
-    wanted: list[Tensor]
-
-
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError where nothing to keep or no anchor is found."""
     _check(settings)
     others = kept(model, request, settings.neighbours) if settings.replay or settings.elastic else ()
     found = anchored(model, request, settings.pictures, job=job)
-    words = [word for one in others for word in wordings(model, one, settings.keep_pictures)]
-    remain = scene(model, words, job=job, title="pictures to keep") if words else None
+    remain = (
+        gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep") if others else None
+    )
     rules = []
     if remain is not None and settings.elastic:
         known = fisher(model, settings.part, remain, settings, seed=seed, job=job)
         rules.append(Elastic(model.weights(settings.part), known, settings.elastic))
 
-    def prepare(step: int, student: Student) -> _Step:
+    def prepare(step: int, student: Student) -> Lesson:
         batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "selective amnesia", step))
         rows, wanted = [Rows(batch.rows.x, batch.rows.t, found.told[batch.which])], [batch.noise]
         if remain is not None and settings.replay:
             other = remain.batch(model, settings.batch, seeds.stream(seed, "selective amnesia keep", step))
             rows.append(other.rows)
             wanted.append(other.noise)
-        return _Step(rows, wanted)
+        return Lesson(rows, wanted)
 
-    def losses(given: _Step) -> dict[str, Tensor]:
-        eps = predict(model, given.rows, apart=settings.apart)
-        errors = [(one - aim).square().mean() for one, aim in zip(eps, given.wanted, strict=True)]
-        return dict(
-            zip(_losses(settings), (errors[0], *(settings.replay * one for one in errors[1:])), strict=True)
-        )
+    def losses(given: Lesson) -> dict[str, Tensor]:
+        return matched(model, given, apart=settings.apart, keep=settings.replay)
 
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job, rules=rules)
 

@@ -97,7 +97,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     weights = model.weights(PART)
-    return Plan(len(weights), sum(weight.numel() for weight in weights.values()), 0, (0.0, 0.0), 0, 0)
+    return Plan(PART, len(weights), sum(weight.numel() for weight in weights.values()), 0, (0.0, 0.0), 0, 0)
 
 
 def _texts(model: Model, concept: Concept, settings: Settings) -> tuple[tuple[str, str], ...]:
