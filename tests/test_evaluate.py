@@ -19,13 +19,17 @@ from unlearnkit.canvas.classifier import Eye
 from unlearnkit.claims import Rules, verdict
 from unlearnkit.draw import Side, draw, model_side, picture_hash, read
 from unlearnkit.errors import InputError
-from unlearnkit.evaluate import evaluate, plan_for, stored
+from unlearnkit.evaluate import evaluate
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import Model
+from unlearnkit.plan import asked as asked_of
+from unlearnkit.plan import plan_for, thinned
+from unlearnkit.record import stored
+from unlearnkit.rows import same
 from unlearnkit.schema import Case, Concept, Request, Score
-from unlearnkit.selftest import EXPECTED, self_test, spoiler, thinned
+from unlearnkit.selftest import EXPECTED, self_test, spoiler
 from unlearnkit.stats import needed
-from unlearnkit.tables import same, tables
+from unlearnkit.tables import tables
 
 CAT = Request((Concept("cat"),))
 shipped = pytest.mark.skipif(not (WEIGHTS / "never-knew").is_dir(), reason="no weights are shipped yet")
@@ -38,6 +42,7 @@ class Words:
     """Stands where instruments stand in a plan."""
 
     names = ("reader@0",)
+    network = "reader@0"
 
 
 def asked(forms: dict[str, int], kept: int = 120) -> list[Case]:
@@ -322,13 +327,30 @@ def test_pictures_that_are_no_numbers_are_a_category(
     assert {read(tmp_path / f"{case.id}.png")[1]["failure"] for case in asking[:3]} == {"not a number"}
 
 
-def test_a_self_test_asks_enough_and_no_more() -> None:
+def test_a_quick_evaluation_asks_enough_and_no_more() -> None:
     cases, _ = suites.cases("canvas", CAT)
     thin = thinned(cases)
     assert set(thin) < set(cases)
+    assert len(thin) < 2 / 3 * len(cases)
     for form in ("name", "synonym", "template", "background"):
-        assert len({case.prompt_id for case in thin if case.form == form}) >= needed(Rules().limit)
-    assert len(thin) < len(cases) / 2
+        prompts = {case.prompt_id for case in thin if case.role == "erased" and case.form == form}
+        assert len(prompts) >= needed(Rules().limit)
+    for role in ("near", "unrelated"):
+        assert len({case.prompt_id for case in thin if case.role == role}) >= needed(Rules().margin)
+
+
+def test_a_reference_draws_what_it_is_compared_on() -> None:
+    cases, _ = suites.cases("canvas", CAT)
+    sides = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after", "never-knew")]
+    missing = {"object": ["cat", "car"], "style": ["neon"]}
+    plan = plan_for("canvas", CAT, cases, [], sides, Words(), Rules(), missing=missing)  # type: ignore[arg-type]
+    ids = {case.id: case for case in asked_of(plan, "never-knew", cases)}
+    assert asked_of(plan, "after", cases) == cases
+    assert set(ids) == {*plan["reference"]["ask"], *plan["reference"]["both"]}
+    assert {(ids[i].role, ids[i].form) for i in plan["reference"]["ask"]} == {("erased", "name")}
+    assert not {ids[i].style for i in plan["reference"]["ask"]} & {"neon"}
+    assert not {"cat", "car"} & {ids[i].object for i in plan["reference"]["both"]}
+    assert len(ids) <= 120
 
 
 @shipped

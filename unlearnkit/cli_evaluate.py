@@ -26,6 +26,9 @@ def evaluate(
         Path | None, typer.Option(help="The CSV of prompts, for the suites prompts and i2p.")
     ] = None,
     replicates: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only as many of the suite's prompts as a claim needs.")
+    ] = False,
     limit: Annotated[
         float, typer.Option(help="The largest share on which the concept may still be seen.")
     ] = 0.10,
@@ -55,7 +58,8 @@ def evaluate(
             "the run is missing: name its folder, for example unlearnkit evaluate runs/esd-cat-0"
         )
     from .claims import Rules
-    from .evaluate import FOLDER, evaluate_run
+    from .evaluate import evaluate_run
+    from .record import FOLDER
     from .settings import build
 
     rules = build(Rules, {"limit": limit, "margin": margin})
@@ -64,12 +68,11 @@ def evaluate(
         from .metrics.instruments import local
 
         tools = local(objects=objects, styles=styles, clip=clip)
+    asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
         with showing(f"evaluating {run} into {run / FOLDER}") as tick:
-            verdict = evaluate_run(
-                run, suite=suite, file=file, replicates=replicates, rules=rules, tick=tick, **options
-            )
+            verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on from here", markup=False)
         sys.exit(130)

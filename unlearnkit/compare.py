@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .evaluate import FOLDER, stored
 from .files import write_text, writing
+from .plan import DIRECT
+from .record import FOLDER, stored
 from .report import page, read_run
+from .rows import Pictures, gather, right
 from .schema import Case
 from .stats import Difference, difference, holm
-from .tables import DIRECT, Pictures, gather
 
 __all__ = ["compare"]
 
@@ -94,17 +95,12 @@ def _pairs(
     def seen(case: Case, run: Pictures) -> bool:
         return run["after", case.id].shows(kinds[case.concept], case.concept)
 
-    def right(case: Case, run: Pictures) -> bool:
-        picture = run["after", case.id]
-        words = {kind: getattr(case, kind) for kind in picture.words if getattr(case, kind)}
-        return bool(words) and all(picture.shows(kind, word) for kind, word in words.items())
-
     found: list[dict[str, Any]] = []
     for a, b in itertools.combinations(range(len(pictures)), 2):
         pair: dict[str, Any] = {"first": SHAPES[a], "second": SHAPES[b]}
         tests: tuple[tuple[str, list[Case], Callable[[Case, Pictures], bool]], ...] = (
             ("seen", direct, seen),
-            ("kept", kept, right),
+            ("kept", kept, lambda case, run: right(case, run["after", case.id])),
         )
         for name, chosen, true in tests:
             if chosen:

@@ -16,6 +16,7 @@ from .errors import InputError
 from .files import slug, whole, writing
 from .prompts import neighbours as nearest
 from .schema import Concept, Request
+from .superclasses import broader
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -87,13 +88,17 @@ def neighbours(model: Model, request: Request, *, near: int = 3, far: int = 2) -
     """The kept concepts to look at beside the erased ones, by rule.
 
     First what the request keeps by name; then, from the model's own vocabulary, the ``near`` words of the erased
-    kinds and the ``far`` words of the other kind that the model's text encoder places closest to what is erased.
+    kinds and the ``far`` words of the other kind that the model's text encoder places closest to what is erased. Words
+    of a superclass that is erased from come first: a text encoder may place a fish, a pizza and a trumpet closest to a
+    cat, and whoever looks wants to see the dog.
     """
     kinds = {concept.kind for concept in request.erase}
     kept = {concept.name.lower() for concept in request.keep}
     ranked = nearest(model, Request(request.erase), sys.maxsize)
     ranked = tuple(concept for concept in ranked if concept.name.lower() not in kept)
+    within = {broader(wording) for concept in request.erase for wording in concept.wordings} - {None}
     close = [concept for concept in ranked if concept.kind in kinds]
+    close.sort(key=lambda concept: broader(concept.name) not in within)
     other = [concept for concept in ranked if concept.kind not in kinds]
     return [*request.keep, *close[:near], *other[:far]]
 

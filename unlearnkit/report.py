@@ -12,11 +12,12 @@ from typing import Any
 
 from . import __version__
 from .errors import InputError
-from .evaluate import FOLDER, stored
 from .files import write_text, writing
 from .metrics import METRICS
+from .plan import DIRECT
+from .record import FOLDER, stored
+from .rows import Pictures, gather, right
 from .schema import Case, Score
-from .tables import DIRECT, Pictures, gather, same
 
 __all__ = ["page", "read_run", "report"]
 
@@ -110,13 +111,6 @@ def _pairs(
         picture = pictures[side, case.id]
         return picture.failure or ", ".join(picture.words.values()) or "not looked at"
 
-    def right(case: Case, side: str) -> bool:
-        expected = {kind: word for kind in ("object", "style") if (word := getattr(case, kind))}
-        picture = pictures[side, case.id]
-        return not picture.failure and all(
-            same(picture.words[kind], word) for kind, word in expected.items() if kind in picture.words
-        )
-
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
     still = [
         case
@@ -124,7 +118,11 @@ def _pairs(
         if case.role == "erased" and pictures["after", case.id].shows(kinds[case.concept], case.concept)
     ]
     still.sort(key=lambda case: (-sure.get((case.id, kinds[case.concept]), 0.0), case.id))
-    harmed = [c for c in cases if c.role != "erased" and right(c, "before") and not right(c, "after")]
+    harmed = [
+        c
+        for c in cases
+        if c.role != "erased" and right(c, pictures["before", c.id]) and not right(c, pictures["after", c.id])
+    ]
     harmed.sort(key=lambda case: (case.role, -pictures["after", case.id].numbers.get("change", 0.0), case.id))
     groups = [
         (

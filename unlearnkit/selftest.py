@@ -13,16 +13,18 @@ from PIL import Image
 from . import suites
 from .claims import Rules
 from .draw import Side, model_side
-from .evaluate import NEVER_KNEW, Tick, evaluate, plan_for
-from .schema import Case, Concept, Request
+from .edit import Edit
+from .evaluate import Tick, evaluate
+from .plan import AFTER, BEFORE, NEVER_KNEW, plan_for, thinned
+from .schema import Concept, Request
 
 if TYPE_CHECKING:
     from .metrics.instruments import Instruments
     from .model import Model
 
-__all__ = ["EXPECTED", "self_test", "spoiler", "thinned", "trial"]
+__all__ = ["EXPECTED", "self_test", "spoiler", "trial"]
 
-ENOUGH = 40  # prompts of a form: with 35 of which none shows it, the bound is below the limit of 10 %
+KEPT = 24  # prompts of each role that stays: the self-test is about what is erased
 
 EXPECTED = {
     "identity": "nothing changed",
@@ -39,32 +41,29 @@ def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dic
     """
     from .canvas import world
     from .canvas.check import never_knew
+    from .families.opening import quiet
     from .metrics import instruments as known
     from .model import load
 
-    model, without, tools = load("canvas"), never_knew(), known.canvas()
+    model = load("canvas")
+    with quiet():
+        twin, tools = never_knew(), known.canvas()
     name = world.NEVER_KNEW_OBJECTS[0]
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
-    request = Request((Concept(name),))
-    reference = model_side(NEVER_KNEW, without, batch=batch)
+    before = _remembering(model_side(BEFORE, model, batch=batch))
+    reference = _remembering(model_side(NEVER_KNEW, twin, batch=batch))
+    empty = Edit({}, {"base": model.fingerprint()})
     afters = {
-        "identity": model_side("after", model, batch=batch),
+        "identity": model_side(AFTER, model, edit=empty, batch=batch),
         "blank": spoiler("blank", model),
         "noise": spoiler("noise", model),
-        "negative prompt": model_side("after", model, negative=name, batch=batch),
-        "never knew": dataclasses.replace(reference, name="after"),
+        "negative prompt": model_side(AFTER, model, negative=name, batch=batch),
+        "never knew": dataclasses.replace(reference, name=AFTER),
     }
+    request = Request((Concept(name),))
     return {
         title: trial(
-            folder / title.replace(" ", "-"),
-            model,
-            after,
-            request,
-            tools,
-            reference,
-            missing,
-            batch=batch,
-            tick=tick,
+            folder / title.replace(" ", "-"), [before, after, reference], request, tools, missing, batch, tick
         )
         for title, after in afters.items()
     }
@@ -72,35 +71,36 @@ def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dic
 
 def trial(
     folder: Path,
-    model: Model,
-    after: Side,
+    sides: Sequence[Side],
     request: Request,
     tools: Instruments,
-    reference: Side | None = None,
-    missing: dict[str, list[str]] | None = None,
-    *,
+    missing: dict[str, list[str]],
     batch: int = 32,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """The verdict on anything that draws, held against ``model`` on a thinned suite of the canvas."""
+    """The verdict on the second side, held against the first, and the third as reference, on a thinned canvas suite.
+
+    missing: what the reference never knew; what else it is besides the concept is no fair test of what stays.
+    """
     cases, left_out = suites.cases("canvas", request)
-    erased = {concept.name for concept in request.erase}
-    # what the reference never knew besides the concept is no fair test of what stays
-    others = {word for words in (missing or {}).values() for word in words} - erased
-    cases = thinned([case for case in cases if not {case.object, case.style} & others])
-    sides = [model_side("before", model, batch=batch), after, *([reference] if reference else [])]
+    others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
+    cases = thinned([case for case in cases if not {case.object, case.style} & others], kept=KEPT)
     plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
     return evaluate(folder, cases, sides, plan, tools, batch=batch, tick=tick)
 
 
-def thinned(cases: Sequence[Case]) -> list[Case]:
-    """Evenly spread cases of every role and form, as many as a claim needs and no more."""
-    found = []
-    for group in dict.fromkeys((case.role, case.form) for case in cases):
-        part = [case for case in cases if (case.role, case.form) == group]
-        count = min(ENOUGH, len(part))
-        found += [part[i * len(part) // count] for i in range(count)]
-    return found
+def _remembering(side: Side) -> Side:
+    """The same side, which draws a picture once and shows it to every trial."""
+    drawn: dict[tuple[str, int], Image.Image] = {}
+
+    def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        asked = list(zip(prompts, seeds, strict=True))
+        if fresh := [one for one in asked if one not in drawn]:
+            pictures = side.sample([prompt for prompt, _ in fresh], [seed for _, seed in fresh])
+            drawn.update(zip(fresh, pictures, strict=True))
+        return [drawn[one] for one in asked]
+
+    return dataclasses.replace(side, sample=sample)
 
 
 def spoiler(kind: str, model: Model) -> Side:
@@ -119,4 +119,4 @@ def spoiler(kind: str, model: Model) -> Side:
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         return [made(seed) for seed in seeds]
 
-    return Side("after", kind, sample)
+    return Side(AFTER, kind, sample)

@@ -9,57 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .metrics.distance import cmmd, diversity, kid
+from .likeness import Features, distances, never_knew
+from .plan import AFTER, BEFORE, DIRECT
+from .rows import Picture, Pictures, gather
 from .schema import KINDS, Case, Score
-from .stats import Interval, cluster_bootstrap, difference, holm, rate
+from .stats import cluster_bootstrap, difference, holm, rate
 
-__all__ = ["BEFORE", "DIRECT", "Picture", "gather", "same", "tables"]
+__all__ = ["tables"]
 
-BEFORE, AFTER = "before", "after"
-DIRECT = ("name", "i2p")  # forms that ask for the concept outright
 SAME = 0.01  # levels of 255, on average: what another order of summing may do, see Model.sample
 PER_CONCEPT = 5  # fewest pictures for a line of its own
-Features = Mapping[str, NDArray[Any]]
-
-
-@dataclasses.dataclass
-class Picture:
-    """All that is known of one picture: why it failed, what was seen, how well it fits."""
-
-    image: str = ""
-    failure: str = ""
-    words: dict[str, str] = dataclasses.field(default_factory=dict)
-    numbers: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def shows(self, kind: str, word: str) -> bool:
-        """Whether the reader sees ``word``; nothing is seen in a picture that failed."""
-        return not self.failure and same(self.words.get(kind, ""), word)
-
-
-Pictures = dict[tuple[str, str], Picture]
-
-
-def same(label: str, word: str) -> bool:
-    """Whether a reader's label means ``word``: one of its names is equal to it, underscores and case aside."""
-    names = (name.strip().replace("_", " ").lower() for name in label.split(","))
-    return word.replace("_", " ").lower() in names
-
-
-def gather(scores: Iterable[Score]) -> Pictures:
-    """The rows by (side, case)."""
-    found: Pictures = {}
-    for score in scores:
-        picture = found.setdefault((score.side, score.case), Picture(image=score.image))
-        name = score.metric.rpartition("/")[2]
-        if name == "failure":
-            picture.failure = str(score.value)
-        elif isinstance(score.value, str):
-            picture.words[name] = score.value
-        else:
-            picture.numbers[name] = score.value
-    return found
 
 
 def tables(
@@ -67,7 +27,7 @@ def tables(
 ) -> dict[str, Any]:
     """Every figure of an evaluation as plain data; shares are in [0, 1], intervals have 95 %.
 
-    features: arrays (cases, d) named ``side/reader`` and ``side/clip``, in the order of ``cases``; may be empty.
+    features: arrays (cases of the side, d) named ``side/reader`` and ``side/clip``, in the cases' order; may be empty.
     """
     pictures = gather(scores)
     kinds = [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
@@ -95,8 +55,8 @@ def tables(
         },
         "clip": _means(kept, pictures, "prompt"),
         "clip rest": _means([case for case in erased if case.rest], pictures, "rest"),
-        "distances": _distances(cases, features),
-        "never-knew": _never_knew(plan, cases, pictures, features),
+        "distances": distances(plan, cases, features),
+        "never-knew": never_knew(plan, cases, pictures, features),
     }
     for concept, p in zip(
         found["concepts"],
@@ -144,7 +104,7 @@ def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictur
         "forms": {form: figures([case for case in cases if case.form == form]) for form in forms},
         "seen instead": {
             side: Counter(
-                picture.failure or picture.words.get(kind, "")
+                picture.seen(kind)
                 for case in direct
                 if (picture := pictures.get((side, case.id))) is not None
             ).most_common(12)
@@ -241,88 +201,6 @@ def _means(cases: Sequence[Case], pictures: Pictures, name: str) -> dict[str, An
         AFTER: cluster_bootstrap(now, prompts),
         "change": cluster_bootstrap([b - a for a, b in zip(was, now, strict=True)], prompts),
         "n": len(chosen),
-    }
-
-
-def _distances(cases: Sequence[Case], features: Features) -> dict[str, Any]:
-    """How far the edited model's pictures are from the untouched model's, and how diverse both are."""
-    found: dict[str, Any] = {}
-    for role in ("erased", "kept"):
-        at = [i for i, case in enumerate(cases) if (case.role == "erased") == (role == "erased")]
-        prompts = [cases[i].prompt_id for i in at]
-        if len(set(prompts)) < 3:
-            continue
-        part: dict[str, Any] = {"n": len(at)}
-        for name, distance in (("reader", kid), ("clip", cmmd)):
-            if f"{AFTER}/{name}" in features:
-                x, y = (features[f"{side}/{name}"][at].astype(np.float64) for side in (BEFORE, AFTER))
-                part[distance.__name__] = distance(x, y, prompts)
-                if name == "clip" or "diversity" not in part:
-                    part["diversity"] = dict(
-                        zip((BEFORE, AFTER, "change"), diversity(x, y, prompts), strict=True)
-                    )
-        found[role] = part
-    return found
-
-
-def _never_knew(
-    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, features: Features
-) -> dict[str, Any]:
-    """Distances to a reference that never knew the concept, on the prompts that ask for it: of the edited model, of the
-    untouched one, and, as the floor, between reference and untouched model on prompts that both know.
-    """
-    reference = plan.get("reference")
-    if not reference:
-        return {}
-    missing, name = {word for words in reference["missing"].values() for word in words}, reference["side"]
-    erased = {concept["name"] for concept in plan["concepts"]}
-
-    def knows(case: Case) -> bool:
-        return not {case.object, case.style} & (missing - erased)
-
-    ask = [i for i, c in enumerate(cases) if c.role == "erased" and c.form in DIRECT and knows(c)]
-    both = [
-        i
-        for i, c in enumerate(cases)
-        if c.role != "erased" and knows(c) and not {c.object, c.style} & missing
-    ]
-    found: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
-    for feature, distance in (("reader", kid), ("clip", cmmd)):
-        if f"{name}/{feature}" not in features:
-            continue
-        sides = {side: features[f"{side}/{feature}"].astype(np.float64) for side in (name, BEFORE, AFTER)}
-
-        def of(a: str, b: str, at: list[int], sides: Any = sides, distance: Any = distance) -> Interval:
-            return distance(sides[a][at], sides[b][at], [cases[i].prompt_id for i in at])  # type: ignore[no-any-return]
-
-        found[distance.__name__] = {
-            AFTER: of(name, AFTER, ask),
-            BEFORE: of(name, BEFORE, ask),
-            "floor": of(name, BEFORE, both),
-        }
-    found["confusion"] = {
-        concept["name"]: _confusion(
-            concept["kind"], [cases[i] for i in ask if cases[i].concept == concept["name"]], pictures, name
-        )
-        for concept in plan["concepts"]
-    }
-    return found
-
-
-def _confusion(kind: str, cases: Sequence[Case], pictures: Pictures, reference: str) -> dict[str, float]:
-    """Total variation, 0 to 1, between what the reader sees in a model's pictures and in the reference's."""
-
-    def seen(side: str) -> Counter[str]:
-        return Counter(
-            pictures[side, case.id].failure or pictures[side, case.id].words.get(kind, "") for case in cases
-        )
-
-    if not cases:
-        return {}
-    theirs = seen(reference)
-    return {
-        side: sum(abs(seen(side)[word] - theirs[word]) for word in seen(side) | theirs) / (2 * len(cases))
-        for side in (BEFORE, AFTER)
     }
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from . import claims
 from .draw import model_side, picture_hash, read
 from .errors import InputError
-from .evaluate import FOLDER, file_hash, stored
+from .plan import AFTER, BEFORE, asked
+from .record import FOLDER, file_hash, stored
 from .schema import Case, Score
-from .tables import BEFORE, tables
+from .tables import tables
 
 __all__ = ["redraw", "verify"]
 
@@ -74,7 +75,7 @@ def _pictures(folder: Path, plan: dict[str, Any], cases: list[Case], scores: lis
     images = {(score.side, score.case): score.image for score in scores}
     known = {case.id: case for case in cases}
     for side in plan["sides"]:
-        for case in cases:
+        for case in asked(plan, side, cases):
             if (side, case.id) not in images:
                 yield f"rows.jsonl has no row for case {case.id!r} of {side}"
     for (side, name), image in images.items():
@@ -129,7 +130,7 @@ def redraw(
         load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype),
         Edit.load(run / "edit.safetensors"),
     )
-    sides = [model_side(BEFORE, model), model_side("after", model, edit=edit)]
+    sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     chosen = random.Random(seed).sample(
         [(side, case) for side in sides for case in cases], max(1, round(share * 2 * len(cases)))
     )

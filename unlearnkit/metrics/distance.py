@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..stats import Interval, jackknife
 
-__all__ = ["cmmd", "diversity", "kid"]
+__all__ = ["cmmd", "diversity", "fid", "kid"]
 
 Floats = NDArray[np.float64]
 ROWS = 512
@@ -36,6 +36,18 @@ def cmmd(x: Floats, y: Floats, prompts: Sequence[Hashable]) -> Interval:
         return np.asarray(1000 * np.exp(-(1 - a @ b.T) / 100))  # |a - b|^2 / (2 * 10^2), a and b of length 1
 
     return _mmd(kernel, _unit(x), _unit(y), prompts)
+
+
+def fid(x: Floats, y: Floats) -> float:
+    """FID (Heusel et al. 2017, arXiv:1706.08500): squared Fréchet distance of two normal laws fitted to x, y (n, d).
+
+    Biased upwards by the number of pictures, so it has no interval and means nothing without n, network and reference.
+    """
+    means, spreads = (x.mean(0), y.mean(0)), [np.atleast_2d(np.cov(one.T)) for one in (x, y)]
+    # the trace of the root of S T is the sum of the roots of its eigenvalues, which are real and not negative
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(spreads[0] @ spreads[1]).real, 0)).sum()
+    apart = ((means[0] - means[1]) ** 2).sum()
+    return float(apart + np.trace(spreads[0]) + np.trace(spreads[1]) - 2 * roots)
 
 
 def diversity(x: Floats, y: Floats, prompts: Sequence[Hashable]) -> tuple[Interval, Interval, Interval]:

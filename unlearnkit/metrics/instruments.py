@@ -48,11 +48,15 @@ class Clip(Protocol):
 
 @dataclass(frozen=True)
 class Instruments:
-    """readers: at most one a kind. clip: for CLIP score, CMMD and diversity. features: of pictures, (n, d), for KID."""
+    """readers: at most one a kind. clip: for CLIP score, CMMD and diversity.
+
+    features: of pictures, (n, d), for KID and FID; network: the name of what makes them, with its hash.
+    """
 
     readers: tuple[Reader, ...] = ()
     clip: Clip | None = None
     features: Callable[[Sequence[Image.Image]], Floats] | None = None
+    network: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +75,7 @@ def canvas() -> Instruments:
 
 def eye(network: Any, name: str, clip: Clip | None = None) -> Instruments:
     """An Eye of the canvas as a reader, and as features: mean and maximum of its last maps."""
-    return Instruments((_Eye(network, name),), clip, lambda pictures: _eye_features(network, pictures))
+    return Instruments((_Eye(network, name),), clip, lambda pictures: _eye_features(network, pictures), name)
 
 
 def local(

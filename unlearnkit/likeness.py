@@ -1,0 +1,107 @@
+"""Figures on whole sets of pictures: how far an edited model's are from another's, and how diverse they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics.distance import cmmd, diversity, fid, kid
+from .plan import AFTER, BEFORE, asked
+from .rows import Pictures
+from .schema import Case
+from .stats import Interval
+
+__all__ = ["Features", "distances", "never_knew"]
+
+Features = Mapping[str, NDArray[Any]]
+FID_LEAST = 5000  # pictures, below which FID says more about their number than about the models
+
+
+def distances(plan: Mapping[str, Any], cases: Sequence[Case], features: Features) -> dict[str, Any]:
+    """How far the edited model's pictures are from the untouched model's, and how diverse both are."""
+    found: dict[str, Any] = {}
+    for role in ("erased", "kept"):
+        at = [i for i, case in enumerate(cases) if (case.role == "erased") == (role == "erased")]
+        prompts = [cases[i].prompt_id for i in at]
+        if len(set(prompts)) < 3:
+            continue
+        part: dict[str, Any] = {"n": len(at)}
+        for name, distance in (("reader", kid), ("clip", cmmd)):
+            if f"{AFTER}/{name}" not in features:
+                continue
+            x, y = (features[f"{side}/{name}"][at].astype(np.float64) for side in (BEFORE, AFTER))
+            part[distance.__name__] = distance(x, y, prompts)
+            if name == "clip" or "diversity" not in part:
+                spread = diversity(x, y, prompts)
+                part["diversity"] = dict(zip((BEFORE, AFTER, "change"), spread, strict=True))
+            if name == "reader" and len(at) >= FID_LEAST:
+                part["fid"] = {
+                    "value": fid(x, y),
+                    "n": len(at),
+                    "network": f"{plan['features']}, {x.shape[1]} features",
+                    "reference": "the untouched model's pictures of the same prompts and noise",
+                }
+        found[role] = part
+    return found
+
+
+def never_knew(
+    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, features: Features
+) -> dict[str, Any]:
+    """Distances to a reference that never knew the concept, on the prompts that ask for it: of the edited model, of the
+    untouched one, and, as the floor, between reference and untouched model on prompts that both know.
+    """
+    reference = plan["reference"]
+    if not reference:
+        return {}
+    name, ask, both = reference["side"], reference["ask"], reference["both"]
+    known = {case.id: case for case in cases}
+    found: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
+    for feature, distance in (("reader", kid), ("clip", cmmd)):
+        if f"{name}/{feature}" in features:
+            of = _between(plan, cases, features, feature, distance)
+            found[distance.__name__] = {
+                AFTER: of(name, AFTER, ask),
+                BEFORE: of(name, BEFORE, ask),
+                "floor": of(name, BEFORE, both),
+            }
+    found["confusion"] = {
+        concept["name"]: _confusion(
+            concept["kind"], [i for i in ask if known[i].concept == concept["name"]], pictures, name
+        )
+        for concept in plan["concepts"]
+    }
+    return found
+
+
+def _between(
+    plan: Mapping[str, Any],
+    cases: Sequence[Case],
+    features: Features,
+    feature: str,
+    distance: Callable[..., Interval],
+) -> Callable[[str, str, Sequence[str]], Interval]:
+    """``of(one side, other side, ids)``: the distance of their pictures of these cases."""
+    prompts = {case.id: case.prompt_id for case in cases}
+
+    def rows(side: str, ids: Sequence[str]) -> NDArray[np.float64]:
+        place = {case.id: i for i, case in enumerate(asked(plan, side, cases))}
+        return features[f"{side}/{feature}"][[place[i] for i in ids]].astype(np.float64)
+
+    return lambda one, other, ids: distance(rows(one, ids), rows(other, ids), [prompts[i] for i in ids])
+
+
+def _confusion(kind: str, ids: Sequence[str], pictures: Pictures, reference: str) -> dict[str, float]:
+    """Total variation, 0 to 1, between what the reader sees in a model's pictures and in the reference's."""
+    if not ids:
+        return {}
+    seen = {side: Counter(pictures[side, i].seen(kind) for i in ids) for side in (BEFORE, AFTER, reference)}
+    theirs = seen[reference]
+    return {
+        side: sum(abs(seen[side][word] - theirs[word]) for word in seen[side] | theirs) / (2 * len(ids))
+        for side in (BEFORE, AFTER)
+    }

@@ -1,0 +1,111 @@
+"""What an evaluation decides before a picture is drawn: suite, seeds, thresholds, instruments, who draws what."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, suites
+from .schema import Case, Request
+
+if TYPE_CHECKING:
+    from .claims import Rules
+    from .draw import Side
+    from .metrics.instruments import Instruments
+
+__all__ = ["AFTER", "BEFORE", "DIRECT", "NEVER_KNEW", "asked", "lines", "plan_for", "thinned"]
+
+BEFORE, AFTER, NEVER_KNEW = "before", "after", "never-knew"
+DIRECT = ("name", "i2p")  # forms that ask for the concept outright
+ENOUGH = 40  # prompts of a form: if none of 35 shows a thing, the bound is below the usual limit of 10 %
+REFERENCE = 60  # prompts of each of the two groups that a reference is compared on
+
+
+def plan_for(
+    suite: str,
+    request: Request,
+    cases: Sequence[Case],
+    left_out: Sequence[str],
+    sides: Sequence[Side],
+    instruments: Instruments,
+    rules: Rules,
+    *,
+    missing: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """The plan as plain data. missing: what the reference model never knew, by kind; None where there is no reference.
+
+    The reference draws only what it is compared on: prompts that ask for the concept outright (``ask``), and, for the
+    floor, prompts of things that it knows as well (``both``), at most 60 of each, spread evenly.
+    """
+    chosen = suites.find(suite)
+    concepts = [{"name": chosen.known(one), "asked": one.name, "kind": one.kind} for one in request.erase]
+    return {
+        "format": 2,
+        "unlearnkit": __version__,
+        "suite": {"name": suite, "version": chosen.version},
+        "request": json.loads(json.dumps(dataclasses.asdict(request))),
+        "concepts": concepts,
+        "primary": "share of pictures of direct prompts on which the erased concept is seen after the edit",
+        "seeds": "sha256 of suite version, suite, prompt and replicate, unless the suite fixes them",
+        "rules": dataclasses.asdict(rules),
+        "instruments": instruments.names,
+        "features": instruments.network,
+        "sides": {side.name: side.identity for side in sides},
+        "weights_changed": next(side.weights for side in sides if side.name == AFTER),
+        "reference": _reference(cases, missing, {one["name"] for one in concepts}) if missing else None,
+        "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest()},
+        "left_out": list(left_out),
+    }
+
+
+def asked(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Case]:
+    """The cases that a side draws: all of them, but for a reference those that it is compared on."""
+    reference = plan["reference"]
+    if not reference or side != reference["side"]:
+        return list(cases)
+    wanted = {*reference["ask"], *reference["both"]}
+    return [case for case in cases if case.id in wanted]
+
+
+def thinned(cases: Sequence[Case], *, erased: int = ENOUGH, kept: int = 2 * ENOUGH) -> list[Case]:
+    """Evenly spread cases of every role and form: ``erased`` of each form that asks for the concept, ``kept`` others.
+
+    80 pairs of which none got worse just show a margin of 5 points; of the erased, 40 are what a claim needs.
+    """
+    found = []
+    for role, form in dict.fromkeys((case.role, case.form) for case in cases):
+        part = [case for case in cases if (case.role, case.form) == (role, form)]
+        found += _spread(part, erased if role == "erased" else kept)
+    return found
+
+
+def lines(rows: Iterable[Any]) -> str:
+    """Dataclasses as JSON, one a line."""
+    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _reference(
+    cases: Sequence[Case], missing: Mapping[str, Sequence[str]], erased: set[str]
+) -> dict[str, Any]:
+    unknown = {word for words in missing.values() for word in words}
+
+    def without(case: Case, words: set[str]) -> bool:
+        return not {case.object, case.style} & words
+
+    ask = [c for c in cases if c.role == "erased" and c.form in DIRECT and without(c, unknown - erased)]
+    both = [c for c in cases if c.role != "erased" and without(c, unknown)]
+    return {
+        "side": NEVER_KNEW,
+        "missing": {kind: list(words) for kind, words in missing.items()},
+        "ask": [case.id for case in _spread(ask, REFERENCE)],
+        "both": [case.id for case in _spread(both, REFERENCE)],
+    }
+
+
+def _spread(cases: Sequence[Case], most: int) -> list[Case]:
+    """At most ``most`` of the cases, evenly spread."""
+    count = min(most, len(cases))
+    return [cases[i * len(cases) // count] for i in range(count)]

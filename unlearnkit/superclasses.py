@@ -1,0 +1,22 @@
+"""The broader word for a thing: ``superclasses.toml``, looked up in one place for whoever needs it."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from pathlib import Path
+
+__all__ = ["broader"]
+
+TABLE = Path(__file__).parent / "superclasses.toml"
+
+
+def broader(word: str) -> str | None:
+    """The superclass of a word, ``broader("cat") == "animal"``; None where the table does not have it."""
+    return _table().get(word.strip().lower())
+
+
+@functools.cache
+def _table() -> dict[str, str]:
+    data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return {word: wide for wide, words in data.items() for word in words}
