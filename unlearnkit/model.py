@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import families, hints, seeds
-from .edit import Edit, digest
+from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest
 from .families.opening import open_pipeline, quiet
 from .hints import Hints
+from .slots import Slots
 
 __all__ = ["Model", "Weights", "load"]
 
@@ -77,9 +77,8 @@ class Model:
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.schedule = self.family.schedule(pipe)
-        self._slots = _slots(self.family.DENOISER, self.denoiser)
+        self._slots = Slots(self.family.DENOISER, self.denoiser)
         self._states: dict[str, Tensor] = {}
-        self._printed: tuple[list[tuple[Any, ...]], str] | None = None
 
     # text and pictures in
 
@@ -218,9 +217,7 @@ class Model:
         parts = self.family.PARTS
         if part not in parts:
             raise InputError(f"part {part!r} is unknown{nearest(part, parts)}: use one of {', '.join(parts)}")
-        return {
-            name: slot[leaf] for name, (slot, leaf) in self._slots.items() if self.family.belongs(part, name)
-        }
+        return self._slots.weights(lambda name: self.family.belongs(part, name))
 
     @contextmanager
     def wearing(self, weights: Edit | Weights) -> Iterator[Model]:
@@ -238,35 +235,12 @@ class Model:
                     f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
                 )
             weights = weights.weights
-        found: list[tuple[dict[str, Any], str, Tensor]] = []
-        try:
-            for name, value in weights.items():
-                slot, leaf = self._slot(name)
-                worn = slot[leaf]
-                if value.shape != worn.shape:
-                    raise EditError(
-                        f"weight {name!r} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
-                    )
-                found.append((slot, leaf, worn))
-                slot[leaf] = value.to(worn.device, worn.dtype)
+        with self._slots.holding(weights):
             yield self
-        finally:
-            for slot, leaf, worn in reversed(found):
-                slot[leaf] = worn
-
-    def _slot(self, name: str) -> tuple[dict[str, Any], str]:
-        if name not in self._slots:
-            raise EditError(f"weight {name!r} is not in this model{nearest(name, self._slots)}")
-        return self._slots[name]
 
     def fingerprint(self) -> str:
         """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
-        weights = self.weights("all")
-        if self._printed is not None and _same(self._printed[0], weights.values()):
-            return self._printed[1]
-        printed = digest(weights.items())
-        self._printed = ([_mark(weight) for weight in weights.values()], printed)
-        return printed
+        return self._slots.fingerprint()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -322,27 +296,6 @@ class Model:
             if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
                 raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
             raise
-
-
-def _slots(component: str, network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """Where each weight hangs: swapping the entry swaps the weight, without a copy."""
-    slots = {}
-    for path, module in network.named_modules():
-        for leaf, weight in module._parameters.items():
-            if weight is not None:
-                slots[".".join(filter(None, (component, path, leaf)))] = (module._parameters, leaf)
-    return slots
-
-
-def _mark(weight: Tensor) -> tuple[Any, ...]:
-    return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
-
-
-def _same(marks: list[tuple[Any, ...]], weights: Iterable[Tensor]) -> bool:
-    return all(
-        mark[0]() is weight and mark[1:] == _mark(weight)[1:]
-        for mark, weight in zip(marks, weights, strict=True)
-    )
 
 
 @contextmanager

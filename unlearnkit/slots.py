@@ -1,0 +1,76 @@
+"""A network's weights by name: where each hangs, so that another value can hang there for a while, without a copy."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .edit import digest
+from .errors import EditError, nearest
+
+__all__ = ["Slots"]
+
+
+class Slots:
+    """The weights of ``network``; their full names begin with ``component``: ``"unet.mid_block...weight"``."""
+
+    def __init__(self, component: str, network: nn.Module) -> None:
+        self._slots = {
+            ".".join(filter(None, (component, path, leaf))): (module._parameters, leaf)
+            for path, module in network.named_modules()
+            for leaf, weight in module._parameters.items()
+            if weight is not None
+        }
+        self._printed: tuple[list[tuple[Any, ...]], str] | None = None
+
+    def weights(self, belongs: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+        """The weights that hang there now, of the names that belong."""
+        return {name: slot[leaf] for name, (slot, leaf) in self._slots.items() if belongs(name)}
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Other values in some slots, cast to what hung there, which hangs there again afterwards. It nests.
+
+        Raises EditError for a name or a shape that the network does not have.
+        """
+        found: list[tuple[dict[str, Any], str, Tensor]] = []
+        try:
+            for name, value in weights.items():
+                if name not in self._slots:
+                    raise EditError(f"weight {name!r} is not in this model{nearest(name, self._slots)}")
+                slot, leaf = self._slots[name]
+                worn = slot[leaf]
+                if value.shape != worn.shape:
+                    raise EditError(
+                        f"weight {name!r} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
+                    )
+                found.append((slot, leaf, worn))
+                slot[leaf] = value.to(worn.device, worn.dtype)
+            yield
+        finally:
+            for slot, leaf, worn in reversed(found):
+                slot[leaf] = worn
+
+    def fingerprint(self) -> str:
+        """sha256 over names, shapes and values of what hangs there now; not computed again while nothing changed."""
+        weights = self.weights()
+        if self._printed is not None and _same(self._printed[0], weights.values()):
+            return self._printed[1]
+        printed = digest(weights.items())
+        self._printed = ([_mark(weight) for weight in weights.values()], printed)
+        return printed
+
+
+def _mark(weight: Tensor) -> tuple[Any, ...]:
+    return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
+
+
+def _same(marks: list[tuple[Any, ...]], weights: Iterable[Tensor]) -> bool:
+    return all(
+        mark[0]() is weight and mark[1:] == _mark(weight)[1:]
+        for mark, weight in zip(marks, weights, strict=True)
+    )
