@@ -22,7 +22,7 @@ from unlearnkit.model import Model
 from unlearnkit.parts import Combine, lora
 from unlearnkit.parts.combine import pcgrad, preserving, restricted, summed
 from unlearnkit.parts.mask import Mask, swapped, top
-from unlearnkit.parts.rules import Project, Pull, directions
+from unlearnkit.parts.rules import Project, Pull, apart, directions
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
 from unlearnkit.training import Training, check
@@ -198,6 +198,16 @@ def test_saliency_is_the_largest_summed_gradient_of_all_weights_together() -> No
     assert {name: value.tolist() for name, value in gated.items()} == {"a": [1.0, 0.0], "b": [[3.0, 0.0]]}
 
 
+def test_selft_weighs_gradients_by_the_weights_that_they_belong_to() -> None:
+    # |A θ| = 1, 2 | 3, 0.5: the two largest of four are not those of |A| = 1, 4 | 1, 5
+    scale = {"a": torch.tensor([1.0, -0.5]), "b": torch.tensor([3.0, 0.1])}
+    mask = Mask(share=0.5, warmup=1, steps=2, per_matrix=False, scale=scale)
+    mask.gather(0, {"a": torch.tensor([1.0, 4.0]), "b": torch.tensor([-1.0, 5.0])})
+    assert mask.choose(0)
+    assert mask.opened["a"].tolist() == [False, True]
+    assert mask.opened["b"].tolist() == [True, False]
+
+
 def test_a_dynamic_mask_ranks_every_matrix_by_itself_and_gathers_closed_entries_too() -> None:
     mask = Mask(0.5, warmup=1, steps=10, every=3, swap=0.9)
     mask.gather(0, {"w": torch.tensor([[4.0, 3.0, 1.0, 2.0]]), "bias": torch.tensor([1.0])})
@@ -339,6 +349,12 @@ def test_projected_updates_are_orthogonal_to_every_protected_text(seed: int, cou
     across = torch.randn(6, generator=draws, dtype=torch.float64)
     across -= basis @ (basis.T @ across)
     assert (gradient @ across).abs().max() > 0
+
+
+def test_how_far_a_text_lies_outside_the_span_by_hand() -> None:
+    # U = e1: (3, 4) keeps 4 of its length 5, (2, 0) nothing, (0, 7) everything
+    basis = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    assert apart(torch.tensor([[3.0, 4.0], [2.0, 0.0], [0.0, 7.0]]), basis).tolist() == [0.8, 0.0, 1.0]
 
 
 def test_texts_that_span_everything_are_refused() -> None:

@@ -42,7 +42,7 @@ def erase(
         typer.Option(help="Erasing and keeping gradient: sum, restricted, preserving, ... or pcgrad."),
     ] = None,
     mask: Annotated[
-        str | None, typer.Option(help="Weights that may move: none, saliency or dynamic.")
+        str | None, typer.Option(help="Weights that may move: none, saliency, dynamic or selft.")
     ] = None,
     rule: Annotated[
         list[str] | None,

@@ -30,6 +30,7 @@ from .parts.mask import Mask
 __all__ = [
     "CHECKPOINT",
     "LOG",
+    "Beside",
     "Job",
     "Objective",
     "Progress",
@@ -63,8 +64,21 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a chain of requests adds to whatever method carries out the next one.
+
+    objective: takes the method's objective and gives one with further losses. rules: come after the method's own.
+    facts: all that both depend on, as JSON can hold it.
+    """
+
+    objective: Callable[[Objective[Any]], Objective[Any]]
+    rules: tuple[Rule, ...]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Job:
-    """How a run is carried out: nothing here changes the edit, except stopping early.
+    """How a run is carried out: nothing here changes the edit, except stopping early and what stands beside.
 
     folder: gets ``log.jsonl``, ``checkpoint.safetensors`` and at last ``edit.safetensors``; a run killed there goes
         on from its checkpoint to the same bits. None keeps nothing.
@@ -73,6 +87,7 @@ class Job:
     stop: early stopping, None for all steps.
     cache: where pictures of the base model are kept; None is the user's cache folder.
     identity: what a checkpoint must agree with to be taken up; set by ``edit_for``.
+    beside: what a chain adds to a method that trains.
     """
 
     folder: Path | None = None
@@ -81,6 +96,7 @@ class Job:
     stop: Stop | None = None
     cache: Path | None = None
     identity: str = ""
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .errors import InputError
 from .model import Model
 from .schema import KINDS, Concept, Request
 
-__all__ = ["bank"]
+__all__ = ["bank", "holds"]
 
 
 def bank(model: Model, request: Request, related: Sequence[Concept], budget: int) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
         (word, kind)
         for kind in KINDS
         for word in dict.fromkeys(model.hints.vocabulary(kind))
-        if word.lower() not in taken and not _holds(word, erased)
+        if word.lower() not in taken and not holds(word, erased)
     ]
     order = torch.randperm(
         len(words), generator=seeds.stream(0, "memory", *(word for word, _ in words))
@@ -37,7 +37,7 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
         for word, kind in (words[place] for place in order):
             forms = model.hints.templates.get(kind, ("{}",))
             prompt = forms[turn % len(forms)].replace("{}", word)
-            if not _holds(prompt, erased):
+            if not holds(prompt, erased):
                 found[prompt] = None
     if not found:
         raise InputError(
@@ -48,6 +48,6 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
     return tuple(prompts[place % len(prompts)] for place in range(budget))
 
 
-def _holds(text: str, wordings: Sequence[str]) -> bool:
+def holds(text: str, wordings: Sequence[str]) -> bool:
     """Whether one of the wordings stands in the text as words of its own."""
     return any(re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE) for wording in wordings)

@@ -45,7 +45,7 @@ __all__ = [
 
 Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora"]
 Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgrad"]
-Masks = Literal["none", "saliency", "dynamic"]
+Masks = Literal["none", "saliency", "dynamic", "selft"]
 Rules = tuple[Literal["l1sp", "l2sp", "project"], ...]
 Schedules = Literal["constant", "onecycle"]
 T = TypeVar("T")
@@ -75,7 +75,8 @@ class Training:
     )
     mask: Masks = setting(
         "none",
-        "which entries may move: all; saliency: chosen once; dynamic: chosen again on the way, for each matrix",
+        "which entries may move: all; saliency: chosen once by gradients, selft: by gradients times weights; dynamic: "
+        "chosen again on the way, for each matrix",
         source="none: all may move",
     )
     mask_share: float = setting(
@@ -219,6 +220,13 @@ def train(
         job = dataclasses.replace(job, stop=stop)
     if settings.mask != "none" and objective.warm is None:
         objective = dataclasses.replace(objective, warm=_erasing(objective))
+    beside: tuple[Rule, ...] = ()
+    if job.beside:
+        if job.beside.rules and settings.trains == "lora":
+            raise InputError(
+                "trains=lora trains factors, which no rule of a chain can hold: choose another part"
+            )
+        objective, beside = job.beside.objective(objective), job.beside.rules
     return descend(
         model,
         settings.part,
@@ -229,8 +237,8 @@ def train(
         schedule=onecycle if settings.schedule == "onecycle" else constant,
         checkpointing=settings.checkpointing,
         combine=combine or _combine(settings, seed),
-        mask=_mask(settings),
-        rules=[*rules, *_rules(model, request, settings)],
+        mask=_mask(model, settings),
+        rules=[*rules, *_rules(model, request, settings), *beside],
         rank=settings.rank if settings.trains == "lora" else 0,
         seed=seed,
     )
@@ -300,7 +308,7 @@ def _combine(settings: Training, seed: int) -> Combine:
     return preserving(per_tensor=settings.combine == "preserving-tensor", adds=settings.adds)
 
 
-def _mask(settings: Training) -> Mask | None:
+def _mask(model: Model, settings: Training) -> Mask | None:
     if settings.mask == "none":
         return None
     dynamic = settings.mask == "dynamic"
@@ -313,6 +321,7 @@ def _mask(settings: Training) -> Mask | None:
         until=settings.mask_until,
         per_matrix=dynamic,
         hard=settings.mask_gate == "weights",
+        scale=model.weights(settings.part) if settings.mask == "selft" else None,
     )
 
 

@@ -1,7 +1,8 @@
 """Masks: which entries of the weights may move, chosen by gradients and, if dynamic, chosen again on the way.
 
 In the warm-up the weights rest and gradients are added up, A = Σ g; an entry matters as much as |A| is large. Then a
-share of the entries opens. Saliency (SalUn, arXiv 2310.12508): the largest of all weights together, once. Dynamic
+share of the entries opens. Saliency (SalUn, arXiv 2310.12508): the largest of all weights together, once. SelFT (as
+Lee et al. use it, arXiv 2511.07970): the same by |A θ|, about what the loss would change by without the entry. Dynamic
 (Sculpting Memory, arXiv 2504.09039, released code): the largest of every matrix by itself, and from time to time
 
     drop    the n open entries of smallest |A|          A = Σ g since the last choice, of closed entries too
@@ -48,6 +49,7 @@ class Mask:
     per_matrix: the share is of every matrix by itself, or of all weights together.
     hard: a closed entry does not move at all; without it only its gradient is zero, as in the released code, and Adam's
         momentum moves it on.
+    scale: by which an entry's gradients are multiplied to see how much it matters, None for 1.
     """
 
     share: float
@@ -58,6 +60,7 @@ class Mask:
     until: float = 1.0
     per_matrix: bool = True
     hard: bool = True
+    scale: Mapping[str, Tensor] | None = None
     opened: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
 
@@ -120,7 +123,8 @@ class Mask:
         return max(1, int(self.share * entries))
 
     def _scores(self, name: str) -> Tensor:
-        return self.sums[name].abs().flatten()
+        scale = 1.0 if self.scale is None else self.scale[name].detach().to(self.sums[name])
+        return (self.sums[name] * scale).abs().flatten()
 
     def _next_choice(self, step: int) -> int | None:
         """The step after which entries are chosen next, at or after ``step``; None if never again."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import Gradients
 
-__all__ = ["Project", "Pull", "directions"]
+__all__ = ["Project", "Pull", "apart", "directions"]
 
 FLAT = 1e-3  # of the largest singular value: directions below are not told apart from none
 
@@ -55,6 +55,14 @@ def directions(states: Tensor) -> Tensor:
             "lower protect, or keep fewer concepts"
         )
     return basis
+
+
+def apart(states: Tensor, basis: Tensor) -> Tensor:
+    """The share in [0, 1] of each text state's (n, width) length that lies outside the basis (width, k): (n,)."""
+    rows = states.to(basis)
+    outside = rows - rows @ basis @ basis.T
+    shares: Tensor = outside.norm(dim=1) / rows.norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)
+    return shares
 
 
 @dataclass(frozen=True)
