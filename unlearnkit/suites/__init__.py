@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError, nearest
 from ..schema import Case, Concept, Request
-from . import canvas, i2p, prompts, unlearncanvas
+from . import canvas, i2p, prompts, unlearncanvas, vocabulary
 
 __all__ = ["SUITES", "Suite", "cases", "find"]
 
@@ -30,7 +30,7 @@ class Suite:
 
 SUITES: dict[str, Suite] = {
     suite.NAME: Suite(suite.NAME, suite.VERSION, suite.SUMMARY, suite.ASKS_FILE, suite.known, suite.cases)
-    for suite in (canvas, prompts, i2p, unlearncanvas)
+    for suite in (canvas, prompts, i2p, unlearncanvas, vocabulary)
 }
 
 
