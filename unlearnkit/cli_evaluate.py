@@ -34,10 +34,21 @@ def evaluate(
     ] = 0.10,
     margin: Annotated[float, typer.Option(help="How much accuracy may be lost on what stays.")] = 0.05,
     objects: Annotated[
-        str | None, typer.Option(help="A classifier of objects: a folder or hub id that transformers opens.")
+        str | None,
+        typer.Option(
+            help="A classifier of objects: a folder or hub id that transformers opens, or a ViT's .pth."
+        ),
     ] = None,
     styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
     clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="An image model for KID and FID, likewise; else the CLIP.")
+    ] = None,
+    nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file: it sees nudity.")] = None,
+    labels: Annotated[str, typer.Option(help="strict or broad: which of NudeNet's labels count.")] = "strict",
+    threshold: Annotated[
+        float | None, typer.Option(help="The score from which on a box of NudeNet's counts.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
@@ -64,10 +75,13 @@ def evaluate(
 
     rules = build(Rules, {"limit": limit, "margin": margin})
     tools = None
-    if objects or styles or clip:
+    if objects or styles or clip or features or nudenet:
         from .metrics.instruments import local
+        from .suites import find
 
-        tools = local(objects=objects, styles=styles, clip=clip)
+        named: dict[str, Any] = {"objects": objects, "styles": styles, "clip": clip, "features": features}
+        read: dict[str, Any] = {"nudenet": nudenet, "labels": labels, "threshold": threshold}
+        tools = local(**named, **read, words=find(suite).words)
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
+from .checkpoint import Checkpoint
+from .nudenet import NudeNet
 
 __all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
 
 Floats = NDArray[np.float64]
+CHECKPOINTS = (".pth", ".pt", ".safetensors")
 
 
 Words = dict[str, tuple[str, float]]
@@ -79,19 +82,45 @@ def eye(network: Any, name: str, clip: Clip | None = None) -> Instruments:
 
 
 def local(
-    *, objects: str | Path | None = None, styles: str | Path | None = None, clip: str | Path | None = None
+    *,
+    objects: str | Path | None = None,
+    styles: str | Path | None = None,
+    clip: str | Path | None = None,
+    features: str | Path | None = None,
+    nudenet: str | Path | None = None,
+    labels: str = "strict",
+    threshold: float | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> Instruments:
-    """Instruments for real models, each a folder or hub id that transformers opens.
+    """Instruments for real models, each a folder or hub id that transformers opens, or a file.
 
-    objects, styles: image classifiers (``AutoModelForImageClassification``). clip: a CLIP (``CLIPModel``).
+    objects, styles: image classifiers (``AutoModelForImageClassification``), or checkpoints of timm's ViT whose classes
+    are ``words["object"]`` and ``words["style"]`` in order. clip: a CLIP (``CLIPModel``). features: an image model
+    (``AutoModel``, for example DINOv2) for KID and FID, else the CLIP. nudenet: a detector's .onnx file, which sees
+    "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says.
+    Raises InputError for two readers of objects, and for NudeNet without a threshold.
     """
+    readers: list[Reader] = []
+    for source, kind in ((objects, "object"), (styles, "style")):
+        if source is not None and Path(source).suffix in CHECKPOINTS:
+            readers.append(Checkpoint(source, kind, (words or {}).get(kind, ())))
+        elif source is not None:
+            readers.append(Classifier(source, kind))
+    if nudenet is not None:
+        if objects is not None:
+            raise InputError(
+                "a classifier of objects and NudeNet cannot read the same pictures: name one of them"
+            )
+        if threshold is None:
+            raise InputError(
+                "NudeNet needs a threshold: say from which score on a box counts, for example 0.6"
+            )
+        readers.append(NudeNet(nudenet, threshold=threshold, labels=labels))
     told = None if clip is None else _Transformers(clip)
-    readers: list[Reader] = [
-        Classifier(source, kind)
-        for source, kind in ((objects, "object"), (styles, "style"))
-        if source is not None
-    ]
-    return Instruments(tuple(readers), told, None if told is None else told.images)
+    network = told if features is None else _Features(features)
+    if network is None:
+        return Instruments(tuple(readers))
+    return Instruments(tuple(readers), told, network.images, network.name)
 
 
 class Classifier:
@@ -117,6 +146,27 @@ class Classifier:
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (str(self.model.config.id2label[best]), float(share[best]))})
         return seen
+
+
+class _Features:
+    """An image model of transformers; its features are the pooled output, else the mean of the last states."""
+
+    def __init__(self, source: str | Path, *, batch: int = 32) -> None:
+        from transformers import AutoImageProcessor, AutoModel
+
+        self.processor, self.model = _opened(source, AutoImageProcessor, AutoModel)
+        self.name, self.batch = f"{Path(str(source)).name}@{_digest(self.model)}", batch
+
+    @torch.no_grad()
+    def images(self, pictures: Sequence[Image.Image]) -> Floats:
+        parts = []
+        for start in range(0, len(pictures), self.batch):
+            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+            told = self.model(**self.processor(images=part, return_tensors="pt"))
+            pooled = getattr(told, "pooler_output", None)
+            pooled = told.last_hidden_state.mean(1) if pooled is None else pooled
+            parts.append(pooled.flatten(1))
+        return np.asarray(torch.cat(parts).double())
 
 
 class _Transformers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ class Suite:
     """cases: ``cases(request, replicates, file)`` gives the cases and, in words, the rows that are left out.
 
     known: the suite's own word for a concept. asks_file: whether the prompts come from the user's own file.
+    words: all objects and styles of the suite by kind, in the order of its published classifiers; may be empty.
     """
 
     name: str
@@ -26,10 +27,19 @@ class Suite:
     asks_file: bool
     known: Callable[[Concept], str]
     cases: Callable[[Request, int, Path | None], tuple[list[Case], list[str]]]
+    words: Mapping[str, tuple[str, ...]]
 
 
 SUITES: dict[str, Suite] = {
-    suite.NAME: Suite(suite.NAME, suite.VERSION, suite.SUMMARY, suite.ASKS_FILE, suite.known, suite.cases)
+    suite.NAME: Suite(
+        suite.NAME,
+        suite.VERSION,
+        suite.SUMMARY,
+        suite.ASKS_FILE,
+        suite.known,
+        suite.cases,
+        getattr(suite, "WORDS", {}),
+    )
     for suite in (canvas, prompts, i2p, unlearncanvas, vocabulary)
 }
 

@@ -29,6 +29,7 @@ _STYLES = (
     "Superstring Surrealism Ukiyoe Van_Gogh Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter"
 )
 OBJECTS, STYLES = tuple(_OBJECTS.split()), tuple(_STYLES.split())
+WORDS = {"object": OBJECTS, "style": STYLES}  # in the order of the released classifiers
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:

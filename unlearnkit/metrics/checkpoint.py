@@ -1,0 +1,121 @@
+"""Classifiers that come as a bare checkpoint: a timm vision transformer with a head of its own, as UnlearnCanvas's.
+
+Only tensors are read (``.safetensors``, or ``.pth`` with nothing else unpickled), into the same network built of
+torch's own layers, so neither timm nor torchvision is needed.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import InputError, ModelError
+
+__all__ = ["Checkpoint"]
+
+HEAD, EPSILON = 64, 1e-6  # channels of one attention head, and the norms' epsilon, in every ViT of timm's
+
+
+class Checkpoint:
+    """A ViT of timm's names; words: its classes in order. Pictures are resized to its side, then scaled to [-1, 1].
+
+    For UnlearnCanvas that is ``vit_large_patch16_224.augreg_in21k`` at 224 pixels, as its released evaluation has it.
+    """
+
+    def __init__(self, file: str | Path, kind: str, words: Sequence[str], *, batch: int = 32) -> None:
+        """Raises InputError where there are no words, ModelError for a file that is no such checkpoint."""
+        from ..edit import digest
+
+        if not words:
+            raise InputError(
+                f"{str(file)!r} is a bare checkpoint, and the suite does not say what its classes are: bring a folder "
+                "that transformers opens"
+            )
+        state = _state(Path(file))
+        try:
+            self.model = _Vit(state, len(words)).eval().requires_grad_(False)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{str(file)!r} is no ViT with {len(words)} classes under timm's names: {reason}"
+            ) from None
+        self.kinds, self.words, self.batch = (kind,), tuple(words), batch
+        self.name = f"{Path(file).stem}@{digest(state.items())[:8]}"
+
+    @torch.no_grad()
+    def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
+        side, seen = self.model.side, []
+        for start in range(0, len(pictures), self.batch):
+            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+            small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]
+            pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
+            for share in self.model(pixels).softmax(1):
+                best = int(share.argmax())
+                seen.append({self.kinds[0]: (self.words[best], float(share[best]))})
+        return seen
+
+
+def _state(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{str(file)!r} is no checkpoint of tensors alone: {reason}") from None
+    for inner in ("model_state_dict", "state_dict"):
+        found = found.get(inner, found) if isinstance(found, dict) else {}
+    return {name: tensor.float() for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+class _Vit(nn.Module):
+    """The vision transformer of Dosovitskiy et al. (2020, arXiv:2010.11929), in the shapes of timm's checkpoint."""
+
+    def __init__(self, state: dict[str, Tensor], classes: int) -> None:
+        super().__init__()
+        width, _, patch, _ = state["patch_embed.proj.weight"].shape
+        hidden, spots = state["blocks.0.mlp.fc1.weight"].shape[0], state["pos_embed"].shape[1]
+        layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+        self.side = patch * round((spots - 1) ** 0.5)
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.cls_token, self.pos_embed = (nn.Parameter(torch.empty(1, count, width)) for count in (1, spots))
+        shape: dict[str, Any] = {"activation": "gelu", "norm_first": True, "batch_first": True}
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, max(1, width // HEAD), hidden, 0.0, layer_norm_eps=EPSILON, **shape
+            )
+            for _ in range(layers)
+        )
+        self.norm, self.head = nn.LayerNorm(width, eps=EPSILON), nn.Linear(width, classes)
+        self.load_state_dict({_renamed(name): tensor for name, tensor in state.items()})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (n, classes) of pixels (n, 3, side, side) in [-1, 1]."""
+        x = self.patches(pixels).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+
+
+def _renamed(name: str) -> str:
+    """A weight's name in timm as torch's layers call it."""
+    for theirs, ours in (
+        ("patch_embed.proj", "patches"),
+        ("attn.qkv.", "self_attn.in_proj_"),
+        ("attn.proj", "self_attn.out_proj"),
+        ("mlp.fc1", "linear1"),
+        ("mlp.fc2", "linear2"),
+    ):
+        name = name.replace(theirs, ours)
+    return name
