@@ -11,12 +11,12 @@ import torch
 from test_attention import NAMES, by_hand
 from test_ca import batch, plain
 
-from unlearnkit.attention import folds
+from unlearnkit.attention import distance, folds, steered
 from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.memory import bank
-from unlearnkit.methods import duge, edit_for, plan
+from unlearnkit.methods import edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 
@@ -39,7 +39,7 @@ def first(folder: Path) -> dict[str, float]:
 
 def test_the_distance_is_a_mean_over_layers_of_any_size() -> None:
     one, two = torch.tensor([[1.0, 3.0]]), torch.zeros(2, 2)
-    found = duge.distance([one, two], [torch.zeros(1, 2), torch.full((2, 2), 2.0)])
+    found = distance([one, two], [torch.zeros(1, 2), torch.full((2, 2), 2.0)])
     assert found.item() == (5.0 + 4.0) / 2
 
 
@@ -47,8 +47,8 @@ def test_steered_maps_by_hand() -> None:
     null, told = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.1, 0.1, 0.8]])
     both = torch.cat([null, told])
     # (0.5 + 0.4, 0.3 + 0.2, 0.2 - 0.6) is cut at 0 and sums to 1.4
-    torch.testing.assert_close(duge.steered(both, 1.0, maps=True), torch.tensor([[0.9, 0.5, 0.0]]) / 1.4)
-    torch.testing.assert_close(duge.steered(both, 0.5, maps=False), torch.tensor([[0.7, 0.4, -0.1]]))
+    torch.testing.assert_close(steered(both, 1.0, maps=True), torch.tensor([[0.9, 0.5, 0.0]]) / 1.4)
+    torch.testing.assert_close(steered(both, 0.5, maps=False), torch.tensor([[0.7, 0.4, -0.1]]))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,16 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
         errors.append((plain(model, x, t, [words[place] for place in which]) - noise).square().mean().item())
     assert line["keep"] == pytest.approx(2.0 * sum(errors) / 2, rel=1e-4)
     assert line["keep_distil"] == pytest.approx(0, abs=1e-9)  # the trained network is the base still
+
+
+def test_a_steered_target_steers_the_noise_too(model: Model, tmp_path: Path) -> None:
+    erase(model, output=0.5, erase=0.0, target="steered", eta=2.0, folder=tmp_path)
+    x, t, _, which = batch(model, "duge", CATS)
+    told, null = (plain(model, x, t, words) for words in ([CATS[place] for place in which], [""] * 3))
+    # null - 2 (told - null) is 3 (told - null) away from what is told
+    assert first(tmp_path)["erase_output"] == pytest.approx(
+        0.5 * 9 * (told - null).square().mean().item(), rel=1e-4
+    )
 
 
 def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: Path) -> None:

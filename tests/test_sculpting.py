@@ -76,6 +76,25 @@ def test_first_losses_are_those_of_the_equations(model: Model, tmp_path: Path) -
     assert line["replay"] == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.parametrize("target", ["teacher", "student"])
+def test_the_target_is_steered_away_from_the_concept(target: str, model: Model, tmp_path: Path) -> None:
+    erase(model, job=Job(folder=tmp_path), steps=1, away=2.0, target=target)
+    cat = Plain(model, drawn(model, "cat"), ["cat"], seeds.stream(4, "sculpting", 1))
+    # animal + 2 (animal - cat) = 3 animal - 2 cat
+    assert logged(tmp_path)[1]["erase"] == mean(cat.told(), 3 * cat.told("animal") - 2 * cat.told())
+
+
+def test_pictures_of_a_superclass_are_without_all_that_is_erased_of_it(model: Model, tmp_path: Path) -> None:
+    request = Request((Concept("cat"), Concept("dog"), Concept("car")))
+    erase(model, request, job=Job(folder=tmp_path), order="joint", steps=1, distil=0.0, align=1.0)
+    draws = seeds.stream(4, "sculpting", 1)
+    Plain(model, torch.zeros(9, 4, 8, 8), ["cat", "dog", "car"], draws)
+    animals = drawn(model, "animal", negative="cat, dog")
+    found = torch.cat([animals, animals, drawn(model, "vehicle", negative="car")])
+    anchor = Plain(model, found, ["animal", "animal", "vehicle"], draws)
+    assert logged(tmp_path)[1]["align"] == mean(anchor.told(), anchor.noise)
+
+
 def test_distillation_lives_once_the_student_has_moved(model: Model, tmp_path: Path) -> None:
     erase(model, job=Job(folder=tmp_path), steps=3, earlier=("bear",))
     last = logged(tmp_path)[-1]

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from . import processes
 from .errors import InputError, nearest
 from .model import Model
 
-__all__ = ["Watch", "folds", "start_held", "watched"]
+__all__ = ["Watch", "distance", "folds", "start_held", "steered", "watched"]
 
 
 @contextmanager
@@ -76,6 +77,21 @@ def folds(tokens: int, start: int, end: int, other: int) -> Tensor:
     return one_hot(moved.clamp_max(last), tokens).float()
 
 
+def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """1/M Σ_i mean (A_i - B_i)² over M layers, whatever their sizes."""
+    return torch.stack([(a - b).square().mean() for a, b in zip(found, wanted, strict=True)]).mean()
+
+
+def steered(both: Tensor, eta: float, *, maps: bool) -> Tensor:
+    """A_null - η (A_told - A_null) of the two halves; maps are then cut at 0, and sum to 1 over the tokens again."""
+    null, told = both.chunk(2)
+    away = null - eta * (told - null)
+    if not maps:
+        return away
+    away = away.clamp_min(0)
+    return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
+
+
 class Watch:
     """Passes through a model whose attention is read. Made by ``watched``."""
 
@@ -88,12 +104,18 @@ class Watch:
     def eps(self, latents: Tensor, t: Tensor, states: Tensor, *, rows: int) -> tuple[Tensor, list[Tensor]]:
         """The predicted noise of every row, as ``Model.eps`` gives it, and of the first ``rows`` what each layer did.
 
-        Shapes: latents (n, c, h, w), t (n,), states (n, tokens, width), which must not be passed to the model again.
+        Shapes: latents (n, c, h, w), t (n,), states (n, tokens, width).
         """
-        self._states, self._rows, self._found = states, rows, {}
+        model, rest = self._model, len(t) - rows
+        read = processes.part(rows)
+        own = torch.cat([read, rows + processes.part(rest)]).to(t.device)
+        self._states, self._rows, self._found = states[own], len(read), {}
         try:
-            noise = self._model.eps(latents, t, states)
-            return noise, list(self._found.values())
+            output = model.forward(latents[own], t[own], self._states)
+            parts = zip(torch.split(output, [len(read), len(own) - len(read)]), (rows, rest), strict=True)
+            whole = torch.cat([processes.gathered(part, count) for part, count in parts])
+            noise = model.family.eps(model.schedule, whole, latents, t)
+            return noise, [processes.gathered(one, rows) for one in self._found.values()]
         finally:
             self._found = None
 

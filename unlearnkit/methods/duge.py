@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .. import seeds
 from ..anchors import anchor, turns
-from ..attention import Watch, folds, watched
+from ..attention import Watch, distance, folds, steered, watched
 from ..descend import Job, Objective, Student
 from ..errors import InputError
 from ..memory import bank
@@ -37,19 +37,17 @@ from ..schema import Concept, Request
 from ..settings import setting
 from ..training import Rows, Rules, Training, Trains, check, default, plan_of, predict, train
 
-__all__ = ["METHOD", "Settings", "distance", "steered"]
+__all__ = ["METHOD", "Settings"]
 
 
 @dataclass(frozen=True)
 class Settings(Training):
     trains: Trains = default("trains", "xattn", source="ours: maps hang on queries and keys")
     steps: int = default("steps", 300, source="ours; DUGE's is not known")
-    lr: float = default("lr", 1e-5, source="ours; DUGE's is not known")
-    batch: int = default("batch", 4, source="ours; DUGE's is not known")
     rule: Rules = default("rule", ("l2sp",), source="our reading of DUGE's regularisation")
     target: Literal["null", "steered"] = setting(
         "null",
-        "the maps to reach: those of the empty prompt (or of 'instead'), or these steered away from the concept's",
+        "what is to be reached: the empty prompt (or 'instead'), or from there steered away from the concept",
         source="paper, at second hand; steered is another reading",
     )
     eta: float = setting(
@@ -92,29 +90,9 @@ class Settings(Training):
         100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
     )
     distil: float = setting(
-        0.0,
-        "weight of distilling the base model on the memory bank",
-        low=0.0,
-        source="the other reading of L_reg",
+        0.0, "weight of distilling the base on the memory bank", low=0.0, source="the other reading of L_reg"
     )
-    pictures: int = setting(
-        200, "pictures of each concept", low=1, source="ours: about 20 prompts with 10 each"
-    )
-
-
-def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """1/M Σ_i mean (A_i - B_i)² over M layers, whatever their sizes."""
-    return torch.stack([(a - b).square().mean() for a, b in zip(found, wanted, strict=True)]).mean()
-
-
-def steered(both: Tensor, eta: float, *, maps: bool) -> Tensor:
-    """A_null - η (A_told - A_null) of the two halves; maps are then cut at 0, and sum to 1 over the tokens again."""
-    null, told = both.chunk(2)
-    away = null - eta * (told - null)
-    if not maps:
-        return away
-    away = away.clamp_min(0)
-    return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
+    pictures: int = setting(200, "pictures of each concept", low=1, source="ours: 20 prompts with 10 each")
 
 
 @dataclass(frozen=True)
@@ -164,23 +142,24 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
                 fold, other = (one[batch.which, None] for one in forget.folds)
                 both = torch.cat([other, fold])[: read * len(asked)]
                 maps = [one @ both for one in maps]
+            goal = eps[0]
             if settings.target == "steered":
                 kind = settings.attends == "maps"
                 maps = [steered(one, settings.eta, maps=kind) for one in maps]
+                goal = steered(torch.cat(eps[:2]), settings.eta, maps=False)
             return _Step(
                 batch.rows,
                 maps,
                 fold,
-                eps[0],
+                goal,
                 [one.rows for one in keep],
                 taught if settings.prior_target == "teacher" else [one.noise for one in keep],
                 taught[-1] if settings.distil else None,
             )
 
         def attention(given: _Step, maps: list[Tensor]) -> Tensor:
-            return distance(
-                [one @ given.fold for one in maps] if given.fold is not None else maps, given.maps
-            )
+            folded = maps if given.fold is None else [one @ given.fold for one in maps]
+            return distance(folded, given.maps)
 
         scale = settings.erase
         if scale and settings.erase_scale == "first":

@@ -8,6 +8,8 @@ x^s one of s_k without c_k:
     distil    λ_d |ε_θ(x_t^s, s_k) - ε_θ'(x_t^s, s_k)|²     and is drawn as before
     replay    λ_r |ε_θ(x_t^j, c_j) - ε_θ'(x_t^j, c_j)|²     concepts c_j that were erased earlier stay so
 
+Where the superclass draws the concept too, ``away`` steers the first target on: ε_θ'(s) - η (ε_θ'(c) - ε_θ'(s)).
+
 Cross-attention is trained under a mask that is gathered, chosen and changed as ``parts/mask.py`` says; its warm-up
 looks at the denoising loss on x^f. Erase, align, distil and the mask are read in the released code; replay is our
 reading of the abstract.
@@ -60,6 +62,12 @@ class Settings(Training):
     )
     target: Literal["teacher", "student"] = setting(
         "teacher", "whose prediction for the superclass is followed", source="ours; released code: student"
+    )
+    away: float = setting(
+        0.0,
+        "η, how far the target is steered away from the concept, for a superclass that draws the concept too",
+        low=0.0,
+        source="ours; released code: 0",
     )
     align: float = setting(
         0.25, "λ_a, weight of the denoising loss on the superclass", low=0.0, source="released code"
@@ -122,7 +130,7 @@ def _table() -> dict[str, str]:
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
     check(settings, losses=_losses(settings))
-    targets = [_target(model, concept, settings, job) for concept in request.erase]
+    targets = [_target(model, request, concept, settings, job) for concept in request.erase]
     past = [
         scene(model, wordings(model, Concept(name), settings.pictures), job=job, title="pictures to replay")
         for name in settings.earlier
@@ -171,17 +179,16 @@ def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
     return weights, facts["done"]
 
 
-def _target(model: Model, concept: Concept, settings: Settings, job: Job) -> _Target:
-    """Pictures of the concept, and of the superclass with the concept as negative prompt."""
+def _target(model: Model, request: Request, concept: Concept, settings: Settings, job: Job) -> _Target:
+    """Pictures of the concept, and of the superclass with all that is erased of it as negative prompt."""
     broader = superclass(concept, settings)
+    erased = [word for one in request.erase if superclass(one, settings) == broader for word in one.wordings]
     words = wordings(model, concept, settings.pictures)
     others = wordings(model, Concept(broader, concept.kind), settings.pictures)
     return _Target(
         scene(model, words, job=job, title="pictures to erase"),
         retold(model, concept, [broader]),
-        scene(
-            model, others, job=job, negative=", ".join(concept.wordings), title="pictures of the superclass"
-        ),
+        scene(model, others, job=job, negative=", ".join(erased), title="pictures of the superclass"),
     )
 
 
@@ -204,17 +211,20 @@ def _objective(
         if earlier:
             batches["replay"] = earlier.batch(model, settings.batch, draws)
         own = batches["erase"]
-        asked = {"erase": Rows(own.rows.x, own.rows.t, torch.stack([become(int(at)) for at in own.which]))}
-        asked |= {
+        aims = [Rows(own.rows.x, own.rows.t, torch.stack([become(int(at)) for at in own.which]))]
+        aims += [own.rows] if settings.away else []
+        asked = {
             n: b.rows for n, b in batches.items() if n == "replay" or (n == "anchor" and settings.distil)
         }
-        wanted = {}
         if settings.target == "student":
             with student():
-                (wanted["erase"],) = predict(model, [asked.pop("erase")])
-        if asked:
-            wanted |= dict(zip(asked, predict(model, list(asked.values())), strict=True))
-        return _Step(batches, wanted)
+                found = predict(model, aims)
+            found += predict(model, list(asked.values())) if asked else []
+        else:
+            found = predict(model, [*aims, *asked.values()])
+        broader, *told = found[: len(aims)]
+        goal = broader + settings.away * (broader - told[0]) if told else broader
+        return _Step(batches, {"erase": goal, **dict(zip(asked, found[len(aims) :], strict=True))})
 
     def losses(given: _Step) -> dict[str, Tensor]:
         rows = [batch.rows for batch in given.batches.values()]
@@ -258,7 +268,7 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
         model,
         settings,
         losses=losses,
-        free=settings.batch * (1 + bool(settings.distil) + replayed),
+        free=settings.batch * (1 + bool(settings.away) + bool(settings.distil) + replayed),
         rows=settings.batch * (1 + anchor + replayed),
         sampled=settings.pictures * (2 * count + len(settings.earlier)),
     )
