@@ -43,7 +43,7 @@ def drawn(name: str, kind: str = "object", *, count: int = 40, **changes: Any) -
 @pytest.mark.parametrize("kind", ["object", "style"])
 def test_pairs_differ_by_the_concept_alone(name: str, kind: str) -> None:
     found = drawn(name, kind, share=0.5)
-    assert len({erase for erase, _ in found}) == 40
+    assert len({erase for erase, _ in found}) >= 30
     for erase, keep in found:
         assert re.search(r"\b(cat|kitten)\b", erase)
         assert not re.search(r"\b(cat|kitten)\b", keep)
@@ -62,14 +62,25 @@ def test_what_can_go_goes_and_else_another_word_takes_its_place() -> None:
     assert all(re.search(r"apple|dog|owl|tree", keep) for _, keep in drawn("people", share=1.0))
 
 
-@pytest.mark.parametrize("name", ["people", "scenes"])
+@pytest.mark.parametrize("name", GRAMMARS)
 def test_the_pools_share_no_sentence(name: str) -> None:
     train, test = ({erase for erase, _ in drawn(name, count=200, pool=pool)} for pool in ("train", "test"))
-    assert len(train) == 200
+    assert len(train) > (100 if name == "plain" else 190)
     assert not train & test
     words = read(name).words
     for dimension in words["train"]:
         assert not set(words["train"][dimension]) & set(words["test"][dimension])
+
+
+def test_templates_and_other_words_have_their_turns(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text('[templates]\nobject = ["a {concept}", "{style} {concept}"]')
+    found = pairs(
+        read(str(tmp_path / "two.toml")), "object", ["cat"], ["dog", "owl"], KNOWN, count=20, seed=0
+    )
+    erased = [erase for erase, _ in found]
+    assert erased[::2] == ["a cat"] * 10  # one sentence against five, and yet half of them
+    assert sorted(erased[1::2]) == sorted(2 * [f"{style} cat" for style in KNOWN["style"]])
+    assert sum("owl" in keep for _, keep in found) == 10
 
 
 def test_a_small_grammar_repeats_and_seeds_matter() -> None:

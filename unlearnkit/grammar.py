@@ -3,11 +3,13 @@
 A grammar is a TOML file, one of ``grammars/`` or the user's own:
 
     [templates]     by kind, each with ``{concept}`` and any dimensions: "a {mood} [{concept} ]person {place}"
-    [train] [test]  the words of each dimension, in pools that share none; {object} and {style} are the model's own
+    [train] [test]  the words of each dimension, in pools that share none; {object} and {style} are the model's own,
+                    all of them in both
     [others]        by kind, further words that may take the concept's place
 
 In the prompt to keep, what stands in brackets goes; or, always where there are none, another word takes the
-concept's place. The rest of the two prompts is the same.
+concept's place. The rest of the two prompts is the same. Templates and other words have their turns: with one draw over
+all sentences, a template of few words would hardly come up.
 """
 
 from __future__ import annotations
@@ -42,14 +44,6 @@ class Grammar:
     templates: Mapping[str, tuple[str, ...]]
     words: Mapping[str, Mapping[str, tuple[str, ...]]]
     others: Mapping[str, tuple[str, ...]]
-
-    def filled(self, vocabulary: Mapping[str, Sequence[str]], pool: Pool) -> dict[str, tuple[str, ...]]:
-        """The words of every dimension; every fifth of the vocabulary's words is of the test pool."""
-        own = {
-            kind: tuple(word for place, word in enumerate(words) if (place % 5 == 4) == (pool == "test"))
-            for kind, words in vocabulary.items()
-        }
-        return {**own, **self.words[pool]}
 
 
 def read(name: str) -> Grammar:
@@ -90,13 +84,13 @@ def pairs(
     pool: Pool = "train",
     share: float = 0.0,
 ) -> list[tuple[str, str]]:
-    """``count`` pairs (prompt to erase, prompt to keep), all different as long as the grammar reaches.
+    """``count`` pairs (prompt to erase, prompt to keep), of each template in turn, all different while its words last.
 
     wordings: of the concept, taken in turn. others: words of its kind that are kept, for where it cannot simply go.
     vocabulary: words for {object} and {style}, without what is erased. share: of others where it could simply go.
     Raises InputError where a dimension or ``others`` is empty.
     """
-    words, templates = grammar.filled(vocabulary, pool), grammar.templates.get(kind, ())
+    words, templates = {**vocabulary, **grammar.words[pool]}, grammar.templates.get(kind, ())
     if not templates:
         raise InputError(
             f"the grammar has no templates for a concept of kind {kind!r}: add [templates] {kind}"
@@ -113,17 +107,17 @@ def pairs(
             "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
         )
     draws = seeds.stream(seed, "grammar", pool, *wordings)
-    order = torch.randperm(sum(sizes), generator=draws)[:count].tolist()
-    found = []
+    orders = [torch.randperm(size, generator=draws)[:count].tolist() for size in sizes]
+    found, queue = [], list[int]()
     for place in range(count):
-        index, which = order[place % len(order)], 0
-        while index >= sizes[which]:
-            index, which = index - sizes[which], which + 1
-        sentence = _sentence(templates[which], words, index)
-        chance, other = torch.rand((), generator=draws), torch.randint(2**31, (), generator=draws)
-        replaced = "[" not in sentence or bool(chance < share)
-        instead = others[int(other) % len(others)] if replaced else None
-        wording = wordings[sum(divmod(place, len(order))) % len(wordings)]
+        turn, which = divmod(place, len(templates))
+        again, index = divmod(turn, len(orders[which]))
+        sentence = _sentence(templates[which], words, orders[which][index])
+        instead = None
+        if float(torch.rand((), generator=draws)) < share or "[" not in sentence:
+            queue = queue or torch.randperm(len(others), generator=draws).tolist()
+            instead = others[queue.pop()]
+        wording = wordings[(which + turn + again) % len(wordings)]
         found.append((_told(sentence, wording), _told(sentence, instead)))
     return found
 
