@@ -2,7 +2,7 @@
 
 There is one network. Outside ``student()`` it is the frozen base model, inside it wears the trained fp32 copies.
 Draws are named by their step, and a checkpoint holds the copies, the optimiser's state and all that the mask and the
-objective hold: a killed run goes on to the same bits.
+objective hold: a killed run goes on to the same bits. Several processes share the rows of each pass (``processes``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from . import tensors
+from . import processes, tensors
 from .errors import DivergedError, InputError, ModelError
 from .files import write_text
 from .model import Model
@@ -216,7 +216,11 @@ def descend(
     def student() -> AbstractContextManager[Any]:
         return model.wearing(worn(masters))
 
-    with model.frozen(), model.checkpointing(checkpointing), _Log(job.folder, after=state.done) as log:
+    with (
+        model.frozen(),
+        model.checkpointing(checkpointing),
+        _Log(job.folder, after=state.done) as log,
+    ):
         while state.done < before + steps and not _patience_is_over(state, job):
             step, values = state.done, dict[str, float]()
             resting, warming = step < rests, step < before
@@ -244,7 +248,7 @@ def descend(
             state.done = step + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
-                    values["score"] = _look(state, job.stop.score(model, state.done))
+                    values["score"] = _look(state, processes.same(job.stop.score(model, state.done)))
             log.line(state.done, {**values, **objective.figures()})
             if job.folder and state.done < before + steps and clock.due(state.done):
                 _checkpoint(job.folder / CHECKPOINT, job, state)
@@ -342,7 +346,8 @@ class _Log:
     """``log.jsonl``: one line a step; lines after the checkpoint are dropped, so that no step appears twice."""
 
     def __init__(self, folder: Path | None, *, after: int) -> None:
-        self.path, self.after, self.start = folder and folder / LOG, after, time.monotonic()
+        self.path = folder / LOG if folder and processes.first() else None
+        self.after, self.start = after, time.monotonic()
 
     def __enter__(self) -> _Log:
         if self.path:

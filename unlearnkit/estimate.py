@@ -103,7 +103,7 @@ def _forward(model: Model, rows: int) -> float:
     """Seconds a row of a pass without gradients."""
     given = _given(model, rows)
     with torch.no_grad():
-        return _timed(lambda: model.predict(*given), model) / rows
+        return _timed(lambda: model.forward(*given), model) / rows
 
 
 def _backward(model: Model, part: str, rows: int, checkpointing: bool) -> tuple[float, int]:
@@ -122,7 +122,7 @@ def _backward(model: Model, part: str, rows: int, checkpointing: bool) -> tuple[
         return tensor
 
     def step() -> None:
-        loss = model.predict(*given).float().square().mean()
+        loss = model.forward(*given).float().square().mean()
         torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
 
     with model.frozen(), model.wearing(copies), model.checkpointing(checkpointing), torch.enable_grad():

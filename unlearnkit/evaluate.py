@@ -16,7 +16,6 @@ A killed evaluation goes on where it stopped. Under ``accelerate launch`` its pr
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, claims, suites
+from . import __version__, claims, processes, suites
 from .claims import Rules
 from .draw import Side, draw, model_side
 from .errors import EditError, InputError
@@ -82,7 +81,6 @@ def evaluate_run(
             raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
         with quiet():
             instruments = known.canvas()
-    device = _device(device)
     model = load(recipe.model, device=device, dtype=dtype)
     if edit.facts.get("base") not in (None, model.fingerprint()):
         raise EditError(f"the edit of {str(run)!r} was made from another model than {recipe.model!r} is now")
@@ -117,7 +115,7 @@ def evaluate(
 
     Raises InputError where ``folder`` holds an evaluation with another plan.
     """
-    index, count, wait = _processes()
+    index, count = processes.index(), processes.count()
     begun = time.monotonic()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,9 +125,9 @@ def evaluate(
                 return dict(json.loads((folder / "tables.json").read_text(encoding="utf-8"))["verdict"])
             write_text(folder / "plan.json", json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
-        wait()
+        processes.wait()
         drawn = _draw_all(folder / "pictures", cases, sides, plan, batch, (index, count), tick)
-        wait()
+        processes.wait()
         if index:
             return {}
         scores, features = look(
@@ -182,27 +180,6 @@ def _missing(request: Request) -> dict[str, list[str]]:
     known = suites.find("canvas").known
     covered = all(known(concept) in missing[concept.kind] for concept in request.erase)
     return missing if covered and (WEIGHTS / "never-knew").is_dir() else {}
-
-
-def _processes() -> tuple[int, int, Callable[[], None]]:
-    """Which of how many processes this is, and a way to wait for the others; one unless accelerate started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1, lambda: None
-    import torch
-    from accelerate import PartialState
-
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return state.process_index, state.num_processes, state.wait_for_everyone
-
-
-def _device(device: str | None) -> str | None:
-    """Each of several processes on a GPU of its own, unless the user names a device."""
-    if device is None and "LOCAL_RANK" in os.environ:
-        import torch
-
-        if torch.cuda.is_available():
-            return f"cuda:{os.environ['LOCAL_RANK']}"
-    return device
 
 
 def _stage(tick: Tick | None, name: str, start: int, total: int | None) -> Callable[[int, int], None] | None:

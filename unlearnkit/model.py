@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import families, hints, seeds
+from . import families, hints, processes, seeds
 from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest
 from .families.opening import open_pipeline, quiet
@@ -35,7 +35,7 @@ def load(
     """Open a model that can be edited.
 
     source: ``"canvas"``, a diffusers folder, a hub id, or a single ``.safetensors`` file.
-    device: the first CUDA device if there is one, else the CPU. dtype: float32 unless told.
+    device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
     Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype.
     """
     if isinstance(dtype, str):
@@ -44,8 +44,7 @@ def load(
                 f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}: use one of {', '.join(DTYPES)}"
             )
         dtype = DTYPES[dtype]
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = processes.device() if device is None else device
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -119,9 +118,13 @@ class Model:
         """Latents (n, c, h, w) with noise of the same shape mixed in for times t (n,), fp32."""
         return self.family.noised(self.schedule, latents, noise, t)
 
+    def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """What ``predict`` gives, computed by this process alone."""
+        return self.family.predict(self.pipe, latents.to(self.dtype), t, states)
+
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The network's own output (noise or velocity): latents (n, c, h, w), times (n,), states (n, tokens, width)."""
-        return self.family.predict(self.pipe, latents.to(self.dtype), t, states)
+        return processes.shared(self.forward, latents, t, states)
 
     def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The predicted noise, fp32, whatever the network was trained to predict."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import seeds, tensors
+from . import processes, seeds, tensors
 from .errors import InputError
 from .model import Model
 
@@ -51,21 +51,27 @@ def draw(
     folder = (folder or default_folder()) / "pictures"
     numbered = list(zip(prompts, numbers(prompts), strict=True))
     done, found = 0, []
-    for chunk in _chunks(numbered):
-        path = folder / f"{_key(model, chunk, negative)}.safetensors"
-        found.append(_read(path) if path.is_file() else None)
-        if found[-1] is None:
-            words, places = zip(*chunk, strict=True)
-            steps, guidance = model.hints.steps, model.hints.guidance
-            latents = model.sample_latents(
-                words, places, steps=steps, guidance=guidance, negative=negative, batch=BATCH
-            ).cpu()
-            tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
-            found[-1] = latents
-        done += len(chunk)
-        if tick:
-            tick(done, len(numbered))
-    return torch.cat([latents for latents in found if latents is not None]).to(model.device)
+    with processes.ahead():
+        for chunk in _chunks(numbered):
+            found.append(_drawn(model, chunk, negative, folder))
+            done += len(chunk)
+            if tick:
+                tick(done, len(numbered))
+    return torch.cat(found).to(model.device)
+
+
+def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:
+    """The latents of a batch, from the folder if it has them, and in it afterwards."""
+    path = folder / f"{_key(model, chunk, negative)}.safetensors"
+    latents = _read(path) if path.is_file() else None
+    if latents is None:
+        words, places = zip(*chunk, strict=True)
+        steps, guidance = model.hints.steps, model.hints.guidance
+        latents = model.sample_latents(
+            words, places, steps=steps, guidance=guidance, negative=negative, batch=BATCH
+        ).cpu()
+        tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
+    return latents
 
 
 def _chunks(numbered: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from . import __version__, images, methods
+from . import __version__, images, methods, processes
 from .edit import Edit
 from .errors import InputError
 from .estimate import disk
@@ -128,6 +128,7 @@ def run_recipe(
     folder = Path(out)
     build(methods.find(recipe.method).settings, recipe.settings)
     resuming = check_folder(folder, resume=resume)
+    processes.wait()  # before one of them writes there
     model = load(recipe.model, device=device, dtype=dtype) if model is None else model
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     if resuming:
@@ -142,7 +143,7 @@ def run_recipe(
     begun = time.monotonic()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not resuming:
+        if not resuming and processes.first():
             write_text(folder / "recipe.toml", dump_recipe(recipe, settings))
         edit = methods.edit_for(
             model,
@@ -152,6 +153,8 @@ def run_recipe(
             seed=recipe.seed,
             job=methods.Job(folder=folder, progress=tick),
         )
+        if not processes.first():
+            return edit
         if not (folder / "pipeline").exists():
             model.save(folder / "pipeline", edit=edit)
         if pictures:

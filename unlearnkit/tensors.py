@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import processes
 from .errors import InputError
 from .files import whole
 
@@ -23,8 +24,11 @@ HEADER = "unlearnkit"
 def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write ``tensors`` and JSON-able ``facts`` to ``path`` by way of a temporary file and a rename.
 
-    What was at ``path`` stays whole until the new file is complete. Raises InputError where it cannot be written.
+    What was at ``path`` stays whole until the new file is complete. Of several processes only the first one writes.
+    Raises InputError where it cannot be written.
     """
+    if not processes.first():
+        return
     path = Path(path)
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:

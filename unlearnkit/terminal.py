@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +10,9 @@ from rich.console import Console
 
 __all__ = ["Device", "Dtype", "Seed", "err", "out", "showing"]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+_QUIET = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
+out = Console(highlight=False, soft_wrap=True, quiet=_QUIET)
+err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=_QUIET)
 
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]

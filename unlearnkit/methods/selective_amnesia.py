@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import seeds
+from .. import processes, seeds
 from ..anchors import anchored
 from ..descend import Job, Objective, Student
 from ..errors import InputError
@@ -71,7 +71,7 @@ def fisher(
                 (eps,) = predict(model, [batch.rows])
                 loss = (eps - batch.noise).square().mean()
                 gradients = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)
-            for name, gradient in zip(copies, gradients, strict=True):
+            for name, gradient in processes.added(dict(zip(copies, gradients, strict=True))).items():
                 total[name].addcmul_(gradient, gradient, value=1 / count)
             if job.progress:
                 job.progress("Fisher information", number + 1, count)

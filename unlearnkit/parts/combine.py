@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .. import seeds
+from .. import processes, seeds
 from ..errors import InputError
 from . import Combine, Gradients, Losses, erasing
 
@@ -116,7 +116,7 @@ def _apart(losses: Sequence[Tensor], weights: Weights) -> list[Gradients]:
         gradients = torch.autograd.grad(
             loss, list(weights.values()), retain_graph=place + 1 < len(losses), materialize_grads=True
         )
-        found.append(dict(zip(weights, gradients, strict=True)))
+        found.append(processes.added(dict(zip(weights, gradients, strict=True))))
     return found
 
 

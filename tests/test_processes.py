@@ -1,0 +1,128 @@
+"""Two processes that share the rows of every pass find what one process finds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_contract import CASES, REQUEST
+
+import saved
+from unlearnkit import processes
+from unlearnkit.descend import Job
+from unlearnkit.edit import Edit
+from unlearnkit.methods import edit_for
+from unlearnkit.model import load
+
+BATCH = 3  # of which the second process has one row of its own
+# of the length of the change: sums of floats in another order make about 1e-6, Adam enlarges them
+TOLERANCE = 1e-3
+CHOSEN = {"salun": 2e-2}  # of two weights that matter alike, its mask may open the other one
+RUNS = {name: {"batch": BATCH} for name, (_, _, draws) in CASES.items() if draws} | {
+    "esd": {"batch": BATCH, "keep": 1.0, "keep_pictures": 4, "combine": "restricted"},
+    "ca": {"batch": BATCH, "keep": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
+    "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},
+}
+
+
+def start(words: list[str], folder: Path) -> list[subprocess.Popen[str]]:
+    """Two processes as ``accelerate launch`` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = []
+    for rank in ("0", "1"):
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(Path(__file__).parent)}
+        env |= {"UNLEARNKIT_CACHE": str(folder / "cache")}
+        both.append(
+            subprocess.Popen(
+                [sys.executable, *words],
+                env=os.environ | env,
+                cwd=folder,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+    return both
+
+
+TWO = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from test_processes import RUNS, make
+for method in RUNS:
+    make(method, Path(sys.argv[1]) / method)
+"""
+
+
+def make(method: str, folder: Path) -> Edit:
+    settings = CASES[method][0] | RUNS[method]
+    job = Job(folder=folder, checkpoint_every=1)
+    return edit_for(
+        load(saved.folder(), device="cpu"), REQUEST, method=method, settings=settings, seed=3, job=job
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes left an edit of each method."""
+    folder = tmp_path_factory.mktemp("two")
+    both = start(["-c", TWO, str(folder)], folder)
+    told = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    return folder
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_11_two_processes_give_the_edit_of_one(method: str, folder: Path, tmp_path: Path) -> None:
+    one, two = make(method, tmp_path), Edit.load(folder / method / "edit.safetensors")
+    base = load(saved.folder(), device="cpu").weights()
+    assert one.weights.keys() == two.weights.keys()
+    way, apart = 0.0, 0.0
+    for name, weight in one.weights.items():
+        way += (weight - base[name].detach()).square().sum().item()
+        apart += (weight - two.weights[name]).square().sum().item()
+    assert way > 0
+    assert (apart / way) ** 0.5 <= CHOSEN.get(method, TOLERANCE)
+
+
+def test_a_run_folder_is_written_by_one_of_them(tmp_path: Path) -> None:
+    words = ["erase", str(saved.folder()), "--concept", "cat", "--method", "ca", "--out", "run"]
+    words += ["--set", "steps=2", "--set", "pictures=2", "--device", "cpu", "--pictures", "1"]
+    both = start(["-m", "unlearnkit", *words], tmp_path)
+    (said, told), (nothing, silence) = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], (told, silence)
+    assert "erased, edit" in said
+    assert nothing == ""
+    for name in ("recipe.toml", "log.jsonl", "edit.safetensors", "pipeline", "grid.png", "run.json"):
+        assert (tmp_path / "run" / name).exists()
+
+
+def test_rows_are_divided_and_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rows, expected in (
+        (5, [[0, 1], [2, 3], [4, 4], [4, 4]]),
+        (2, [[0], [1], [1], [1]]),
+        (0, [[], [], [], []]),
+        (8, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+    ):
+        for index, own in enumerate(expected):
+            monkeypatch.setenv("RANK", str(index))
+            assert processes.part(rows).tolist() == own
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    assert (processes.count(), processes.index(), processes.first()) == (1, 0, True)
+    x = torch.arange(3.0)
+    assert torch.equal(processes.shared(torch.exp, x), x.exp())
+    assert processes.gathered(x, 3) is x
+    assert torch.equal(processes.added({"x": x})["x"], x)
+    assert processes.same(2.5) == 2.5
