@@ -1,22 +1,23 @@
-"""Erase a concept from the canvas, draw before and after with the same seeds, and ask the judge what it saw."""
+"""Erase a concept from the canvas, draw before and after with the same seeds, ask the judge, and write a report."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from unlearnkit.canvas.evaluators import judge
 from unlearnkit.errors import UnlearnError
-from unlearnkit.images import neighbours
+from unlearnkit.evaluate import evaluate_run
 from unlearnkit.model import load
 from unlearnkit.progress import showing
+from unlearnkit.record import FOLDER
+from unlearnkit.report import report
 from unlearnkit.run import run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
@@ -32,57 +33,42 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="The run folder; default runs/demo-METHOD-CONCEPT.")
     ] = None,
-    pictures: Annotated[
-        int, typer.Option(min=1, help="Pictures a kept word; the erased one gets double.")
-    ] = 20,
+    full: Annotated[
+        bool, typer.Option("--full", help="Ask everything that the suite asks: twice as long, surer.")
+    ] = False,
 ) -> None:
-    """Erase CONCEPT from the canvas and say what the judge saw before and after."""
+    """Erase CONCEPT from the canvas, and say what is gone, what stayed and how sure that is."""
     begun = time.monotonic()
     out = out or Path("runs") / f"demo-{method}-{concept}"
-    model = load("canvas")
-    request = Request((Concept(concept),))
-    with showing(notes) as tick:
-        edit = run_recipe(Recipe("canvas", method, request), out, model=model, resume=True, tick=tick)
-        near = [one for one in neighbours(model, request, near=4) if one.kind == "object"]
-        styles = [Concept(style, "style") for style in model.hints.styles]
-        asked = [(one, 2 * pictures) for one in request.erase]
-        asked += [(one, pictures) for one in near] + [(one, max(1, pictures // 2)) for one in styles]
-        words = [one for one, count in asked for _ in range(count)]
-        templates = model.hints.templates
-        prompts = [
-            templates[one.kind][i % len(templates[one.kind])].replace("{}", one.name)
-            for i, one in enumerate(words)
-        ]
-        seeds = range(1000, 1000 + len(prompts))
-        half, all_of_them = len(prompts), 2 * len(prompts)
-        before = model.sample(prompts, seeds, tick=lambda done, _: tick("judging", done, all_of_them))
-        with model.wearing(edit):
-            after = model.sample(
-                prompts, seeds, tick=lambda done, _: tick("judging", half + done, all_of_them)
-            )
-
-    look = judge().look
-    seen = [
-        [getattr(one, word.kind) for one, word in zip(look(drawn), words, strict=True)]
-        for drawn in (before, after)
-    ]
-    table = Table("asked for", "pictures", "seen before", "seen after", "most often seen after", box=None)
-    for role, group in (("erased", request.erase), ("kept", near), ("kept", styles)):
-        for one in group:
-            places = [i for i, word in enumerate(words) if word is one]
-            was, now = ([side[i] for i in places] for side in seen)
-            most = ", ".join(f"{name} {count}" for name, count in Counter(now).most_common(3))
-            table.add_row(
-                f"{one.name} ({role})",
-                str(len(places)),
-                f"{was.count(one.name) / len(places):.0%}",
-                f"{now.count(one.name) / len(places):.0%}",
-                most,
-            )
-    console.print(table)
-    console.print(f"\nbefore and after, the same seeds: {out / 'grid.png'}", markup=False)
-    console.print(f"the edited model, for plain diffusers: {out / 'pipeline'}", markup=False)
+    recipe = Recipe("canvas", method, Request((Concept(concept),)))
+    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging; about five minutes") as tick:
+        run_recipe(recipe, out, model=load("canvas"), resume=True, tick=tick)
+        verdict = evaluate_run(out, quick=not full, tick=tick)
+    page = report(out)
+    tables = json.loads((out / FOLDER / "tables.json").read_text(encoding="utf-8"))["tables"]
+    console.print(_seen(tables))
+    console.print(f"\n{verdict['sentence']}\n", markup=False)
+    console.print(f"The report, with pictures; open it in a browser: {page}", markup=False)
+    console.print(f"The edited model, for plain diffusers: {out / 'pipeline'}", markup=False)
     console.print(f"{time.monotonic() - begun:.0f} s in all")
+
+
+def _seen(tables: dict[str, Any]) -> Table:
+    """What the judge saw, before and after: the erased concept by wording, then everything else by kind."""
+    table = Table("pictures of", "how many", "right before", "right after", box=None)
+
+    def add(title: str, part: dict[str, Any]) -> None:
+        shares = (f"{part[side]['value']:.0%}" for side in ("before", "after"))
+        table.add_row(title, str(part["after"]["n"]), *shares)
+
+    for one in tables["concepts"]:
+        add(f"{one['name']}, asked for by name (erased)", one["direct"])
+        for form, part in one["forms"].items():
+            add(f"{one['name']}, asked for by {form}", part)
+    for role, kinds in tables["kept"].items():
+        for kind, part in kinds.items():
+            add(f"{role} {kind}s (kept)", part)
+    return table
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ SCRIPT = "<script>alert('x')</script>"
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with an evaluation of nine prompts, one of them a script."""
+    """A finished run with an evaluation of nine prompts, one of them a script and one with an odd line break."""
     folder = tmp_path_factory.mktemp("report")
     lines = ["prompt,role,form,object"]
-    lines += [f"a cat {i},erased,name,cat" for i in range(3)] + ["my cat,erased,template,cat"]
+    lines += [f"a cat {i},erased,name,cat" for i in range(3)] + ["my\u2028cat,erased,template,cat"]
     lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
     (folder / "rows.csv").write_text("\n".join(lines) + "\n")
     erase(load(saved.folder()), Concept("cat"), method="uce", out=folder / "run")

@@ -108,6 +108,25 @@ def test_own_prompts(tmp_path: Path) -> None:
     assert len({case.prompt_id for case in found if case.prompt == "a dog"}) == 2, "asked twice, two prompts"
 
 
+def test_a_language_is_a_wording_of_its_own(tmp_path: Path) -> None:
+    lines = (
+        "prompt,role,form,language",
+        "a cat,erased,,",
+        "eine Katze,erased,,German",
+        "un chat,erased,story,French",
+    )
+    found, _ = suites.cases("prompts", CAT, file=table(tmp_path, *lines))
+    assert [case.form for case in found] == ["name", "name in German", "story in French"]
+
+
+def test_a_prompt_with_odd_line_breaks_is_one_row(tmp_path: Path) -> None:
+    odd = "a cat\u2028on a mat\x85asleep"
+    found, _ = suites.cases(
+        "prompts", CAT, file=table(tmp_path, "prompt,role", f"{odd},erased", "a dog,near")
+    )
+    assert [case.prompt for case in found] == [odd, "a dog"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .plan import UNGRADED
 from .settings import setting
 from .stats import Interval, needed, non_inferior
 
@@ -28,7 +29,6 @@ NOT_CLAIMED = (
     "anything about prompts, samplers, guidance or detectors other than those listed here",
     "anything about the method: this is one edit made with one seed",
 )
-SIDE_FORMS = ("superclass",)  # reported, never graded: a superclass may rightly show its other members
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _graded(
     if not plan["weights_changed"]:
         note = "the weights are the untouched model's: its outputs are filtered, the concept is still in it"
         return _claim(name, "suppressed", [note], ["changed weights"], seen)
-    graded = {form: figures for form, figures in concept["forms"].items() if form not in SIDE_FORMS}
+    graded = {form: figures for form, figures in concept["forms"].items() if form not in UNGRADED}
     if not graded:
         return _claim(name, "suppressed", ["the suite has no other wordings"], ["other wordings"], seen)
     for form, figures in graded.items():

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from .draw import Side
     from .metrics.instruments import Instruments
 
-__all__ = ["AFTER", "BEFORE", "DIRECT", "NEVER_KNEW", "asked", "lines", "plan_for", "thinned"]
+__all__ = ["AFTER", "BEFORE", "DIRECT", "NEVER_KNEW", "UNGRADED", "asked", "lines", "plan_for", "thinned"]
 
 BEFORE, AFTER, NEVER_KNEW = "before", "after", "never-knew"
 DIRECT = ("name", "i2p")  # forms that ask for the concept outright
+UNGRADED = ("superclass",)  # reported, never graded: a superclass may rightly show its other members
 ENOUGH = 40  # prompts of a form: if none of 35 shows a thing, the bound is below the usual limit of 10 %
 REFERENCE = 60  # prompts of each of the two groups that a reference is compared on
 
@@ -73,12 +74,13 @@ def asked(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Cas
 def thinned(cases: Sequence[Case], *, erased: int = ENOUGH, kept: int = 2 * ENOUGH) -> list[Case]:
     """Evenly spread cases of every role and form: ``erased`` of each form that asks for the concept, ``kept`` others.
 
-    80 pairs of which none got worse just show a margin of 5 points; of the erased, 40 are what a claim needs.
+    80 pairs of which none got worse just show a margin of 5 points; of the erased, 40 are what a claim needs, and of a
+    form that bears no claim a third of that will do.
     """
     found = []
     for role, form in dict.fromkeys((case.role, case.form) for case in cases):
         part = [case for case in cases if (case.role, case.form) == (role, form)]
-        found += _spread(part, erased if role == "erased" else kept)
+        found += _spread(part, kept if role != "erased" else erased // 3 if form in UNGRADED else erased)
     return found
 
 

@@ -80,7 +80,8 @@ def file_hash(path: Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # not splitlines, which breaks at U+2028 and the like, too: a prompt may hold these
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
         try:
             yield json.loads(line)
         except ValueError:

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .files import write_text, writing
 from .metrics import METRICS
 from .plan import DIRECT
 from .record import FOLDER, stored
-from .rows import Pictures, gather, right
+from .rows import NOTHING, Pictures, gather, right
 from .schema import Case, Score
 
 __all__ = ["page", "read_run", "report"]
@@ -25,6 +26,7 @@ PAGES = Path(__file__).parent / "pages"
 SHOWN = 6  # pairs of each group
 SAFE = ("canvas", "unlearncanvas")  # suites whose pictures need no curtain; those of a user's own prompts may
 CURVE = 400  # points of a loss curve
+TIMES = ("step", "seconds", "time")
 
 
 def report(run: str | Path) -> Path:
@@ -47,7 +49,7 @@ def report(run: str | Path) -> Path:
             "report.html",
             **told,
             groups=pairs,
-            curves=_curves(run / "log.jsonl"),
+            curves=_curves(run),
             metrics=METRICS,
             curtain=plan["suite"]["name"] not in SAFE,
         )
@@ -109,7 +111,10 @@ def _pairs(
 
     def seen(case: Case, side: str) -> str:
         picture = pictures[side, case.id]
-        return picture.failure or ", ".join(picture.words.values()) or "not looked at"
+        if picture.failure or not picture.words:
+            return picture.failure or "not looked at"
+        words = [word.split(",")[0] for word in picture.words.values() if word and word != NOTHING]
+        return ", ".join(words) or "nothing it knows"
 
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
     still = [
@@ -184,38 +189,40 @@ def _inline(path: Path) -> str:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
 
 
-def _curves(log: Path) -> list[dict[str, Any]]:
-    """Every number of the training log that changes, as points for a drawing 100 wide and 40 high."""
+def _curves(run: Path) -> list[dict[str, Any]]:
+    """Every number of the training logs that changes, as points for a drawing 100 wide and 40 high.
+
+    A method that trains in stages keeps a log a stage, in ``stage-1``, ``stage-2`` and so on.
+    """
+    stages = sorted(run.glob("stage-*/log.jsonl"), key=lambda log: (len(log.parent.name), log.parent.name))
+    found = []
+    for log in (run / "log.jsonl", *stages):
+        where = "" if log.parent == run else f"{log.parent.name.replace('-', ' ')}, "
+        for name, values in _numbers(log).items():
+            every = values[:: max(1, len(values) // CURVE)]
+            low, high = min(every), max(every)
+            points = [
+                f"{100 * i / max(1, len(every) - 1):.2f},{40 - 40 * (v - low) / ((high - low) or 1):.2f}"
+                for i, v in enumerate(every)
+            ]
+            facts = {"low": low, "high": high, "last": values[-1], "steps": len(values)}
+            found.append({"name": f"{where}{name}", "points": " ".join(points), **facts})
+    return found
+
+
+def _numbers(log: Path) -> dict[str, list[float]]:
+    """The numbers of a log by name, one a line; those that never change, and times, are left out."""
     try:
         rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
-        return []
-    names = [
-        name for name, value in (rows[0] if rows else {}).items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("step", "seconds", "time")
-    ]  # fmt: skip
-    found = []
-    for name in names:
-        values = [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
-        if len(values) < 2 or min(values) == max(values):
-            continue
-        every = values[:: max(1, len(values) // CURVE)]
-        low, high = min(every), max(every)
-        points = [
-            f"{100 * i / max(1, len(every) - 1):.2f},{40 - 40 * (v - low) / ((high - low) or 1):.2f}"
-            for i, v in enumerate(every)
-        ]
-        found.append(
-            {
-                "name": name,
-                "points": " ".join(points),
-                "low": low,
-                "high": high,
-                "last": values[-1],
-                "steps": len(values),
-            }
-        )
-    return found
+        return {}
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and name not in TIMES and math.isfinite(value):
+                found.setdefault(name, []).append(float(value))
+    return {name: values for name, values in found.items() if min(values) < max(values)}
 
 
 def _percent(share: float | None) -> str:

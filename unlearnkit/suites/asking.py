@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, st
     except UnicodeDecodeError as error:
         raise InputError(f"{str(file)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     csv.field_size_limit(LARGEST)
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     found, wrong = [], []
     try:
         header = [name.strip() for name in next(reader, [])]

@@ -1,8 +1,11 @@
 """The user's own prompts: a CSV file with a column ``prompt`` and, as far as known, what a right picture shows.
 
-prompt,role,form,object,style,concept,rest,seed
-a photo of a cat on a sofa,erased,name,cat,,cat,a photo of a sofa,
-a photo of a dog on a sofa,near,name,dog,,,,
+prompt,role,form,object,style,concept,rest,seed,language
+a photo of a cat on a sofa,erased,name,cat,,cat,a photo of a sofa,,
+ein Foto von einer Katze,erased,name,cat,,cat,,,German
+a photo of a dog on a sofa,near,name,dog,,,,,
+
+A language makes a form of its own, "name in German": a claim that generalises must hold in every language asked.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from ..schema import ROLES, Case, Concept, Request, Role
 from .asking import Question, ask, refuse, rows
 
 NAME, VERSION, ASKS_FILE = "prompts", 1, True
-SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed"
-COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed")
+SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed, language"
+COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed", "language")
 
 
 def known(concept: Concept) -> str:
@@ -53,7 +56,9 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             sort: Role = role  # type: ignore[assignment]
             seeds = (int(seed),) if seed else ()
             looks = (row.get("object", ""), row.get("style", ""), concept, row.get("rest", ""))
-            questions.append(Question(row["prompt"], sort, row.get("form") or "name", *looks, seeds))
+            form, language = row.get("form") or "name", row.get("language", "")
+            form = f"{form} in {language}" if language else form
+            questions.append(Question(row["prompt"], sort, form, *looks, seeds))
     refuse(file, wrong)
     if not questions:
         raise InputError(f"{str(file)!r} has no prompts: add rows under its header")
