@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from . import __version__, cli_evaluate
+from . import __version__, cli_chain, cli_evaluate
 from .cli_erase import erase
 from .errors import UnlearnError
 from .terminal import Device, Dtype, Seed, err, out, showing
@@ -31,6 +31,7 @@ canvas = typer.Typer(
 )
 app.add_typer(canvas, name="canvas")
 app.add_typer(cli_evaluate.commands)
+app.add_typer(cli_chain.commands, name="chain")
 
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 

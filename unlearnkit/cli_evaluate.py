@@ -11,7 +11,7 @@ import typer
 from .errors import InputError
 from .terminal import Device, Dtype, err, out, showing
 
-__all__ = ["commands"]
+__all__ = ["commands", "share_of"]
 
 commands = typer.Typer()
 
@@ -127,7 +127,7 @@ def verify(
     """Compute every hash and figure of an evaluation again from what is stored; exit with 2 if anything differs."""
     from .verify import redraw, verify
 
-    again = None if share is None else _share(share)
+    again = None if share is None else share_of(share)
     wrong = verify(run)
     if again is not None:
         with showing() as tick:
@@ -154,7 +154,8 @@ def _self_test(folder: Path, batch: int) -> None:
     sys.exit(2 if wrong else 0)
 
 
-def _share(text: str) -> float:
+def share_of(text: str) -> float:
+    """``"1%"`` or ``"0.01"`` as a number."""
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

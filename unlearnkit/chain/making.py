@@ -1,0 +1,103 @@
+"""The edit of one request, in each of the three regimes.
+
+sequential   from what the requests before it left; earlier words are screened out of the vocabulary
+joint        from the first model, on everything that is asked so far
+merged       from the first model, alone; ``weights.current`` merges the edits
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .. import methods
+from ..edit import Edit
+from ..methods import Job
+from ..model import Model
+from ..schema import Request
+from ..settings import build, describe
+from ..training import Training
+from .guards import Guards, beside, closed, projection
+from .project import Project, Step
+from .screening import joined, screened
+from .weights import current
+
+__all__ = ["make", "stale"]
+
+
+def stale(project: Project, steps: Sequence[Step]) -> list[int]:
+    """The numbers of those of the requests whose edit must be made again once only these hold."""
+    regime, numbers = project.options["regime"], [step.number for step in steps]
+    fits = [list(step.after) == numbers[:i] for i, step in enumerate(steps)]
+    if regime == "merged" or all(fits):
+        return []
+    if regime == "joint":
+        return [] if fits[-1] else numbers[-1:]
+    return numbers[fits.index(False) :]
+
+
+def make(
+    project: Project,
+    model: Model,
+    steps: Sequence[Step],
+    request: Request,
+    recipe: Mapping[str, Any],
+    *,
+    job: Job,
+) -> Edit:
+    """The edit for a request after ``steps``; the model wears nothing, and is bitwise unchanged."""
+    regime = project.options["regime"]
+    if regime == "joint":
+        request, steps = joined([*(step.request for step in steps), request]), ()
+    elif regime == "merged":
+        steps = ()
+    base, worn = model.weights("all"), current(project, model, steps)
+    earlier = [step.request for step in steps]
+    own = screened(model, earlier)
+    guards = build(Guards, recipe["guards"])
+    method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
+    with model.wearing(worn):
+        if not issubclass(method.settings, Training):
+            return _closed(own, request, earlier, recipe, guards, job)
+        filled = methods.resolve(own, request, method.name, settings)
+        added = beside(
+            own, request, earlier, base, list(worn), guards, batch=filled.batch, seed=recipe["seed"], job=job
+        )
+        job = dataclasses.replace(job, beside=added)
+        return methods.edit_for(
+            own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
+        )
+
+
+def _closed(
+    model: Model,
+    request: Request,
+    earlier: Sequence[Request],
+    recipe: Mapping[str, Any],
+    guards: Guards,
+    job: Job,
+) -> Edit:
+    """The edit of a method that computes its weights; the projection comes after it."""
+    settings = recipe["settings"]
+    request = closed(model, request, earlier, guards, settings.get("neighbours", 0))
+    edit = methods.edit_for(
+        model, request, method=recipe["method"], settings=settings, seed=recipe["seed"], job=job
+    )
+    if not guards.project:
+        return edit
+    weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
+    projection(model, request, earlier, guards).settle(weights)
+    return Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)})
+
+
+def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict[str, Any]:
+    """The settings; a method that has the setting ``earlier`` is told what was erased before, unless it was told."""
+    settings = dict(recipe["settings"])
+    known = {one.name for one in describe(methods.find(recipe["method"]).settings)}
+    if "earlier" in known and not settings.get("earlier"):
+        names = [one.name for past in earlier for one in past.erase if one.kind == "object"]
+        settings["earlier"] = tuple(names)
+    return settings

@@ -1,0 +1,117 @@
+"""What a request may look at in a chain: the vocabulary without the words that are erased, and what is protected."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..memory import bank, holds
+from ..model import Model
+from ..parts.rules import apart, directions
+from ..prompts import neighbours, prompts
+from ..schema import KINDS, Concept, Request
+
+__all__ = ["Bank", "banked", "joined", "protected", "screened"]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A memory bank: the nearest words of every request, and prompts, those of these words first."""
+
+    concepts: tuple[Concept, ...]
+    prompts: tuple[str, ...]
+
+
+def joined(requests: Sequence[Request]) -> Request:
+    """One request for all of them; what one keeps and another erases is erased."""
+    erase = {concept.name.lower(): concept for request in requests for concept in request.erase}
+    words = [word for concept in erase.values() for word in concept.wordings]
+    keep = {
+        concept.name.lower(): concept
+        for request in requests
+        for concept in request.keep
+        if not {word.lower() for word in concept.wordings} & {word.lower() for word in words}
+    }
+    return Request(tuple(erase.values()), tuple(keep.values()))
+
+
+def screened(model: Model, requests: Sequence[Request]) -> Model:
+    """The same pipeline with hints in which no word and no template holds what these requests erase.
+
+    Anchors, neighbours, memory banks and prompts of every method come from the hints, so none of them brings back what
+    was erased earlier.
+    """
+    words = [word for request in requests for concept in request.erase for word in concept.wordings]
+    if not words:
+        return model
+    hints = model.hints
+    return Model(
+        model.pipe,
+        source=model.source,
+        hints=dataclasses.replace(
+            hints,
+            objects=tuple(word for word in hints.objects if not holds(word, words)),
+            styles=tuple(word for word in hints.styles if not holds(word, words)),
+            templates={
+                kind: tuple(form for form in forms if not holds(form, words)) or ("{}",)
+                for kind, forms in hints.templates.items()
+            },
+        ),
+    )
+
+
+def banked(model: Model, request: Request, earlier: Sequence[Request], near: int, budget: int) -> Bank:
+    """A bank of ``budget`` prompts, screened against every request: half of words near to them in turn, then general.
+
+    So it grows with the requests until the half is full, and then they share it.
+    """
+    everything = (*earlier, request)
+    clean = screened(model, everything)
+    rings = [neighbours(clean, Request(one.erase), near) for one in everything] if near else []
+    turns = [word for ring in itertools.zip_longest(*rings) for word in ring if word is not None]
+    words = tuple({(word.name, word.kind): word for word in turns}.values())
+    each = [prompts(word, clean.hints, templates=True) for word in words]
+    told = [form for forms in itertools.zip_longest(*each) for form in forms if form is not None]
+    told = list(dict.fromkeys(told))[: budget // 2]
+    others = sum(len(clean.hints.vocabulary(kind)) for kind in KINDS) > len(words)
+    general = bank(clean, joined(everything), words if others else (), budget - len(told))
+    return Bank(words, (*told, *general))
+
+
+def protected(
+    model: Model, request: Request, earlier: Sequence[Request], *, nearest: int, general: int, free: float
+) -> Tensor:
+    """An orthonormal basis (width, k), float64, of protected text: one state a text, at its last token.
+
+    Protected are what the request keeps, else the ``nearest`` words; every wording that was erased earlier; the start
+    token; and ``general`` prompts of the vocabulary. Raises InputError where less than the share ``free`` of a wording
+    to erase lies outside of that: no update that leaves the protected text alone could reach it.
+    """
+    clean = screened(model, earlier)
+    kept = neighbours(clean, request, nearest)
+    texts = [word for concept in kept for word in concept.wordings]
+    texts += [word for past in earlier for concept in past.erase for word in concept.wordings]
+    if general:
+        texts += banked(model, request, earlier, 0, general).prompts
+    basis = directions(_states(model, ["", *texts]))
+    targets = [word for concept in request.erase for word in concept.wordings]
+    shares = apart(_states(model, targets), basis)
+    for word, share in zip(targets, shares.tolist(), strict=True):
+        if share < free:
+            raise InputError(
+                f"{word!r} lies inside what is protected: {share:.2f} of it is outside, {free:g} are needed; protect "
+                "fewer words (guards project, general), or lower free"
+            )
+    return basis
+
+
+def _states(model: Model, texts: Sequence[str]) -> Tensor:
+    """The states (n, width) at the last token of each text; of an empty one at the start token."""
+    rows = model.encode(texts).double().cpu()
+    return torch.stack([row[model.last_token(text)] for row, text in zip(rows, texts, strict=True)])

@@ -1,0 +1,103 @@
+"""How requests are taken back: what has to be done for it is said before it is done.
+
+Merged edits do not depend on each other, and the last edits of a sequence depend on nothing after them: taking these
+back is exact. What was trained on top of a request is trained again without it, as a fresh chain would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..methods import Job
+from ..model import Model
+from .ledger import Entry
+from .making import make, stale
+from .project import WORK, Step, identity, opened
+from .steps import Tick, base_model, changing, settled
+from .weights import kept
+
+if TYPE_CHECKING:
+    from ..metrics.instruments import Instruments
+
+__all__ = ["Back", "back", "drop", "undo"]
+
+
+@dataclass(frozen=True)
+class Back:
+    """What taking requests back would do. remade: requests whose edit is trained again, which took ``seconds``."""
+
+    removes: tuple[int, ...]
+    remade: tuple[int, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        what = f"takes back request {', '.join(map(str, self.removes))}"
+        if not self.remade:
+            return f"{what}: exact, nothing is trained again"
+        again = ", ".join(map(str, self.remade))
+        return f"{what} and trains request {again} again without it (that took {self.seconds:.0f} s before)"
+
+
+def back(folder: str | Path, *, undo: int = 0, drop: Sequence[int] = ()) -> Back:
+    """What ``undo`` or ``drop`` would do, without doing it."""
+    project = opened(folder)
+    steps = project.steps
+    if undo:
+        if not 1 <= undo <= len(steps):
+            raise InputError(f"{undo} requests cannot be undone: {len(steps)} hold in {str(folder)!r}")
+        drop = [step.number for step in steps[len(steps) - undo :]]
+    removes = tuple(sorted({project.step(number).number for number in drop}))
+    again = stale(project, [step for step in steps if step.number not in removes])
+    took = {entry.number: entry.facts.get("making", 0.0) for entry in project.entries}
+    return Back(removes, tuple(again), sum(took[number] for number in again))
+
+
+def undo(folder: str | Path, count: int = 1, **options: Any) -> Entry:
+    """Take back the last ``count`` requests. options: model, instruments, device, tick, as in ``add``."""
+    return _taken(Path(folder), "undo", {"undo": count}, **options)
+
+
+def drop(folder: str | Path, *numbers: int, **options: Any) -> Entry:
+    """Take back requests by their numbers, wherever they stand. options: as in ``undo``."""
+    if not numbers:
+        raise InputError("drop which request? name its number, as unlearnkit chain status shows it")
+    return _taken(Path(folder), "drop", {"drop": numbers}, **options)
+
+
+def _taken(
+    folder: Path,
+    kind: str,
+    what: dict[str, Any],
+    *,
+    model: Model | None = None,
+    instruments: Instruments | None = None,
+    device: str | None = None,
+    tick: Tick | None = None,
+) -> Entry:
+    back(folder, **what)
+    with changing(folder):
+        project, plan = opened(folder), back(folder, **what)
+        model = base_model(project, model, device)
+        work = identity({"kind": kind, "removes": plan.removes, "head": project.entries[-1].hash})
+        begun = time.monotonic()
+        steps: list[Step] = []
+        remade = []
+        for step in project.steps:
+            if step.number in plan.removes:
+                continue
+            if step.number in plan.remade:
+                job = Job(folder=folder / WORK / work / str(step.number), progress=tick)
+                edit = kept(project, make(project, model, steps, step.request, step.recipe, job=job))
+                after = tuple(one.number for one in steps)
+                step = dataclasses.replace(step, edit=edit, after=after)
+                remade.append({"request": step.number, "edit": edit, "after": list(after)})
+            steps.append(step)
+        facts = {"removes": list(plan.removes), "remade": remade}
+        facts |= {"making": round(time.monotonic() - begun, 1)}
+        return settled(project, kind, facts, steps, model, work, instruments, tick)

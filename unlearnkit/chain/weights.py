@@ -1,0 +1,77 @@
+"""From a chain to weights: the stored edits, put together by the chain's regime, and how far that has drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edit import Edit
+from ..errors import EditError
+from ..model import Model
+from ..record import file_hash
+from ..settings import build
+from .merging import Merge, merged
+from .project import EDITS, Project, Step
+
+__all__ = ["current", "drift", "edit_of", "kept"]
+
+
+def kept(project: Project, edit: Edit) -> dict[str, Any]:
+    """Store an edit, unless it is there already, and say how it is named in the ledger."""
+    name = edit.hash()
+    path = project.folder / EDITS / f"{name}.safetensors"
+    if not path.exists() or project.edits().get(name, file_hash(path)) != file_hash(path):
+        edit.save(path)
+    return {"hash": name, "sha256": file_hash(path), "bytes": path.stat().st_size}
+
+
+def edit_of(project: Project, step: Step) -> Edit:
+    """The stored edit of a request. Raises EditError where it is missing or was changed."""
+    path = project.folder / EDITS / f"{step.edit['hash']}.safetensors"
+    if not path.is_file():
+        raise EditError(f"{str(path)!r} is missing: put a copy back, or drop request {step.number}")
+    if file_hash(path) != step.edit["sha256"]:
+        raise EditError(f"{str(path)!r} was changed: put a copy back, or drop request {step.number}")
+    return Edit.load(path)
+
+
+def current(project: Project, model: Model, steps: Sequence[Step]) -> dict[str, Tensor]:
+    """The weights, fp32 on the CPU, that the model has after these requests; the model wears nothing."""
+    regime = project.options["regime"]
+    if not steps:
+        return {}
+    if regime == "joint":
+        return edit_of(project, steps[-1]).weights
+    edits = [edit_of(project, step).weights for step in steps]
+    if regime == "merged":
+        return merged(model.weights("all"), edits, build(Merge, project.options["merge"]))
+    worn: dict[str, Tensor] = {}
+    for edit in edits:
+        worn |= edit
+    return worn
+
+
+def drift(base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """‖θ - θ⁰‖ / ‖θ⁰‖ of the whole network, and of every layer that changed, by the name of its module."""
+    moved: dict[str, float] = {}
+    sizes: dict[str, float] = {}
+    for name, start in base.items():
+        layer = ".".join(name.split(".")[:-2])
+        sizes[layer] = sizes.get(layer, 0.0) + _square(start)
+        if name in weights:
+            way = weights[name].to(start.device, torch.float32) - start.detach().float()
+            moved[layer] = moved.get(layer, 0.0) + _square(way)
+    total = sum(moved.values()) / (sum(sizes.values()) or 1.0)
+    layers = {layer: _short((way / (sizes[layer] or 1.0)) ** 0.5) for layer, way in moved.items()}
+    return {"total": _short(total**0.5), "layers": layers}
+
+
+def _square(values: Tensor) -> float:
+    return float(values.detach().float().square().sum(dtype=torch.float64))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,309 @@
+"""The commands of ``unlearnkit chain``: requests one after another. As in ``cli``, words in, calls out."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .terminal import Device, Dtype, Seed, err, out, showing
+
+if TYPE_CHECKING:
+    from .chain.ledger import Entry
+    from .chain.standing import Line
+
+__all__ = ["commands"]
+
+commands = typer.Typer(
+    help="Requests one after another: a ledger, a look at all of them after each, and a way back.",
+    no_args_is_help=True,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.")]
+Pairs = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
+]
+GuardPairs = Annotated[
+    list[str] | None,
+    typer.Option("--guard", metavar="KEY=VALUE", help="Against erosion: see 'unlearnkit chain guards'."),
+]
+
+
+@commands.command()
+def init(
+    project: Folder,
+    model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
+    regime: Annotated[
+        str, typer.Option(help="sequential: from what the last left; joint: all anew; merged: each alone.")
+    ] = "sequential",
+    method: Annotated[str, typer.Option(help="What erases unless a request says otherwise.")] = "esd",
+    set_: Pairs = None,
+    guard: GuardPairs = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale, trim: how merged edits become one."),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Pictures of each word of the vocabulary after a request; 0: none.")
+    ] = 5,
+    objects: Annotated[str | None, typer.Option(help="A classifier of objects that looks at them.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Begin a chain: a folder for a model, its requests, an edit each, and the ledger.
+
+    [bold]unlearnkit chain init project canvas[/bold]
+    """
+    from .chain.guards import Guards
+    from .chain.merging import Merge
+    from .chain.steps import init
+    from .methods import find
+    from .settings import parse_pairs
+
+    init(
+        project,
+        model,
+        regime=regime,
+        method=method,
+        settings=parse_pairs(set_ or [], find(method).settings),
+        guards=parse_pairs(guard or [], Guards),
+        merge=parse_pairs(merge or [], Merge),
+        pictures=pictures,
+        objects=objects,
+        styles=styles,
+        clip=clip,
+        device=device,
+        dtype=dtype,
+    )
+    out.print(f"{project}: a {regime} chain on {model}", markup=False)
+    out.print(f"  unlearnkit chain add {_quoted(project)} --concept ...  erases", markup=False)
+
+
+@commands.command()
+def add(
+    project: Folder,
+    concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
+    kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
+    phrase: Annotated[list[str] | None, typer.Option(help="Another wording to erase with it.")] = None,
+    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="In place of the chain's own method.")] = None,
+    set_: Pairs = None,
+    guard: GuardPairs = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Erase one more request. Goes on where it was stopped; until it is done the chain is as it was.
+
+    [bold]unlearnkit chain add project --concept cat[/bold]
+    """
+    from .chain.guards import Guards
+    from .chain.project import opened
+    from .chain.steps import add
+    from .methods import find
+    from .settings import parse_pairs
+
+    chosen = method or opened(project).options["method"]
+    with _stoppable(project, ", ".join(concept)) as tick:
+        entry = add(
+            project,
+            concept,
+            kind=kind,
+            phrases=phrase or (),
+            instead=instead,
+            keep=keep or (),
+            method=method,
+            settings=parse_pairs(set_ or [], find(chosen).settings),
+            guards=parse_pairs(guard or [], Guards),
+            seed=seed,
+            device=device,
+            tick=tick,
+        )
+    _told(project, entry)
+
+
+@commands.command()
+def status(project: Folder) -> None:
+    """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
+    from .chain.standing import status
+
+    found = status(project)
+    told = found.project.options
+    out.print(f"{project}: {told['regime']} chain on {told['model']}, {told['base'][:12]}", markup=False)
+    if not found.lines:
+        out.print("no request holds", markup=False)
+    else:
+        table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
+        for line in found.lines:
+            table.add_row(*_cells(line))
+        out.print(table)
+    for group, rates in found.kept.items():
+        out.print(
+            f"{group:<18} right in {_rate(rates['after'])}, before {_rate(rates['before'])}", markup=False
+        )
+    kid = "" if found.kid is None else f", KID to the first model {found.kid:.4g}"
+    out.print(f"{'drift':<18} {found.drift:.3%} of the network's length{kid}", markup=False)
+    size = f"{found.edits} edits, {found.bytes / 1e6:.1f} MB, {found.seconds:.0f} s"
+    out.print(f"{'cost':<18} {size}", markup=False)
+    out.print(f"{'head':<18} {found.head}", markup=False)
+
+
+@commands.command()
+def undo(
+    project: Folder,
+    count: Annotated[int, typer.Argument(min=1, help="How many of the last requests.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    device: Device = None,
+) -> None:
+    """Take back the last requests."""
+    from .chain.taking import back, undo
+
+    out.print(str(back(project, undo=count)), markup=False)
+    if not dry_run:
+        with _stoppable(project, "") as tick:
+            entry = undo(project, count, device=device, tick=tick)
+        _told(project, entry)
+
+
+@commands.command()
+def drop(
+    project: Folder,
+    numbers: Annotated[list[int], typer.Argument(help="Their numbers, as status shows them.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    device: Device = None,
+) -> None:
+    """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
+    from .chain.taking import back, drop
+
+    out.print(str(back(project, drop=numbers)), markup=False)
+    if not dry_run:
+        with _stoppable(project, "") as tick:
+            entry = drop(project, *numbers, device=device, tick=tick)
+        _told(project, entry)
+
+
+@commands.command()
+def verify(
+    project: Folder,
+    head: Annotated[str | None, typer.Option(help="The hash that the ledger must end with.")] = None,
+    share: Annotated[
+        str | None,
+        typer.Option("--redraw", help="Put the weights together, and draw this share of pictures again."),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Hold ledger, edits and evaluations against their hashes; exit with 2 if anything differs."""
+    from .chain.checking import verify
+    from .cli_evaluate import share_of
+
+    with showing() as tick:
+        redraw = 0.0 if share is None else share_of(share)
+        wrong = verify(project, head=head, redraw=redraw, device=device, tick=tick)
+    for line in wrong:
+        out.print(f"changed: {line}", markup=False)
+    if wrong:
+        sys.exit(2)
+    out.print(f"{project}: everything is as it was written", markup=False)
+
+
+@commands.command()
+def build(
+    project: Folder,
+    folder: Annotated[Path, typer.Option("--out", help="A new folder for the pipeline.")],
+    device: Device = None,
+) -> None:
+    """Write the model as it is now as a folder that plain diffusers opens."""
+    from .chain.building import build
+
+    out.print(str(build(project, folder, device=device)), markup=False)
+
+
+@commands.command()
+def log(project: Folder) -> None:
+    """Everything that happened, a line each; the ledger has all of it."""
+    from .chain.standing import log
+
+    for entry in log(project):
+        what, facts = _what(entry), entry.facts
+        out.print(
+            f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}", markup=False
+        )
+
+
+@commands.command()
+def report(project: Folder) -> None:
+    """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
+    from .chain.history import report
+
+    out.print(str(report(project)), markup=False)
+
+
+@commands.command()
+def guards() -> None:
+    """What can be set with --guard and --merge: default, range, meaning, source."""
+    from rich.markup import escape
+
+    from .chain.guards import Guards
+    from .chain.merging import Merge
+    from .settings import describe
+
+    for option, cls in (("--guard", Guards), ("--merge", Merge)):
+        for one in describe(cls):
+            default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
+            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}")
+            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}")
+
+
+@contextlib.contextmanager
+def _stoppable(project: Path, names: str) -> Iterator[Any]:
+    """Progress on stderr; an interrupt is told how to go on."""
+    try:
+        with showing(f"erasing {names}; chain: {project}" if names else f"chain: {project}") as tick:
+            yield tick
+    except KeyboardInterrupt:
+        err.print("stopped; the chain is as it was, and the same command goes on from here", markup=False)
+        sys.exit(130)
+
+
+def _told(project: Path, entry: Entry) -> None:
+    print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
+    out.print(f"{print_}; unlearnkit chain status {_quoted(project)}", markup=False)
+
+
+def _what(entry: Entry) -> str:
+    facts = entry.facts
+    if entry.kind == "init":
+        return f"{facts['regime']} chain on {facts['model']}"
+    if entry.kind == "add":
+        return f"{_names(facts['request'])} with {facts['recipe']['method']}, {facts['making']} s"
+    return f"request {', '.join(map(str, facts['removes']))}"
+
+
+def _cells(line: Line) -> list[str]:
+    holds = {None: "", True: "holds", False: "relapsed" if line.relapsed else "still seen"}[line.holds]
+    seen = ["" if rate is None else _rate(rate) for rate in line.seen]
+    return [
+        *(str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"),
+        *seen,
+        holds,
+    ]
+
+
+def _names(request: Mapping[str, Any]) -> str:
+    return ", ".join(one["name"] for one in request["erase"])
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    return f"{rate['value']:.0%} ({rate['k']}/{rate['n']})"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
