@@ -16,6 +16,7 @@ os.environ |= {
 import pytest
 import torch
 
+import saved
 import tiny
 from unlearnkit.hints import Hints
 from unlearnkit.model import Model
@@ -58,3 +59,9 @@ def make(words: Path) -> Callable[..., Model]:
 def model(make: Callable[..., Model]) -> Model:
     """A fresh toy model that predicts epsilon."""
     return make()
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished and evaluated run; treat it as read-only. Its prompts are in ``rows.csv`` beside it."""
+    return saved.evaluated(tmp_path_factory.mktemp("report"))

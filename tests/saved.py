@@ -1,4 +1,4 @@
-"""A tiny pipeline saved as a folder with hints, made once a session."""
+"""A tiny pipeline saved as a folder with hints, and an evaluated run of it; each made once a session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import functools
 import tempfile
 from pathlib import Path
 
+import torch
+
 import tiny
+from unlearnkit.canvas.classifier import Eye
+from unlearnkit.evaluate import evaluate_run
+from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.model import load
+from unlearnkit.run import erase
+from unlearnkit.schema import Concept
+
+SCRIPT = "<script>alert('x')</script>"
 
 HINTS = """
 [sampling]
@@ -28,3 +38,21 @@ def folder() -> Path:
     tiny.pipeline(made / "tokenizer-files").save_pretrained(made / "model")
     (made / "model" / "unlearnkit.toml").write_text(HINTS)
     return made / "model"
+
+
+def tools() -> Instruments:
+    """A toy Eye as the reader of objects and styles."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
+
+
+def evaluated(into: Path) -> Path:
+    """A finished run with an evaluation of eight prompts, one of them a script and one with an odd line break."""
+    lines = ["prompt,role,form,object"]
+    lines += [f"a cat {i},erased,name,cat" for i in range(3)] + ["my\u2028cat,erased,template,cat"]
+    lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
+    (into / "rows.csv").write_text("\n".join(lines) + "\n")
+    erase(load(folder()), Concept("cat"), method="uce", out=into / "run")
+    evaluate_run(into / "run", suite="prompts", file=into / "rows.csv", instruments=tools())
+    return into / "run"

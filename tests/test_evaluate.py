@@ -98,7 +98,7 @@ def test_grades_from_rows() -> None:
     found = judged(cases, gone_in(*everything))
     assert found["grade"] == "generalises"
     assert found["kept"]["verdict"] == "kept"
-    assert "seen in 0 of 60 (0%, 0.0 to 6.0), before 60 of 60" in found["sentence"]
+    assert "seen in 0 of 60 (0 %, 0.0 to 6.0), before 60 of 60" in found["sentence"]
     assert found["concepts"][0]["missing"] == ["a reference that never knew it"]
     only = judged(cases, gone_in("name", "synonym"))
     assert only["grade"] == "suppressed"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-import saved
+from saved import SCRIPT
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.cli import main
 from unlearnkit.compare import compare
@@ -25,29 +25,8 @@ from unlearnkit.errors import InputError
 from unlearnkit.evaluate import evaluate_run
 from unlearnkit.images import save_png
 from unlearnkit.metrics.instruments import eye
-from unlearnkit.model import load
 from unlearnkit.report import report
-from unlearnkit.run import erase
-from unlearnkit.schema import Concept
 from unlearnkit.verify import redraw, verify
-
-SCRIPT = "<script>alert('x')</script>"
-
-
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with an evaluation of nine prompts, one of them a script and one with an odd line break."""
-    folder = tmp_path_factory.mktemp("report")
-    lines = ["prompt,role,form,object"]
-    lines += [f"a cat {i},erased,name,cat" for i in range(3)] + ["my\u2028cat,erased,template,cat"]
-    lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-    erase(load(saved.folder()), Concept("cat"), method="uce", out=folder / "run")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
-    evaluate_run(folder / "run", suite="prompts", file=folder / "rows.csv", instruments=tools)
-    return folder / "run"
 
 
 @pytest.fixture

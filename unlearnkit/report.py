@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .claims import GRADES
 from .errors import InputError
 from .files import write_text, writing
 from .metrics import METRICS
@@ -51,6 +52,7 @@ def report(run: str | Path) -> Path:
             groups=pairs,
             curves=_curves(run),
             metrics=METRICS,
+            grades=GRADES,
             curtain=plan["suite"]["name"] not in SAFE,
         )
         write_text(run / "report.html", text)

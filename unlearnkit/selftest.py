@@ -17,6 +17,7 @@ from .edit import Edit
 from .evaluate import Tick, evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, plan_for, thinned
 from .schema import Concept, Request
+from .stats import needed
 
 if TYPE_CHECKING:
     from .metrics.instruments import Instruments
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPECTED", "self_test", "spoiler", "trial"]
 
-KEPT = 24  # prompts of each role that stays: the self-test is about what is erased
+ERASED, KEPT = needed(Rules().limit), 12  # prompts of a form, of a role: the self-test is about what is erased
 
 EXPECTED = {
     "identity": "nothing changed",
@@ -84,7 +85,7 @@ def trial(
     """
     cases, left_out = suites.cases("canvas", request)
     others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
-    cases = thinned([case for case in cases if not {case.object, case.style} & others], kept=KEPT)
+    cases = thinned([case for case in cases if not {case.object, case.style} & others], erased=ERASED, kept=KEPT)
     plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
     return evaluate(folder, cases, sides, plan, tools, batch=batch, tick=tick)
 

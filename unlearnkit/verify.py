@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import claims
+from . import __version__, claims
 from .draw import model_side, picture_hash, read
 from .errors import InputError
 from .plan import AFTER, BEFORE, asked
@@ -67,7 +67,9 @@ def _findings(run: Path, folder: Path) -> Iterator[str]:
     was = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
     if different := list(_differences(was, json.loads(json.dumps(again)))):
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
-        yield f"tables.json does not follow from rows.jsonl: {'; '.join(different[:3])}{more}"
+        made = plan["unlearnkit"]
+        other = f" (made with unlearnkit {made}, this is {__version__})" if made != __version__ else ""
+        yield f"tables.json does not follow from rows.jsonl: {'; '.join(different[:3])}{more}{other}"
 
 
 def _pictures(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError, ModelError
+from ..families.opening import quiet
 from .checkpoint import Checkpoint
 from .nudenet import NudeNet
 
@@ -241,10 +242,11 @@ def _eye_features(network: Any, pictures: Sequence[Image.Image], batch: int = 25
 
 def _opened(source: str | Path, processor: Any, model: Any) -> tuple[Any, Any]:
     try:
-        opened = (
-            processor.from_pretrained(source),
-            model.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False),
-        )
+        with quiet():
+            opened = (
+                processor.from_pretrained(source),
+                model.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False),
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
