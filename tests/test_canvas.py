@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, world
+from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, unknown, world
 from unlearnkit.canvas.check import cells, seen_right
-from unlearnkit.canvas.classifier import Eye, Seen
+from unlearnkit.canvas.classifier import Eye, Seen, _choice
 from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
 from unlearnkit.canvas.studio import PAINTED, Studio
@@ -70,7 +70,7 @@ def test_captions_by_hand() -> None:
 def test_the_same_picture_is_painted_the_same() -> None:
     rng = random.Random(1)
     pictures = [world.draw_picture(rng) for _ in range(20)]
-    one, two = painter.paint_many(pictures, processes=1), painter.paint_many(pictures, processes=2)
+    one, two = (painter.paint_many(pictures, painter.paint, processes=count) for count in (1, 2))
     assert np.array_equal(one, two)
     assert one.shape == (20, 64, 64, 3)
 
@@ -84,6 +84,34 @@ def test_every_object_and_style_can_be_painted_and_differs() -> None:
     }
     assert len({array.tobytes() for array in painted.values()}) == len(world.OBJECTS) * len(world.STYLES)
     assert all(array.std() > 5 for array in painted.values())
+
+
+@painting
+def test_every_way_to_show_nothing_known_can_be_painted_and_differs() -> None:
+    pictures = [
+        unknown.Unknown(world.NOTHING, world.NOTHING, way, ("🐱", "🚗"), filters, "white", 3)
+        for way in unknown.WAYS
+        for filters in [*((name,) for name in unknown.STRANGE), ("neon", "plain")]
+    ]
+    one, two = ([unknown.paint_unknown(p).tobytes() for p in pictures] for _ in range(2))
+    assert one == two
+    assert len(set(one)) == len(pictures)
+
+
+@given(some.integers(0, 2**32), some.booleans())
+def test_an_unknown_picture_is_labelled_by_what_it_is_made_of(seed: int, held: bool) -> None:
+    shown = unknown.draw_unknown(random.Random(seed), held=held)
+    assert (shown.object == world.NOTHING) == (shown.way != "known")
+    assert (shown.style == world.NOTHING) == (shown.filters != (shown.style,))
+    assert world.NOTHING in (shown.object, shown.style)
+    if shown.way == "glyph":
+        assert shown.glyphs[0] in world.UNKNOWN["held" if held else "seen"]
+
+
+def test_no_drawing_is_both_known_and_unknown_or_in_training_and_held() -> None:
+    known = {glyph for thing in world.OBJECTS.values() for glyph in thing.glyphs}
+    seen, held = set(world.UNKNOWN["seen"]), set(world.UNKNOWN["held"])
+    assert not known & (seen | held) and not seen & held
 
 
 def test_a_missing_font_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +283,7 @@ def test_the_shipped_weights_are_those_of_the_sums() -> None:
 
 @shipped
 def test_the_shipped_weights_are_small() -> None:
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 40 * 2**20
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 40e6
 
 
 @shipped
@@ -264,6 +292,14 @@ def test_the_evaluators_know_painted_pictures() -> None:
     from unlearnkit.canvas.check import check_evaluators
 
     found = check_evaluators(300)
-    for name in ("judge", "guide"):
+    for name in ("judge", "guide", "clip"):
         assert found[name]["object"] >= 98.5
         assert found[name]["style"] >= 98.5
+    assert min(share for name in ("judge", "guide") for share in found[f"{name}, unknown"].values()) >= 60
+
+
+def test_nothing_is_seen_only_when_it_is_sure() -> None:
+    names = ("cat", "dog", world.NOTHING)
+    assert [
+        _choice(torch.tensor(p), names) for p in ([0.1, 0.2, 0.7], [0.1, 0.15, 0.75], [0.5, 0.1, 0.4])
+    ] == [1, 2, 0]

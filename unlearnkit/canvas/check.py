@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..files import slug, whole
 from ..seeds import derive
 from . import WEIGHTS, world
 from .evaluators import Seen, alignment, guide, judge
 
 if TYPE_CHECKING:
     from ..model import Model
+    from .unknown import Unknown
 
 __all__ = [
     "Cell",
@@ -73,10 +75,22 @@ def never_knew(**options: Any) -> Model:
 
 
 def draw_cells(
-    model: Model, wanted: Sequence[Cell], *, tick: Callable[[int, int], None] | None = None
+    model: Model, wanted: Sequence[Cell], folder: Path, *, tick: Callable[[int, int], None] | None = None
 ) -> list[Image.Image]:
-    """The cells' pictures, in order."""
-    return model.sample([c.prompt for c in wanted], [c.seed for c in wanted], tick=tick, batch=60)
+    """The cells' pictures, in order, each written to ``folder``; those that are there already are read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{slug(c.object)}-{slug(c.style)}-{c.seed}.png" for c in wanted]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    for start in range(0, len(missing), 60):
+        part = missing[start : start + 60]
+        chosen = [wanted[i] for i in part]
+        images = model.sample([c.prompt for c in chosen], [c.seed for c in chosen], batch=60)
+        for i, image in zip(part, images, strict=True):
+            with whole(paths[i]) as partial:
+                image.save(partial, "PNG")
+        if tick:
+            tick(len(wanted) - len(missing) + start + len(part), len(wanted))
+    return [Image.open(path).convert("RGB") for path in paths]
 
 
 def sheet(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> Image.Image:
@@ -130,19 +144,31 @@ def _all_look(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str
 
 
 def check_evaluators(count: int = 5000, *, tick: Tick | None = None) -> dict[str, Any]:
-    """Each evaluator on held-out painted pictures (needs the painter's font)."""
-    from .painter import paint_many
+    """Each evaluator on held-out painted pictures (needs the painter's font).
+
+    Beside them judge and guide on a fifth as many pictures that show an unknown object, an unknown style or both.
+    """
+    from .painter import paint, paint_many
+    from .unknown import draw_unknown, paint_unknown
 
     rng = random.Random(derive(world.VERSION, "check"))
     pictures = [world.draw_picture(rng, held_pairs=True) for _ in range(count)]
-    painted = paint_many(pictures, tick=(lambda i, n: tick("painting", i, n)) if tick else None)
-    images = [Image.fromarray(array) for array in painted]
-    wanted = [Cell(p.object, p.style, 0) for p in pictures]
-    looks = _all_look(wanted, images)
-    return {
-        name: {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")}
-        for name, seen in looks.items()
-    }
+    strange = [draw_unknown(rng, held=True) for _ in range(count // 5)]
+    painted = paint_many(pictures, paint, tick=(lambda i, n: tick("painting", i, n)) if tick else None)
+    looks = _all_look(_shown(pictures), [Image.fromarray(array) for array in painted])
+    found = {name: _both(_shown(pictures), seen) for name, seen in looks.items()}
+    images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
+    for name, eye in (("judge", judge()), ("guide", guide())):
+        found[f"{name}, unknown"] = _both(_shown(strange), eye.look(images))
+    return found
+
+
+def _shown(pictures: Sequence[world.Picture] | Sequence[Unknown]) -> list[Cell]:
+    return [Cell(p.object, p.style, 0) for p in pictures]
+
+
+def _both(wanted: Sequence[Cell], seen: Sequence[Seen]) -> dict[str, float]:
+    return {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")}
 
 
 def _agreement(a: Sequence[Seen], b: Sequence[Seen]) -> dict[str, float]:
@@ -156,7 +182,7 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     """Draw every cell with both models and let every evaluator look. Writes ``check.json`` and grids into ``out``.
 
     replicates: pictures a cell. tick: called as ``tick(what, done, total)``. Returns what ``check.json`` holds;
-    all figures are percentages.
+    all figures are percentages. The pictures stay in ``out``, by model, and none that is there is drawn again.
     """
     from ..model import load
 
@@ -165,7 +191,8 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     wanted = cells(replicates)
 
     def draw(model: Model, name: str) -> list[Image.Image]:
-        images = draw_cells(model, wanted, tick=(lambda i, n: tick(name, i, n)) if tick else None)
+        folder = out / f"{name}-{model.fingerprint()[:12]}"
+        images = draw_cells(model, wanted, folder, tick=(lambda i, n: tick(name, i, n)) if tick else None)
         sheet(wanted, images).save(out / f"{name}.png")
         return images
 

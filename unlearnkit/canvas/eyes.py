@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,21 +18,22 @@ from .studio import Pixels, Studio, sown, write_array
 __all__ = ["mixed_batch", "share_right", "train_guide", "train_judge", "with_round_trips"]
 
 
-def with_round_trips(studio: Studio) -> tuple[Pixels, Pixels]:
-    """The evaluators' pictures, and autoencoder round trips of the first third of them (made once)."""
-    data, path = studio.data("seen"), studio.folder / "seen-trips.npy"
+def with_round_trips(studio: Studio, part: str = "seen") -> tuple[Pixels, Pixels]:
+    """A part of the pictures, and autoencoder round trips of its first third (made once)."""
+    data, path = studio.data(part), studio.folder / f"{part}-trips.npy"
     if not path.is_file():
         third = data[: len(data) // 3]
         write_array(path, augment.round_trips(studio.vae(), third, studio.device, seed=studio.seed))
     return data, np.load(path, mmap_mode="r")
 
 
-def mixed_batch(studio: Studio, data: Pixels, trips: Pixels, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Which pictures (128,), the last half of them round trips; and their disturbed pixels (128, 3, 64, 64)."""
-    painted = torch.randint(len(data), (64,), generator=draw)
-    back = torch.randint(len(trips), (64,), generator=draw)
-    images = torch.cat([studio.images(data, painted), studio.images(trips, back)])
-    return torch.cat([painted, back]), augment.degrade(images, draw)
+def mixed_batch(
+    studio: Studio, sources: Sequence[tuple[Pixels, int]], draw: torch.Generator
+) -> tuple[list[Tensor], Tensor]:
+    """From each source as many pictures as it says: which (count,) each, and all their disturbed pixels in turn."""
+    indices = [torch.randint(len(data), (count,), generator=draw) for data, count in sources]
+    images = [studio.images(data, index) for (data, _), index in zip(sources, indices, strict=True)]
+    return indices, augment.degrade(torch.cat(images), draw)
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:
@@ -39,37 +42,40 @@ def share_right(logits: Tensor, labels: Tensor) -> float:
 
 
 def _train_eye(studio: Studio, name: str, form: str) -> None:
-    data, trips = with_round_trips(studio)
-    objects, styles = studio.labels("seen")
+    known, strange = with_round_trips(studio), with_round_trips(studio, "unknown")
+    sources = [(data, count) for data, count in zip((*known, *strange), (64, 64, 24, 24), strict=True)]
+    labels = [studio.labels(part) for part in ("seen", "seen", "unknown", "unknown")]
     seed = derive(studio.seed, name)
     with sown(seed):
-        eye = Eye(form, list(world.OBJECTS), list(world.STYLES)).to(studio.device)
+        eye = Eye(form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]).to(studio.device)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        index, images = mixed_batch(studio, data, trips, stream(seed, "batch", step))
+        indices, images = mixed_batch(studio, sources, stream(seed, "batch", step))
         with studio.autocast():
             o, s = eye(images)
         o, s = o.float(), s.float()
-        to, ts = objects[index].to(studio.device), styles[index].to(studio.device)
+        to, ts = (
+            torch.cat([part[side][index] for part, index in zip(labels, indices, strict=True)])
+            for side in (0, 1)
+        )
+        to, ts = to.to(studio.device), ts.to(studio.device)
         loss = F.cross_entropy(o, to, label_smoothing=0.02) + F.cross_entropy(s, ts, label_smoothing=0.02)
         return loss, {"object": share_right(o, to), "style": share_right(s, ts)}
 
     steps = studio.steps[name]
     train_stage(f"{name}-run", eye, loss_of, steps=steps, learning_rate=3e-3, folder=studio.folder)
     eye.eval().save(studio.folder / name)
-    _say_held_out(studio, name, eye)
+    for part in ("test", "unknown-test"):
+        _say_held_out(studio, name, eye, part)
 
 
 @torch.no_grad()
-def _say_held_out(studio: Studio, name: str, eye: Eye) -> None:
-    test, (objects, styles) = studio.data("test"), studio.labels("test")
+def _say_held_out(studio: Studio, name: str, eye: Eye, part: str) -> None:
+    test, (objects, styles) = studio.data(part), studio.labels(part)
     out = [eye(studio.images(test, index)) for index in torch.split(torch.arange(len(test)), 250)]
     right = share_right(torch.cat([o for o, _ in out]).cpu(), objects)
     in_style = share_right(torch.cat([s for _, s in out]).cpu(), styles)
-    print(
-        f"{name} on {len(test)} held-out painted pictures: object {right:.4f} style {in_style:.4f}",
-        flush=True,
-    )
+    print(f"{name} on {len(test)} pictures of {part}: object {right:.4f} style {in_style:.4f}", flush=True)
 
 
 def train_guide(studio: Studio) -> None:

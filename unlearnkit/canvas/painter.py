@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
 from . import world
-from .styles import STYLE_FILTERS
+from .styles import STYLE_FILTERS, Array, Filter
 from .world import Picture
 
-__all__ = ["FONT", "SIZE", "paint", "paint_many", "painted_grid"]
+__all__ = ["FONT", "LARGE", "SIZE", "finish", "paint", "paint_many", "painted_grid", "place"]
+
+T = TypeVar("T")
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 SIZE = 64
-_LARGE = 96  # painted at this size, then reduced
+LARGE = 96  # painted at this size, then reduced
 _GLYPH = 109  # the font's only bitmap size
 
 
@@ -42,42 +45,56 @@ def _glyph(character: str) -> Image.Image:
     return sheet.crop(box)
 
 
-def paint(picture: Picture) -> NDArray[np.uint8]:
-    """Paint one picture: uint8 (64, 64, 3). Equal pictures give equal pixels."""
-    rng = np.random.default_rng(picture.seed)
-    glyph = _glyph(picture.glyph)
-    scale = rng.uniform(0.70, 0.90) * _LARGE / max(glyph.size)
+def place(character: str, rng: np.random.Generator) -> Array:
+    """The drawing somewhere on an empty sheet, scaled, tilted, perhaps mirrored: float32 (96, 96, 4) in [0, 1]."""
+    glyph = _glyph(character)
+    scale = rng.uniform(0.70, 0.90) * LARGE / max(glyph.size)
     size = max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))
     glyph = glyph.resize(size, Image.Resampling.LANCZOS)
     if rng.random() < 0.5:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     glyph = glyph.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
-    glyph.thumbnail((_LARGE, _LARGE))
-    room = np.array([_LARGE - glyph.width, _LARGE - glyph.height])
-    place = (room * rng.uniform(0.2, 0.8, 2)).astype(int)
-    sheet = Image.new("RGBA", (_LARGE, _LARGE))
-    sheet.paste(glyph, (int(place[0]), int(place[1])))
-    drawn = np.asarray(sheet, np.float32) / 255
+    glyph.thumbnail((LARGE, LARGE))
+    room = np.array([LARGE - glyph.width, LARGE - glyph.height])
+    corner = (room * rng.uniform(0.2, 0.8, 2)).astype(int)
+    sheet = Image.new("RGBA", (LARGE, LARGE))
+    sheet.paste(glyph, (int(corner[0]), int(corner[1])))
+    return np.asarray(sheet, np.float32) / 255
+
+
+def finish(drawn: Array, background: str, style: Filter, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """What is drawn on a sheet (96, 96, 4), on its background and in its style: uint8 (64, 64, 3)."""
     alpha = drawn[..., 3]
-    ground = np.array(world.BACKGROUNDS[picture.background], np.float32) / 255
+    ground = np.array(world.BACKGROUNDS[background], np.float32) / 255
     ground = ground + rng.normal(0, 0.03, 3).astype(np.float32)
     rgb = np.clip(drawn[..., :3] * alpha[..., None] + ground * (1 - alpha[..., None]), 0, 1)
-    styled = STYLE_FILTERS[picture.style](rgb, alpha, rng).astype(np.float32)
+    styled = style(rgb, alpha, rng).astype(np.float32)
     full = Image.fromarray((np.clip(styled, 0, 1) * 255 + 0.5).astype(np.uint8))
     return np.asarray(full.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
+def paint(picture: Picture) -> NDArray[np.uint8]:
+    """Paint one picture: uint8 (64, 64, 3). Equal pictures give equal pixels."""
+    rng = np.random.default_rng(picture.seed)
+    drawn = place(picture.glyph, rng)
+    return finish(drawn, picture.background, STYLE_FILTERS[picture.style], rng)
+
+
 def paint_many(
-    pictures: list[Picture], *, processes: int = 2, tick: Callable[[int, int], None] | None = None
+    pictures: Sequence[T],
+    by: Callable[[T], NDArray[np.uint8]],
+    *,
+    processes: int = 2,
+    tick: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Paint all pictures: uint8 (n, 64, 64, 3), in order, whatever the number of processes."""
+    """Paint all pictures with ``by``: uint8 (n, 64, 64, 3), in order, whatever the number of processes."""
     out = np.empty((len(pictures), SIZE, SIZE, 3), np.uint8)
     if processes <= 1:
         for i, picture in enumerate(pictures):
-            out[i] = paint(picture)
+            out[i] = by(picture)
         return out
     with ProcessPoolExecutor(processes) as pool:
-        for i, pixels in enumerate(pool.map(paint, pictures, chunksize=64)):
+        for i, pixels in enumerate(pool.map(by, pictures, chunksize=64)):
             out[i] = pixels
             if tick and (i + 1) % 1000 == 0:
                 tick(i + 1, len(pictures))

@@ -18,11 +18,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import InputError
 from ..seeds import derive
 from . import WEIGHTS, networks, painter, world
+from .unknown import Unknown, draw_unknown, paint_unknown
 from .world import Picture
 
 __all__ = ["CAPTIONS", "PAINTED", "Studio", "numbered", "paint_data", "sown", "write_array"]
 
-PAINTED = {"train": 48_000, "seen": 36_000, "test": 5_000}  # seen: for the evaluators, held pairs included
+PAINTED = {"train": 48_000, "seen": 36_000, "test": 5_000, "unknown": 9_000, "unknown-test": 1_000}
+# seen: for the evaluators, held pairs included; unknown: for them too, pictures of nothing that the world knows
+UNKNOWN = ("unknown", "unknown-test")
 CAPTIONS = 4  # drawn for each training picture
 
 Pixels = NDArray[np.uint8]
@@ -67,16 +70,24 @@ class Studio:
 
     def pictures(self, part: str) -> list[Picture]:
         """What the part's pictures show; the same list every time."""
-        rng = random.Random(derive(self.seed, "pictures", part))
+        rng = self._stream(part)
         return [world.draw_picture(rng, held_pairs=part != "train") for _ in range(self.painted[part])]
 
+    def unknowns(self, part: str) -> list[Unknown]:
+        """The same for a part without meaning."""
+        rng = self._stream(part)
+        return [draw_unknown(rng, held=part == "unknown-test") for _ in range(self.painted[part])]
+
+    def _stream(self, part: str) -> random.Random:
+        return random.Random(derive(self.seed, "pictures", part))
+
     def labels(self, part: str) -> tuple[Tensor, Tensor]:
-        """Numbers of the part's objects (n,) and styles (n,), in the world's order."""
-        objects, styles = list(world.OBJECTS), list(world.STYLES)
-        pictures = self.pictures(part)
+        """Numbers of the part's objects (n,) and styles (n,), in the world's order; nothing comes last."""
+        objects, styles = [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]
+        shown = self.unknowns(part) if part in UNKNOWN else self.pictures(part)
         return (
-            torch.tensor([objects.index(p.object) for p in pictures]),
-            torch.tensor([styles.index(p.style) for p in pictures]),
+            torch.tensor([objects.index(p.object) for p in shown]),
+            torch.tensor([styles.index(p.style) for p in shown]),
         )
 
     def captions(self, part: str, *, held: bool) -> list[list[str]]:
@@ -128,7 +139,11 @@ def paint_data(studio: Studio) -> None:
         path = studio.folder / f"{part}.npy"
         if not path.is_file():
             print(f"data: painting {studio.painted[part]} pictures for {part}", flush=True)
-            write_array(path, painter.paint_many(studio.pictures(part), tick=_say))
+            if part in UNKNOWN:
+                painted = painter.paint_many(studio.unknowns(part), paint_unknown, tick=_say)
+            else:
+                painted = painter.paint_many(studio.pictures(part), painter.paint, tick=_say)
+            write_array(path, painted)
 
 
 def _say(done: int, total: int) -> None:

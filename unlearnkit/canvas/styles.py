@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["STYLE_FILTERS"]
+__all__ = ["STYLE_FILTERS", "Array", "Filter"]
 
 Array = NDArray[np.floating[Any]]
 Filter = Callable[[Array, Array, np.random.Generator], Array]

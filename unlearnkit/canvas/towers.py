@@ -101,7 +101,8 @@ def train_clip(studio: Studio) -> None:
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         draw = stream(seed, "batch", step)
-        index, images = mixed_batch(studio, data, trips, draw)
+        indices, images = mixed_batch(studio, [(data, 64), (trips, 64)], draw)
+        index = torch.cat(indices)
         caption = which[index, torch.randint(CAPTIONS, (128,), generator=draw)]
         same = (caption[:, None] == caption[None]).float().to(studio.device)
         with studio.autocast():

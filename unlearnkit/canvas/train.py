@@ -46,9 +46,9 @@ STAGES = {
     "unet": Stage(train_unet, 3600, "the canvas model's U-Net"),
     "never-knew": Stage(train_never_knew, 3600, "the U-Net that missed some objects and styles"),
     "decoder": Stage(refine_decoder, 800, "the autoencoder's decoder, further"),
-    "guide": Stage(train_guide, 1000, "the evaluator that methods may use"),
-    "judge": Stage(train_judge, 1000, "the evaluator that only evaluation may use"),
-    "clip": Stage(train_clip, 1200, "the evaluators' CLIP"),
+    "guide": Stage(train_guide, 1500, "the evaluator that methods may use"),
+    "judge": Stage(train_judge, 1500, "the evaluator that only evaluation may use"),
+    "clip": Stage(train_clip, 4000, "the evaluators' CLIP"),
     "ship": Stage(ship_all, None, "copy everything, in half precision, to where the package looks for it"),
 }
 STEPS = {name: stage.steps for name, stage in STAGES.items() if stage.steps is not None}

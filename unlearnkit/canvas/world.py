@@ -50,6 +50,10 @@ HELD_PAIRS: frozenset[tuple[str, str]] = frozenset(
 )
 NEVER_KNEW_OBJECTS: tuple[str, ...] = tuple(_DATA["never_knew"]["objects"])
 NEVER_KNEW_STYLES: tuple[str, ...] = tuple(_DATA["never_knew"]["styles"])
+NOTHING = (
+    "nothing"  # what an evaluator sees in a picture without any of the objects, or in none of the styles
+)
+UNKNOWN: dict[str, list[str]] = _DATA["unknown"]  # drawings of nothing that the world knows
 
 
 def an(word: str) -> str:
