@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -194,6 +195,33 @@ def test_failed_pictures_stay_in_every_denominator() -> None:
     assert found["failed"]["reasons"]["after"] == {"prompt too long": 18}
     assert found["unlearncanvas"]["UA"]["after"]["value"] == pytest.approx(0.1)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_accuracy_over_concepts_counts_each_of_them_alike() -> None:
+    """Six dogs, all right after the edit, and two bears, both wrong: the mean over concepts is a half."""
+    cases = asked({"name": 10}, kept=4)
+    bears = [
+        dataclasses.replace(one, id=f"b{i}", prompt_id=f"b{i}", object="bear")
+        for i, one in enumerate(cases[-2:])
+    ]
+    cases = cases[:-2] + bears
+    drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
+    plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
+    scores = [
+        Score(case.id, side, "", metric, value, "prompts@1")
+        for case in cases
+        for side in ("before", "after")
+        for metric, value in (
+            ("failure", ""),
+            ("reader@0/object", "nothing" if side == "after" and case.object != "dog" else case.object),
+            ("change", 1.0),
+        )
+    ]
+    found = tables(plan, cases, scores, {})["unlearncanvas"]
+    assert (found["IRA"]["before"]["value"], found["IRA"]["after"]["value"]) == (1, 0.5)
+    assert (found["IRA"]["after"]["k"], found["IRA"]["after"]["n"]) == (2, 4)
+    assert (found["UA"]["before"]["value"], found["UA"]["after"]["value"]) == (0, 1)
+    assert found["UA"]["after"]["low"] == pytest.approx(1 - 0.2775, abs=1e-4), "Wilson, 10 of 10"
 
 
 @pytest.mark.parametrize(

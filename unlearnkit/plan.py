@@ -71,17 +71,21 @@ def asked(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Cas
     return [case for case in cases if case.id in wanted]
 
 
-def thinned(cases: Sequence[Case], *, erased: int = ENOUGH, kept: int = 2 * ENOUGH) -> list[Case]:
-    """Evenly spread cases of every role and form: ``erased`` of each form that asks for the concept, ``kept`` others.
+def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
+    """Evenly spread cases: ``each`` of every form that asks for the concept, which is what a claim needs.
 
-    80 pairs of which none got worse just show a margin of 5 points; of the erased, 40 are what a claim needs, and of a
-    form that bears no claim a third of that will do.
+    Twice as many of the primary form, so that one picture that shows it does not decide, and of each role that stays:
+    80 pairs of which none got worse just show a margin of 5 points. A third of what bears no claim.
     """
-    found = []
-    for role, form in dict.fromkeys((case.role, case.form) for case in cases):
-        part = [case for case in cases if (case.role, case.form) == (role, form)]
-        found += _spread(part, kept if role != "erased" else erased // 3 if form in UNGRADED else erased)
-    return found
+
+    def most(role: str, form: str) -> int:
+        if role != "erased" or form in DIRECT:
+            return 2 * each
+        return each // 3 if form in UNGRADED else each
+
+    groups = dict.fromkeys((case.role, case.form) for case in cases)
+    parts = {group: [case for case in cases if (case.role, case.form) == group] for group in groups}
+    return [case for group, part in parts.items() for case in _spread(part, most(*group))]
 
 
 def lines(rows: Iterable[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .draw import Side, model_side
 from .edit import Edit
 from .evaluate import Tick, evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, plan_for, thinned
-from .schema import Concept, Request
+from .schema import Case, Concept, Request
 from .stats import needed
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .model import Model
 
 __all__ = ["EXPECTED", "self_test", "spoiler", "trial"]
-
-ERASED, KEPT = needed(Rules().limit), 12  # prompts of a form, of a role: the self-test is about what is erased
 
 EXPECTED = {
     "identity": "nothing changed",
@@ -75,19 +73,26 @@ def trial(
     sides: Sequence[Side],
     request: Request,
     tools: Instruments,
-    missing: dict[str, list[str]],
+    missing: Mapping[str, Sequence[str]],
     batch: int = 32,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """The verdict on the second side, held against the first, and the third as reference, on a thinned canvas suite.
+    """The verdict on the second side, held against the first; missing: what the third, the reference, never knew."""
+    cases, left_out = _asked(request, missing)
+    plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
+    return evaluate(folder, cases, sides, plan, tools, batch=batch, tick=tick)
 
-    missing: what the reference never knew; what else it is besides the concept is no fair test of what stays.
+
+def _asked(request: Request, missing: Mapping[str, Sequence[str]]) -> tuple[list[Case], list[str]]:
+    """The canvas's suite, thinned: as many prompts as a claim needs of what is erased, a few of what stays.
+
+    What the reference never knew besides the concept is left out: it is no fair test of what stays.
     """
     cases, left_out = suites.cases("canvas", request)
     others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
-    cases = thinned([case for case in cases if not {case.object, case.style} & others], erased=ERASED, kept=KEPT)
-    plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
-    return evaluate(folder, cases, sides, plan, tools, batch=batch, tick=tick)
+    fair = [case for case in cases if not {case.object, case.style} & others]
+    erased, kept = ([case for case in fair if (case.role == "erased") == want] for want in (True, False))
+    return thinned(erased, each=needed(Rules().limit)) + kept[::8], left_out
 
 
 def _remembering(side: Side) -> Side:

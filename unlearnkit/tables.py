@@ -137,34 +137,36 @@ def _by_concept(
 def _unlearncanvas(
     plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """UA, IRA and CRA of a request for one concept, before and after. Accuracies are means over concepts."""
+    """UA, IRA and CRA of a request for one concept, before and after.
+
+    IRA and CRA are means over concepts, so every concept has as many pictures here as the one with the fewest.
+    """
     if len(plan["concepts"]) != 1 or plan["concepts"][0]["kind"] not in kinds:
         return {}
     name, kind = plan["concepts"][0]["name"], plan["concepts"][0]["kind"]
     grid = [case for case in cases if case.form == "name"]
-    chosen = {"UA": [case for case in grid if case.role == "erased"]}
-    chosen["IRA"] = [case for case in grid if case.role != "erased" and getattr(case, kind)]
-    for other in kinds:
-        if other != kind:
-            chosen["CRA"] = [case for case in grid if getattr(case, other)]
-    found: dict[str, Any] = {}
-    for metric, group in chosen.items():
-        if not group:
-            continue
-        sort = kind if metric != "CRA" else next(other for other in kinds if other != kind)
-        words = [name if metric == "UA" else getattr(case, sort) for case in group]
-        sizes = Counter(words)
-        found[metric] = {}
-        for side in (BEFORE, AFTER):
-            right = [
-                pictures[side, case.id].shows(sort, word) for case, word in zip(group, words, strict=True)
-            ]
-            right = [not one for one in right] if metric == "UA" else right
-            weighted = [
-                one * len(group) / (len(sizes) * sizes[word]) for one, word in zip(right, words, strict=True)
-            ]
-            found[metric][side] = cluster_bootstrap(weighted, [case.prompt_id for case in group])
+    erased = [case for case in grid if case.role == "erased"]
+    found = {}
+    if erased:
+        unseen = _paired(erased, pictures, lambda case, picture: not picture.shows(kind, name))
+        found["UA"] = {side: unseen[side] for side in (BEFORE, AFTER)}
+    chosen = [("IRA", kind, [case for case in grid if case.role != "erased"])]
+    chosen += [("CRA", other, grid) for other in kinds if other != kind]
+    for metric, sort, group in chosen:
+        if even := _even(sort, group):
+            shares = _paired(even, pictures, _right(sort))
+            found[metric] = {side: shares[side] for side in (BEFORE, AFTER)}
     return found
+
+
+def _even(kind: str, cases: Sequence[Case]) -> list[Case]:
+    """Equally many cases of every concept of a kind, evenly spread."""
+    by_word: dict[str, list[Case]] = {}
+    for case in cases:
+        if word := getattr(case, kind):
+            by_word.setdefault(word, []).append(case)
+    least = min(map(len, by_word.values()), default=0)
+    return [part[i * len(part) // least] for part in by_word.values() for i in range(least)]
 
 
 def _failed(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
