@@ -351,6 +351,12 @@ def test_projected_updates_are_orthogonal_to_every_protected_text(seed: int, cou
     assert (gradient @ across).abs().max() > 0
 
 
+def test_a_pull_takes_gradients_that_are_parts_of_one_vector(model: Model) -> None:
+    settings = {"steps": 1, "batch": 1, "start_steps": 2, "keep": 1.0, "keep_pictures": 1}
+    settings |= {"combine": "restricted", "rule": ("l1sp", "l2sp")}
+    assert edit_for(model, Request((Concept("cat"),)), method="esd", settings=settings).weights
+
+
 def test_how_far_a_text_lies_outside_the_span_by_hand() -> None:
     # U = e1: (3, 4) keeps 4 of its length 5, (2, 0) nothing, (0, 7) everything
     basis = torch.tensor([[1.0], [0.0]], dtype=torch.float64)

@@ -36,9 +36,10 @@ class Pull:
 
     def pull(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
         scale = self.weight / sum(weight.numel() for weight in weights.values())
-        for name, gradient in gradients.items():
+        for name, gradient in list(gradients.items()):
             way = weights[name].detach() - self.start[name].to(gradient)
-            gradient.add_(way.sign() if self.power == 1 else way, alpha=scale * self.power)
+            pull = way.sign() if self.power == 1 else way
+            gradients[name] = gradient.add(pull, alpha=scale * self.power)
         return gradients
 
     def settle(self, weights: Mapping[str, Tensor]) -> None:

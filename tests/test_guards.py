@@ -1,0 +1,230 @@
+"""What keeps a chain from eroding: each guard does what its formula says, and every method can have it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_contract import CASES
+from torch import Tensor
+
+from unlearnkit import chain
+from unlearnkit.chain.guards import Guards, beside, closed
+from unlearnkit.chain.screening import banked, joined, protected, screened
+from unlearnkit.descend import CHECKPOINT, Job, Objective
+from unlearnkit.errors import InputError
+from unlearnkit.memory import holds
+from unlearnkit.methods import METHODS, edit_for
+from unlearnkit.model import Model
+from unlearnkit.schema import Concept, Request
+from unlearnkit.training import Training
+
+CAT, DOG, NEON = (
+    Request((Concept("cat", phrases=("kitten",)),)),
+    Request((Concept("dog"),)),
+    Request((Concept("neon", "style"),)),
+)
+
+
+def shifted(model: Model, part: str = "xattn") -> dict[str, Tensor]:
+    """Weights as some request may have left them."""
+    draws = torch.Generator().manual_seed(1)
+    return {
+        name: weight.detach() + 0.05 * torch.randn(weight.shape, generator=draws)
+        for name, weight in model.weights(part).items()
+    }
+
+
+def losses(model: Model, guards: Guards, worn: dict[str, Tensor], **options: Any) -> dict[str, float]:
+    """The guards' losses at the first step, for a student that wears what the last request left."""
+    base = model.weights("all")
+    with model.wearing(worn):
+        added = beside(
+            model,
+            DOG,
+            options.pop("earlier", [CAT]),
+            base,
+            list(worn),
+            guards,
+            batch=4,
+            seed=0,
+            job=Job(),
+            **options,
+        )
+        assert added is not None
+        own: Objective[Any] = Objective(lambda step, student: None, lambda given: {})
+        both = added.objective(own)
+        with torch.no_grad():
+            return {name: loss.item() for name, loss in both.losses(both.prepare(0, None)).items()}  # type: ignore[arg-type]
+
+
+def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) -> None:
+    guards = Guards(bank=4, replay=2, bank_weight=1.0, replay_weight=3.0)
+    at_first = losses(model, guards, {})
+    assert at_first == {"keep_bank": 0.0, "keep_replay": 0.0}
+    later = losses(model, guards, shifted(model))
+    assert (
+        later["keep_bank"] > 1e-6
+    )  # the student stands where the last request left it, the teacher at the start
+    assert later["keep_replay"] == 0.0
+    twice = losses(model, Guards(bank=4, bank_weight=2.0), shifted(model))
+    assert twice["keep_bank"] == pytest.approx(2 * later["keep_bank"], rel=1e-5)
+
+
+def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    guards, worn, base = Guards(bank=4, bank_holds="prompts"), shifted(model), model.weights("all")
+    told: dict[str, Any] = {}
+    with model.wearing(worn):
+        added = beside(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
+        assert added is not None
+        objective = added.objective(Objective(lambda step, student: None, lambda given: {}))
+        _, ((rows, wanted),) = objective.prepare(5, None)  # type: ignore[arg-type]
+        with torch.no_grad():
+            told = objective.losses((None, [(rows, wanted)]))
+            student = model.eps(rows.x, rows.t, rows.states)
+    with torch.no_grad():
+        teacher = model.eps(rows.x, rows.t, rows.states)
+    torch.testing.assert_close(wanted, teacher)
+    assert told["keep_bank"].item() == pytest.approx((student - teacher).square().mean().item(), rel=1e-5)
+    assert rows.t.min() >= model.times // 2
+
+
+def test_no_guard_adds_nothing(model: Model) -> None:
+    assert beside(model, DOG, [], model.weights("all"), [], Guards(), batch=1, seed=0, job=Job()) is None
+    assert (
+        beside(model, DOG, [], model.weights("all"), [], Guards(replay=3), batch=1, seed=0, job=Job()) is None
+    )
+
+
+def test_the_bank_grows_with_the_requests_within_its_budget_and_holds_nothing_erased(model: Model) -> None:
+    one = banked(model, CAT, [], near=2, budget=8)
+    two = banked(model, NEON, [CAT], near=2, budget=8)
+    assert len(one.prompts) == len(two.prompts) == 8
+    assert {word.name for word in two.concepts} > {word.name for word in one.concepts} - {"neon"}
+    for words, bank in ((["cat", "kitten"], one), (["cat", "kitten", "neon"], two)):
+        assert not any(holds(prompt, words) for prompt in bank.prompts)
+    assert banked(model, NEON, [CAT], near=2, budget=8) == two
+
+
+def test_what_was_erased_is_screened_out_of_words_and_templates(model: Model) -> None:
+    clean = screened(model, [CAT, Request((Concept("picture"),))])
+    assert clean.hints.objects == ("dog", "bear", "car")
+    assert clean.hints.templates["object"] == ("a photo of a {}",)
+    assert screened(model, []) is model
+    assert clean.pipe is model.pipe
+    everything = joined([Request((Concept("cat"),), keep=(Concept("dog"),)), DOG])
+    assert [one.name for one in everything.erase] == ["cat", "dog"]
+    assert not everything.keep
+
+
+def test_a_tie_to_the_first_model_holds_the_weights_nearer_to_it(model: Model, tmp_path: Path) -> None:
+    away: dict[float, float] = {}
+    for weight in (0.0, 1e6):
+        project = tmp_path / f"{weight:g}"
+        settings = {"steps": 6, "lr": 3e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
+        chain.init(project, model, settings=settings, guards={"l2sp_first": weight}, pictures=0)
+        for name in ("cat", "car"):
+            entry = chain.add(project, name, model=model)
+        away[weight] = entry.facts["drift"]["total"]
+    assert away[1e6] < 0.8 * away[0.0]
+
+
+@pytest.mark.parametrize("method", ["esd", "uce"])
+def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
+    method: str, model: Model, tmp_path: Path
+) -> None:
+    settings = {"esd": CASES["esd"][0] | {"trains": "xattn-kv"}, "uce": {}}[method]
+    project = tmp_path / "p"
+    chain.init(project, model, method=method, settings=settings, pictures=0)
+    chain.add(project, "cat", model=model)
+    before = chain.edit(project, model=model).weights
+    chain.add(project, "car", guards={"project": 2, "free": 0.0}, model=model)
+    after = chain.edit(project, model=model).weights
+    states = model.encode(["cat", ""])
+    texts = torch.stack([states[0, model.last_token("cat")], states[1, 0]])
+    moved = 0.0
+    for name, weight in after.items():
+        step = weight - before.get(name, model.weights("all")[name].detach())
+        moved += step.abs().sum().item()
+        assert (step @ texts.T).abs().max() < 1e-4 * (1 + step.abs().max())
+    assert moved > 0
+
+
+def test_a_target_inside_what_is_protected_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match=r"'cat' lies inside what is protected: 0\.00 of it is outside"):
+        protected(
+            model, Request((Concept("cat"),)), [Request((Concept("cat"),))], nearest=1, general=0, free=0.3
+        )
+    basis = protected(model, DOG, [CAT], nearest=2, general=2, free=0.0)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
+
+
+def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
+    asked = closed(model, DOG, [CAT], Guards(bank=4, bank_near=1, replay=1), 0)
+    assert {one.name for one in asked.keep} >= {"cat"}
+    assert len(asked.keep) > 1
+    assert closed(model, DOG, [CAT], Guards(), 3) is DOG
+    only = closed(model, DOG, [CAT], Guards(replay=1), 0)
+    assert [one.name for one in only.keep] == ["cat"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_have_every_guard_that_suits_it(
+    method: str, make: Callable[..., Model], tmp_path: Path
+) -> None:
+    model = make()
+    trains = issubclass(METHODS[method].settings, Training)
+    guards = {"bank": 2, "bank_near": 1, "replay": 1, "project": 1, "free": 0.0}
+    guards |= {"l1sp_first": 1.0, "l2sp_first": 1.0} if trains else {}
+    few: dict[str, Any] = {"steps": 2} if trains else {}
+    few |= {"related": 1} if method == "duge" else {}  # the toy's vocabulary has no more words
+    project = tmp_path / "p"
+    chain.init(project, model, method="uce", pictures=0)
+    chain.add(project, "cat", model=model)
+    logged: list[dict[str, Any]] = []
+
+    def look(stage: str, done: int, total: int) -> None:
+        for log in (project / "work").rglob("log.jsonl"):
+            logged.extend(json.loads(line) for line in log.read_text().splitlines())
+
+    broad = {"instead": "animal"} if method == "sculpting" else {}
+    settings = CASES[method][0] | few
+    chain.add(
+        project, "dog", method=method, settings=settings, guards=guards, model=model, tick=look, **broad
+    )
+    if trains:
+        assert {"keep_bank", "keep_replay"} <= {name for line in logged for name in line}
+    assert not chain.verify(project)
+    told = chain.log(project)[-1].facts
+    assert told["recipe"]["guards"] | guards == told["recipe"]["guards"]
+    assert told["weights"] != told["before"]
+
+
+def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: Model, tmp_path: Path) -> None:
+    settings = CASES["esd"][0]
+    base = model.weights("all")
+
+    def job(folder: Path, progress: Any = None) -> Job:
+        plain = Job(folder=folder, checkpoint_every=1, progress=progress)
+        added = beside(model, DOG, [CAT], base, [], Guards(bank=2, replay=1), batch=2, seed=0, job=plain)
+        return Job(folder=folder, checkpoint_every=1, progress=progress, beside=added)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 2:
+            raise KeyboardInterrupt
+
+    whole = edit_for(model, DOG, method="esd", settings=settings, job=job(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        edit_for(model, DOG, method="esd", settings=settings, job=job(tmp_path / "cut", stop))
+    assert (tmp_path / "cut" / CHECKPOINT).exists()
+    again = edit_for(model, DOG, method="esd", settings=settings, job=job(tmp_path / "cut"))
+    assert again.hash() == whole.hash()
+    plain = edit_for(model, DOG, method="esd", settings=settings)
+    assert plain.hash() != whole.hash()
+    other = Job(folder=tmp_path / "whole")
+    with pytest.raises(InputError, match="holds the edit of another run"):
+        edit_for(model, DOG, method="esd", settings=settings, job=other)
