@@ -37,10 +37,6 @@ def test_an_anchor_is_the_nearest_word_of_the_same_kind_or_what_is_given(model: 
 @pytest.mark.parametrize(
     ("concepts", "message"),
     [
-        (
-            (Concept("cat", phrases=("kitten",), instead=" Kitten"),),
-            "the anchor of 'cat' is the concept itself",
-        ),
         ((Concept("cat", instead="dog"), DOG), "the anchor 'dog' of 'cat' is erased too"),
         (
             (GOGH, Concept("neon", kind="style")),
@@ -65,6 +61,18 @@ def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Mode
     assert retained(model, request, found, 3, job=Job()) is found.scene
     kept = retained(model, Request(request.erase, keep=(DOG, Concept("tree"))), found, 3, job=Job())
     assert torch.equal(kept.states[6:], model.encode(["dog", "tree", "a photo of a dog"]))
+
+
+def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda words: asked.append(list(words)) or encode(words))
+    near = dataclasses.replace(GOGH, instead="art")
+    anchored(model, Request((near,)), 10, job=Job(), grammar="scenes")
+    told = asked[-1]
+    words = next(words for words in asked if len(words) == 10 and words != told)
+    assert len(set(told)) == 10
+    assert [one.replace("van gogh", "art") for one in told] == words  # no other style's name, as in RGD
 
 
 # the memory bank

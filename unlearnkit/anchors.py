@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from .descend import Job
 from .errors import InputError
+from .grammar import pairs, read
 from .model import Model
 from .prompts import neighbours, texts
 from .scenes import Scene, joined, scene, wordings
-from .schema import Concept, Request
+from .schema import KINDS, Concept, Request
 
 __all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
 
@@ -54,15 +55,22 @@ def turns(model: Model, concept: Concept, count: int) -> list[tuple[str, str]]:
     return [pairs[number % len(pairs)] for number in range(count)]
 
 
-def anchored(model: Model, request: Request, count: int, *, job: Job) -> Anchored:
-    """``count`` pictures for each erased concept: each of its wordings, bare and in the templates, with the anchor."""
+def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: str = "") -> Anchored:
+    """``count`` pictures for each erased concept: each of its wordings, bare and in the templates, with the anchor.
+
+    grammar: fills this grammar (``grammar.read``) in place of the templates.
+    """
     words: list[str] = []
     told: list[str] = []
     for concept in request.erase:
         place = anchor(model, request, concept)
-        for form, wording in turns(model, concept, count):
-            words.append(form.replace("{}", place))
-            told.append(form.replace("{}", wording))
+        if grammar:
+            asked = _filled(model, request, concept, place, count, grammar)
+        else:
+            forms = turns(model, concept, count)
+            asked = [(form.replace("{}", wording), form.replace("{}", place)) for form, wording in forms]
+        told += [concerning for concerning, _ in asked]
+        words += [instead for _, instead in asked]
     return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))
 
 
@@ -73,6 +81,16 @@ def retained(model: Model, request: Request, found: Anchored, count: int, *, job
     each = [wordings(model, concept, -(-count // len(request.keep))) for concept in request.keep]
     words = [word for together in zip(*each, strict=True) for word in together][:count]
     return joined([found.scene, scene(model, words, job=job, title="pictures to keep")])
+
+
+def _filled(
+    model: Model, request: Request, concept: Concept, place: str, count: int, grammar: str
+) -> list[tuple[str, str]]:
+    """Pairs of sentences, with the concept and with the anchor alone in its place."""
+    erased = {_plain(wording) for one in request.erase for wording in one.wordings}
+    known = {kind: [w for w in model.hints.vocabulary(kind) if _plain(w) not in erased] for kind in KINDS}
+    forms = replace(read(grammar), others={})
+    return pairs(forms, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
 
 
 def _plain(word: str) -> str:

@@ -84,6 +84,11 @@ class Settings(Training):
         low=1,
         source="released code, 200 prompts with 5 each",
     )
+    grammar: str = setting(
+        "",
+        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates",
+        source="ours; released code: 200 captions",
+    )
     hold_start: bool = setting(
         True, "keys and values learn nothing from the start token", source="released code"
     )
@@ -134,7 +139,7 @@ class _Step:
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
     _check(settings)
-    found = anchored(model, request, settings.pictures, job=job)
+    found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = retained(model, request, found, settings.pictures, job=job) if settings.keep else None
     critic = Discriminator(
         model.shape,
