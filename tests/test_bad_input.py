@@ -138,7 +138,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--set", "steps"], "KEY=VALUE"),
         (["--concept", "cat", "--set", "steps=1", "--set", "steps=2"], "twice"),
         (["--concept", "cat", "--combine", "restrictd"], "did you mean 'restricted'"),
-        (["--concept", "cat", "--mask", "x"], "'mask' got 'x': it takes none, saliency or dynamic"),
+        (["--concept", "cat", "--mask", "x"], "'mask' got 'x': it takes none, saliency"),
         (["--concept", "cat", "--rule", "l1sp", "--rule", "l3sp"], "l1sp, l2sp or project"),
         (["--concept", "cat", "--method", "uce", "--mask", "dynamic"], "--mask is for methods that train"),
         (["--concept", "cat", "--trains", "all", "--set", "trains=lora"], "say different things"),
@@ -147,7 +147,18 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--seed", "-1"], "seed -1"),
         (["--concept", "cat", "--kind", "things"], "object, style"),
         (["--concept", "cat", "--keep", "Cat"], "both erased and kept"),
+        (["--concept", "cat", "--phrase", "kitten", "--keep", "Kitten"], "both erased and kept"),
         (["--concept", "cat", "--instead", "cat"], "replaced by itself"),
+        (["--concept", "cat", "--phrase", "kitten", "--instead", "kitten"], "replaced by itself"),
+        (
+            ["--concept", "cat", "--concept", "dog", "--set", "superclass=dog", "--method", "sculpting"],
+            "itself",
+        ),
+        (["--concept", "zebu", "--method", "sculpting"], "no superclass of 'zebu' is known"),
+        (["--concept", "neon", "--kind", "style", "--method", "ca", "--set", "pictures=0"], "at least 1"),
+        (["--concept", "cat", "--method", "graddiff", "--set", "keep_pictures=0"], "at least 1"),
+        (["--concept", "cat", "--method", "graddiff", "--set", "neighbours=0"], "nothing to keep is found"),
+        (["--concept", "cat", "--set", "keep=1", "--set", "neighbours=0"], "nothing to keep is found"),
         (["--concept", "cat", "--concept", "car", "--instead", "dog"], "single concept"),
         (["--concept", "cat", "--phrase", ""], "empty phrase"),
         (["--concept", "cat", "--dtype", "float3"], "did you mean 'float32'"),
@@ -206,6 +217,18 @@ def test_python_callers_get_the_same_line():
         erase(saved.folder(), "")
     with pytest.raises(InputError, match="erases nothing"):
         erase(saved.folder(), [])
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("duge", "nothing to keep is found"), ("ca", "no anchor for the object 'cat'")]
+)
+def test_a_model_that_knows_no_other_word(refused, tmp_path: Path, method: str, says: str):
+    model = shutil.copytree(saved.folder(), tmp_path / "model")
+    (model / "unlearnkit.toml").write_text('[vocabulary]\nobjects = ["cat"]\nstyles = []')
+    assert says in refused(
+        "erase", model, "--concept", "cat", "--method", method, "--out", "out", "--dry-run"
+    )
+    assert says in refused("erase", model, "--concept", "cat", "--method", method, "--out", "run")
 
 
 # the folder

@@ -20,6 +20,7 @@ from unlearnkit.cli import main
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.estimate import estimate
+from unlearnkit.hints import Hints
 from unlearnkit.model import Model, load
 from unlearnkit.run import default_folder, erase, request_for, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
@@ -197,6 +198,8 @@ def test_requests_from_names():
     one = request_for("van gogh", kind="style", phrases=["starry night"], instead="monet")
     assert one.erase == (Concept("van gogh", "style", ("starry night",), "monet"),)
     assert request_for(CAT) is CAT
+    mixed = request_for("cat", keep=["neon", "dog", "unheard of"], known=Hints(styles=("Neon",)))
+    assert mixed.keep == (Concept("neon", "style"), Concept("dog"), Concept("unheard of"))
     for wrong in ({"instead": "dog"}, {"phrases": ["kitten"]}):
         with pytest.raises(InputError, match="single concept"):
             request_for(Concept("cat"), **wrong)

@@ -32,8 +32,6 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
     """
     erased = {_plain(wording) for one in request.erase for wording in one.wordings}
     if concept.instead is not None:
-        if _plain(concept.instead) in {_plain(wording) for wording in concept.wordings}:
-            raise InputError(f"the anchor of {concept.name!r} is the concept itself: give another 'instead'")
         if _plain(concept.instead) in erased:
             raise InputError(
                 f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"

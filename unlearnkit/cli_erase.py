@@ -120,9 +120,12 @@ def _recipe(
     if not concept:
         raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
     from .methods import find
+    from .model import hints_of
     from .run import request_for
 
-    request = request_for(concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or ())
+    request = request_for(
+        concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=hints_of(model)
+    )
     settings = _settings(find(method).settings, method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 

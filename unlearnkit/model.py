@@ -20,7 +20,7 @@ from .families.opening import open_pipeline, quiet
 from .hints import Hints
 from .slots import Slots
 
-__all__ = ["Model", "Weights", "load"]
+__all__ = ["Model", "Weights", "hints_of", "load"]
 
 Weights = Mapping[str, Tensor]
 
@@ -50,14 +50,24 @@ def load(
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
-    folder = CANVAS if str(source) == "canvas" else Path(source).expanduser()
+    folder = _folder(source)
     if str(source) == "canvas" and not folder.is_dir():
         raise ModelError(
             "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
         )
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=dtype or torch.float32).to(device)
-    return Model(pipe, source=str(source), hints=hints.read(folder) if folder.is_dir() else hints.GENERAL)
+    return Model(pipe, source=str(source), hints=hints_of(source))
+
+
+def hints_of(source: str | Path) -> Hints:
+    """What the model says about itself, without opening it. Raises ModelError for hints that are wrong."""
+    folder = _folder(source)
+    return hints.read(folder) if folder.is_dir() else hints.GENERAL
+
+
+def _folder(source: str | Path) -> Path:
+    return CANVAS if str(source) == "canvas" else Path(source).expanduser()
 
 
 class Model:

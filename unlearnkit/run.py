@@ -28,7 +28,8 @@ from .edit import Edit
 from .errors import InputError
 from .estimate import disk
 from .files import existing, slug, write_text, writing
-from .model import Model, load
+from .hints import GENERAL, Hints
+from .model import Model, hints_of, load
 from .schema import Concept, Kind, Recipe, Request
 from .settings import build, dump_recipe, load_recipe
 
@@ -59,7 +60,8 @@ def erase(
 
     Raises UnlearnError for anything that cannot be used.
     """
-    request = request_for(concept, kind=kind, instead=instead, keep=keep)
+    known = model.hints if isinstance(model, Model) else hints_of(model)
+    request = request_for(concept, kind=kind, instead=instead, keep=keep, known=known)
     if out is not None:
         source = model.source if isinstance(model, Model) else str(model)
         recipe = Recipe(str(source), method, request, settings, seed)
@@ -76,8 +78,12 @@ def request_for(
     phrases: Iterable[str] = (),
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
+    known: Hints = GENERAL,
 ) -> Request:
-    """A Request from names: ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one."""
+    """A Request from names: ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one.
+
+    A plain name to keep is of ``kind`` too, unless the model's hints know it only as the other kind.
+    """
     phrases, keep = tuple(phrases), tuple(keep)
     if isinstance(concept, Request):
         if instead is not None or phrases or keep:
@@ -95,8 +101,14 @@ def request_for(
             one if isinstance(one, Concept) else Concept(one, sort, phrases=phrases, instead=instead)
             for one in several
         ),
-        tuple(one if isinstance(one, Concept) else Concept(one, sort) for one in keep),
+        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, sort, known)) for one in keep),
     )
+
+
+def _kind(name: str, kind: Kind, known: Hints) -> Kind:
+    """The kind that the model knows the name as: the given one, if it knows it as both or as neither."""
+    kinds: tuple[Kind, ...] = (kind, "object", "style")
+    return next((k for k in kinds if name.lower() in map(str.lower, known.vocabulary(k))), kind)
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -37,7 +37,8 @@ class Concept:
             raise InputError(f"kind {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
         if any(not phrase.strip() for phrase in self.phrases):
             raise InputError(f"concept {self.name!r} has an empty phrase: leave it out or spell it")
-        if self.instead is not None and self.instead.strip().lower() == self.name.strip().lower():
+        words = {" ".join(word.lower().split()) for word in self.wordings}
+        if self.instead is not None and " ".join(self.instead.lower().split()) in words:
             raise InputError(f"concept {self.name!r} cannot be replaced by itself: give another 'instead'")
 
     @property

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor
 
 from .. import seeds
-from ..anchors import anchored, retained
+from ..anchors import anchor, anchored, retained
 from ..attention import start_held
 from ..descend import Job, Objective, Student
 from ..method import Method, Plan
@@ -86,6 +86,8 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    for concept in request.erase:
+        anchor(model, request, concept)
     kept = settings.pictures if settings.keep and request.keep else 0
     return plan_of(
         model,

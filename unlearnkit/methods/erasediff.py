@@ -134,6 +134,7 @@ def _prompts(model: Model, request: Request, settings: Settings) -> tuple[list[s
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    _prompts(model, request, settings)
     others = len(kept(model, request, settings.neighbours))
     return plan_of(
         model,

@@ -21,8 +21,8 @@ from .. import pictures, seeds
 from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..prompts import neighbours, prompts
-from ..scenes import Lesson, counted, matched
+from ..prompts import prompts
+from ..scenes import Lesson, counted, kept, matched
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -81,11 +81,11 @@ class _Scene:
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=_losses(model, request, settings))
+    check(settings, losses=_losses(settings))
     drawn = settings.pictures if settings.start == "pictures" else 0
     erase = _scene(model, request.erase, settings, drawn, job)
-    kept = neighbours(model, request, settings.neighbours) if settings.keep else ()
-    keep = _scene(model, kept, settings, settings.keep_pictures, job) if kept else None
+    others = kept(model, request, settings.neighbours) if settings.keep else ()
+    keep = _scene(model, others, settings, settings.keep_pictures, job) if others else None
 
     def prepare(step: int, student: Student) -> Lesson:
         draws = seeds.stream(seed, "esd", step)
@@ -117,9 +117,8 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
 
 
-def _losses(model: Model, request: Request, settings: Settings) -> tuple[str, ...]:
-    kept = settings.keep and neighbours(model, request, settings.neighbours)
-    return ("erase", "keep") if kept else ("erase",)
+def _losses(settings: Settings) -> tuple[str, ...]:
+    return ("erase", "keep") if settings.keep else ("erase",)
 
 
 def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, drawn: int, job: Job) -> _Scene:
@@ -140,16 +139,15 @@ def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, draw
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    kept = len(neighbours(model, request, settings.neighbours)) if settings.keep else 0
-    rows = settings.batch * (1 + bool(kept))
-    sampled = kept * settings.keep_pictures
+    others = len(kept(model, request, settings.neighbours)) if settings.keep else 0
+    rows = settings.batch * (1 + bool(others))
+    sampled = others * settings.keep_pictures
     free = float(settings.batch + rows)
     if settings.start == "pictures":
         sampled += len(request.erase) * settings.pictures
     else:
         free += settings.batch * (settings.start_steps - 1)  # two passes a step, half the steps on average
-    losses = _losses(model, request, settings)
-    return plan_of(model, settings, losses=losses, free=free, rows=rows, sampled=sampled)
+    return plan_of(model, settings, losses=_losses(settings), free=free, rows=rows, sampled=sampled)
 
 
 METHOD = Method(

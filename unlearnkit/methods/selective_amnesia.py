@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import processes, seeds
-from ..anchors import anchored
+from ..anchors import anchor, anchored
 from ..descend import Job, Objective, Student
 from ..errors import InputError
 from ..method import Method, Plan
@@ -135,6 +135,8 @@ def _check(settings: Settings) -> None:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(settings)
+    for concept in request.erase:
+        anchor(model, request, concept)
     others = kept(model, request, settings.neighbours) if settings.replay or settings.elastic else ()
     known = settings.fisher_pictures * settings.fisher_times if settings.elastic else 0
     return plan_of(

@@ -133,5 +133,5 @@ def mixed(gradients: Sequence[Gradients], shares: Sequence[Tensor]) -> Gradients
     for name, value in first.items():
         value.mul_(shares[0].to(value))
         for other, share in zip(others, shares[1:], strict=True):
-            value.add_(share.to(value) * other[name])
+            value.addcmul_(other[name], share.to(value))
     return first
