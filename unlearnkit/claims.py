@@ -11,7 +11,7 @@ from .plan import UNGRADED
 from .settings import setting
 from .stats import Interval, needed, non_inferior
 
-__all__ = ["GRADES", "NOT_CLAIMED", "Rules", "points", "verdict"]
+__all__ = ["GRADES", "NOT_CLAIMED", "Rules", "percent", "points", "verdict"]
 
 GRADES = {
     "nothing changed": "the pictures are those of the untouched model",
@@ -119,13 +119,13 @@ def _absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[s
     if before["low"] < rules.known:
         return [
             f"{form}: the untouched model itself shows it in only {_rate(before)}, so its absence says little"
-        ], [f"{form} on which the untouched model surely shows it in {rules.known:.0%}"]
+        ], [f"{form} on which the untouched model surely shows it in {percent(rules.known)}"]
     if after["prompts"] < least:
-        return [f"{form}: {after['prompts']} prompts are too few to bound a share of {rules.limit:.0%}"], [
+        return [f"{form}: {after['prompts']} prompts are too few to bound a share of {percent(rules.limit)}"], [
             f"{form}: {least} prompts or more"
         ]
     if after["high"] > rules.limit:
-        return [f"{form}: still seen in {_rate(after)}, the limit is {rules.limit:.0%}"], []
+        return [f"{form}: still seen in {_rate(after)}, the limit is {percent(rules.limit)}"], []
     return [], []
 
 
@@ -236,7 +236,12 @@ def _claim(
 def _rate(rate: Mapping[str, Any]) -> str:
     """``3 of 69 (4.3 %, 1.5 to 12.0)``."""
     low, high = rate["low"] * 100, rate["high"] * 100
-    return f"{rate['k']} of {rate['n']} ({rate['value'] * 100:.3g} %, {low:.1f} to {high:.1f})"
+    return f"{rate['k']} of {rate['n']} ({percent(rate['value'])}, {low:.1f} to {high:.1f})"
+
+
+def percent(share: float) -> str:
+    """``4.3 %``, and ``10 %`` for a round one."""
+    return f"{f'{share * 100:.1f}'.removesuffix('.0')} %"
 
 
 def points(change: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .claims import GRADES
+from .claims import GRADES, percent
 from .errors import InputError
 from .files import write_text, writing
 from .metrics import METRICS
@@ -115,8 +115,10 @@ def _pairs(
         picture = pictures[side, case.id]
         if picture.failure or not picture.words:
             return picture.failure or "not looked at"
-        words = [word.split(",")[0] for word in picture.words.values() if word and word != NOTHING]
-        return ", ".join(words) or "nothing it knows"
+        words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
+        if all(word in ("", NOTHING) for word in words.values()):
+            return "nothing it knows"
+        return ", ".join(f"no {kind}" if word in ("", NOTHING) else word for kind, word in words.items())
 
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
     still = [
@@ -228,7 +230,7 @@ def _numbers(log: Path) -> dict[str, list[float]]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:.0f} %" if share in (0, 1) else f"{share * 100:.1f} %"
+    return "–" if share is None else percent(share)
 
 
 def _rate(rate: Mapping[str, Any] | None) -> str:
