@@ -1,0 +1,267 @@
+"""Cells of the comparison: one edit of the canvas, made once, looked at by the evaluation, and its row of figures.
+
+A row is one line of ``results/methods.jsonl``: ``key`` says all that it depends on (base, evaluators, method, settings
+other than the method's own defaults, target, seed, size), the rest is figures. A row that is there is not made again.
+Edits and pictures stay in ``runs/methods``: a killed cell goes on, another size of it trains nothing anew, and all
+cells share the pictures of the untouched model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from peak import Peak
+
+from unlearnkit import Concept, suites
+from unlearnkit.canvas import WEIGHTS, world
+from unlearnkit.canvas.check import never_knew
+from unlearnkit.canvas.guide import guide
+from unlearnkit.claims import Rules
+from unlearnkit.draw import model_side
+from unlearnkit.edit import Edit
+from unlearnkit.errors import UnlearnError
+from unlearnkit.evaluate import evaluate
+from unlearnkit.files import slug, write_text
+from unlearnkit.methods import Job, edit_for, find, plan, resolve
+from unlearnkit.metrics import instruments
+from unlearnkit.metrics.instruments import Instruments
+from unlearnkit.model import Model
+from unlearnkit.plan import plan_for
+from unlearnkit.schema import Case, Request
+
+ROWS = Path(__file__).parent / "results" / "methods.jsonl"
+RUNS = Path("runs") / "methods"
+SIZES = {
+    "full": None,
+    "quick": (24, 24),
+    "few": (10, 16),
+}  # pictures: of each erased form, of near and of other cells
+NAMED = 3  # pictures of each prompt that asks by name, at full size: 207 of an object, 225 of a style
+
+
+@dataclass(frozen=True)
+class Cell:
+    """targets: erased together, or ``in_turn``, each from the model that the one before it left. eye: who looks."""
+
+    method: str
+    targets: tuple[str, ...]
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    in_turn: bool = False
+    size: str = "full"
+    eye: Literal["judge", "guide"] = "judge"
+
+    @property
+    def request(self) -> Request:
+        return Request(tuple(concept(target) for target in self.targets))
+
+
+def concept(name: str) -> Concept:
+    return Concept(name, "style" if name in world.STYLES else "object")
+
+
+def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
+    """All that the row depends on, as JSON gives it back."""
+    facts = made_of(cell, model) | {"evaluators": tools.names, "size": cell.size, "eye": cell.eye}
+    return dict(json.loads(json.dumps(facts)))
+
+
+def made_of(cell: Cell, model: Model) -> dict[str, Any]:
+    """All that the edit depends on."""
+    filled = dataclasses.asdict(resolve(model, cell.request, cell.method, cell.settings))
+    own = dataclasses.asdict(find(cell.method).settings())
+    return {
+        "base": model.fingerprint()[:12],
+        "method": cell.method,
+        "settings": {name: value for name, value in filled.items() if value != own[name]},
+        "target": " + ".join(cell.targets) + (", in turn" if cell.in_turn else ""),
+        "seed": cell.seed,
+    }
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Every row that there is."""
+    if ROWS.is_file():
+        yield from map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())
+
+
+def keep(facts: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Append a row, and show it."""
+    row = {"key": facts, **figures}
+    ROWS.parent.mkdir(exist_ok=True)
+    with ROWS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
+    """The row of a cell, from the file or made now."""
+    tools = (
+        instruments.canvas() if cell.eye == "judge" else instruments.eye(guide(), f"canvas-guide@{_guide()}")
+    )
+    facts = key(cell, model, tools)
+    if found := next((row for row in rows() if row["key"] == facts), None):
+        return found
+    try:
+        return keep(facts, measured(cell, model, tools))
+    except UnlearnError as refused:
+        return keep(facts, {"refused": str(refused)})
+
+
+def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
+    edit, cost = made(cell, model)
+    cases = asked(cell)
+    names = {concept.name for concept in cell.request.erase}
+    missing = {"object": world.NEVER_KNEW_OBJECTS, "style": world.NEVER_KNEW_STYLES}
+    sides = [model_side("before", model, batch=50), model_side("after", model, edit=edit, batch=50)]
+    known = names <= {*missing["object"], *missing["style"]} and cell.size == "full"
+    if known:
+        sides.append(model_side("never-knew", never_knew(), batch=50))
+    told = plan_for(
+        "canvas", cell.request, cases, [], sides, tools, Rules(), missing=missing if known else None
+    )
+    folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash(tools.names)}"
+    for side in ("before", "never-knew"):
+        shared = (RUNS / f"{side}-{model.fingerprint()[:12]}").absolute()
+        shared.mkdir(parents=True, exist_ok=True)
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        if not (folder / "pictures" / side).exists():
+            (folder / "pictures" / side).symlink_to(shared)
+    began = time.process_time()
+    verdict = evaluate(folder, cases, sides, told, tools, batch=50)
+    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
+    looking = round(time.process_time() - began, 1)
+    return figures(tables) | {"grade": verdict["grade"], **cost, "seconds to look": looking}
+
+
+def asked(cell: Cell) -> list[Case]:
+    """The canvas suite's prompts, those by name several times at full size; fewer of them all at the other sizes."""
+    cases, _ = suites.cases("canvas", cell.request, replicates=NAMED, file=None)
+    once = [case for case in cases if case.id.endswith("-0")]
+    if (most := SIZES[cell.size]) is None:
+        return [case for case in cases if case in once or (case.role, case.form) == ("erased", "name")]
+    found = []
+    for role, form in dict.fromkeys((case.role, case.form) for case in once):
+        part = [case for case in once if (case.role, case.form) == (role, form)]
+        count = min(len(part), most[role != "erased"])
+        found += [part[place * len(part) // count] for place in range(count)]
+    return found
+
+
+def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
+    """The edit of a cell and what it cost, from its folder or made now; one that was killed goes on.
+
+    Seconds are of the processor, so that a busy machine does not count: what training took, and what the pictures that
+    it trains on take when no cache has them.
+    """
+    folder = _folder(cell, model)
+    if (folder / "cost.json").is_file():
+        return Edit.load(folder / "edit.safetensors"), json.loads((folder / "cost.json").read_text())
+    resumed = (folder / "stage-0").is_dir()
+    requests = [Request((one,)) for one in cell.request.erase] if cell.in_turn else [cell.request]
+    weights: dict[str, Any] = {}
+    clock, sampled = _Clock(), 0
+    with Peak() as idle:
+        time.sleep(0.02)
+    with Peak() as peak:
+        for stage, request in enumerate(requests):
+            job = Job(folder=folder / f"stage-{stage}", progress=clock.tick)
+            with model.wearing(weights):
+                sampled += plan(model, request, method=cell.method, settings=cell.settings).sampled_images
+                edit = edit_for(
+                    model, request, method=cell.method, settings=cell.settings, seed=cell.seed, job=job
+                )
+            weights |= edit.weights
+    cost = {
+        "seconds": round(clock.training + sampled * _picture(model), 1),
+        "pictures": sampled,
+        "peak MB above the model": round((peak.highest - idle.highest) / 1e6),
+    } | ({"resumed": True} if resumed else {})
+    Edit(weights, {"base": model.fingerprint(), "source": "canvas"}).save(folder / "edit.safetensors")
+    write_text(folder / "cost.json", json.dumps(cost) + "\n")
+    return Edit.load(folder / "edit.safetensors"), cost
+
+
+class _Clock:
+    """Adds up processor time between the ticks of what is not drawing of pictures."""
+
+    def __init__(self) -> None:
+        self.training, self.last = 0.0, time.process_time()
+
+    def tick(self, stage: str, done: int, total: int) -> None:
+        now = time.process_time()
+        if not stage.startswith(("pictures", "prior", "memory")):
+            self.training += now - self.last
+        self.last = now
+
+
+@functools.cache
+def _picture(model: Model) -> float:
+    """Seconds of the processor for one picture, in a batch of 8."""
+    began = time.process_time()
+    model.sample(["a picture of a house"] * 8, range(8), batch=8)
+    return (time.process_time() - began) / 8
+
+
+def figures(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of an evaluation. Shares are [k, n] of pictures."""
+
+    def counts(paired: Mapping[str, Any] | None, side: str = "after") -> list[int]:
+        return [paired[side]["k"], paired[side]["n"]] if paired else [0, 0]
+
+    concepts = tables["concepts"]
+    forms = {form: None for one in concepts for form in one["forms"]}
+    left = {"name": [counts(one["direct"]) for one in concepts]}
+    left |= {form: [counts(one["forms"].get(form)) for one in concepts] for form in forms}
+    found: dict[str, Any] = {
+        "left": {form: [sum(column) for column in zip(*parts, strict=True)] for form, parts in left.items()},
+        "by concept": {one["name"]: counts(one["direct"]) for one in concepts},
+        "known before": [
+            sum(c) for c in zip(*(counts(one["direct"], "before") for one in concepts), strict=True)
+        ],
+        "kept": {
+            f"{role} {kind}s": {side: counts(paired, side) for side in ("before", "after")}
+            for role, kinds in tables["kept"].items()
+            for kind, paired in kinds.items()
+        },
+        "failed": counts(tables["failed"]),
+    }
+    for name in ("clip", "clip rest"):
+        if tables[name]:
+            found[name] = {side: round(tables[name][side]["value"], 4) for side in ("before", "after")}
+    kept = tables["distances"].get("kept", {})
+    if "diversity" in kept:
+        found["diversity"] = {s: round(kept["diversity"][s]["value"], 4) for s in ("before", "after")}
+    if tables["never-knew"]:
+        found["never-knew"] = {
+            name: {
+                side: round(tables["never-knew"][name][side]["value"], 4)
+                for side in ("before", "after", "floor")
+            }
+            for name in ("kid", "cmmd")
+            if name in tables["never-knew"]
+        }
+    return found
+
+
+def _folder(cell: Cell, model: Model) -> Path:
+    facts = made_of(cell, model)
+    return RUNS / f"{cell.method}-{slug(facts['target'])[:40]}-{cell.seed}-{_hash(facts)}"
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _guide() -> str:
+    files = sorted((WEIGHTS / "guide").glob("*.safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]

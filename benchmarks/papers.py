@@ -1,0 +1,283 @@
+"""What the four papers claim, the cells that each claim needs, and what the rows say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from cells import Cell, concept, keep, made_of, rows
+
+from unlearnkit import seeds
+from unlearnkit.descend import Job, Stop
+from unlearnkit.methods import edit_for, resolve
+from unlearnkit.methods.rgd import sentences
+from unlearnkit.model import Model
+from unlearnkit.scenes import Noised, scene
+from unlearnkit.schema import Request
+
+__all__ = ["CLAIMS", "EXPERIMENTS", "experiment", "held", "left", "lost"]
+
+TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
+FIVE = ("cat", "van gogh", "car", "neon", "tree")
+HELD = 32  # held-out pictures of each side, for the share of steps in which both losses fall
+STEPS = "steps in which both held-out losses fall"
+
+Changes = dict[str, dict[str, Any]]  # by name: the settings that differ from the shipped ones
+DUGE: Changes = {
+    "without prior": {"prior": 0.0, "memory": 0},
+    "without memory": {"memory": 0},
+    "without regularisation": {"rule": ()},
+    "attention alone": {"output": 0.0},
+    "without attention": {"erase": 0.0, "output": 1.0},
+}
+RGD: Changes = {
+    "without diversity": {"diverse": False, "neighbours": 2},
+    "nearest two": {"neighbours": 2},
+    "sum": {"combine": "sum"},
+}
+DOCO: Changes = {
+    "without surgery": {"combine": "sum"},
+    "released": {"released": True, "combine": "preserving-tensor"},
+}
+SCULPTING: Changes = {
+    "dense": {"mask": "none"},
+    "static mask": {"mask": "saliency"},
+    "without distillation": {"distil": 0.0},
+    "without superclass": {"align": 0.0},
+    "without replay": {"replay": 0.0},
+}
+
+EXPERIMENTS: tuple[Cell, ...] = (
+    *(Cell("duge", ("cat",), settings=changes) for changes in DUGE.values()),
+    Cell("duge", FIVE, in_turn=True),
+    *(Cell("rgd", ("cat",), settings=changes) for changes in RGD.values()),
+    *(Cell("doco", (t,), settings=changes) for changes in DOCO.values() for t in ("cat", "van gogh")),
+    *(Cell("sculpting", TEN, settings={"order": order}) for order in ("joint", "sequence")),
+    *(Cell("sculpting", TEN, settings={"order": "sequence"} | changes) for changes in SCULPTING.values()),
+    *(Cell(method, TEN, in_turn=turn) for method in ("salun", "esd") for turn in (False, True)),
+)
+
+
+def experiment(model: Model) -> None:
+    """In how many steps do both held-out losses fall? For RGD, its data with plain addition, and GradDiff."""
+    for method, changes in (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {})):
+        cell = Cell(method, ("cat",), settings=changes)
+        facts = made_of(cell, model) | {"claim": STEPS, "held": HELD}
+        if any(row["key"] == facts for row in rows()):
+            continue
+        request = Request((concept("cat"),))
+        watch = _Both(model, request)
+        job = Job(stop=Stop(watch.look, every=1, patience=10**9))
+        edit_for(model, request, method=method, settings=cell.settings, job=job)
+        both = [a < b and c < d for (b, d), (a, c) in zip(watch.seen, watch.seen[1:], strict=False)]
+        keep(facts, {"both": [sum(both), len(both)]})
+
+
+class _Both:
+    """The losses on held-out prompts, with the same noise at every look: (erasing, keeping), after every step."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        settings = resolve(model, request, "rgd", {"pictures": HELD, "diverse": True})
+        pairs = sentences(model, request, settings, seed=0, held_out=True)
+        scenes = [scene(model, words, job=Job()) for words in zip(*pairs, strict=True)]
+        every = torch.arange(HELD)
+        self.batches: list[Noised] = [
+            one.noised(model, every, seeds.stream(0, "held out", place)) for place, one in enumerate(scenes)
+        ]
+        self.seen: list[tuple[float, float]] = []
+        self.look(model, 0)
+
+    @torch.no_grad()
+    def look(self, model: Model, step: int) -> float:
+        climbed, kept = (
+            (model.eps(one.rows.x, one.rows.t, one.rows.states) - one.noise).square().mean().item()
+            for one in self.batches
+        )
+        self.seen.append((-climbed, kept))
+        return 0.0
+
+
+Row = Mapping[str, Any]
+Find = Callable[[Cell], Row | None]
+Said = tuple[bool, str] | None  # whether it holds, and the figure; None where a row is missing
+
+
+def left(row: Row, *forms: str) -> float:
+    """Per cent of pictures on which what was erased is still seen; by name unless other forms are told."""
+    return _share([row["left"][form] for form in forms or ("name",) if form in row["left"]])
+
+
+def held(row: Row) -> float:
+    """Per cent of the other cells' pictures that show the right object, and the right style, in the mean."""
+    return _share([counts["after"] for counts in row["kept"].values()])
+
+
+def lost(row: Row) -> float:
+    """Points of ``held`` that were lost."""
+    return _share([counts["before"] for counts in row["kept"].values()]) - held(row)
+
+
+def alignment(row: Row) -> float:
+    """The change of the CLIP score of kept prompts, in per cent of the untouched model's."""
+    share: float = row["clip"]["after"] / row["clip"]["before"]
+    return 100 * (share - 1)
+
+
+def _share(counts: Sequence[Sequence[int]]) -> float:
+    """Per cent of [k, n] taken together."""
+    return 100 * sum(k for k, _ in counts) / max(1, sum(n for _, n in counts))
+
+
+FOUR = ("cat", "car", "van gogh", "neon")
+UNSEEN = ("synonym", "template", "background")
+
+
+def shipped(method: str, target: str = "cat") -> Cell:
+    return Cell(method, (target,))
+
+
+def on(*needed: Cell) -> Callable[[Callable[..., tuple[bool, str]]], Callable[[Find], Said]]:
+    """A claim that needs these cells' rows."""
+
+    def claim(judged: Callable[..., tuple[bool, str]]) -> Callable[[Find], Said]:
+        def said(find: Find) -> Said:
+            found = [row for cell in needed if (row := find(cell))]
+            return judged(*found) if len(found) == len(needed) else None
+
+        return said
+
+    return claim
+
+
+@on(*(shipped("rgd", target) for target in FOUR))
+def _rgd_erases(*all_four: Row) -> tuple[bool, str]:
+    most, moved = max(map(left, all_four)), max(abs(alignment(row)) for row in all_four)
+    return most <= 1 and moved <= 1, f"at most {most:.1f} % left, alignment moves by at most {moved:.1f} %"
+
+
+def _rgd_both(find: Find) -> Said:
+    shares = {}
+    for row in rows():
+        if row["key"].get("claim") == STEPS:
+            method, combine = row["key"]["method"], row["key"]["settings"].get("combine", "restricted")
+            shares[method if method == "graddiff" else combine] = _share([row["both"]])
+    if not {"restricted", "graddiff"} <= set(shares):
+        return None
+    figures = ", ".join(f"{name} {share:.0f} %" for name, share in sorted(shares.items()))
+    return shares["restricted"] > shares["graddiff"], f"share of steps: {figures}"
+
+
+@on(
+    shipped("rgd"),
+    *(Cell("rgd", ("cat",), settings=RGD[name]) for name in ("without diversity", "nearest two")),
+)
+def _rgd_diverse(whole: Row, plain: Row, nearest: Row) -> tuple[bool, str]:
+    figures = [f"{name} {left(row):.1f} % left, {held(row):.1f} % kept" for name, row in
+               (("diverse", whole), ("not", plain), ("two nearest concepts", nearest))]  # fmt: skip
+    return held(whole) - left(whole) > max(held(row) - left(row) for row in (plain, nearest)), "; ".join(
+        figures
+    )
+
+
+@on(shipped("doco"), shipped("doco", "van gogh"))
+def _doco_unseen(*both: Row) -> tuple[bool, str]:
+    worst = max(left(row, form) - left(row) for row in both for form in UNSEEN if form in row["left"])
+    return worst <= 2, f"the worst unseen form has {worst:+.1f} points of what is left by name"
+
+
+@on(*(shipped(method, target) for target in ("cat", "van gogh") for method in ("doco", "ca")))
+def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -> tuple[bool, str]:
+    pairs = [[left(row, *UNSEEN) for row in pair] for pair in ((doco_cat, ca_cat), (doco_style, ca_style))]
+    figures = "; ".join(f"DoCo {ours:.1f} %, CA {theirs:.1f} %" for ours, theirs in pairs)
+    return all(ours < theirs for ours, theirs in pairs), f"left on unseen forms, cat and van gogh: {figures}"
+
+
+def _better(whole: Row, name: str, other: Row) -> tuple[bool, str]:
+    """Whether more is kept and less is left than in the variant of this name, in points together."""
+    figures = [f"{left(row):.1f} % left and {held(row):.1f} % kept" for row in (whole, other)]
+    return held(whole) - left(whole) > held(other) - left(other), f"{figures[0]}; {name}: {figures[1]}"
+
+
+def _doco_variant(name: str) -> Callable[[Find], Said]:
+    pair = (shipped("doco"), Cell("doco", ("cat",), settings=DOCO[name]))
+    return on(*pair)(lambda whole, other: _better(whole, name, other))
+
+
+def _sculpting(order: str, **changes: Any) -> Cell:
+    return Cell("sculpting", TEN, settings={"order": order} | changes)
+
+
+def _ten(order: str) -> Callable[[Find], Said]:
+    @on(_sculpting(order))
+    def judged(row: Row) -> tuple[bool, str]:
+        moved = 100 * (row["clip"]["after"] - row["clip"]["before"])
+        return left(row) <= 2 and abs(moved) <= 1, f"{left(row):.1f} % left, alignment {moved:+.1f} points"
+
+    return judged
+
+
+@on(_sculpting("sequence"), _sculpting("sequence", mask="none"), _sculpting("sequence", mask="saliency"),
+    Cell("salun", TEN, in_turn=True), Cell("esd", TEN, in_turn=True))  # fmt: skip
+def _ten_rivals(*found: Row) -> tuple[bool, str]:
+    names = ("dynamic mask", "dense", "static mask", "SalUn", "ESD")
+    figures = [
+        f"{name} {left(row):.1f} % left, {held(row):.1f} % kept"
+        for name, row in zip(names, found, strict=True)
+    ]
+    own, *others = (held(row) - left(row) for row in found)
+    return own > max(others), "; ".join(figures)
+
+
+def _without(part: str) -> Callable[[Find], Said]:
+    @on(_sculpting("sequence"), _sculpting("sequence", **SCULPTING[part]))
+    def judged(whole: Row, less: Row) -> tuple[bool, str]:
+        most = [max(_share([counts]) for counts in row["by concept"].values()) for row in (whole, less)]
+        figures = [f"{left(row):.1f} % left (the worst concept {worst:.1f} %), {held(row):.1f} % kept"
+                   for row, worst in zip((whole, less), most, strict=True)]  # fmt: skip
+        return held(whole) - left(whole) > held(less) - left(
+            less
+        ), f"with: {figures[0]}; {part}: {figures[1]}"
+
+    return judged
+
+
+@on(shipped("duge"), shipped("duge", "van gogh"))
+def _duge_erases(*both: Row) -> tuple[bool, str]:
+    most, gone = max(map(left, both)), max(map(lost, both))
+    return most <= 2 and gone <= 3, f"at most {most:.1f} % left, at most {gone:.1f} points lost on the rest"
+
+
+@on(Cell("duge", FIVE, in_turn=True))
+def _duge_five(row: Row) -> tuple[bool, str]:
+    return left(row) <= 5 and lost(
+        row
+    ) <= 3, f"{left(row):.1f} % left, {lost(row):.1f} points lost on the rest"
+
+
+def _duge_without(part: str) -> Callable[[Find], Said]:
+    pair = (shipped("duge"), Cell("duge", ("cat",), settings=DUGE[part]))
+    return on(*pair)(lambda whole, less: _better(whole, part, less))
+
+
+CLAIMS: dict[str, Callable[[Find], Said]] = {
+    "RGD erases 99 % with alignment within 1 % of the base": _rgd_erases,
+    "RGD lets both held-out losses fall in more steps than GradDiff": _rgd_both,
+    "RGD needs diverse data: it leaves less and keeps more with it": _rgd_diverse,
+    "DoCo erases unseen wordings and backgrounds within 2 points of those it saw": _doco_unseen,
+    "DoCo leaves less on unseen wordings than CA": _doco_beats_ca,
+    "DoCo's surgery is worth more than plain addition": _doco_variant("without surgery"),
+    "DoCo's projection is worth more than the released code's": _doco_variant("released"),
+    "Sculpting Memory leaves 2 % of ten concepts at once, alignment within a point": _ten("joint"),
+    "Sculpting Memory leaves 2 % of ten concepts in sequence, alignment within a point": _ten("sequence"),
+    "Sculpting Memory's ten in sequence beat dense, static mask, SalUn and ESD": _ten_rivals,
+    **{
+        f"Sculpting Memory is worse {part}": _without(part)
+        for part in SCULPTING
+        if part.startswith("without")
+    },
+    "DUGE erases an object and a style, the rest within 3 points": _duge_erases,
+    "DUGE erases five requests in a row: at most 5 % left, the rest within 3 points": _duge_five,
+    **{f"DUGE is worse {part}": _duge_without(part) for part in DUGE if part.startswith("without")},
+    "DUGE's attention loss alone leaks": _duge_without("attention alone"),
+}

@@ -1,0 +1,154 @@
+"""docs/methods.md and docs/methods.png, from the rows: every method on every target, every claim with its figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import Cell, key, rows
+from papers import CLAIMS, Find, Row, held, left
+
+from unlearnkit import load
+from unlearnkit.methods import METHODS
+from unlearnkit.metrics import instruments
+from unlearnkit.stats import wilson
+
+__all__ = ["write"]
+
+DOCS = Path(__file__).parents[1] / "docs"
+TARGETS = ("cat", "car", "van gogh", "neon")
+HEAD = """# The methods side by side
+
+Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make
+the rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it,
+found by `tune` on cat and van gogh with the guide; car and neon were never tuned on. What is left and what is kept is
+seen by the judge: per cent of pictures, with Wilson's 95 % interval; pictures of several seeds are counted together, as
+if they were independent. Seconds are of one processor thread and hold the pictures that a method trains on; memory is
+what training needs above the loaded model.
+
+"""
+FORMS = ("name", "synonym", "template", "background")
+KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
+
+
+def write() -> None:
+    model = load("canvas")
+    tools = instruments.canvas()
+    known = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
+
+    def find(cell: Cell) -> Row | None:
+        row = known.get(json.dumps(key(cell, model, tools), sort_keys=True))
+        return row if row and "left" in row else None
+
+    parts = [HEAD]
+    if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
+        _plot(find)
+        parts.append("![What is left of a concept against what is kept](methods.png)\n\n")
+    parts += [_target(find, target) for target in TARGETS]
+    parts.append(_claims(find))
+    (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
+    print(DOCS / "methods.md")
+
+
+def _rows(find: Find, method: str, target: str) -> list[Row]:
+    """A method's rows on a target, one a seed; the full size where it is there, else the quick one."""
+    for size in ("full", "quick"):
+        found = [find(Cell(method, (target,), seed=seed, size=size)) for seed in (0, 1, 2)]
+        if done := [row for row in found if row is not None]:
+            return done
+    return []
+
+
+def _target(find: Find, target: str) -> str:
+    lines = [
+        f"## {target}\n",
+        "| method | left by name | synonyms | templates | backgrounds | near objects | near styles | other objects | "
+        "other styles | CLIP | diversity | KID to never-knew | s | MB | seeds |",
+        "|---" * 15 + "|",
+    ]
+    for method in METHODS:
+        if found := _rows(find, method, target):
+            lines.append(_line(method, found))
+    if len(lines) == 3:
+        return f"## {target}\n\nNot measured yet.\n\n"
+    before = _rows_before(find, target)
+    return "\n".join([*lines[:3], before, *lines[3:]]) + "\n\n"
+
+
+def _rows_before(find: Find, target: str) -> str:
+    """The untouched model's line, which every row has."""
+    row = next(found[0] for method in METHODS if (found := _rows(find, method, target)))
+    cells = [_rate(row["known before"]), "", "", ""]
+    cells += [_rate(row["kept"].get(group, {}).get("before", [0, 0])) for group in KEPT]
+    cells += [_number(row, "clip", "before"), _number(row, "diversity", "before")]
+    cells += [_never_knew(row, "before"), "", "", ""]
+    return f"| *untouched* | {' | '.join(cells)} |"
+
+
+def _line(method: str, found: Sequence[Row]) -> str:
+    cells = [_rate(_sum(row["left"].get(form, [0, 0]) for row in found)) for form in FORMS]
+    cells += [_rate(_sum(row["kept"].get(group, {}).get("after", [0, 0]) for row in found)) for group in KEPT]
+    cells += [_number(found[0], "clip", "after"), _number(found[0], "diversity", "after")]
+    cells += [_never_knew(found[0], "after")]
+    cells += [f"{sum(row['seconds'] for row in found) / len(found):.0f}"]
+    cells += [f"{max(row['peak MB above the model'] for row in found)}", str(len(found))]
+    return f"| {method} | {' | '.join(cells)} |"
+
+
+def _sum(counts: Iterable[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*counts, strict=True)]
+
+
+def _rate(counts: Sequence[int]) -> str:
+    k, n = counts
+    if not n:
+        return ""
+    low, high = wilson(k, n)
+    return f"{100 * k / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _number(row: Row, name: str, side: str) -> str:
+    return f"{row[name][side]:.3f}" if name in row else ""
+
+
+def _never_knew(row: Row, side: str) -> str:
+    kid: Mapping[str, Any] = row.get("never-knew", {}).get("kid", {})
+    floor = f" (floor {kid['floor']:.3f})" if kid and side == "before" else ""
+    return f"{kid[side]:.3f}{floor}" if kid else ""
+
+
+def _claims(find: Find) -> str:
+    lines = ["## What the papers claim\n", "| claim | here | figure |", "|---|---|---|"]
+    for claim, judged in CLAIMS.items():
+        said = judged(find)
+        holds = "not measured yet" if said is None else "reproduced" if said[0] else "not reproduced"
+        lines.append(f"| {claim} | {holds} | {said[1] if said else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plot(find: Find) -> None:
+    """Erased against kept, a panel a target; the best place is the upper right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    for panel, target in zip(axes.flat, TARGETS, strict=True):
+        panel.set(title=target, xlabel="erased by name, %", ylabel="kept, %", xlim=(-3, 103), ylim=(-3, 103))
+        panel.grid(alpha=0.3)
+        for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
+            for row in _rows(find, method, target):
+                x, y = 100 - left(row), held(row)
+                low, high = wilson(*row["left"]["name"])
+                bars = [[x - 100 * (1 - high)], [100 * (1 - low) - x]]
+                panel.errorbar(
+                    x, y, xerr=bars, fmt="o", color=colour, markersize=5, linewidth=0.8, label=method
+                )
+    told: dict[str, Any] = {}
+    for panel in axes.flat:
+        told |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(told.values(), told, loc="outside right upper", fontsize=9)
+    figure.savefig(DOCS / "methods.png", dpi=110)

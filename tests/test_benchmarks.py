@@ -1,0 +1,84 @@
+"""What the comparison's table says, from rows worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import cells
+import methods
+import papers
+import table
+
+from unlearnkit.methods import METHODS
+from unlearnkit.settings import build
+
+
+def row(left: dict[str, list[int]], before: int, after: int, clip: float = 0.5) -> dict[str, Any]:
+    kept = {"before": [before, 100], "after": [after, 100]}
+    return {
+        "left": left,
+        "kept": {"near objects": kept, "unrelated styles": kept},
+        "clip": {"before": 0.5, "after": clip},
+        "by concept": {"cat": left["name"]},
+    }
+
+
+def test_figures_by_hand() -> None:
+    one = row({"name": [1, 50], "synonym": [3, 20], "template": [1, 20]}, before=99, after=97, clip=0.495)
+    assert papers.left(one) == 2.0
+    assert papers.left(one, "synonym", "template", "background") == 10.0  # 4 of 40
+    assert (papers.held(one), papers.lost(one)) == (97.0, 2.0)
+    assert papers.alignment(one) == pytest.approx(-1.0)
+    assert table._rate([10, 10]) == "100.0 (72.2 to 100.0)"  # Wilson: 1 / (1 + 1.96² / 10)
+    assert table._rate([0, 0]) == ""
+
+
+def test_a_claim_is_judged_by_its_rows_or_not_at_all() -> None:
+    good, bad = row({"name": [1, 100]}, 99, 98), row({"name": [2, 100]}, 99, 99)
+    claim = papers.CLAIMS["RGD erases 99 % with alignment within 1 % of the base"]
+    assert claim(lambda cell: None) is None
+    assert claim(lambda cell: good) == (True, "at most 1.0 % left, alignment moves by at most 0.0 %")
+    assert claim(lambda cell: bad if cell.targets == ("neon",) else good) == (
+        False,
+        "at most 2.0 % left, alignment moves by at most 0.0 %",
+    )
+    unseen = row({"name": [0, 100], "synonym": [2, 100], "background": [3, 100]}, 99, 99)
+    said = papers.CLAIMS["DoCo erases unseen wordings and backgrounds within 2 points of those it saw"]
+    assert said(lambda cell: unseen) == (
+        False,
+        "the worst unseen form has +3.0 points of what is left by name",
+    )
+
+
+def test_every_cell_can_be_asked_for() -> None:
+    for cell in (*papers.EXPERIMENTS, *methods.tries(list(METHODS), methods.TUNED)):
+        build(METHODS[cell.method].settings, cell.settings)
+    for targets in (("cat",), ("van gogh",), papers.TEN, papers.FIVE):
+        full, few = (len(cells.asked(cells.Cell("esd", targets, size=size))) for size in ("full", "few"))
+        assert few < 130 * len(targets) < full
+    named = [
+        case for case in cells.asked(cells.Cell("esd", ("cat",))) if case.form == "name" and case.concept
+    ]
+    assert len(named) >= 200
+    assert len({case.seed for case in named}) == len(named)
+
+
+def test_every_method_is_measured_once_before_any_is_measured_again() -> None:
+    found = list(methods.cells(list(METHODS), methods.TARGETS, methods.SEEDS, "full"))
+    assert len(found) == len(set(map(repr, found)))
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+    assert {cell.method for cell in found if cell.seed == 0} == set(METHODS)
+
+
+def test_rows_are_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "ROWS", tmp_path / "results" / "rows.jsonl")
+    assert list(cells.rows()) == []
+    kept = cells.keep({"method": "esd"}, {"left": {"name": [0, 1]}})
+    assert list(cells.rows()) == [kept] == [json.loads((tmp_path / "results" / "rows.jsonl").read_text())]
