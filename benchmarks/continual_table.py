@@ -1,0 +1,179 @@
+"""The table and the curves of ``continual.py``, from its rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from unlearnkit.stats import wilson
+
+DOCS = Path(__file__).parent.parent / "docs"
+COLOURS = ("#0f62c9", "#b42318", "#12733a", "#8a5a00", "#6b21a8", "#0e7490", "#be185d", "#4d7c0f", "#475569")
+Row = Mapping[str, Any]
+Rate = Mapping[str, int]
+
+
+def ranked(rows: Sequence[Row]) -> list[str]:
+    """Contenders in order of the least of erased, kept objects and kept styles at the last request all were asked."""
+    return sorted(
+        {name(row) for row in rows}, key=lambda one: -_score([row for row in rows if name(row) == one])
+    )
+
+
+def write(rows: Sequence[Row]) -> Path:
+    """Write ``docs/continual.md`` and ``docs/continual.svg``, and return the former."""
+    text = ["# Continual unlearning on the canvas", "", *_about(rows), ""]
+    for sequence in dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows):
+        part = [row for row in rows if row["key"]["cell"]["sequence"] == sequence]
+        text += [f"## {sequence}", "", *_table(part), ""]
+    text += ["![Erased and kept after every request](continual.svg)", ""]
+    (DOCS / "continual.svg").write_text(_svg(rows), encoding="utf-8")
+    (DOCS / "continual.md").write_text("\n".join(text), encoding="utf-8")
+    return DOCS / "continual.md"
+
+
+def name(row: Row) -> str:
+    return str(row["key"]["cell"]["contender"])
+
+
+def kept(row: Row, kind: str, *, near: bool | None = None) -> tuple[Rate, Rate]:
+    """Right pictures of a kind that stays, before and after: near ones, the others, or all."""
+    groups = [f"{role} {kind}s" for role in ("near", "unrelated") if near is None or near == (role == "near")]
+    found = [row["kept"][group] for group in groups if group in row["kept"]]
+    before, after = (
+        {part: sum(one[side][part] for one in found) for part in ("k", "n")} for side in ("before", "after")
+    )
+    return before, after
+
+
+def _score(rows: Sequence[Row]) -> float:
+    last = max(row["key"]["request"] for row in rows)
+    final = [row for row in rows if row["key"]["request"] == last]
+    shares = [_share(_sum(row["all"] for row in final), wrong=True)]
+    for kind in ("object", "style"):
+        before, after = (_sum(part) for part in zip(*(kept(row, kind) for row in final), strict=True))
+        shares.append(after["k"] / max(1, before["k"]))
+    return last + min(shares)
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    """A line a contender at its last request; rates in per cent of pictures, with 95 % intervals over all its cells."""
+    head = "| contender | cells | requests | UA current | UA past | worst relapse | kept objects | kept styles | "
+    head += "neighbours | alignment | KID | drift | s a request | MB |"
+    lines = [head, "|" + "---|" * 14]
+    for one in ranked(rows):
+        own = [row for row in rows if name(row) == one]
+        last = max(row["key"]["request"] for row in own)
+        final = [row for row in own if row["key"]["request"] == last]
+        cells = [
+            one,
+            str(len(final)),
+            str(last + 1),
+            _percent(_sum(row["current"] for row in final if row["current"]), wrong=True),
+            _percent(_sum(row["past"] for row in final), wrong=True),
+            f"{100 * max(row['relapse'] for row in final):.0f}",
+            _ratio(final, "object"),
+            _ratio(final, "style"),
+            _ratio(final, "object", near=True),
+            *(_mean(final, figure) for figure in ("alignment", "kid", "drift")),
+            _mean(own, "seconds", "{:.0f}"),
+            f"{max(row['bytes'] for row in final) / 1e6:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _about(rows: Sequence[Row]) -> list[str]:
+    bases = ", ".join(sorted({row["key"]["base"] for row in rows}))
+    words = sorted({row["key"]["pictures"] for row in rows})
+    return [
+        "Made by `benchmarks/continual.py table` from `benchmarks/results/continual.jsonl`; the canvas is "
+        + bases
+        + ",",
+        f"{', '.join(map(str, words))} pictures of each word after each request. UA is the share of pictures of erased",
+        "concepts on which the judge does not see them; kept is the number of right pictures over that of the first",
+        "model. Brackets hold 95 % intervals (Wilson, over pictures). A contender with fewer requests has collapsed or",
+        "failed, or is not done.",
+    ]
+
+
+def _sum(rates: Any) -> dict[str, int]:
+    found = list(rates)
+    return {part: sum(rate[part] for rate in found) for part in ("k", "n")}
+
+
+def _share(rate: Rate, *, wrong: bool) -> float:
+    if not rate["n"]:
+        return 1.0 if wrong else 0.0
+    return 1 - rate["k"] / rate["n"] if wrong else rate["k"] / rate["n"]
+
+
+def _percent(rate: Rate, *, wrong: bool) -> str:
+    if not rate["n"]:
+        return "–"
+    k = rate["n"] - rate["k"] if wrong else rate["k"]
+    low, high = wilson(k, rate["n"])
+    return f"{100 * k / rate['n']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _ratio(rows: Sequence[Row], kind: str, *, near: bool | None = None) -> str:
+    before, after = (_sum(part) for part in zip(*(kept(row, kind, near=near) for row in rows), strict=True))
+    if not before["k"]:
+        return "–"
+    low, high = wilson(after["k"], after["n"])
+    scale = 100 * after["n"] / before["k"]
+    return f"{100 * after['k'] / before['k']:.1f} ({scale * low:.0f}–{scale * high:.0f})"
+
+
+def _mean(rows: Sequence[Row], figure: str, form: str = "{:.3g}") -> str:
+    values = [row[figure] for row in rows if row[figure] is not None]
+    return form.format(sum(values) / len(values)) if values else "–"
+
+
+def _svg(rows: Sequence[Row]) -> str:
+    """Three plots a sequence: erased, kept objects, kept styles, by request; a line a contender."""
+    sequences = list(dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows))
+    names = sorted({name(row) for row in rows})
+    plots: list[tuple[str, Callable[[Sequence[Row]], float]]] = [
+        ("erased, of all so far", lambda part: _share(_sum(row["all"] for row in part), wrong=True)),
+        ("kept objects", lambda part: _kept_share(part, "object")),
+        ("kept styles", lambda part: _kept_share(part, "style")),
+    ]
+    high = 150 * len(sequences) + 20 * -(-len(names) // 3) + 20
+    text = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {high}" font-family="sans-serif" font-size="10">'
+    ]
+    text.append(f'<rect width="660" height="{high}" fill="#ffffff"/>')
+    for r, sequence in enumerate(sequences):
+        part = [row for row in rows if row["key"]["cell"]["sequence"] == sequence]
+        count = 1 + max(row["key"]["request"] for row in part)
+        for c, (title, of) in enumerate(plots):
+            x, y = 30 + 215 * c, 25 + 150 * r
+            text.append(f'<text x="{x}" y="{y - 6}">{escape(sequence)}: {title}</text>')
+            text.append(f'<path d="M{x} {y}V{y + 100}H{x + 180}" fill="none" stroke="#888"/>')
+            text.append(f'<text x="{x - 26}" y="{y + 4}">100 %</text><text x="{x}" y="{y + 113}">1</text>')
+            text.append(f'<text x="{x + 172}" y="{y + 113}">{count}</text>')
+            for i, one in enumerate(names):
+                points = []
+                for number in range(count):
+                    there = [row for row in part if name(row) == one and row["key"]["request"] == number]
+                    if there:
+                        at = x + 180 * number / max(1, count - 1)
+                        points.append(f"{at:.1f},{y + 100 - 100 * min(1.0, of(there)):.1f}")
+                colour = COLOURS[i % len(COLOURS)]
+                dash = ' stroke-dasharray="4 2"' if i >= len(COLOURS) else ""
+                line = f'fill="none" stroke="{colour}" stroke-width="1.5"{dash}'
+                text.append(f'<polyline points="{" ".join(points)}" {line}/>')
+    for i, one in enumerate(names):
+        x, y = 30 + 215 * (i % 3), 150 * len(sequences) + 25 + 20 * (i // 3)
+        colour = COLOURS[i % len(COLOURS)]
+        text.append(f'<rect x="{x}" y="{y - 4}" width="14" height="3" fill="{colour}"/>')
+        text.append(f'<text x="{x + 20}" y="{y}">{escape(one)}</text>')
+    return "\n".join([*text, "</svg>", ""])
+
+
+def _kept_share(rows: Sequence[Row], kind: str) -> float:
+    before, after = (_sum(part) for part in zip(*(kept(row, kind) for row in rows), strict=True))
+    return after["k"] / max(1, before["k"])
