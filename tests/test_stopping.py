@@ -14,7 +14,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
-from unlearnkit.stopping import score_by_guide
+from unlearnkit.stopping import score_by_guide, seen_by_guide
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
 
@@ -55,3 +55,25 @@ def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_pat
     ]  # at lr 0 the first look is the best, the second ends it
     assert lines[0]["score"] == lines[1]["score"]
     assert not edit.weights
+
+
+@shipped
+def test_training_stops_as_soon_as_enough_is_gone(canvas: Model, tmp_path: Path) -> None:
+    seen = seen_by_guide(canvas, Request((Concept("cat"),)), pictures=4)
+    assert seen(canvas, 0) >= 0.75
+    settings = {
+        "steps": 3,
+        "lr": 0.0,
+        "batch": 1,
+        "pictures": 2,
+        "keep": 0.0,
+        "stop": "erased",
+        "stop_every": 1,
+    }
+    for share, steps in ((1.0, 1), (0.0, 3)):
+        job = Job(folder=tmp_path / str(steps))
+        edit_for(
+            canvas, Request((Concept("cat"),)), method="esd", settings=settings | {"stop_at": share}, job=job
+        )
+        lines = (tmp_path / str(steps) / "log.jsonl").read_text().splitlines()
+        assert len(lines) == steps

@@ -56,11 +56,13 @@ class Stop:
 
     score: called as ``score(model, step)`` with the trained weights worn; lower is better.
     every: steps between two looks. patience: looks without a better score before training ends.
+    enough: a score that is no higher ends it at once.
     """
 
     score: Callable[[Model, int], float]
     every: int = 50
     patience: int = 3
+    enough: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,8 @@ def _look(state: _State, score: float) -> float:
 
 
 def _patience_is_over(state: _State, job: Job) -> bool:
-    return job.stop is not None and state.waited >= job.stop.patience
+    stop = job.stop
+    return stop is not None and (state.waited >= stop.patience or state.best_score <= stop.enough)
 
 
 def _checkpoint(path: Path, job: Job, state: _State) -> None:

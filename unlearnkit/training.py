@@ -135,12 +135,20 @@ class Training:
     )
     batch: int = setting(4, "pictures a step, of each of the two sides", low=1, source="ours")
     checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
-    stop: Literal["none", "guide"] = setting(
+    stop: Literal["none", "guide", "erased"] = setting(
         "none",
-        "stop early, and keep the weights that scored best: by no one, or by the canvas's guide (never by the judge)",
+        "stop early: guide: and keep the weights that the canvas's guide (never the judge) scores best; erased: as "
+        "soon as it sees no more of the concept than stop_at",
         source="ours",
     )
-    stop_every: int = setting(20, "with stop = guide: steps between two looks", low=1, source="ours")
+    stop_every: int = setting(20, "with stop: steps between two looks", low=1, source="ours")
+    stop_at: float = setting(
+        0.05,
+        "with stop = erased: share of pictures of the concept",
+        low=0.0,
+        high=1.0,
+        source="ours: UA 95 %",
+    )
     stop_patience: int = setting(
         3, "with stop = guide: looks without a better score before training ends", low=1, source="ours"
     )
@@ -212,11 +220,15 @@ def train(
     combine: the method's own, in place of the one that the settings name. rules: the method's own, before theirs.
     A mask's warm-up looks at ``objective.warm``, else at the erasing losses of the objective itself.
     """
-    if settings.stop == "guide":
-        from .stopping import score_by_guide  # the canvas is opened by those who ask for it
+    if settings.stop != "none":
+        from .stopping import score_by_guide, seen_by_guide  # the canvas is opened by those who ask for it
 
-        score = score_by_guide(model, request)
-        stop = Stop(score, every=settings.stop_every, patience=settings.stop_patience)
+        every, patience = settings.stop_every, settings.stop_patience
+        stop = (
+            Stop(score_by_guide(model, request), every, patience)
+            if settings.stop == "guide"
+            else Stop(seen_by_guide(model, request), every, settings.steps, settings.stop_at)
+        )
         job = dataclasses.replace(job, stop=stop)
     if settings.mask != "none" and objective.warm is None:
         objective = dataclasses.replace(objective, warm=_erasing(objective))

@@ -1,0 +1,87 @@
+"""The commands of a chain say what they do, and call what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saved
+from unlearnkit.cli import main
+
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "scipy", "PIL", "safetensors"}
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a command of a chain in an empty folder, and return what it printed on stdout, or on stderr if it failed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object, code: int = 0) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(["chain", *map(str, words)])
+        told = capsys.readouterr()
+        assert stopped.value.code == code, told
+        return " ".join((told.err if code else told.out).split())
+
+    return run
+
+
+def test_from_init_to_build(said, tmp_path: Path) -> None:
+    init = ("init", "p", saved.folder(), "--method", "uce", "--regime", "merged", "--pictures", 0)
+    assert "a merged chain" in said(*init, "--merge", "rule=mean")
+    assert "entry 1" in said("add", "p", "--concept", "cat", "--phrase", "kitten")
+    said("add", "p", "--concept", "neon", "--kind", "style", "--set", "ridge=1.0", "--keep", "dog")
+    told = said("status", "p")
+    assert "merged chain on" in told
+    assert "cat uce" in told
+    assert "2 edits" in told
+    assert said("drop", "p", 1, "--dry-run") == "takes back request 1: exact, nothing is trained again"
+    assert said("drop", "p", 1).startswith("takes back request 1: exact")
+    assert "everything is as it was written" in said("verify", "p", "--redraw", "100%")
+    listed = said("log", "p")
+    assert [word for word in listed.split() if word in ("init", "add", "drop")] == [
+        "init",
+        "add",
+        "add",
+        "drop",
+    ]
+    said("undo", "p")
+    assert "no request holds" in said("status", "p")
+    said("build", "p", "--out", "built")
+    assert (tmp_path / "built" / "unlearnkit-ledger.jsonl").is_file()
+    text = (tmp_path / "p" / "ledger.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "p" / "ledger.jsonl").write_text(text.replace('"cat"', '"cow"'), encoding="utf-8")
+    (tmp_path / "p" / "ledger.jsonl").chmod(0o644)
+    assert "line 2 does not fit its hash" in said("status", "p", code=2)
+    with pytest.raises(SystemExit):
+        main(["chain", "verify", "p"])
+
+
+def test_guards_are_listed_with_their_sources(said) -> None:
+    told = said("guards")
+    for word in ("--guard bank=0", "--guard project=0", "--merge rule=ties", "default:"):
+        assert word in told
+
+
+def test_mistakes_are_one_line(said) -> None:
+    assert "is no chain" in said("status", "nowhere", code=2)
+    assert "did you mean 'replay'" in said("init", "p", saved.folder(), "--guard", "repaly=3", code=2)
+    assert not Path("p").exists()
+    said("init", "p", saved.folder(), "--pictures", 0)
+    assert "did you mean 'steps'" in said("add", "p", "--concept", "cat", "--set", "stepz=3", code=2)
+
+
+def test_status_of_a_chain_loads_no_model(said, tmp_path: Path) -> None:
+    said("init", "p", saved.folder(), "--pictures", 0)
+    code = "import contextlib, sys, unlearnkit.cli\nwith contextlib.suppress(SystemExit): "
+    code += "unlearnkit.cli.main(['chain', 'status', 'p'])\n"
+    code += "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert HEAVY.isdisjoint(done.stderr.split())
+    assert "no request holds" in done.stdout
