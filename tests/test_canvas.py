@@ -23,7 +23,7 @@ from unlearnkit.canvas.classifier import Eye, Seen, _choice
 from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
 from unlearnkit.canvas.studio import PAINTED, Studio
-from unlearnkit.errors import InputError, ModelError
+from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.seeds import stream
 
 painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs fonts-noto-color-emoji")
@@ -147,7 +147,7 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: p
 
 def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(DivergedError, match="step 0"):
         train_stage(
             "bad",
             network,

@@ -22,9 +22,9 @@ from unlearnkit.errors import InputError
 from unlearnkit.estimate import estimate
 from unlearnkit.hints import Hints
 from unlearnkit.model import Model, load
+from unlearnkit.recipes import load_recipe
 from unlearnkit.run import default_folder, erase, request_for, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.settings import load_recipe
 
 CAT = Request((Concept("cat"),))
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}

@@ -14,8 +14,9 @@ from hypothesis import settings as tests
 from hypothesis import strategies as st
 
 from unlearnkit.errors import InputError
+from unlearnkit.recipes import dump_recipe, load_recipe
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.settings import build, describe, dump_recipe, load_recipe, parse_pairs, setting
+from unlearnkit.settings import build, describe, parse_pairs, setting
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def erase(
             raise InputError(
                 "a recipe says model, concept and settings itself: leave them out, or edit the recipe"
             )
-        from .settings import load_recipe
+        from .recipes import load_recipe
 
         wanted = load_recipe(recipe)
     else:

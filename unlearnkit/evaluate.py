@@ -66,7 +66,7 @@ def evaluate_run(
     from .edit import Edit
     from .families.opening import quiet
     from .model import load
-    from .settings import load_recipe
+    from .recipes import load_recipe
 
     run = Path(run)
     if not (run / "run.json").is_file():

@@ -30,8 +30,9 @@ from .estimate import disk
 from .files import existing, slug, write_text, writing
 from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
+from .recipes import dump_recipe, load_recipe
 from .schema import Concept, Kind, Recipe, Request
-from .settings import build, dump_recipe, load_recipe
+from .settings import build
 
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "request_for", "run_recipe"]
 

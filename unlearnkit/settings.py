@@ -15,21 +15,16 @@ TOML) the word ``none`` stands for ``None`` wherever the type allows it, a tuple
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from .errors import InputError, nearest
-from .schema import Concept, Recipe, Request
 
-__all__ = ["Setting", "build", "describe", "dump_recipe", "load_recipe", "parse_pairs", "setting"]
+__all__ = ["Setting", "build", "describe", "fitted", "in_words", "parse_pairs", "setting"]
 
 T = TypeVar("T")
 
@@ -109,7 +104,7 @@ def describe(cls: type) -> list[Setting]:
         found.append(
             Setting(
                 name=field.name,
-                type=_in_words(annotation),
+                type=in_words(annotation),
                 default=field.default,
                 doc=facts.get("doc", ""),
                 low=facts.get("low"),
@@ -155,89 +150,6 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
     return values
 
 
-def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
-    """The recipe as TOML; ``settings``, a filled settings dataclass, has every default of it spelled out.
-
-    ``load_recipe`` reads it back to an equal recipe, except that ``None`` among the settings becomes ``"none"``
-    (TOML has no null), which ``build`` turns into ``None`` again.
-    """
-    values, docs = dict(recipe.settings), {}
-    if settings is not None:
-        docs = {one.name: one.doc for one in describe(type(settings))}
-        values = {name: getattr(settings, name) for name in docs}
-    lines = [f"{name} = {_toml(getattr(recipe, name))}" for name in ("model", "method", "seed")]
-    for table, concepts in (("erase", recipe.request.erase), ("keep", recipe.request.keep)):
-        for concept in concepts:
-            lines += ["", f"[[{table}]]", f"name = {_toml(concept.name)}", f"kind = {_toml(concept.kind)}"]
-            if concept.phrases:
-                lines.append(f"phrases = {_toml(concept.phrases)}")
-            if concept.instead is not None:
-                lines.append(f"instead = {_toml(concept.instead)}")
-    lines += ["", "[settings]"]
-    for name, value in values.items():
-        comment = f"  # {docs[name]}" if docs.get(name) else ""
-        lines.append(f"{_key(name)} = {_toml(value)}{comment}")
-    return "\n".join(lines) + "\n"
-
-
-def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file. Raises InputError for a file, table, key or value that cannot be used."""
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"recipe {str(path)!r} is not TOML: {' '.join(str(error).split())}") from None
-    where = f"recipe {str(path)!r}"
-    top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
-    concepts = {
-        table: tuple(
-            Concept(**_table(item, _CONCEPT, f"{where}, [[{table}]]", required=("name",)))
-            for item in top.get(table, ())
-        )
-        for table in ("erase", "keep")
-    }
-    return Recipe(
-        model=top["model"],
-        method=top["method"],
-        request=Request(**concepts),
-        settings={name: _frozen(value) for name, value in top.get("settings", {}).items()},
-        seed=top.get("seed", 0),
-    )
-
-
-_RECIPE: dict[str, Any] = {
-    "model": str,
-    "method": str,
-    "seed": int,
-    "erase": list,
-    "keep": list,
-    "settings": dict,
-}
-_CONCEPT: dict[str, Any] = {
-    "name": str,
-    "kind": str,
-    "phrases": tuple[str, ...],
-    "instead": str,
-}
-
-
-def _table(data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise InputError(f"{where} has {data!r} where a table is expected")
-    checked = {}
-    for name, value in data.items():
-        if name not in allowed:
-            raise InputError(f"{where} has the unknown key {name!r}{nearest(name, allowed)}")
-        try:
-            checked[name] = _fitted(allowed[name], value)
-        except ValueError:
-            raise InputError(f"{where} has {name} = {value!r}: it takes {_in_words(allowed[name])}") from None
-    if missing := [name for name in required if name not in checked]:
-        raise InputError(f"{where} lacks {missing[0]!r}: add it")
-    return checked
-
-
 def _known(name: str, known: Mapping[str, Setting]) -> Setting:
     if name not in known:
         raise InputError(f"setting {name!r} is unknown{nearest(name, known)}: use one of {', '.join(known)}")
@@ -247,7 +159,7 @@ def _known(name: str, known: Mapping[str, Setting]) -> Setting:
 def _checked(one: Setting, value: Any) -> Any:
     """``value`` in the setting's own type, or InputError."""
     try:
-        value = _fitted(one.annotation, value)
+        value = fitted(one.annotation, value)
     except ValueError:
         raise _refusal(one, value) from None
     if value is None:
@@ -269,11 +181,11 @@ def _refusal(one: Setting, value: Any) -> InputError:
     return InputError(f"setting {one.name!r} got {value!r}{close}: it takes {one.allowed}")
 
 
-def _fitted(annotation: Any, value: Any) -> Any:
+def fitted(annotation: Any, value: Any) -> Any:
     """A Python or TOML value in the annotated type (an int becomes a float, a list a tuple), or ValueError."""
     inner = _without_none(annotation)
     if inner is not annotation:
-        return None if value is None or value == "none" else _fitted(inner, value)
+        return None if value is None or value == "none" else fitted(inner, value)
     if typing.get_origin(annotation) is Literal:
         for choice in typing.get_args(annotation):
             if choice == value and type(choice) is type(value):
@@ -282,7 +194,7 @@ def _fitted(annotation: Any, value: Any) -> Any:
     if typing.get_origin(annotation) is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError
-        return tuple(_fitted(typing.get_args(annotation)[0], item) for item in value)
+        return tuple(fitted(typing.get_args(annotation)[0], item) for item in value)
     if annotation is float and type(value) is int:
         value = float(value)
     if not isinstance(value, annotation) or (isinstance(value, bool) and annotation is not bool):
@@ -336,12 +248,12 @@ _WORDS = {
 }
 
 
-def _in_words(annotation: Any) -> str:
+def in_words(annotation: Any) -> str:
     inner = _without_none(annotation)
     if inner is not annotation:
-        return f"{_in_words(inner)}, or none"
+        return f"{in_words(inner)}, or none"
     if typing.get_origin(annotation) is tuple:
-        return f"a list, each {_in_words(typing.get_args(annotation)[0])}"
+        return f"a list, each {in_words(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is Literal:
         return _either([str(choice) for choice in typing.get_args(annotation)])
     return _WORDS[annotation]
@@ -349,23 +261,3 @@ def _in_words(annotation: Any) -> str:
 
 def _either(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
-
-
-def _toml(value: Any) -> str:
-    if value is None:
-        return '"none"'
-    if isinstance(value, str):
-        if not value.isprintable() and re.search("[\ud800-\udfff]", value):
-            raise InputError(f"{value!r} is not valid Unicode text: spell it in UTF-8")
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value) if isinstance(value, bool) else repr(value)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -122,7 +122,7 @@ def redraw(
     """Draw a random ``share`` of the pictures before and after again: how many, and which came out differently."""
     from .edit import Edit
     from .model import load
-    from .settings import load_recipe
+    from .recipes import load_recipe
 
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..errors import DivergedError
 from ..files import whole
 
 __all__ = ["Average", "train_stage"]
@@ -104,7 +105,7 @@ def train_stage(
             group["lr"] = learning_rate * rate(step, steps, warm)
         loss, figures = loss_of(step)
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"{name}: the loss of step {step} is {loss.item()}")
+            raise DivergedError(f"{name}: the loss of step {step} is {loss.item()}: lower the learning rate")
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -1,0 +1,118 @@
+"""Recipes as TOML: everything that determines a run, written down and read back."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, nearest
+from .schema import Concept, Recipe, Request
+from .settings import describe, fitted, in_words
+
+__all__ = ["dump_recipe", "load_recipe"]
+
+
+def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
+    """The recipe as TOML; ``settings``, a filled settings dataclass, has every default of it spelled out.
+
+    ``load_recipe`` reads it back to an equal recipe, except that ``None`` among the settings becomes ``"none"``
+    (TOML has no null), which ``build`` turns into ``None`` again.
+    """
+    values, docs = dict(recipe.settings), {}
+    if settings is not None:
+        docs = {one.name: one.doc for one in describe(type(settings))}
+        values = {name: getattr(settings, name) for name in docs}
+    lines = [f"{name} = {_toml(getattr(recipe, name))}" for name in ("model", "method", "seed")]
+    for table, concepts in (("erase", recipe.request.erase), ("keep", recipe.request.keep)):
+        for concept in concepts:
+            lines += ["", f"[[{table}]]", f"name = {_toml(concept.name)}", f"kind = {_toml(concept.kind)}"]
+            if concept.phrases:
+                lines.append(f"phrases = {_toml(concept.phrases)}")
+            if concept.instead is not None:
+                lines.append(f"instead = {_toml(concept.instead)}")
+    lines += ["", "[settings]"]
+    for name, value in values.items():
+        comment = f"  # {docs[name]}" if docs.get(name) else ""
+        lines.append(f"{_key(name)} = {_toml(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe in a TOML file. Raises InputError for a file, table, key or value that cannot be used."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"recipe {str(path)!r} is not TOML: {' '.join(str(error).split())}") from None
+    where = f"recipe {str(path)!r}"
+    top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
+    concepts = {
+        table: tuple(
+            Concept(**_table(item, _CONCEPT, f"{where}, [[{table}]]", required=("name",)))
+            for item in top.get(table, ())
+        )
+        for table in ("erase", "keep")
+    }
+    return Recipe(
+        model=top["model"],
+        method=top["method"],
+        request=Request(**concepts),
+        settings={name: _frozen(value) for name, value in top.get("settings", {}).items()},
+        seed=top.get("seed", 0),
+    )
+
+
+_RECIPE: dict[str, Any] = {
+    "model": str,
+    "method": str,
+    "seed": int,
+    "erase": list,
+    "keep": list,
+    "settings": dict,
+}
+_CONCEPT: dict[str, Any] = {
+    "name": str,
+    "kind": str,
+    "phrases": tuple[str, ...],
+    "instead": str,
+}
+
+
+def _table(data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} has {data!r} where a table is expected")
+    checked = {}
+    for name, value in data.items():
+        if name not in allowed:
+            raise InputError(f"{where} has the unknown key {name!r}{nearest(name, allowed)}")
+        try:
+            checked[name] = fitted(allowed[name], value)
+        except ValueError:
+            raise InputError(f"{where} has {name} = {value!r}: it takes {in_words(allowed[name])}") from None
+    if missing := [name for name in required if name not in checked]:
+        raise InputError(f"{where} lacks {missing[0]!r}: add it")
+    return checked
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, str):
+        if not value.isprintable() and re.search("[\ud800-\udfff]", value):
+            raise InputError(f"{value!r} is not valid Unicode text: spell it in UTF-8")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value) if isinstance(value, bool) else repr(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
