@@ -84,7 +84,7 @@ def draw(
     return paths
 
 
-def neighbours(model: Model, request: Request, *, near: int = 3, far: int = 2) -> list[Concept]:
+def neighbours(model: Model, request: Request, *, near: int = 6, far: int = 2) -> list[Concept]:
     """The kept concepts to look at beside the erased ones, by rule.
 
     First what the request keeps by name; then, from the model's own vocabulary, the ``near`` words of the erased

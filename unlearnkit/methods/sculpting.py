@@ -17,11 +17,8 @@ reading of the abstract.
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -35,12 +32,12 @@ from ..model import Model
 from ..scenes import Noised, Scene, joined, retold, scene, wordings
 from ..schema import Concept, Request
 from ..settings import setting
+from ..superclasses import broader
 from ..training import Masks, Rows, Schedules, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "superclass"]
 
 STAGES = "stages.safetensors"
-TABLE = Path(__file__).parents[1] / "superclasses.toml"
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class _Step:
 def superclass(concept: Concept, settings: Settings) -> str:
     """What takes the concept's place. Raises InputError where it is not known."""
     given = concept.instead or settings.superclass or ("art" if concept.kind == "style" else None)
-    found = given or _table().get(concept.name.lower())
+    found = given or broader(concept.name)
     if found is None:
         raise InputError(
             f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
@@ -119,12 +116,6 @@ def superclass(concept: Concept, settings: Settings) -> str:
     if found.lower() in {word.lower() for word in concept.wordings}:
         raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
     return found
-
-
-@functools.cache
-def _table() -> dict[str, str]:
-    data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return {word: broader for broader, words in data.items() for word in words}
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
