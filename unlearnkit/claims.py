@@ -121,9 +121,9 @@ def _absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[s
             f"{form}: the untouched model itself shows it in only {_rate(before)}, so its absence says little"
         ], [f"{form} on which the untouched model surely shows it in {percent(rules.known)}"]
     if after["prompts"] < least:
-        return [f"{form}: {after['prompts']} prompts are too few to bound a share of {percent(rules.limit)}"], [
-            f"{form}: {least} prompts or more"
-        ]
+        return [
+            f"{form}: {after['prompts']} prompts are too few to bound a share of {percent(rules.limit)}"
+        ], [f"{form}: {least} prompts or more"]
     if after["high"] > rules.limit:
         return [f"{form}: still seen in {_rate(after)}, the limit is {percent(rules.limit)}"], []
     return [], []
