@@ -275,16 +275,35 @@ def test_pictures_are_not_overwritten(refused, tmp_path: Path):
 def test_a_folder_without_permission(refused, tmp_path: Path):
     """As an ordinary user, for whom alone permissions hold."""
     (tmp_path / "locked").mkdir(mode=0o555)
+    model = saved.folder()
+    refused("erase", model, "--concept", "cat", "--set", "steps=-1")  # imports what another user may not read
     ourselves = os.geteuid()
     if ourselves == 0:
         for path in (tmp_path, *tmp_path.parents[:2]):
             path.chmod(0o755)
+        model.parent.chmod(0o755)
         os.seteuid(65534)
     try:
-        said = refused("erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "locked" / "run")
+        said = refused("erase", model, "--concept", "cat", "--out", tmp_path / "locked" / "run")
     finally:
         os.seteuid(ourselves)
-    assert "no permission" in said
+    assert "no permission" in said and "locked" in said
+
+
+def test_a_model_without_permission(refused):
+    """As an ordinary user, who may not look into the folder that it lies in."""
+    model = saved.folder()
+    refused("erase", model, "--concept", "cat", "--set", "steps=-1")  # imports what another user may not read
+    ourselves = os.geteuid()
+    model.parent.chmod(0o700 if ourselves == 0 else 0o000)
+    try:
+        if ourselves == 0:
+            os.seteuid(65534)
+        said = refused("erase", model, "--concept", "cat")
+    finally:
+        os.seteuid(ourselves)
+        model.parent.chmod(0o755)
+    assert "no permission to read the model" in said
 
 
 # the disk

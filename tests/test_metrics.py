@@ -98,7 +98,7 @@ def test_change_is_in_levels() -> None:
 
 def test_an_eye_is_a_reader_and_features() -> None:
     torch.manual_seed(0)
-    network = Eye("separable", ["cat", "dog"], ["plain", "neon"]).eval()
+    network = Eye("residual", ["cat", "dog"], ["plain", "neon"]).eval()
     tools = eye(network, "eye@1")
     pictures = [picture(i) for i in range(5)]
     seen = tools.readers[0].look(pictures)

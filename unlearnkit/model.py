@@ -63,7 +63,10 @@ def load(
 def hints_of(source: str | Path) -> Hints:
     """What the model says about itself, without opening it. Raises ModelError for hints that are wrong."""
     folder = _folder(source)
-    return hints.read(folder) if folder.is_dir() else hints.GENERAL
+    try:
+        return hints.read(folder) if folder.is_dir() else hints.GENERAL
+    except PermissionError:
+        raise ModelError(f"there is no permission to read the model {str(folder)!r}: give another") from None
 
 
 def _folder(source: str | Path) -> Path:
