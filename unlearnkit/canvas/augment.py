@@ -21,14 +21,14 @@ __all__ = ["degrade", "round_trips"]
 def round_trips(
     vae: AutoencoderKL, data: NDArray[np.uint8], device: torch.device, *, seed: int
 ) -> NDArray[np.uint8]:
-    """Encode, disturb by up to a third of the latents' spread, decode: uint8 (n, 64, 64, 3)."""
+    """Encode, disturb by up to a fifth of the latents' spread, decode: uint8 (n, 64, 64, 3)."""
     out = np.empty_like(data)
     for start in range(0, len(data), 128):
         draw = stream(seed, "trip", start)
         x = torch.from_numpy(data[start : start + 128].copy()).to(device)
         x = x.permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = vae.encode(x).latent_dist.mean
-        size = torch.rand(len(x), 1, 1, 1, generator=draw) * 0.35 / vae.config.scaling_factor
+        size = torch.rand(len(x), 1, 1, 1, generator=draw) * 0.2 / vae.config.scaling_factor
         latents = latents + (torch.randn(latents.shape, generator=draw) * size).to(device)
         y = ((vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round().byte()
         out[start : start + 128] = y.permute(0, 2, 3, 1).cpu().numpy()

@@ -43,7 +43,7 @@ def share_right(logits: Tensor, labels: Tensor) -> float:
 
 def _train_eye(studio: Studio, name: str, form: str) -> None:
     known, strange = with_round_trips(studio), with_round_trips(studio, "unknown")
-    sources = [(data, count) for data, count in zip((*known, *strange), (64, 64, 24, 24), strict=True)]
+    sources = [(data, count) for data, count in zip((*known, *strange), (64, 64, 16, 16), strict=True)]
     labels = [studio.labels(part) for part in ("seen", "seen", "unknown", "unknown")]
     seed = derive(studio.seed, name)
     with sown(seed):
