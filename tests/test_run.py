@@ -64,8 +64,8 @@ def test_a_run_folder_has_everything(known: Model, tmp_path: Path):
         ("training", 3),
     ]
     assert seen[-1][0] == "drawing"
-    assert seen[-1][1] == seen[-1][2] == 2 * 2 * 6, (
-        "cat, three near objects and two styles, two seeds, both sides"
+    assert seen[-1][1] == seen[-1][2] == 2 * 2 * 7, (
+        "cat, the four other objects and two styles, two seeds, both sides"
     )
     written = load_recipe(tmp_path / "run" / "recipe.toml")
     assert written.settings.items() >= {"trains": "not-xattn", "eta": 1.0, **SHORT}.items()
