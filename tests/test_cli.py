@@ -142,6 +142,16 @@ def test_pictures_of_one_prompt_twice_are_one(known: Model, tmp_path: Path):
     assert draw(known, ["cat", "cat"], tmp_path, seeds=[1]) == [tmp_path / "cat-1.png"]
 
 
+def test_the_same_words_for_another_piece_of_work_begin_anew(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 100.0, 500.0, 510.0])
+    monkeypatch.setattr("unlearnkit.progress.time.monotonic", lambda: next(clock))
+    console = Console(file=io.StringIO())
+    with showing(console) as tick:
+        for done, total in ((27, 54), (54, 54), (1, 101), (2, 101)):
+            tick("drawing", done, total)
+    assert console.file.getvalue().splitlines()[-1] == "drawing 2 of 101, about 16:30 min left"
+
+
 def test_progress_is_plain_lines_without_a_terminal():
     page = io.StringIO()
     with showing(Console(file=page), "a title") as tick:

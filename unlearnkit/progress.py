@@ -39,7 +39,7 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, TaskID] = {}
 
         def tick(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
+            if stage not in tasks or done < bars.tasks[tasks[stage]].completed:
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
@@ -49,9 +49,14 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 def _lines(console: Console) -> Callable[[str, int, int], None]:
     begun: dict[str, tuple[float, int]] = {}
     shown: dict[str, float] = {}
+    last: dict[str, int] = {}
 
     def tick(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if done < last.get(stage, 0):  # the same words for another piece of work: it begins anew
+            begun.pop(stage)
+            shown.pop(stage)
+        last[stage] = done
         start, first = begun.setdefault(stage, (now, done))
         if done < total and now - shown.get(stage, start - EVERY) < EVERY:
             return
