@@ -16,14 +16,12 @@ A killed evaluation goes on where it stopped. Under ``accelerate launch`` its pr
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, claims, processes, suites
+from . import claims, processes, suites
 from .claims import Rules
 from .draw import Side, draw, model_side
 from .errors import EditError, InputError
@@ -33,6 +31,7 @@ from .plan import AFTER, BEFORE, NEVER_KNEW, asked, lines, plan_for, thinned
 from .record import FOLDER, HASHED, file_hash, same_plan, write_features
 from .schema import Case, Request
 from .tables import tables
+from .versions import versions
 
 if TYPE_CHECKING:
     from .metrics.instruments import Instruments
@@ -146,8 +145,7 @@ def evaluate(
             "processes": count,
             "seconds": round(time.monotonic() - begun, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": {"unlearnkit": __version__, "python": platform.python_version()}
-            | {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy", "pillow")},
+            "versions": versions("numpy", "pillow"),
         }
         write_text(folder / "evaluation.json", json.dumps(facts, indent=1) + "\n")
     return judged

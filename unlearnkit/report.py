@@ -161,7 +161,7 @@ def _pairs(
                 {
                     "case": case,
                     **{
-                        side: _inline(folder / "pictures" / side / f"{case.id}.png")
+                        side: inline(folder / "pictures" / side / f"{case.id}.png")
                         for side in ("before", "after")
                     },
                     "seen": {side: seen(case, side) for side in ("before", "after")},
@@ -185,7 +185,7 @@ def _spread(cases: Sequence[Case]) -> list[Case]:
 
 
 @functools.cache
-def _inline(path: Path) -> str:
+def inline(path: Path) -> str:
     """A picture as a data address."""
     try:
         return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

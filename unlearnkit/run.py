@@ -15,15 +15,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from . import __version__, images, methods, processes
+from . import images, methods, processes
 from .edit import Edit
 from .errors import InputError
 from .estimate import disk
@@ -33,6 +31,7 @@ from .model import Model, hints_of, load
 from .recipes import dump_recipe, load_recipe
 from .schema import Concept, Kind, Recipe, Request
 from .settings import build
+from .versions import versions
 
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "request_for", "run_recipe"]
 
@@ -182,8 +181,7 @@ def run_recipe(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "versions": {"unlearnkit": __version__, "python": platform.python_version()}
-            | {name: version(name) for name in ("torch", "diffusers", "transformers")},
+            "versions": versions(),
         }
         write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     return edit

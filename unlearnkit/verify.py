@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from . import __version__, claims
-from .draw import model_side, picture_hash, read
+from .draw import Side, model_side, picture_hash, read
 from .errors import InputError
 from .plan import AFTER, BEFORE, asked
 from .record import FOLDER, file_hash, stored
 from .schema import Case, Score
 from .tables import tables
 
-__all__ = ["redraw", "verify"]
+__all__ = ["LEVELS", "levels_off", "redraw", "verify"]
 
 LEVELS = 1  # of 255: how far a pixel drawn again may be off, see Model.sample
 
@@ -138,13 +138,18 @@ def redraw(
     )
     found = []
     for done, (side, case) in enumerate(chosen, 1):
-        picture = np.asarray(side.sample([case.prompt], [case.seed])[0].convert("RGB"), int)
-        kept = np.asarray(read(run / FOLDER / "pictures" / side.name / f"{case.id}.png")[0], int)
-        apart = 255 if picture.shape != kept.shape else int(np.abs(picture - kept).max())
-        if apart > LEVELS:
+        off = levels_off(run / FOLDER, side, case)
+        if off > LEVELS:
             found.append(
-                f"picture {side.name}/{case.id}.png comes out differently, by up to {apart} levels of 255"
+                f"picture {side.name}/{case.id}.png comes out differently, by up to {off} levels of 255"
             )
         if tick:
             tick("redrawing", done, len(chosen))
     return len(chosen), found
+
+
+def levels_off(folder: Path, side: Side, case: Case) -> int:
+    """How far a picture of an evaluation is from what the side draws now: the largest difference, of 255."""
+    picture = np.asarray(side.sample([case.prompt], [case.seed])[0].convert("RGB"), int)
+    kept = np.asarray(read(folder / "pictures" / side.name / f"{case.id}.png")[0], int)
+    return 255 if picture.shape != kept.shape else int(np.abs(picture - kept).max())

@@ -6,15 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from ..draw import model_side, read
+from ..draw import model_side
 from ..edit import Edit
 from ..errors import EditError, UnlearnError
 from ..model import Model
 from ..plan import AFTER
 from ..record import FOLDER, file_hash, stored
-from ..verify import LEVELS
+from ..verify import LEVELS, levels_off
 from ..verify import verify as verify_look
 from . import ledger
 from .project import EDITS, LOOKS, Project, opened
@@ -103,9 +101,7 @@ def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick
     side = model_side(AFTER, model, edit=Edit(weights, {"base": project.options["base"]}))
     chosen = random.Random(seed).sample(cases, max(1, round(share * len(cases))))
     for done, case in enumerate(chosen, 1):
-        picture = np.asarray(side.sample([case.prompt], [case.seed])[0].convert("RGB"), int)
-        was = np.asarray(read(folder / "pictures" / AFTER / f"{case.id}.png")[0], int)
-        if picture.shape != was.shape or int(np.abs(picture - was).max()) > LEVELS:
+        if levels_off(folder, side, case) > LEVELS:
             yield f"{LOOKS}/{last['folder']}: picture {case.id}.png came out differently"
         if tick:
             tick("drawing again", done, len(chosen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..errors import InputError
 from ..files import write_text, writing
 from ..plan import AFTER, BEFORE
 from ..record import FOLDER
-from ..report import page
+from ..report import inline, page
 from .ledger import Entry
 from .project import LOOKS, Project, opened
 from .standing import LIMIT, status
@@ -140,7 +139,7 @@ def _row(project: Project, entry: Entry) -> dict[str, Any]:
         what = ", ".join(concept["name"] for concept in facts["request"]["erase"])
     else:
         what = f"request {', '.join(map(str, facts['removes']))}"
-    size = sum(part["edit"]["bytes"] for part in (facts, *facts.get("remade", ())) if "edit" in part)
+    size = sum(edit["bytes"] for edit in entry.made())
     return {
         "number": entry.number,
         "kind": entry.kind,
@@ -181,12 +180,7 @@ def _strips(project: Project, looked: Sequence[Entry]) -> list[dict[str, Any]]:
             project.folder / LOOKS / entry.facts["look"]["folder"] / FOLDER / "pictures" / AFTER
             for entry in looked
         ]
-        row["pictures"] = [_inline(place / f"{row['id']}.png") for place in places]
+        row["pictures"] = [
+            inline(path) if (path := place / f"{row['id']}.png").is_file() else "" for place in places
+        ]
     return chosen
-
-
-def _inline(path: Path) -> str:
-    """A picture as a data address; empty where it was not drawn."""
-    if not path.is_file():
-        return ""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

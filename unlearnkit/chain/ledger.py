@@ -41,6 +41,11 @@ class Entry:
         """The entry as the one line that stands for it, without its end."""
         return _plain(_body(self) | {"hash": self.hash})
 
+    def made(self) -> list[Mapping[str, Any]]:
+        """The edits that it made: that of its request, and those that were made anew."""
+        parts = (self.facts, *self.facts.get("remade", ()))
+        return [part["edit"] for part in parts if "edit" in part]
+
 
 def sealed(entries: Sequence[Entry], kind: str, facts: Mapping[str, Any]) -> Entry:
     """The entry that comes after ``entries``, with its hash."""

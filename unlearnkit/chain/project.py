@@ -87,15 +87,13 @@ class Project:
         """The fingerprint of the model as it is now."""
         return str(self.entries[-1].facts["weights"])
 
+    def made(self) -> list[Mapping[str, Any]]:
+        """Every edit that the ledger names, in order: hash of its weights, sha256 and bytes of its file."""
+        return [edit for entry in self.entries for edit in entry.made()]
+
     def edits(self) -> dict[str, str]:
         """The sha256 of every edit's file that the ledger names, by the hash of its weights."""
-        made = [
-            facts["edit"]
-            for e in self.entries
-            for facts in (e.facts, *e.facts.get("remade", ()))
-            if "edit" in facts
-        ]
-        return {edit["hash"]: edit["sha256"] for edit in made}
+        return {edit["hash"]: edit["sha256"] for edit in self.made()}
 
     def looks(self) -> dict[str, Entry]:
         """The entry of every evaluation, by the name of its folder."""

@@ -12,7 +12,7 @@ from .project import Project, Step, opened
 
 __all__ = ["LIMIT", "Line", "Status", "log", "status"]
 
-LIMIT = 0.10  # the largest share on which a concept may still be seen, as ``claims.Rules`` has it
+LIMIT = 0.10  # the largest share on which a concept may still be seen; that of ``claims.Rules``, which loads torch
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def status(folder: str | Path) -> Status:
             at, after = then.get("seen", {}).get(concept.name), now.get("seen", {}).get(concept.name)
             seen = (at and at["before"], at and at["after"], after and after["after"])
             lines.append(Line(step, concept.name, added["making"], added["time"], seen))
-    made = {e["hash"]: e["bytes"] for e in _edits(project)}
+    made = {edit["hash"]: edit["bytes"] for edit in project.made()}
     return Status(
         project=project,
         lines=tuple(lines),
@@ -84,8 +84,3 @@ def status(folder: str | Path) -> Status:
 def log(folder: str | Path) -> tuple[Entry, ...]:
     """Everything that happened, in order."""
     return opened(folder).entries
-
-
-def _edits(project: Project) -> list[Mapping[str, Any]]:
-    parts = [part for e in project.entries for part in (e.facts, *e.facts.get("remade", ()))]
-    return [part["edit"] for part in parts if "edit" in part]

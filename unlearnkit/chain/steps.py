@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__, methods
+from .. import methods
 from ..errors import InputError
 from ..files import writing
 from ..methods import Job
@@ -24,6 +22,7 @@ from ..model import Model, load
 from ..run import request_for
 from ..schema import Concept, Request
 from ..settings import build
+from ..versions import versions
 from . import ledger
 from .guards import Guards
 from .ledger import Entry
@@ -232,9 +231,4 @@ def _source(source: str) -> str:
 
 
 def _stamp() -> dict[str, Any]:
-    libraries = ("torch", "diffusers", "transformers")
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"unlearnkit": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in libraries},
-    }
+    return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions()}

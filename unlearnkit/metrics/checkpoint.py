@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
+from .pixels import batches
 
 __all__ = ["Checkpoint"]
 
@@ -52,8 +53,7 @@ class Checkpoint:
     @torch.no_grad()
     def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
         side, seen = self.model.side, []
-        for start in range(0, len(pictures), self.batch):
-            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+        for part in batches(pictures, self.batch):
             small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]
             pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
             for share in self.model(pixels).softmax(1):

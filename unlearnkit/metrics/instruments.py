@@ -17,6 +17,7 @@ from ..errors import InputError, ModelError
 from ..families.opening import quiet
 from .checkpoint import Checkpoint
 from .nudenet import NudeNet
+from .pixels import batches
 
 __all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
 
@@ -140,8 +141,7 @@ class Classifier:
     @torch.no_grad()
     def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
         seen: list[Words] = []
-        for start in range(0, len(pictures), self.batch):
-            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+        for part in batches(pictures, self.batch):
             shares = self.model(**self.processor(images=part, return_tensors="pt")).logits.softmax(1)
             for share in shares:
                 best = int(share.argmax())
@@ -161,8 +161,7 @@ class _Features:
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
         parts = []
-        for start in range(0, len(pictures), self.batch):
-            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+        for part in batches(pictures, self.batch):
             told = self.model(**self.processor(images=part, return_tensors="pt"))
             pooled = getattr(told, "pooler_output", None)
             pooled = told.last_hidden_state.mean(1) if pooled is None else pooled
@@ -183,8 +182,7 @@ class _Transformers:
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
         parts = []
-        for start in range(0, len(pictures), self.batch):
-            part = [picture.convert("RGB") for picture in pictures[start : start + self.batch]]
+        for part in batches(pictures, self.batch):
             pixels = self.processor(images=part, return_tensors="pt").pixel_values
             parts.append(
                 self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)

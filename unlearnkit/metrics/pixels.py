@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from PIL import Image
 
-__all__ = ["change", "spoilt"]
+__all__ = ["batches", "change", "spoilt"]
 
 BLANK = 3.0  # levels of 255: a picture whose colours all stay this close to their mean shows nothing
 NOISE = 0.25  # correlation of neighbouring pixels, below which there are no shapes
@@ -28,3 +30,9 @@ def change(before: Image.Image, after: Image.Image) -> float:
         return 255.0
     x, y = (np.asarray(one.convert("RGB"), np.float64) for one in (before, after))
     return float(np.abs(x - y).mean())
+
+
+def batches(pictures: Sequence[Image.Image], size: int) -> Iterator[list[Image.Image]]:
+    """The pictures in RGB, at most ``size`` at a time."""
+    for start in range(0, len(pictures), size):
+        yield [picture.convert("RGB") for picture in pictures[start : start + size]]
