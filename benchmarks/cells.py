@@ -24,17 +24,17 @@ from unlearnkit import Concept, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
 from unlearnkit.canvas.guide import guide
-from unlearnkit.claims import Rules
-from unlearnkit.draw import model_side
 from unlearnkit.edit import Edit
 from unlearnkit.errors import UnlearnError
-from unlearnkit.evaluate import evaluate
+from unlearnkit.evaluation.claims import Rules
+from unlearnkit.evaluation.draw import model_side
+from unlearnkit.evaluation.evaluate import evaluate
+from unlearnkit.evaluation.plan import plan_for
 from unlearnkit.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, find, plan, resolve
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model
-from unlearnkit.plan import plan_for
 from unlearnkit.schema import Case, Request
 
 ROWS = Path(__file__).parent / "results" / "methods.jsonl"

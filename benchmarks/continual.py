@@ -30,13 +30,13 @@ from unlearnkit.chain.making import make
 from unlearnkit.chain.project import opened
 from unlearnkit.chain.steps import base_model
 from unlearnkit.chain.weights import current
-from unlearnkit.descend import Job
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve
 from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
-from unlearnkit.training import Training
+from unlearnkit.training.descend import Job
+from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "continual.jsonl"
 RUNS = Path("runs") / "continual"
@@ -204,7 +204,7 @@ def collapsed(row: Mapping[str, Any]) -> bool:
 
 def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) -> Mapping[str, Any]:
     """The first settings of the ladder with which the guide sees no more than the match allows, else the last."""
-    from unlearnkit.stopping import seen_by_guide
+    from unlearnkit.training.stopping import seen_by_guide
 
     project, request = opened(folder), Request((concept,))
     model, seen = base_model(project, model), seen_by_guide(model, request)

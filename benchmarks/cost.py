@@ -26,14 +26,14 @@ import torch
 from peak import Peak
 
 from unlearnkit import Concept, load
-from unlearnkit.descend import Job
 from unlearnkit.method import Plan
 from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.seeds import stream
 from unlearnkit.settings import describe
-from unlearnkit.training import Training
+from unlearnkit.training.descend import Job
+from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "cost.jsonl"
 REQUEST = Request((Concept("cat"),))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from unlearnkit.draw import draw, model_side
+from unlearnkit.evaluation.draw import draw, model_side
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Case
 

@@ -9,12 +9,12 @@ import torch
 from cells import Cell, concept, keep, made_of, rows
 
 from unlearnkit import seeds
-from unlearnkit.descend import Job, Stop
 from unlearnkit.methods import edit_for, resolve
 from unlearnkit.methods.rgd import sentences
 from unlearnkit.model import Model
-from unlearnkit.scenes import Noised, scene
 from unlearnkit.schema import Request
+from unlearnkit.training.descend import Job, Stop
+from unlearnkit.training.scenes import Noised, scene
 
 __all__ = ["CLAIMS", "EXPERIMENTS", "experiment", "held", "left", "lost"]
 

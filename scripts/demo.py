@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnkit.errors import UnlearnError
-from unlearnkit.evaluate import evaluate_run
+from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.record import FOLDER
+from unlearnkit.evaluation.report import report
 from unlearnkit.model import load
 from unlearnkit.progress import showing
-from unlearnkit.record import FOLDER
-from unlearnkit.report import report
 from unlearnkit.run import run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 

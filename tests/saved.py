@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from unlearnkit.canvas.classifier import Eye
-from unlearnkit.evaluate import evaluate_run
+from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import load
 from unlearnkit.run import erase

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from unlearnkit.anchors import anchor, anchored, retained
-from unlearnkit.descend import Job
 from unlearnkit.errors import InputError
-from unlearnkit.memory import bank
 from unlearnkit.model import Model
-from unlearnkit.prompts import neighbours
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training.anchors import anchor, anchored, retained
+from unlearnkit.training.descend import Job
+from unlearnkit.training.memory import bank
+from unlearnkit.training.prompts import neighbours
 
 CAT, DOG, GOGH = Concept("cat", phrases=("kitten",)), Concept("dog"), Concept("van gogh", kind="style")
 

@@ -11,9 +11,9 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
 from torch import Tensor
 
-from unlearnkit.attention import watched
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.model import Model
+from unlearnkit.training.attention import watched
 
 NAMES = (
     "down_blocks.1.attentions.0.transformer_blocks.0.attn2",

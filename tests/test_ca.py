@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearnkit import pictures, seeds
-from unlearnkit.attention import start_held
-from unlearnkit.descend import Job
+from unlearnkit import seeds
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training import pictures
+from unlearnkit.training.attention import start_held
+from unlearnkit.training.descend import Job
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "lr": 1e-3}

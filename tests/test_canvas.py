@@ -269,7 +269,7 @@ def test_shares_by_hand() -> None:
 
 def test_erasing_never_loads_the_judge() -> None:
     code = (
-        "import sys, unlearnkit.methods, unlearnkit.descend, unlearnkit.run;"
+        "import sys, unlearnkit.methods, unlearnkit.training.descend, unlearnkit.run;"
         "sys.exit(any(name.startswith('unlearnkit.canvas.') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,13 +16,13 @@ import torch
 from processes import killed
 from torch import nn
 
-from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import Training
+from unlearnkit.training.descend import Job
+from unlearnkit.training.settings import Training
 
 REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
 

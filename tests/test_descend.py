@@ -15,13 +15,13 @@ from processes import killed
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend, onecycle
 from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for
 from unlearnkit.model import Model
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend, onecycle
 
 REQUEST = Request((Concept("cat"),))
 FULL = {

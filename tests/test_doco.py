@@ -13,14 +13,14 @@ from test_ca import KEPT, batch, plain
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import doco, edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.parts.discriminator import Discriminator
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import Rows
+from unlearnkit.training.descend import Job
+from unlearnkit.training.settings import Rows
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 2, "warm_up": 2, "batch": 3, "pictures": 3, "lr": 1e-3}

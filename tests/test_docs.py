@@ -53,13 +53,21 @@ def test_commands_of_the_readme_parse(words: list[str]):
 def test_files_that_the_readme_names_exist():
     tree = re.search(r"## The tree\n\n```\n(.*?)```", README, re.S)
     assert tree
+    room, named = ROOT, set()
     for line in tree[1].splitlines():
-        name = line.split()[0]
-        path = ROOT / "unlearnkit" / name if line.startswith("  ") else ROOT / name
-        assert path.exists(), line
-    named = {line.split()[0].rstrip("/") for line in tree[1].splitlines() if line.startswith("  ")}
-    there = {path.name for path in (ROOT / "unlearnkit").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert there - named - {"__main__.py", "__pycache__"} == set(), "the tree in the README lacks these"
+        name, depth = line.split()[0], len(line) - len(line.lstrip())
+        place = {0: ROOT, 2: ROOT / "unlearnkit", 4: room}[depth] / name
+        assert place.exists(), line
+        named.add(place)
+        room = place if depth == 2 else room
+    open_rooms = {path.parent for path in named if path.parent != ROOT}
+    there = {
+        path for folder in open_rooms for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()
+    }
+    quiet = ("__init__.py", "__main__.py", "__pycache__", "grammars")
+    assert {path for path in there - named if path.name not in quiet} == set(), (
+        "the README's tree lacks these"
+    )
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from test_ca import batch, plain
 from torch import Tensor
 
-from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.methods.erasediff import balanced
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training.descend import Job
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "keep_pictures": 3, "lr": 1e-3}

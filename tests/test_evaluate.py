@@ -17,20 +17,20 @@ from PIL import Image
 from unlearnkit import suites
 from unlearnkit.canvas import WEIGHTS
 from unlearnkit.canvas.classifier import Eye
-from unlearnkit.claims import Rules, verdict
-from unlearnkit.draw import Side, draw, model_side, picture_hash, read
 from unlearnkit.errors import InputError
-from unlearnkit.evaluate import evaluate
+from unlearnkit.evaluation.claims import Rules, verdict
+from unlearnkit.evaluation.draw import Side, draw, model_side, picture_hash, read
+from unlearnkit.evaluation.evaluate import evaluate
+from unlearnkit.evaluation.plan import asked as asked_of
+from unlearnkit.evaluation.plan import plan_for, thinned
+from unlearnkit.evaluation.record import stored
+from unlearnkit.evaluation.rows import same
+from unlearnkit.evaluation.selftest import EXPECTED, self_test, spoiler
+from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import Model
-from unlearnkit.plan import asked as asked_of
-from unlearnkit.plan import plan_for, thinned
-from unlearnkit.record import stored
-from unlearnkit.rows import same
 from unlearnkit.schema import Case, Concept, Request, Score
-from unlearnkit.selftest import EXPECTED, self_test, spoiler
 from unlearnkit.stats import needed
-from unlearnkit.tables import tables
 
 CAT = Request((Concept("cat"),))
 shipped = pytest.mark.skipif(not (WEIGHTS / "never-knew").is_dir(), reason="no weights are shipped yet")

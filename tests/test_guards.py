@@ -15,13 +15,13 @@ from torch import Tensor
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards, beside, closed
 from unlearnkit.chain.screening import banked, joined, protected, screened
-from unlearnkit.descend import CHECKPOINT, Job, Objective
 from unlearnkit.errors import InputError
-from unlearnkit.memory import holds
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import Training
+from unlearnkit.training.descend import CHECKPOINT, Job, Objective
+from unlearnkit.training.memory import holds
+from unlearnkit.training.settings import Training
 
 CAT, DOG, NEON = (
     Request((Concept("cat", phrases=("kitten",)),)),

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from unlearnkit import seeds
-from unlearnkit.descend import Job
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, esd, uce
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training.descend import Job
 
 CAT = Request((Concept("cat"),))
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unlearnkit import seeds
-from unlearnkit.descend import Job, Objective, descend, onecycle
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model
@@ -25,7 +24,8 @@ from unlearnkit.parts.mask import Mask, swapped, top
 from unlearnkit.parts.rules import Project, Pull, apart, directions
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
-from unlearnkit.training import Training, check
+from unlearnkit.training.descend import Job, Objective, descend, onecycle
+from unlearnkit.training.settings import Training, check
 
 SIZES = {"a": (2,), "b": (3, 1)}
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: 0.0 if abs(x) < 1e-6 else x)

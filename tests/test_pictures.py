@@ -9,12 +9,12 @@ from conftest import HINTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit import pictures
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.hints import FILE, GENERAL, Hints, parse, read
 from unlearnkit.model import Model
-from unlearnkit.prompts import neighbours, prompts, texts
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training import pictures
+from unlearnkit.training.prompts import neighbours, prompts, texts
 
 WORDS = ["a photo of a cat"] * 9 + ["dog"]
 

@@ -14,10 +14,10 @@ from test_contract import CASES, REQUEST
 
 import saved
 from unlearnkit import processes
-from unlearnkit.descend import Job
 from unlearnkit.edit import Edit
 from unlearnkit.methods import edit_for
 from unlearnkit.model import load
+from unlearnkit.training.descend import Job
 
 BATCH = 3  # of which the second process has one row of its own
 # of the length of the change: sums of floats in another order make about 1e-6, Adam enlarges them

@@ -19,14 +19,14 @@ from PIL import Image
 from saved import SCRIPT
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.cli import main
-from unlearnkit.compare import compare
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
-from unlearnkit.evaluate import evaluate_run
+from unlearnkit.evaluation.compare import compare
+from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.report import report
+from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.images import save_png
 from unlearnkit.metrics.instruments import eye
-from unlearnkit.report import report
-from unlearnkit.verify import redraw, verify
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from unlearnkit.canvas.classifier import Eye
-from unlearnkit.evaluate import evaluate_run
+from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.metrics.instruments import eye
 torch.manual_seed(0)
 tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")

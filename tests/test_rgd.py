@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unlearnkit import pictures, seeds
-from unlearnkit.descend import Job
+from unlearnkit import seeds
 from unlearnkit.errors import InputError
-from unlearnkit.grammar import GRAMMARS, pairs, read
 from unlearnkit.methods import edit_for, plan, rgd, salun
 from unlearnkit.model import Model
 from unlearnkit.parts.ascent import ascent
-from unlearnkit.scenes import noise_ratio
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
+from unlearnkit.training import pictures
+from unlearnkit.training.descend import Job
+from unlearnkit.training.grammar import GRAMMARS, pairs, read
+from unlearnkit.training.scenes import noise_ratio
 
 CAT = Request((Concept("cat"),), (Concept("dog"),))
 KNOWN = {

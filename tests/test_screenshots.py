@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from browser import Browser, chromium
-from unlearnkit.compare import compare
-from unlearnkit.report import report
+from unlearnkit.evaluation.compare import compare
+from unlearnkit.evaluation.report import report
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearnkit import pictures, seeds
-from unlearnkit.descend import Job
+from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan, sculpting
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
+from unlearnkit.training import pictures
+from unlearnkit.training.descend import Job
 
 CAT = Request((Concept("cat"),))
 TWO = Request((Concept("cat"), Concept("car", instead="tree")))

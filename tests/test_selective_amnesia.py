@@ -10,15 +10,16 @@ import pytest
 import torch
 from test_ca import KEPT, batch, plain
 
-from unlearnkit import pictures, seeds
-from unlearnkit.descend import Job
+from unlearnkit import seeds
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.methods.selective_amnesia import Elastic, Settings, fisher
 from unlearnkit.model import Model
-from unlearnkit.scenes import scene
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training import pictures
+from unlearnkit.training.descend import Job
+from unlearnkit.training.scenes import scene
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from unlearnkit.canvas import WEIGHTS
-from unlearnkit.draw import read
+from unlearnkit.evaluation.draw import read
+from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.run import erase
 from unlearnkit.schema import Concept
-from unlearnkit.verify import redraw, verify
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +28,7 @@ pytestmark = [
 
 SCRIPT = """
 import sys
-from unlearnkit.evaluate import evaluate_run
+from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.metrics.instruments import canvas
 run, file, batch = sys.argv[1:]
 evaluate_run(run, suite="prompts", file=file, instruments=canvas(), batch=int(batch))

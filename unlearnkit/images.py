@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError
 from .files import slug, whole, writing
-from .prompts import neighbours as nearest
 from .schema import Concept, Request
-from .superclasses import broader
+from .training.prompts import neighbours as nearest
+from .training.superclasses import broader
 
 if TYPE_CHECKING:
     from .edit import Edit

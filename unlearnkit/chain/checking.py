@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..draw import model_side
 from ..edit import Edit
 from ..errors import EditError, UnlearnError
+from ..evaluation.draw import model_side
+from ..evaluation.plan import AFTER
+from ..evaluation.record import FOLDER, file_hash, stored
+from ..evaluation.verify import LEVELS, levels_off
+from ..evaluation.verify import verify as verify_look
 from ..model import Model
-from ..plan import AFTER
-from ..record import FOLDER, file_hash, stored
-from ..verify import LEVELS, levels_off
-from ..verify import verify as verify_look
 from . import ledger
 from .project import EDITS, LOOKS, Project, opened
 from .steps import base_model

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..descend import Beside, Job, Objective, Student
 from ..errors import InputError
 from ..model import Model
 from ..parts import Rule
 from ..parts.rules import Project, Pull
-from ..prompts import neighbours
-from ..scenes import scene, wordings
 from ..schema import Request
 from ..settings import setting
-from ..training import Rows, predict
+from ..training.descend import Beside, Job, Objective, Student
+from ..training.prompts import neighbours
+from ..training.scenes import scene, wordings
+from ..training.settings import Rows, predict
 from .screening import banked, protected
 
 __all__ = ["Guards", "beside", "closed", "projection"]

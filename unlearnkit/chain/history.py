@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..evaluation.plan import AFTER, BEFORE
+from ..evaluation.record import FOLDER
+from ..evaluation.report import inline, page
 from ..files import write_text, writing
-from ..plan import AFTER, BEFORE
-from ..record import FOLDER
-from ..report import inline, page
 from .ledger import Entry
 from .project import LOOKS, Project, opened
 from .standing import LIMIT, status

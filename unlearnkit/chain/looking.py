@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..claims import Rules
-from ..draw import model_side
 from ..edit import Edit
-from ..evaluate import evaluate
+from ..evaluation.claims import Rules
+from ..evaluation.draw import model_side
+from ..evaluation.evaluate import evaluate
+from ..evaluation.plan import AFTER, BEFORE, plan_for
+from ..evaluation.record import FOLDER, file_hash
 from ..model import Model
-from ..plan import AFTER, BEFORE, plan_for
-from ..record import FOLDER, file_hash
 from ..suites.vocabulary import NAME, panel
 from .project import LOOKS, Project, Step
 from .screening import joined

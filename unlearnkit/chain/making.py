@@ -19,7 +19,7 @@ from ..methods import Job
 from ..model import Model
 from ..schema import Request
 from ..settings import build, describe
-from ..training import Training
+from ..training.settings import Training
 from .guards import Guards, beside, closed, projection
 from .project import Project, Step
 from .screening import joined, screened

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..memory import bank, holds
 from ..model import Model
 from ..parts.rules import apart, directions
-from ..prompts import neighbours, prompts
 from ..schema import KINDS, Concept, Request
+from ..training.memory import bank, holds
+from ..training.prompts import neighbours, prompts
 
 __all__ = ["Bank", "banked", "joined", "protected", "screened"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import EditError
+from ..evaluation.record import file_hash
 from ..model import Model
-from ..record import file_hash
 from ..settings import build
 from .merging import Merge, merged
 from .project import EDITS, Project, Step

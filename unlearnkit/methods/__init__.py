@@ -16,13 +16,13 @@ import torch
 import transformers
 
 from .. import __version__
-from ..descend import CHECKPOINT, Job
 from ..edit import Edit
 from ..errors import InputError, nearest
 from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import build
+from ..training.descend import CHECKPOINT, Job
 from . import (
     ca,
     doco,

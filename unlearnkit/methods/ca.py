@@ -19,15 +19,15 @@ from typing import Literal
 from torch import Tensor
 
 from .. import seeds
-from ..anchors import anchor, anchored, retained
-from ..attention import start_held
-from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Lesson, counted, matched
 from ..schema import Request
 from ..settings import setting
-from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.anchors import anchor, anchored, retained
+from ..training.attention import start_held
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Lesson, counted, matched
+from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

@@ -27,9 +27,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import seeds
-from ..anchors import anchored, retained
-from ..attention import start_held
-from ..descend import Job, Objective, Student
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
@@ -38,7 +35,10 @@ from ..parts.combine import sides
 from ..parts.discriminator import Discriminator, Kinds
 from ..schema import Request
 from ..settings import setting
-from ..training import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.anchors import anchored, retained
+from ..training.attention import start_held
+from ..training.descend import Job, Objective, Student
+from ..training.settings import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "clean", "unscaled"]
 

@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..anchors import anchor, turns
-from ..attention import Watch, distance, folds, steered, watched
-from ..descend import Job, Objective, Student
 from ..errors import InputError
-from ..memory import bank
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Scene, kept, scene, wordings
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training import Rows, Rules, Training, Trains, check, default, plan_of, predict, train
+from ..training.anchors import anchor, turns
+from ..training.attention import Watch, distance, folds, steered, watched
+from ..training.descend import Job, Objective, Student
+from ..training.memory import bank
+from ..training.scenes import Scene, kept, scene, wordings
+from ..training.settings import Rows, Rules, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

@@ -26,16 +26,16 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..anchors import anchor, turns
-from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, sides
-from ..scenes import Lesson, counted, gallery, kept, matched, scene
 from ..schema import Request
 from ..settings import setting
-from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.anchors import anchor, turns
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Lesson, counted, gallery, kept, matched, scene
+from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "balanced"]
 

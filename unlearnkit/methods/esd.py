@@ -17,15 +17,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import pictures, seeds
-from ..descend import Job, Objective, Student
+from .. import seeds
 from ..method import Method, Plan
 from ..model import Model
-from ..prompts import prompts
-from ..scenes import Lesson, counted, kept, matched
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training import pictures
+from ..training.descend import Job, Objective, Student
+from ..training.prompts import prompts
+from ..training.scenes import Lesson, counted, kept, matched
+from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "target"]
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import seeds
-from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Noised, counted, gallery, kept
 from ..schema import Request
-from ..training import Training, Trains, check, default, plan_of, predict, train
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Noised, counted, gallery, kept
+from ..training.settings import Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import seeds
-from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
-from ..scenes import Noised, counted, gallery, noise_ratio
 from ..schema import Request
 from ..settings import setting
-from ..training import Training, Trains, check, default, plan_of, predict, train
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Noised, counted, gallery, noise_ratio
+from ..training.settings import Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

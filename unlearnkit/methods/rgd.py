@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
-from ..descend import Job, Objective, Student
 from ..errors import InputError
-from ..grammar import pairs, read
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
-from ..prompts import neighbours
-from ..scenes import Noised, noise_ratio, scene
 from ..schema import KINDS, Concept, Request
 from ..settings import setting
-from ..training import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.descend import Job, Objective, Student
+from ..training.grammar import pairs, read
+from ..training.prompts import neighbours
+from ..training.scenes import Noised, noise_ratio, scene
+from ..training.settings import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "sentences"]
 

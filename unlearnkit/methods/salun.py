@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..descend import Job, Objective, Student
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Noised, counted, gallery, kept, retold
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training import Masks, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Noised, counted, gallery, kept, retold
+from ..training.settings import Masks, Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "guided"]
 

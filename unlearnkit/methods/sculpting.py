@@ -25,15 +25,26 @@ import torch
 from torch import Tensor
 
 from .. import seeds, tensors
-from ..descend import CHECKPOINT, Job, Objective, Student
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
-from ..scenes import Noised, Scene, joined, retold, scene, wordings
 from ..schema import Concept, Request
 from ..settings import setting
-from ..superclasses import broader
-from ..training import Masks, Rows, Schedules, Training, Trains, check, default, plan_of, predict, train
+from ..training.descend import CHECKPOINT, Job, Objective, Student
+from ..training.scenes import Noised, Scene, joined, retold, scene, wordings
+from ..training.settings import (
+    Masks,
+    Rows,
+    Schedules,
+    Training,
+    Trains,
+    check,
+    default,
+    plan_of,
+    predict,
+    train,
+)
+from ..training.superclasses import broader
 
 __all__ = ["METHOD", "Settings", "superclass"]
 

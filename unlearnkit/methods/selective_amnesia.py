@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from .. import processes, seeds
-from ..anchors import anchor, anchored
-from ..descend import Job, Objective, Student
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
 from ..parts import Gradients
-from ..scenes import Lesson, Scene, counted, gallery, kept, matched
 from ..schema import Request
 from ..settings import setting
-from ..training import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.anchors import anchor, anchored
+from ..training.descend import Job, Objective, Student
+from ..training.scenes import Lesson, Scene, counted, gallery, kept, matched
+from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Elastic", "Settings", "fisher"]
 

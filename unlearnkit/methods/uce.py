@@ -18,13 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..descend import Job
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
-from ..prompts import neighbours, texts
 from ..schema import Concept, Request
 from ..settings import setting
+from ..training.descend import Job
+from ..training.prompts import neighbours, texts
 
 __all__ = ["METHOD", "Settings", "change", "normal"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..hints import Hints, parse
-from ..memory import holds
 from ..schema import KINDS, Case, Concept, Request, Role
-from ..superclasses import broader
+from ..training.memory import holds
+from ..training.superclasses import broader
 from .asking import Question, ask
 
 __all__ = ["cases", "known", "panel"]

@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, suites
-from .schema import Case, Request
+from .. import __version__, suites
+from ..schema import Case, Request
 
 if TYPE_CHECKING:
+    from ..metrics.instruments import Instruments
     from .claims import Rules
     from .draw import Side
-    from .metrics.instruments import Instruments
 
 __all__ = ["AFTER", "BEFORE", "DIRECT", "NEVER_KNEW", "UNGRADED", "asked", "lines", "plan_for", "thinned"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import suites, tensors
-from .errors import InputError
-from .schema import Case, Score
+from .. import suites, tensors
+from ..errors import InputError
+from ..schema import Case, Score
 
 __all__ = ["FOLDER", "HASHED", "file_hash", "same_plan", "stored", "write_features"]
 

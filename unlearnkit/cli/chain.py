@@ -15,8 +15,8 @@ from rich.table import Table
 from .terminal import Device, Dtype, Seed, err, out, showing
 
 if TYPE_CHECKING:
-    from .chain.ledger import Entry
-    from .chain.standing import Line
+    from ..chain.ledger import Entry
+    from ..chain.standing import Line
 
 __all__ = ["commands"]
 
@@ -62,11 +62,11 @@ def init(
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
-    from .chain.guards import Guards
-    from .chain.merging import Merge
-    from .chain.steps import init
-    from .methods import find
-    from .settings import parse_pairs
+    from ..chain.guards import Guards
+    from ..chain.merging import Merge
+    from ..chain.steps import init
+    from ..methods import find
+    from ..settings import parse_pairs
 
     init(
         project,
@@ -105,11 +105,11 @@ def add(
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
-    from .chain.guards import Guards
-    from .chain.project import opened
-    from .chain.steps import add
-    from .methods import find
-    from .settings import parse_pairs
+    from ..chain.guards import Guards
+    from ..chain.project import opened
+    from ..chain.steps import add
+    from ..methods import find
+    from ..settings import parse_pairs
 
     chosen = method or opened(project).options["method"]
     with _stoppable(project, ", ".join(concept)) as tick:
@@ -133,7 +133,7 @@ def add(
 @commands.command()
 def status(project: Folder) -> None:
     """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
-    from .chain.standing import status
+    from ..chain.standing import status
 
     found = status(project)
     told = found.project.options
@@ -164,7 +164,7 @@ def undo(
     device: Device = None,
 ) -> None:
     """Take back the last requests."""
-    from .chain.taking import back, undo
+    from ..chain.taking import back, undo
 
     out.print(str(back(project, undo=count)), markup=False)
     if not dry_run:
@@ -181,7 +181,7 @@ def drop(
     device: Device = None,
 ) -> None:
     """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
-    from .chain.taking import back, drop
+    from ..chain.taking import back, drop
 
     out.print(str(back(project, drop=numbers)), markup=False)
     if not dry_run:
@@ -201,8 +201,8 @@ def verify(
     device: Device = None,
 ) -> None:
     """Hold ledger, edits and evaluations against their hashes; exit with 2 if anything differs."""
-    from .chain.checking import verify
-    from .cli_evaluate import share_of
+    from ..chain.checking import verify
+    from .evaluate import share_of
 
     with showing() as tick:
         redraw = 0.0 if share is None else share_of(share)
@@ -221,7 +221,7 @@ def build(
     device: Device = None,
 ) -> None:
     """Write the model as it is now as a folder that plain diffusers opens."""
-    from .chain.building import build
+    from ..chain.building import build
 
     out.print(str(build(project, folder, device=device)), markup=False)
 
@@ -229,7 +229,7 @@ def build(
 @commands.command()
 def log(project: Folder) -> None:
     """Everything that happened, a line each; the ledger has all of it."""
-    from .chain.standing import log
+    from ..chain.standing import log
 
     for entry in log(project):
         what, facts = _what(entry), entry.facts
@@ -241,7 +241,7 @@ def log(project: Folder) -> None:
 @commands.command()
 def report(project: Folder) -> None:
     """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
-    from .chain.history import report
+    from ..chain.history import report
 
     out.print(str(report(project)), markup=False)
 
@@ -251,9 +251,9 @@ def guards() -> None:
     """What can be set with --guard and --merge: default, range, meaning, source."""
     from rich.markup import escape
 
-    from .chain.guards import Guards
-    from .chain.merging import Merge
-    from .settings import describe
+    from ..chain.guards import Guards
+    from ..chain.merging import Merge
+    from ..settings import describe
 
     for option, cls in (("--guard", Guards), ("--merge", Merge)):
         for one in describe(cls):

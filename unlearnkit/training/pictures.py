@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import processes, seeds, tensors
-from .errors import InputError
-from .model import Model
+from .. import processes, seeds, tensors
+from ..errors import InputError
+from ..model import Model
 
 __all__ = ["default_folder", "draw", "numbers"]
 

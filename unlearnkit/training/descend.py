@@ -19,13 +19,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from . import processes, tensors
-from .errors import DivergedError, InputError, ModelError
-from .files import write_text
-from .model import Model
-from .parts import Combine, Held, Losses, Rule, lora
-from .parts.combine import summed
-from .parts.mask import Mask
+from .. import processes, tensors
+from ..errors import DivergedError, InputError, ModelError
+from ..files import write_text
+from ..model import Model
+from ..parts import Combine, Held, Losses, Rule, lora
+from ..parts.combine import summed
+from ..parts.mask import Mask
 
 __all__ = [
     "CHECKPOINT",

@@ -24,9 +24,9 @@ from typing import Literal
 
 import torch
 
-from . import seeds
-from .errors import InputError, nearest
-from .schema import KINDS
+from .. import seeds
+from ..errors import InputError, nearest
+from ..schema import KINDS
 
 __all__ = ["GRAMMARS", "Grammar", "Pool", "pairs", "read"]
 

@@ -21,20 +21,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import claims, processes, suites
+from .. import processes, suites
+from ..errors import EditError, InputError
+from ..files import whole, write_text, writing
+from ..schema import Case, Request
+from ..versions import versions
+from . import claims
 from .claims import Rules
 from .draw import Side, draw, model_side
-from .errors import EditError, InputError
-from .files import whole, write_text, writing
 from .look import look
 from .plan import AFTER, BEFORE, NEVER_KNEW, asked, lines, plan_for, thinned
 from .record import FOLDER, HASHED, file_hash, same_plan, write_features
-from .schema import Case, Request
 from .tables import tables
-from .versions import versions
 
 if TYPE_CHECKING:
-    from .metrics.instruments import Instruments
+    from ..metrics.instruments import Instruments
 
 __all__ = ["evaluate", "evaluate_run"]
 
@@ -62,10 +63,10 @@ def evaluate_run(
     batch: pictures drawn at once.
     Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
     """
-    from .edit import Edit
-    from .families.opening import quiet
-    from .model import load
-    from .recipes import load_recipe
+    from ..edit import Edit
+    from ..families.opening import quiet
+    from ..model import load
+    from ..recipes import load_recipe
 
     run = Path(run)
     if not (run / "run.json").is_file():
@@ -74,7 +75,7 @@ def evaluate_run(
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
     edit = Edit.load(run / "edit.safetensors")
     if instruments is None:
-        from .metrics import instruments as known
+        from ..metrics import instruments as known
 
         if suite != "canvas":
             raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
@@ -86,7 +87,7 @@ def evaluate_run(
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
     missing = _missing(recipe.request) if suite == recipe.model == "canvas" else {}
     if missing:
-        from .canvas.check import never_knew
+        from ..canvas.check import never_knew
 
         with quiet():
             twin = never_knew(device=device, dtype=dtype)
@@ -172,7 +173,7 @@ def _draw_all(
 
 def _missing(request: Request) -> dict[str, list[str]]:
     """What the canvas's never-knew model never knew, if it is shipped and covers the request; else nothing."""
-    from .canvas import WEIGHTS, world
+    from ..canvas import WEIGHTS, world
 
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
     known = suites.find("canvas").known

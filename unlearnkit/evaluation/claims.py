@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..settings import setting
+from ..stats import Interval, needed, non_inferior
 from .plan import UNGRADED
-from .settings import setting
-from .stats import Interval, needed, non_inferior
 
 __all__ = ["GRADES", "NOT_CLAIMED", "Rules", "percent", "points", "verdict"]
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..model import Model
+from ..schema import Concept, Request
+from ..settings import setting
 from . import pictures
 from .descend import Job
-from .errors import InputError
-from .model import Model
 from .prompts import neighbours, prompts, texts
-from .schema import Concept, Request
-from .settings import setting
-from .training import Rows, predict
+from .settings import Rows, predict
 
 __all__ = [
     "Lesson",

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics.distance import cmmd, diversity, fid, kid
+from ..metrics.distance import cmmd, diversity, fid, kid
+from ..schema import Case
+from ..stats import Interval
 from .plan import AFTER, BEFORE, asked
 from .rows import Pictures
-from .schema import Case
-from .stats import Interval
 
 __all__ = ["Features", "distances", "never_knew"]
 

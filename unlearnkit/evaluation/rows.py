@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from .schema import KINDS, Case, Score
+from ..schema import KINDS, Case, Score
 
 __all__ = ["NOTHING", "Picture", "Pictures", "gather", "right", "same"]
 

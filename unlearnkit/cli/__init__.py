@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from . import __version__, cli_chain, cli_evaluate
-from .cli_erase import erase
-from .errors import UnlearnError
+from .. import __version__
+from ..errors import UnlearnError
+from . import chain, evaluate
+from .erase import erase
 from .terminal import Device, Dtype, Seed, err, out, showing
 
 __all__ = ["app", "main"]
@@ -30,8 +31,8 @@ canvas = typer.Typer(
     help="The canvas: the small model and its judges that ship with unlearnkit.", no_args_is_help=True
 )
 app.add_typer(canvas, name="canvas")
-app.add_typer(cli_evaluate.commands)
-app.add_typer(cli_chain.commands, name="chain")
+app.add_typer(evaluate.commands)
+app.add_typer(chain.commands, name="chain")
 
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 
@@ -83,9 +84,9 @@ def generate(
 
     [bold]unlearnkit generate canvas --prompt "a picture of a cat" --edit runs/esd-cat-0/edit.safetensors[/bold]
     """
-    from .edit import Edit
-    from .images import draw
-    from .model import load
+    from ..edit import Edit
+    from ..images import draw
+    from ..model import load
 
     worn = None if edit is None else Edit.load(edit)
     loaded = load(model, device=device, dtype=dtype)
@@ -110,7 +111,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
 ) -> None:
     """List the methods, or show one of them with every setting, its default, its range and where it comes from."""
-    from .methods import METHODS, find
+    from ..methods import METHODS, find
 
     if name is None:
         table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
@@ -120,7 +121,7 @@ def methods(
         return
     from rich.padding import Padding
 
-    from .settings import describe
+    from ..settings import describe
 
     method = find(name)
     out.print(f"[bold]{_plain(method.title)}[/bold]\n{_plain(method.paper)}\n\n{_plain(method.summary)}\n")
@@ -138,8 +139,8 @@ def canvas_check(
     replicates: Annotated[int, typer.Option(min=1, help="Pictures of each object in each style.")] = 10,
 ) -> None:
     """Measure the canvas model and its judges, in per cent, and write grids of every object in every style."""
-    from .canvas.check import check
-    from .files import writing
+    from ..canvas.check import check
+    from ..files import writing
 
     with writing(folder), showing() as tick:
         facts = check(folder, replicates=replicates, tick=tick)
@@ -154,9 +155,9 @@ def canvas_paint(
     scale: Annotated[int, typer.Option(min=1, max=8, help="Enlarge by this factor.")] = 1,
 ) -> None:
     """Paint every object in every style: what the canvas model was trained on. Needs fonts-noto-color-emoji."""
-    from .canvas.painter import painted_grid
-    from .files import writing
-    from .images import save_png
+    from ..canvas.painter import painted_grid
+    from ..files import writing
+    from ..images import save_png
 
     with writing(file):
         save_png(painted_grid(seed, scale=scale), file)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from ..errors import InputError
+from ..model import Model
+from ..schema import KINDS, Concept, Request
 from .descend import Job
-from .errors import InputError
 from .grammar import pairs, read
-from .model import Model
 from .prompts import neighbours, texts
 from .scenes import Scene, joined, scene, wordings
-from .schema import KINDS, Concept, Request
 
 __all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from . import seeds
-from .errors import InputError
-from .model import Model
-from .schema import KINDS, Concept, Request
+from .. import seeds
+from ..errors import InputError
+from ..model import Model
+from ..schema import KINDS, Concept, Request
 
 __all__ = ["bank", "holds"]
 

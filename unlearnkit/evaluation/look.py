@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..metrics.pixels import change, spoilt
+from ..schema import Case, Score
 from .draw import picture_hash, read
-from .metrics.pixels import change, spoilt
 from .plan import BEFORE, asked
-from .schema import Case, Score
 
 if TYPE_CHECKING:
-    from .metrics.instruments import Instruments
+    from ..metrics.instruments import Instruments
 
 __all__ = ["look"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import InputError
+from ..errors import InputError
 from .terminal import Device, Dtype, Seed, err, out, showing
 
 if TYPE_CHECKING:
-    from .schema import Recipe
+    from ..schema import Recipe
 
 __all__ = ["erase"]
 
@@ -83,13 +83,13 @@ def erase(
             raise InputError(
                 "a recipe says model, concept and settings itself: leave them out, or edit the recipe"
             )
-        from .recipes import load_recipe
+        from ..recipes import load_recipe
 
         wanted = load_recipe(recipe)
     else:
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
 
-    from .run import default_folder
+    from ..run import default_folder
 
     folder = folder or default_folder(wanted)
     if dry_run:
@@ -111,7 +111,7 @@ def _recipe(
     seed: int,
 ) -> Recipe:
     """A recipe from the command line's words, checked before anything heavy is loaded."""
-    from .schema import Recipe
+    from ..schema import Recipe
 
     if model is None:
         raise InputError(
@@ -119,9 +119,9 @@ def _recipe(
         )
     if not concept:
         raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
-    from .methods import find
-    from .model import hints_of
-    from .run import request_for
+    from ..methods import find
+    from ..model import hints_of
+    from ..run import request_for
 
     request = request_for(
         concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=hints_of(model)
@@ -132,7 +132,7 @@ def _recipe(
 
 def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | None]) -> dict[str, Any]:
     """The method's settings, from ``--set`` and from the options of the same names."""
-    from .settings import describe, parse_pairs
+    from ..settings import describe, parse_pairs
 
     known, found = {one.name for one in describe(cls)}, parse_pairs(pairs, cls)
     for name, text in parts.items():
@@ -150,7 +150,7 @@ def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | N
 
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
-    from .run import run_recipe
+    from ..run import run_recipe
 
     names = ", ".join(concept.name for concept in recipe.request.erase)
     finished = (folder / "run.json").exists()
@@ -182,9 +182,9 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 def _dry_run(
     recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, pictures: int
 ) -> None:
-    from .estimate import estimate
-    from .model import load
-    from .run import check_folder
+    from ..estimate import estimate
+    from ..model import load
+    from ..run import check_folder
 
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype)

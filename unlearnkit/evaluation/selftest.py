@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from . import suites
+from .. import suites
+from ..edit import Edit
+from ..schema import Case, Concept, Request
+from ..stats import needed
 from .claims import Rules
 from .draw import Side, model_side
-from .edit import Edit
 from .evaluate import Tick, evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, plan_for, thinned
-from .schema import Case, Concept, Request
-from .stats import needed
 
 if TYPE_CHECKING:
-    from .metrics.instruments import Instruments
-    from .model import Model
+    from ..metrics.instruments import Instruments
+    from ..model import Model
 
 __all__ = ["EXPECTED", "self_test", "spoiler", "trial"]
 
@@ -38,11 +38,11 @@ def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dic
     """Evaluate, on the canvas: an edit that changes nothing, blank pictures, noise, a negative prompt, and a model that
     never knew the concept. Returns the verdicts by name, to be held against ``EXPECTED``.
     """
-    from .canvas import world
-    from .canvas.check import never_knew
-    from .families.opening import quiet
-    from .metrics import instruments as known
-    from .model import load
+    from ..canvas import world
+    from ..canvas.check import never_knew
+    from ..families.opening import quiet
+    from ..metrics import instruments as known
+    from ..model import load
 
     model = load("canvas")
     with quiet():

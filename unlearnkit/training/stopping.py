@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from .canvas.guide import guide
-from .errors import InputError, nearest
-from .model import Model
+from ..canvas.guide import guide
+from ..errors import InputError, nearest
+from ..model import Model
+from ..schema import Concept, Request
+from ..seeds import derive
 from .prompts import neighbours, prompts
-from .schema import Concept, Request
-from .seeds import derive
 
 __all__ = ["score_by_guide", "seen_by_guide"]
 

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .errors import InputError
-from .files import writing
-from .images import save_png
-from .schema import Case
+from ..errors import InputError
+from ..files import writing
+from ..images import save_png
+from ..schema import Case
 
 if TYPE_CHECKING:
-    from .edit import Edit
-    from .model import Model
+    from ..edit import Edit
+    from ..model import Model
 
 __all__ = ["Side", "draw", "model_side", "picture_hash", "read"]
 

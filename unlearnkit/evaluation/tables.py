@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..schema import KINDS, Case, Score
+from ..stats import cluster_bootstrap, difference, holm, rate
 from .likeness import Features, distances, never_knew
 from .plan import AFTER, BEFORE, DIRECT
 from .rows import Picture, Pictures, gather
-from .schema import KINDS, Case, Score
-from .stats import cluster_bootstrap, difference, holm, rate
 
 __all__ = ["tables"]
 

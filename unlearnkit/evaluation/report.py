@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from .. import __version__
+from ..errors import InputError
+from ..files import write_text, writing
+from ..metrics import METRICS
+from ..schema import Case, Score
 from .claims import GRADES, percent
-from .errors import InputError
-from .files import write_text, writing
-from .metrics import METRICS
 from .plan import DIRECT
 from .record import FOLDER, stored
 from .rows import NOTHING, Pictures, gather, right
-from .schema import Case, Score
 
 __all__ = ["page", "read_run", "report"]
 

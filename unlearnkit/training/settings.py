@@ -16,17 +16,17 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..method import Plan
+from ..model import Model
+from ..parts import Combine, Losses, Rule, erasing, lora
+from ..parts.combine import pcgrad, preserving, restricted, summed
+from ..parts.mask import Mask
+from ..parts.rules import Project, Pull, directions
+from ..schema import Request
+from ..settings import setting
 from .descend import Job, Objective, Stop, constant, descend, onecycle
-from .errors import InputError
-from .method import Plan
-from .model import Model
-from .parts import Combine, Losses, Rule, erasing, lora
-from .parts.combine import pcgrad, preserving, restricted, summed
-from .parts.mask import Mask
-from .parts.rules import Project, Pull, directions
 from .prompts import neighbours, texts
-from .schema import Request
-from .settings import setting
 
 __all__ = [
     "Combines",
@@ -221,7 +221,10 @@ def train(
     A mask's warm-up looks at ``objective.warm``, else at the erasing losses of the objective itself.
     """
     if settings.stop != "none":
-        from .stopping import score_by_guide, seen_by_guide  # the canvas is opened by those who ask for it
+        from .stopping import (  # the canvas is opened by those who ask for it
+            score_by_guide,
+            seen_by_guide,
+        )
 
         every, patience = settings.stop_every, settings.stop_patience
         stop = (

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import InputError
+from ..errors import InputError
 from .terminal import Device, Dtype, err, out, showing
 
 __all__ = ["commands", "share_of"]
@@ -68,16 +68,16 @@ def evaluate(
         raise InputError(
             "the run is missing: name its folder, for example unlearnkit evaluate runs/esd-cat-0"
         )
-    from .claims import Rules
-    from .evaluate import evaluate_run
-    from .record import FOLDER
-    from .settings import build
+    from ..evaluation.claims import Rules
+    from ..evaluation.evaluate import evaluate_run
+    from ..evaluation.record import FOLDER
+    from ..settings import build
 
     rules = build(Rules, {"limit": limit, "margin": margin})
     tools = None
     if objects or styles or clip or features or nudenet:
-        from .metrics.instruments import local
-        from .suites import find
+        from ..metrics.instruments import local
+        from ..suites import find
 
         named: dict[str, Any] = {"objects": objects, "styles": styles, "clip": clip, "features": features}
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels, "threshold": threshold}
@@ -98,7 +98,7 @@ def evaluate(
 @commands.command()
 def report(run: Run) -> None:
     """Write report.html, one file with pictures that opens anywhere, and report.json into the run's folder."""
-    from .report import report
+    from ..evaluation.report import report
 
     out.print(str(report(run)), markup=False)
 
@@ -109,7 +109,7 @@ def compare(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
     """Put evaluated runs side by side on one page, with paired tests between every two of them."""
-    from .compare import compare
+    from ..evaluation.compare import compare
 
     out.print(str(compare(runs, folder)), markup=False)
 
@@ -125,7 +125,7 @@ def verify(
     dtype: Dtype = None,
 ) -> None:
     """Compute every hash and figure of an evaluation again from what is stored; exit with 2 if anything differs."""
-    from .verify import redraw, verify
+    from ..evaluation.verify import redraw, verify
 
     again = None if share is None else share_of(share)
     wrong = verify(run)
@@ -142,7 +142,7 @@ def verify(
 
 
 def _self_test(folder: Path, batch: int) -> None:
-    from .selftest import EXPECTED, self_test
+    from ..evaluation.selftest import EXPECTED, self_test
 
     with showing("evaluating models whose verdict is known") as tick:
         found = self_test(folder, batch=batch, tick=tick)

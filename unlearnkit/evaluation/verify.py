@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, claims
+from .. import __version__
+from ..errors import InputError
+from ..schema import Case, Score
+from . import claims
 from .draw import Side, model_side, picture_hash, read
-from .errors import InputError
 from .plan import AFTER, BEFORE, asked
 from .record import FOLDER, file_hash, stored
-from .schema import Case, Score
 from .tables import tables
 
 __all__ = ["LEVELS", "levels_off", "redraw", "verify"]
@@ -53,7 +54,7 @@ def _findings(run: Path, folder: Path) -> Iterator[str]:
     if file_hash(folder / "cases.jsonl") != plan["cases"]["sha256"]:
         yield "cases.jsonl is not the one of the plan"
     if (run / "edit.safetensors").is_file() and "edit" in plan:
-        from .edit import Edit
+        from ..edit import Edit
 
         if Edit.load(run / "edit.safetensors").hash() != plan["edit"]:
             yield "edit.safetensors is not the edit that was evaluated"
@@ -120,9 +121,9 @@ def redraw(
     tick: Callable[[str, int, int], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Draw a random ``share`` of the pictures before and after again: how many, and which came out differently."""
-    from .edit import Edit
-    from .model import load
-    from .recipes import load_recipe
+    from ..edit import Edit
+    from ..model import load
+    from ..recipes import load_recipe
 
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")

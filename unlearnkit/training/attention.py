@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from . import processes
-from .errors import InputError, nearest
-from .model import Model
+from .. import processes
+from ..errors import InputError, nearest
+from ..model import Model
 
 __all__ = ["Watch", "distance", "folds", "start_held", "steered", "watched"]
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .files import write_text, writing
+from ..errors import InputError
+from ..files import write_text, writing
+from ..schema import Case
+from ..stats import Difference, difference, holm
 from .plan import DIRECT
 from .record import FOLDER, stored
 from .report import page, read_run
 from .rows import Pictures, gather, right
-from .schema import Case
-from .stats import Difference, difference, holm
 
 __all__ = ["compare"]
 

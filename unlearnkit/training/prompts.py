@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .hints import Hints
-from .model import Model
-from .schema import KINDS, Concept, Request
+from ..hints import Hints
+from ..model import Model
+from ..schema import KINDS, Concept, Request
 
 __all__ = ["neighbours", "prompts", "texts"]
 

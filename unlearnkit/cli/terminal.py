@@ -23,6 +23,6 @@ Dtype = Annotated[
 
 def showing(title: str = "") -> Any:
     """Within ``with showing(title) as tick:`` the job's progress is shown on stderr."""
-    from .progress import showing
+    from ..progress import showing
 
     return showing(err, title)
