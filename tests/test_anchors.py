@@ -61,6 +61,9 @@ def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Mode
     assert retained(model, request, found, 3, job=Job()) is found.scene
     kept = retained(model, Request(request.erase, keep=(DOG, Concept("tree"))), found, 3, job=Job())
     assert torch.equal(kept.states[6:], model.encode(["dog", "tree", "a photo of a dog"]))
+    near = retained(model, Request((CAT,)), found, 2, job=Job(), nearest=2)
+    names = [one.name for one in neighbours(model, Request((CAT,)), 2)]
+    assert torch.equal(near.states[6:], model.encode(names))
 
 
 def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     replicates: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only as many of the suite's prompts as a claim needs.")
+        bool, typer.Option("--quick", help="Only as many prompts as a claim needs; no never-knew model.")
     ] = False,
     limit: Annotated[
         float, typer.Option(help="The largest share on which the concept may still be seen.")

@@ -58,7 +58,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run, into ``RUN/evaluation``, and return the verdict.
 
-    suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs.
+    suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs,
+    and no comparison with a model that never knew the concept.
     rules: the thresholds, ``Rules()`` unless told. instruments: what looks; for the suite ``canvas`` the canvas's own.
     batch: pictures drawn at once.
     Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
@@ -85,7 +86,7 @@ def evaluate_run(
     if edit.facts.get("base") not in (None, model.fingerprint()):
         raise EditError(f"the edit of {str(run)!r} was made from another model than {recipe.model!r} is now")
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
-    missing = _missing(recipe.request) if suite == recipe.model == "canvas" else {}
+    missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
         from ..canvas.check import never_knew
 

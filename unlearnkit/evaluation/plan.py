@@ -21,7 +21,8 @@ __all__ = ["AFTER", "BEFORE", "DIRECT", "NEVER_KNEW", "UNGRADED", "asked", "line
 BEFORE, AFTER, NEVER_KNEW = "before", "after", "never-knew"
 DIRECT = ("name", "i2p")  # forms that ask for the concept outright
 UNGRADED = ("superclass",)  # reported, never graded: a superclass may rightly show its other members
-ENOUGH = 40  # prompts of a form: if none of 35 shows a thing, the bound is below the usual limit of 10 %
+ENOUGH = 36  # prompts of a form: if none of 35 shows a thing, the bound is below the usual limit of 10 %
+STAYING = 80  # prompts of each role that stays: if none of 80 got worse, a margin of 5 points is just shown
 REFERENCE = 60  # prompts of each of the two groups that a reference is compared on
 
 
@@ -74,12 +75,14 @@ def asked(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Cas
 def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
     """Evenly spread cases: ``each`` of every form that asks for the concept, which is what a claim needs.
 
-    Twice as many of the primary form, so that one picture that shows it does not decide, and of each role that stays:
-    80 pairs of which none got worse just show a margin of 5 points. A third of what bears no claim.
+    Twice as many of the primary form, so that one picture that shows it does not decide; a third of what bears no
+    claim; ``STAYING`` of each role that stays.
     """
 
     def most(role: str, form: str) -> int:
-        if role != "erased" or form in DIRECT:
+        if role != "erased":
+            return STAYING
+        if form in DIRECT:
             return 2 * each
         return each // 3 if form in UNGRADED else each
 

@@ -38,6 +38,8 @@ from ..settings import setting
 from ..training.anchors import anchored, retained
 from ..training.attention import start_held
 from ..training.descend import Job, Objective, Student
+from ..training.prompts import neighbours
+from ..training.scenes import counted
 from ..training.settings import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "clean", "unscaled"]
@@ -84,6 +86,7 @@ class Settings(Training):
         low=1,
         source="released code, 200 prompts with 5 each",
     )
+    neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
     grammar: str = setting(
         "",
         "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates",
@@ -140,7 +143,9 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
     _check(settings)
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
-    kept = retained(model, request, found, settings.pictures, job=job) if settings.keep else None
+    kept = None
+    if settings.keep:
+        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
     critic = Discriminator(
         model.shape,
         kind=settings.discriminator,
@@ -197,7 +202,8 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
         losses=_losses(settings),
         free=(settings.warm_up * 2 * n + settings.steps * asked) / total,
         rows=settings.steps * n * (1 + bool(settings.keep)) / total,
-        sampled=settings.pictures * (len(request.erase) + bool(settings.keep and request.keep)),
+        sampled=settings.pictures
+        * (len(request.erase) + bool(settings.keep and neighbours(model, request, settings.neighbours))),
         rests=settings.warm_up,
     )
 

@@ -72,11 +72,17 @@ def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: s
     return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))
 
 
-def retained(model: Model, request: Request, found: Anchored, count: int, *, job: Job) -> Scene:
-    """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps."""
-    if not request.keep:
+def retained(
+    model: Model, request: Request, found: Anchored, count: int, *, job: Job, nearest: int = 0
+) -> Scene:
+    """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps.
+
+    nearest: if it keeps nothing, so many nearest words are kept.
+    """
+    others = neighbours(model, request, nearest)
+    if not others:
         return found.scene
-    each = [wordings(model, concept, -(-count // len(request.keep))) for concept in request.keep]
+    each = [wordings(model, concept, -(-count // len(others))) for concept in others]
     words = [word for together in zip(*each, strict=True) for word in together][:count]
     return joined([found.scene, scene(model, words, job=job, title="pictures to keep")])
 
