@@ -87,6 +87,8 @@ CONTENDERS: dict[str, Contender] = {
     "esd, ties": Contender(regime="merged", settings=PLAIN),
     "sculpting": Contender("sculpting", settings={"steps": 400}),
     "duge": Contender("duge", settings={"steps": 400}),
+    "doco": Contender("doco"),
+    "doco, replay": Contender("doco", guards={"replay": 10}),
     "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards={"bank": 100, "replay": 10}),
 }
 

@@ -37,8 +37,9 @@ RGD: Changes = {
     "sum": {"combine": "sum"},
 }
 DOCO: Changes = {
-    "without surgery": {"combine": "sum"},
-    "released": {"released": True, "combine": "preserving-tensor"},
+    "without surgery": {"combine": "sum", "adds": 0.0},
+    "surgery alone": {"adds": 0.0},
+    "released": {"released": True, "adds": 0.0},
 }
 SCULPTING: Changes = {
     "dense": {"mask": "none"},

@@ -138,7 +138,7 @@ def _given(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _timed(work: Callable[[], Any], model: Model) -> float:
-    """Seconds of a call: the mean of several, without the first, or of a single one if that takes long."""
+    """Seconds of a call: the quickest of several, for what else the machine does comes and goes."""
     taken: list[float] = []
     while sum(taken) < PATIENCE:
         _settle(model)
@@ -146,7 +146,7 @@ def _timed(work: Callable[[], Any], model: Model) -> float:
         work()
         _settle(model)
         taken.append(time.perf_counter() - start)
-    return sum(taken[1:]) / len(taken[1:]) if taken[1:] else taken[0]
+    return min(taken)
 
 
 def _settle(model: Model) -> None:
