@@ -29,11 +29,11 @@ pytestmark = [
 SCRIPT = """
 import sys
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.metrics.instruments import canvas
 run, file, batch = sys.argv[1:]
-evaluate_run(run, suite="prompts", file=file, instruments=canvas(), batch=int(batch))
+evaluate_run(run, suite="prompts", file=file, batch=int(batch))
 """
 LEVELS = 1  # of 255, see Model.sample
+HERE = Path("evaluation/prompts-rows")
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +65,15 @@ def started(asked: Path, name: str, batch: int, *, processes: int = 1) -> subpro
 
 
 def finished(asked: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((asked / name / "evaluation" / "evaluation.json").read_text()))
+    return dict(json.loads((asked / name / HERE / "evaluation.json").read_text()))
 
 
 def tables(asked: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((asked / name / "evaluation" / "tables.json").read_text()))
+    return dict(json.loads((asked / name / HERE / "tables.json").read_text()))
 
 
 def pictures(asked: Path, name: str) -> dict[str, Path]:
-    folder = asked / name / "evaluation" / "pictures"
+    folder = asked / name / HERE / "pictures"
     return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*.png"))}
 
 
@@ -113,12 +113,12 @@ def test_a_killed_evaluation_finds_the_same_and_draws_nothing_twice(asked: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     there = {name: path.stat().st_mtime_ns for name, path in pictures(asked, "killed").items()}
-    assert not (asked / "killed" / "evaluation" / "evaluation.json").exists()
+    assert not (asked / "killed" / HERE / "evaluation.json").exists()
     assert started(asked, "killed", 3).wait(600) == 0
     after = pictures(asked, "killed")
     assert {name: after[name].stat().st_mtime_ns for name in there} == there
     assert sum(finished(asked, "killed")["drawn"].values()) == len(after) - len(there)
     assert started(asked, "whole", 3).wait(600) == 0
     for file in ("rows.jsonl", "features.safetensors", "tables.json", "plan.json", "cases.jsonl"):
-        killed, whole = ((asked / name / "evaluation" / file).read_bytes() for name in ("killed", "whole"))
+        killed, whole = ((asked / name / HERE / file).read_bytes() for name in ("killed", "whole"))
         assert killed == whole, file

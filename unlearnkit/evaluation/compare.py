@@ -22,9 +22,10 @@ __all__ = ["compare"]
 SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
+def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = None) -> Path:
     """Write ``compare.html`` and ``compare.json`` into the folder ``out``, and return the former.
 
+    suite: which evaluation, by the name of its folder, where the runs have several in common.
     Raises InputError for fewer than two runs or more than 26, and for runs that were not evaluated alike.
     """
     folders = [Path(run) for run in runs]
@@ -32,11 +33,13 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             f"{len(folders)} runs cannot be compared: name two runs or more, at most {len(SHAPES)}"
         )
-    told = [read_run(folder) for folder in folders]
+    read = [read_run(folder) for folder in folders]
+    name = _shared(read, suite)
+    told = [{**one, **one["evaluations"][name]} for one in read]
     for one in told[1:]:
         _comparable(told[0], one)
-    cases = stored(folders[0] / FOLDER)[1]
-    pictures = [gather(stored(folder / FOLDER)[2]) for folder in folders]
+    cases = stored(folders[0] / FOLDER / name)[1]
+    pictures = [gather(stored(folder / FOLDER / name)[2]) for folder in folders]
     kinds = {concept["name"]: concept["kind"] for concept in told[0]["plan"]["concepts"]}
     facts = {
         "suite": told[0]["plan"]["suite"],
@@ -52,6 +55,19 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "compare.html", page("compare.html", **facts))
     return out / "compare.html"
+
+
+def _shared(read: Sequence[dict[str, Any]], suite: str | None) -> str:
+    """The evaluation that all runs have: the one that is asked for, or the only one."""
+    names = [name for name in read[0]["evaluations"] if all(name in one["evaluations"] for one in read)]
+    if suite in names or (suite is None and len(names) == 1):
+        return suite or names[0]
+    if suite is None and names:
+        raise InputError(f"the runs share the evaluations {', '.join(names)}: choose one with --suite")
+    have = "; ".join(f"{one['name']}: {', '.join(one['evaluations'])}" for one in read)
+    raise InputError(
+        f"the runs share no evaluation{f' {suite!r}' if suite else ''} ({have}): evaluate them alike"
+    )
 
 
 def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:

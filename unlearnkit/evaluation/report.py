@@ -15,11 +15,11 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_text, writing
 from ..metrics import METRICS
-from ..schema import Case, Score
+from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
-from .record import FOLDER, stored
-from .rows import NOTHING, Pictures, gather, right
+from .record import finished, stored
+from .rows import NOTHING, gather, right
 
 __all__ = ["page", "read_run", "report"]
 
@@ -37,44 +37,44 @@ def report(run: str | Path) -> Path:
     """
     run = Path(run)
     told = read_run(run)
-    plan, cases, scores, _ = stored(run / FOLDER)
-    pictures = gather(scores)
-    pairs = _pairs(run / FOLDER, plan, cases, pictures, scores)
-    facts = {
-        **told,
-        "pairs": [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in pairs],
+    pairs = {folder.name: _pairs(folder) for folder in finished(run)}
+    shown = {
+        name: [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in groups]
+        for name, groups in pairs.items()
     }
     with writing(run):
-        write_text(run / "report.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        text = page(
-            "report.html",
-            **told,
-            groups=pairs,
-            curves=_curves(run),
-            metrics=METRICS,
-            grades=GRADES,
-            curtain=plan["suite"]["name"] not in SAFE,
-        )
-        write_text(run / "report.html", text)
+        facts = json.dumps({**told, "pairs": shown}, indent=1, ensure_ascii=False)
+        write_text(run / "report.json", facts + "\n")
+        context = {
+            "groups": pairs,
+            "curves": _curves(run),
+            "metrics": METRICS,
+            "grades": GRADES,
+            "safe": SAFE,
+        }
+        write_text(run / "report.html", page("report.html", **told, **context))
     return run / "report.html"
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself: recipe, run, plan, evaluation, verdict and tables."""
-    folder = run / FOLDER
-    if not (folder / "evaluation.json").is_file():
-        raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
+    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables."""
+    folders = finished(run)
     try:
-        found = {
-            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("plan", "evaluation", "tables")
+        return {
+            "name": run.resolve().name,
+            "run": _json(run / "run.json"),
+            "recipe": (run / "recipe.toml").read_text(encoding="utf-8"),
+            "evaluations": {
+                folder.name: {
+                    "plan": _json(folder / "plan.json"),
+                    "evaluation": _json(folder / "evaluation.json"),
+                    **_json(folder / "tables.json"),
+                }
+                for folder in folders
+            },
         }
-        found |= found["tables"]
-        found["run"] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        found["recipe"] = (run / "recipe.toml").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{str(run)!r} is damaged: {' '.join(str(error).split())}") from None
-    return {"name": run.resolve().name, **found}
 
 
 def page(template: str, **context: Any) -> str:
@@ -100,10 +100,14 @@ def page(template: str, **context: Any) -> str:
     )
 
 
-def _pairs(
-    folder: Path, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, scores: Sequence[Score]
-) -> list[dict[str, Any]]:
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _pairs(folder: Path) -> list[dict[str, Any]]:
     """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst of both kinds."""
+    plan, cases, scores, _ = stored(folder)
+    pictures = gather(scores)
     kinds = {concept["name"]: concept["kind"] for concept in plan["concepts"]}
     sure = {
         (score.case, score.metric.rpartition("/")[2].removesuffix(" confidence")): float(score.value)
