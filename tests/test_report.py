@@ -205,6 +205,12 @@ def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_pat
     assert [one["grade"] for one in facts["runs"]] == [facts["runs"][0]["grade"]] * 2
     assert facts["pairs"][0]["seen"]["value"] == 0
     assert facts["pairs"][0]["seen"]["p"] == 1
+    assert facts["pairs"][0]["seen"]["says"] == "no difference shown"
+    shown = [attrs for tag, attrs in Page(text).seen if tag == "img"]
+    assert len(shown) == 3 * (3 + 3 + 1), (
+        "before and two runs: three prompts of a role at most, and one is unrelated"
+    )
+    assert all(attrs.get("alt") for attrs in shown)
     with pytest.raises(InputError, match="two runs or more"):
         compare([run], tmp_path / "other")
     plan = json.loads((run / "evaluation/prompts-rows/plan.json").read_text())

@@ -10,16 +10,18 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_text, writing
-from ..schema import Case
+from ..schema import ROLES, Case
 from ..stats import Difference, difference, holm
+from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored
-from .report import page, read_run
+from .report import SAFE, inline, page, read_run, said, spread
 from .rows import Pictures, gather, right
 
 __all__ = ["compare"]
 
 SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SHOWN = 3  # prompts of each role
 
 
 def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = None) -> Path:
@@ -49,11 +51,15 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
         ],
         "pairs": _pairs(cases, pictures, kinds),
     }
+    shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
+    curtain = told[0]["plan"]["suite"]["name"] not in SAFE
     out = Path(out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        write_text(out / "compare.html", page("compare.html", **facts))
+        write_text(
+            out / "compare.html", page("compare.html", **facts, shown=shown, curtain=curtain, grades=GRADES)
+        )
     return out / "compare.html"
 
 
@@ -91,12 +97,35 @@ def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         "method": told["plan"].get("method", ""),
         "seed": told["plan"].get("seed", ""),
         "grade": verdict["grade"],
+        "sentence": verdict["sentence"],
         "seen": max((one["after"] for one in direct), key=lambda rate: rate["value"]) if direct else None,
         "kept": verdict["kept"]["groups"],
         "failed": tables["failed"]["after"],
         "kid": tables["distances"].get("kept", {}).get("kid"),
         "seconds": told["run"].get("seconds"),
     }
+
+
+def _shown(
+    cases: Sequence[Case], folders: Sequence[Path], pictures: Sequence[Pictures]
+) -> list[dict[str, Any]]:
+    """The first prompts of each role: the picture before, and every run's."""
+    roles = {role: [case for case in cases if case.role == role] for role in ROLES}
+    roles["erased"] = [case for case in roles["erased"] if case.form in DIRECT]
+
+    def told(i: int, side: str, case: Case) -> dict[str, str]:
+        place = folders[i] / "pictures" / side / f"{case.id}.png"
+        return {"picture": inline(place), "seen": said(pictures[i][side, case.id])}
+
+    return [
+        {
+            "role": role,
+            "case": case,
+            "pictures": [told(0, "before", case), *(told(i, "after", case) for i in range(len(folders)))],
+        }
+        for role, chosen in roles.items()
+        for case in spread(chosen, SHOWN)
+    ]
 
 
 def _pairs(
@@ -123,10 +152,16 @@ def _pairs(
                 was, now = ([true(case, pictures[i]) for case in chosen] for i in (a, b))
                 pair[name] = _figures(difference(was, now, [case.prompt_id for case in chosen]))
         found.append(pair)
-    for name in ("seen", "kept"):
+    for name, more, less in (
+        ("seen", "shows it more often", "shows it less often"),
+        ("kept", "keeps more", "keeps less"),
+    ):
         having = [pair for pair in found if name in pair]
         for pair, p in zip(having, holm([pair[name]["p"] for pair in having]), strict=True):
-            pair[name]["holm p"] = p
+            change = pair[name]
+            change["holm p"] = p
+            sure = f"{pair['second']} {more if change['value'] > 0 else less} than {pair['first']}"
+            change["says"] = sure if p < 0.05 else "no difference shown"
     return found
 
 

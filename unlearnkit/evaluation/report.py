@@ -19,9 +19,9 @@ from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
 from .record import finished, stored
-from .rows import NOTHING, gather, right
+from .rows import NOTHING, Picture, gather, right
 
-__all__ = ["page", "read_run", "report"]
+__all__ = ["SAFE", "inline", "page", "read_run", "report", "said", "spread"]
 
 PAGES = Path(__file__).parent / "pages"
 SHOWN = 6  # pairs of each group
@@ -115,15 +115,6 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
         if score.side == "after" and score.metric.endswith("confidence")
     }
 
-    def seen(case: Case, side: str) -> str:
-        picture = pictures[side, case.id]
-        if picture.failure or not picture.words:
-            return picture.failure or "not looked at"
-        words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
-        if all(word in ("", NOTHING) for word in words.values()):
-            return "nothing it knows"
-        return ", ".join(f"no {kind}" if word in ("", NOTHING) else word for kind, word in words.items())
-
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
     still = [
         case
@@ -168,9 +159,9 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
                         side: inline(folder / "pictures" / side / f"{case.id}.png")
                         for side in ("before", "after")
                     },
-                    "seen": {side: seen(case, side) for side in ("before", "after")},
+                    "seen": {side: said(pictures[side, case.id]) for side in ("before", "after")},
                 }
-                for case in _spread(chosen)
+                for case in spread(chosen, SHOWN)
             ],
         }
         for title, rule, chosen in groups
@@ -178,14 +169,24 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(cases: Sequence[Case]) -> list[Case]:
-    """The first few cases, at most one of each prompt and, while there are enough, of each cell."""
+def said(picture: Picture) -> str:
+    """What the readers see in a picture, or why it failed, in words."""
+    if picture.failure or not picture.words:
+        return picture.failure or "not looked at"
+    words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
+    if all(word in ("", NOTHING) for word in words.values()):
+        return "nothing it knows"
+    return ", ".join(f"no {kind}" if word in ("", NOTHING) else word for kind, word in words.items())
+
+
+def spread(cases: Sequence[Case], count: int) -> list[Case]:
+    """The first ``count`` cases, at most one of each prompt and, while there are enough, of each cell."""
     found: dict[tuple[str, str], Case] = {}
     for case in cases:
         found.setdefault((case.object, case.style), case)
-    chosen = list(found.values())[:SHOWN]
+    chosen = list(found.values())[:count]
     rest = [case for case in cases if case not in chosen]
-    return chosen + rest[: SHOWN - len(chosen)]
+    return chosen + rest[: count - len(chosen)]
 
 
 @functools.cache
