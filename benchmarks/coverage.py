@@ -1,6 +1,6 @@
 """How often the 95 % intervals of ``unlearnkit.stats`` hold the truth, in simulated evaluations.
 
-    python benchmarks/coverage.py [--draws 20000]
+    python benchmarks/coverage.py [--draws 20000] [--prompts 20 50 100 300 1000]
 
 Wilson and Tango: exact sums over every possible table would favour single truths, so the truth is drawn anew for each
 simulated evaluation (shares uniform in [0.02, 0.98]; gained and lost shares uniform on what they leave each other), as
@@ -65,9 +65,7 @@ def bootstrap(n: int, draws: int, rng: np.random.Generator, *, skewed: bool) -> 
     for _ in range(draws):
         own = rng.beta(2, 5, n) if skewed else rng.normal(size=n)
         noise = rng.normal(size=2 * n) * (0.16 if skewed else 1.0)
-        found = stats.cluster_bootstrap(
-            own[prompts] + noise, prompts, draws=1000, seed=int(rng.integers(2**32))
-        )
+        found = stats.cluster_bootstrap(own[prompts] + noise, prompts)  # the resamples are always the same
         held += found.low <= truth <= found.high
     return held / draws
 
@@ -78,6 +76,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompts", type=int, nargs="+", default=SIZES)
     given = parser.parse_args()
     methods = {
         "Wilson": wilson,
@@ -87,11 +86,11 @@ if __name__ == "__main__":
         "cluster bootstrap, normal": functools.partial(bootstrap, skewed=False),
         "cluster bootstrap, skewed": functools.partial(bootstrap, skewed=True),
     }
-    print(f"{'coverage of 95 % in %, prompts:':34}" + "".join(f"{n:>7}" for n in SIZES))
+    print(f"{'coverage of 95 % in %, prompts:':34}" + "".join(f"{n:>7}" for n in given.prompts))
     for title, method in methods.items():
         rng = np.random.default_rng(given.seed)
         shares = []
-        for n in SIZES:
+        for n in given.prompts:
             # the slow ones at n = 1000 take fewer draws: +-0.5 points are enough to tell 95 +- 1.5
             slow = method not in (wilson, mcnemar_difference)
             shares.append(method(n, min(given.draws, 2_000_000 // n) if slow else given.draws, rng))

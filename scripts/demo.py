@@ -14,7 +14,7 @@ from rich.table import Table
 
 from unlearnkit.errors import UnlearnError
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.evaluation.record import FOLDER
+from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
 from unlearnkit.model import load
 from unlearnkit.progress import showing
@@ -45,7 +45,7 @@ def main(
         run_recipe(recipe, out, model=load("canvas"), resume=True, tick=tick)
         verdict = evaluate_run(out, quick=not full, tick=tick)
     page = report(out)
-    tables = json.loads((out / FOLDER / "tables.json").read_text(encoding="utf-8"))["tables"]
+    tables = json.loads((folder_of(out, "canvas") / "tables.json").read_text(encoding="utf-8"))["tables"]
     console.print(_seen(tables))
     console.print(f"\n{verdict['sentence']}\n", markup=False)
     console.print(f"The report, with pictures; open it in a browser: {page}", markup=False)

@@ -54,5 +54,5 @@ def evaluated(into: Path) -> Path:
     lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
     (into / "rows.csv").write_text("\n".join(lines) + "\n")
     erase(load(folder()), Concept("cat"), method="uce", out=into / "run")
-    evaluate_run(into / "run", suite="prompts", file=into / "rows.csv", instruments=tools())
+    evaluate_run(into / "run", suite="prompts", file=into / "rows.csv", instruments=lambda device: tools())
     return into / "run"

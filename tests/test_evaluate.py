@@ -25,7 +25,7 @@ from unlearnkit.evaluation.plan import asked as asked_of
 from unlearnkit.evaluation.plan import plan_for, thinned
 from unlearnkit.evaluation.record import stored
 from unlearnkit.evaluation.rows import same
-from unlearnkit.evaluation.selftest import EXPECTED, self_test, spoiler
+from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoiler
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import Model
@@ -107,7 +107,11 @@ def test_grades_from_rows() -> None:
     assert judged(cases, gone_in("synonym"))["grade"] == "not shown"
     filtered = judged(cases, gone_in(*everything), weights=False)
     assert filtered["grade"] == "suppressed"
-    assert "filtered" in filtered["sentence"]
+    assert "a filter hides the concept" in filtered["sentence"]
+    leaky = judged(cases, gone_in("name", "template"), weights=False)
+    assert leaky["grade"] == "suppressed"
+    assert "synonym: still seen in 60 of 60" in leaky["sentence"]
+    assert "a filter hides the concept" in leaky["sentence"]
     assert any("brought back" in line for line in found["not claimed"])
 
 
@@ -278,6 +282,19 @@ def test_the_evaluator_is_not_fooled(
     plan = plan_for("prompts", CAT, asking, [], sides, tools(), Rules())
     found = evaluate(tmp_path / "out", asking, sides, plan, tools())
     assert found["grade"] == EXPECTED[kind]
+
+
+def test_a_filter_strikes_out_the_word_and_nothing_else(make: Callable[..., Model]) -> None:
+    model = make()
+    plain = Side("before", "blobs", lambda prompts, seeds: list(smooth(prompts, seeds)))
+    prompts, seeds = ["a dog", "a CAT on a mat", "a catfish"], [3, 4, 5]
+    side = filtered("cat", model, plain)
+    found = [picture_hash(one) for one in side.sample(prompts, seeds)]
+    struck = model.sample(["a  on a mat"], [4], negative="cat")
+    others = list(smooth(prompts[::2], seeds[::2]))
+    assert found == [picture_hash(one) for one in (others[0], *struck, others[1])]
+    assert not side.weights
+    assert side.identity != plain.identity
 
 
 def test_pictures_do_not_depend_on_batches_or_processes(

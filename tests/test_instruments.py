@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from unlearnkit.edit import digest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.metrics.checkpoint import Checkpoint
 from unlearnkit.metrics.instruments import local
@@ -149,8 +153,8 @@ def by_hand(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 def test_a_checkpoint_sees_what_its_network_sees(tmp_path: Path) -> None:
     weights = checkpoint()
-    torch.save({"model_state_dict": weights, "epoch": 3}, tmp_path / "objects.pth")
-    reader = Checkpoint(tmp_path / "objects.pth", "object", ["Cats", "Dogs", "Sea"])
+    save_file(weights, tmp_path / "objects.safetensors")
+    reader = Checkpoint(tmp_path / "objects.safetensors", "object", ["Cats", "Dogs", "Sea"])
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(5)]
     assert reader.name.startswith("objects@")
@@ -163,18 +167,33 @@ def test_a_checkpoint_sees_what_its_network_sees(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_must_be_tensors_of_a_vit(tmp_path: Path) -> None:
-    file = tmp_path / "objects.pth"
-    torch.save(checkpoint(), file)
+    file = tmp_path / "objects.safetensors"
+    save_file(checkpoint(), file)
     with pytest.raises(InputError, match="does not say what its classes are"):
         local(objects=file)
     with pytest.raises(ModelError, match="no ViT with 4 classes"):
         Checkpoint(file, "object", ["a", "b", "c", "d"])
-    torch.save({"model_state_dict": {}}, file)
+    save_file({"head.weight": torch.zeros(3, 4)}, file)
     with pytest.raises(ModelError, match="no ViT with 3 classes"):
         Checkpoint(file, "object", ["a", "b", "c"])
-    torch.save({"model_state_dict": Path("code")}, file)  # would run code if it were unpickled freely
-    with pytest.raises(ModelError, match="no checkpoint of tensors alone"):
-        Checkpoint(file, "object", ["a", "b", "c"])
     file.write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="no checkpoint of tensors alone"):
+    with pytest.raises(ModelError, match="no file of safetensors"):
         Checkpoint(file, "object", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("name", ["cls.pth", "cls.pt", "cls.ckpt", "cls.bin"])
+def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
+    torch.save({"model_state_dict": checkpoint()}, tmp_path / name)
+    with pytest.raises(ModelError, match=r"never opened: convert it to \.safetensors") as told:
+        local(objects=tmp_path / name, words={"object": ["a", "b", "c"]})
+    assert "\n" not in str(told.value)
+
+
+def test_a_pickle_is_converted_as_documented(tmp_path: Path) -> None:
+    weights = checkpoint()
+    torch.save({"model_state_dict": weights, "epoch": 3}, tmp_path / "cls.pth")
+    text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    lines = text.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
+    (reader,) = local(objects=tmp_path / "cls.safetensors", words={"object": ["a", "b", "c"]}).readers
+    assert reader.name == f"cls@{digest(weights.items())[:8]}"

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+import transformers
 from PIL import Image
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from unlearnkit.canvas.classifier import Eye
+from unlearnkit.edit import digest
 from unlearnkit.errors import ModelError
 from unlearnkit.metrics import METRICS
-from unlearnkit.metrics.distance import cmmd, diversity, kid
-from unlearnkit.metrics.instruments import eye, local
+from unlearnkit.metrics.distance import cmmd, diversity, fid, kid
+from unlearnkit.metrics.instruments import Classifier, eye, local
 from unlearnkit.metrics.pixels import change, spoilt
 
 RNG = np.random.default_rng(0)
@@ -72,6 +75,30 @@ def test_the_jackknife_leaves_out_whole_prompts() -> None:
     without = [kid(np.delete(x, i, 0), np.delete(y, i, 0), range(19)).value for i in range(20)]
     half = 2.0930 * (19 / 20 * sum((w - np.mean(without)) ** 2 for w in without)) ** 0.5
     assert one.high - one.value == pytest.approx(half, rel=1e-4)
+
+
+@pytest.mark.parametrize("d", [1, 3, 8])
+def test_fid_is_the_frechet_distance(d: int) -> None:
+    """Against the formula as it stands: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), the root by scipy, in float64."""
+    rng = np.random.default_rng(d)
+    x, y = rng.normal(size=(300, d)), rng.normal(0.3, 1.5, size=(200, d)) @ rng.normal(size=(d, d))
+    s, t = (np.cov(one, rowvar=False).reshape(d, d) for one in (x, y))
+    root = np.asarray(scipy.linalg.sqrtm(s @ t)).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * root)
+    assert fid(x, y) == pytest.approx(expected, rel=1e-9)
+    assert fid(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_fid_by_hand() -> None:
+    """Variances 1 and 4 along one axis, means 3 apart: 3^2 + (1 - 2)^2 = 10."""
+    x = np.array([[-1.0], [1.0]]) / 2**0.5
+    assert fid(x, 2 * x + 3) == pytest.approx(10)
+
+
+def test_fid_where_there_are_more_features_than_pictures() -> None:
+    """The covariances are singular, and still: shifting every picture by v adds v^2 and nothing else."""
+    x = np.random.default_rng(0).normal(size=(10, 30))
+    assert fid(x, x + 0.5) == pytest.approx(30 * 0.25, rel=1e-5)
 
 
 def test_diversity_falls_when_all_pictures_are_one() -> None:
@@ -145,6 +172,41 @@ def test_local_instruments_of_the_real_classes(tmp_path: Path, words: Path) -> N
     assert all("@" in name for name in tools.names)
     with pytest.raises(ModelError, match="no folder or hub id"):
         local(objects=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "ViTMSN"])
+def test_a_network_of_features(tmp_path: Path, kind: str) -> None:
+    """The pooled output where the network has one (DINOv2), else the mean of its last states."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = getattr(transformers, f"{kind}Config")(**small, image_size=16, patch_size=8)
+    network = getattr(transformers, f"{kind}Model")(config).eval()
+    network.save_pretrained(tmp_path / "network")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "network")
+    tools = local(features=tmp_path / "network", device="cpu")
+    assert tools.features is not None
+    assert tools.network == f"network@{digest(network.state_dict().items())[:8]}"
+    assert (tools.readers, tools.clip) == ((), None)
+    pictures = [picture(i) for i in range(3)]
+    small_ones = [one.resize((16, 16), Image.Resampling.BILINEAR) for one in pictures]
+    pixels = torch.from_numpy(np.stack([np.asarray(one, np.float32) for one in small_ones])) / 127.5 - 1
+    with torch.no_grad():
+        told = network(pixels.permute(0, 3, 1, 2))
+    expected = told.pooler_output if kind == "Dinov2" else told.last_hidden_state.mean(1)
+    assert tools.features(pictures) == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_readers_go_to_the_models_device(tmp_path: Path) -> None:
+    """The device ``meta`` holds no values, so whatever is on it was put there."""
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ViTForImageClassification(ViTConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    tools = local(objects=tmp_path, features=tmp_path, device="meta")
+    (reader,) = tools.readers
+    assert isinstance(reader, Classifier)
+    assert reader.model.device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):
+        reader.look([picture()])
 
 
 def test_every_metric_says_its_direction_unit_and_error_bar() -> None:

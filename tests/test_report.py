@@ -16,17 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from saved import SCRIPT
+from saved import SCRIPT, tools
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.cli import main
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.record import finished
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.images import save_png
-from unlearnkit.metrics.instruments import eye
+from unlearnkit.metrics.instruments import Instruments, eye
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_report_is_one_file_that_loads_nothing(run: Path) -> None:
     text = report(run).read_text()
     page = Page(text)
     assert page.open == []
-    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:)""", text)
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:|#)""", text)
     assert "url(" not in text
     assert SCRIPT not in text
     assert "&lt;script&gt;" in text
@@ -74,8 +75,56 @@ def test_the_report_is_one_file_that_loads_nothing(run: Path) -> None:
         "own prompts are covered"
     )
     assert "What is not claimed" in text
-    verdict = json.loads((run / "report.json").read_text())["verdict"]
+    verdict = json.loads((run / "report.json").read_text())["evaluations"]["prompts-rows"]["verdict"]
     assert verdict["concepts"][0]["sentence"].split("“")[0] in text
+
+
+def test_a_run_is_evaluated_on_more_than_one_suite(run: Path, evaluated: Path, tmp_path: Path) -> None:
+    """Each has a folder of its own; report, verify and compare know them all."""
+    file = tmp_path / "Own words.csv"
+    file.write_text("prompt,role,object\nmy cat,erased,cat\nmy dog,near,dog\n")
+    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: tools())
+    first, second = (run / "evaluation" / name for name in ("prompts-own-words", "prompts-rows"))
+    assert [folder.name for folder in finished(run)] == [first.name, second.name]
+    text = report(run).read_text()
+    assert Page(text).open == []
+    assert "evaluated 2 times" in text
+    for folder in (first, second):
+        assert f'<h1 id="{folder.name}">' in text
+        assert f'<a href="#{folder.name}">' in text
+    assert verify(run) == []
+    count, apart = redraw(run, 1.0)
+    assert (count, apart) == (2 * (2 + 8), [])
+    rows = (first / "rows.jsonl").read_text()
+    (first / "rows.jsonl").write_text(rows.replace('"after"', '"before"', 1))
+    assert "prompts-own-words: rows.jsonl was changed after the evaluation" in verify(run)
+    (first / "rows.jsonl").write_text(rows)
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    compare([run, evaluated], tmp_path / "page")
+    with pytest.raises(
+        InputError, match=r"share the evaluations prompts-own-words, prompts-rows: .* --suite"
+    ):
+        compare([run, other], tmp_path / "page")
+    compare([run, other], tmp_path / "page", suite="prompts-own-words")
+    with pytest.raises(InputError, match=r"share no evaluation 'canvas' .*evaluate them alike"):
+        compare([run, other], tmp_path / "page", suite="canvas")
+
+
+def test_columns_are_checked_before_anything_is_opened(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("prompts,role\na cat,erased\n")
+    words = ["--suite", "prompts", "--file", str(tmp_path / "rows.csv"), "--objects", "nowhere/at-all"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(run), *words])
+    assert stopped.value.code == 2
+    assert "has no column 'prompt', its columns are prompts, role" in capsys.readouterr().err
+
+    def opened(device: torch.device) -> Instruments:
+        raise AssertionError("a reader was opened")
+
+    with pytest.raises(InputError, match="no column 'prompt'"):
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=opened)
 
 
 def test_the_report_is_a_pure_function_of_the_folder(run: Path) -> None:
@@ -99,7 +148,7 @@ def changed(path: Path, old: str, new: str) -> None:
 
 
 def test_whatever_is_changed_is_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = run / "evaluation"
+    folder = run / "evaluation" / "prompts-rows"
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     def found() -> str:
@@ -135,7 +184,7 @@ def test_whatever_is_changed_is_found(run: Path, capsys: pytest.CaptureFixture[s
     save_png(Image.new("RGB", (16, 16)), picture, facts=facts)
     assert f"picture after/{picture.name} is not the one that was scored" in found()
     _, apart = redraw(run, 1.0)
-    assert [line.split()[1] for line in apart] == [f"after/{picture.name}"]
+    assert [line.split()[2] for line in apart] == [f"after/{picture.name}"]
     picture.unlink()
     assert "is missing" in found()
     edit = Edit.load(run / "edit.safetensors")
@@ -156,11 +205,17 @@ def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_pat
     assert [one["grade"] for one in facts["runs"]] == [facts["runs"][0]["grade"]] * 2
     assert facts["pairs"][0]["seen"]["value"] == 0
     assert facts["pairs"][0]["seen"]["p"] == 1
+    assert facts["pairs"][0]["seen"]["says"] == "no difference shown"
+    shown = [attrs for tag, attrs in Page(text).seen if tag == "img"]
+    assert len(shown) == 3 * (3 + 3 + 1), (
+        "before and two runs: three prompts of a role at most, and one is unrelated"
+    )
+    assert all(attrs.get("alt") for attrs in shown)
     with pytest.raises(InputError, match="two runs or more"):
         compare([run], tmp_path / "other")
-    plan = json.loads((run / "evaluation/plan.json").read_text())
+    plan = json.loads((run / "evaluation/prompts-rows/plan.json").read_text())
     plan["cases"]["sha256"] = "0"
-    (run / "evaluation/plan.json").write_text(json.dumps(plan))
+    (run / "evaluation/prompts-rows/plan.json").write_text(json.dumps(plan))
     with pytest.raises(InputError, match="other prompts or seeds"):
         compare([run, evaluated], tmp_path / "other")
 
@@ -178,10 +233,11 @@ import sys, torch
 from pathlib import Path
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.metrics.instruments import eye
+from unlearnkit.evaluation.record import finished
+from unlearnkit.metrics.instruments import Instruments, eye
 torch.manual_seed(0)
 tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
-evaluate_run(sys.argv[1], suite="prompts", file=sys.argv[2], instruments=tools, batch=2)
+evaluate_run(sys.argv[1], suite="prompts", file=sys.argv[2], instruments=lambda device: tools, batch=2)
 """
 
 
@@ -203,9 +259,12 @@ def test_two_processes_give_the_same_figures(run: Path, evaluated: Path) -> None
         }
         both.append(subprocess.Popen(words, env=os.environ | env, cwd=Path(__file__).parent.parent))
     assert [process.wait(280) for process in both] == [0, 0]
-    facts = json.loads((run / "evaluation/evaluation.json").read_text())
+    facts = json.loads((run / "evaluation/prompts-rows/evaluation.json").read_text())
     assert facts["processes"] == 2
-    one, two = (json.loads((folder / "evaluation/tables.json").read_text()) for folder in (run, evaluated))
+    one, two = (
+        json.loads((folder / "evaluation/prompts-rows/tables.json").read_text())
+        for folder in (run, evaluated)
+    )
     assert one["verdict"]["grade"] == two["verdict"]["grade"]
     assert one["tables"]["concepts"] == two["tables"]["concepts"]
     assert one["tables"]["kept"] == two["tables"]["kept"]
@@ -218,6 +277,6 @@ def test_the_plan_names_what_differs(run: Path, tmp_path: Path) -> None:
         torch.manual_seed(0)
         tools = eye(Eye("plain", ["cat", "dog"], ["plain"]).eval(), "eye@0")
     with pytest.raises(InputError, match=r"another plan \(cases differs"):
-        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=tools)
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=lambda device: tools)
     with pytest.raises(InputError, match="needs instruments"):
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv")

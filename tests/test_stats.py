@@ -123,6 +123,8 @@ def test_bootstrap_is_near_the_t_interval_of_normal_values() -> None:
     assert found.high - found.low == pytest.approx(2 * half, rel=0.06)
     assert found == stats.cluster_bootstrap(values, range(25), draws=20_000)
     assert math.isinf(stats.cluster_bootstrap([1.0, 2.0], ["a", "a"]).high)
+    assert math.isinf(stats.cluster_bootstrap(values[:7], range(7)).low), "too few to hold the truth in 95 %"
+    assert math.isfinite(stats.cluster_bootstrap(values[:8], range(8)).low)
 
 
 def test_jackknife_of_a_mean_is_the_t_interval() -> None:

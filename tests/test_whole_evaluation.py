@@ -29,11 +29,12 @@ pytestmark = [
 SCRIPT = """
 import sys
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.metrics.instruments import canvas
 run, file, batch = sys.argv[1:]
-evaluate_run(run, suite="prompts", file=file, instruments=canvas(), batch=int(batch))
+evaluate_run(run, suite="prompts", file=file, batch=int(batch))
 """
 LEVELS = 1  # of 255, see Model.sample
+HERE = Path("evaluation/prompts-rows")
+EVIL = "<script>alert('cat')</script>"
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +66,15 @@ def started(asked: Path, name: str, batch: int, *, processes: int = 1) -> subpro
 
 
 def finished(asked: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((asked / name / "evaluation" / "evaluation.json").read_text()))
+    return dict(json.loads((asked / name / HERE / "evaluation.json").read_text()))
 
 
 def tables(asked: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((asked / name / "evaluation" / "tables.json").read_text()))
+    return dict(json.loads((asked / name / HERE / "tables.json").read_text()))
 
 
 def pictures(asked: Path, name: str) -> dict[str, Path]:
-    folder = asked / name / "evaluation" / "pictures"
+    folder = asked / name / HERE / "pictures"
     return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*.png"))}
 
 
@@ -113,12 +114,68 @@ def test_a_killed_evaluation_finds_the_same_and_draws_nothing_twice(asked: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     there = {name: path.stat().st_mtime_ns for name, path in pictures(asked, "killed").items()}
-    assert not (asked / "killed" / "evaluation" / "evaluation.json").exists()
+    assert not (asked / "killed" / HERE / "evaluation.json").exists()
     assert started(asked, "killed", 3).wait(600) == 0
     after = pictures(asked, "killed")
     assert {name: after[name].stat().st_mtime_ns for name in there} == there
     assert sum(finished(asked, "killed")["drawn"].values()) == len(after) - len(there)
     assert started(asked, "whole", 3).wait(600) == 0
     for file in ("rows.jsonl", "features.safetensors", "tables.json", "plan.json", "cases.jsonl"):
-        killed, whole = ((asked / name / "evaluation" / file).read_bytes() for name in ("killed", "whole"))
+        killed, whole = ((asked / name / HERE / file).read_bytes() for name in ("killed", "whole"))
         assert killed == whole, file
+
+
+def typed(folder: Path, *words: str) -> tuple[int, str]:
+    """The exit status of a command line in ``folder``, and all that it said."""
+    line = [sys.executable, "-m", "unlearnkit", *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_is_odd_is_handled_or_said(asked: Path) -> None:
+    """A script and 10,000 characters in a prompt, ``../`` in a name, wrong columns, another version, a changed row."""
+    shutil.copytree(asked / "run", asked / "odd", ignore=shutil.ignore_patterns("pipeline"))
+    long = "a cat " * 1667
+    rows = ["prompt,role,object", f'"{EVIL}",erased,cat', f"{long[:10_000]},erased,cat", "a dog,near,dog"]
+    (asked / "odd.csv").write_text("\n".join(rows))
+    (asked / "wrong.csv").write_text("text,role\na cat,erased\n")
+    asks = ("evaluate", "odd", "--suite", "prompts", "--file")
+    assert typed(asked, *asks, "wrong.csv") == (
+        2,
+        "'wrong.csv' has no column 'prompt', its columns are text, role\n",
+    )
+    assert typed(asked, *asks, "odd.csv")[0] == 0
+    assert typed(asked, "report", "odd") == (0, "odd/report.html\n")
+    page = (asked / "odd" / "report.html").read_text()
+    assert EVIL not in page
+    assert "&lt;script&gt;alert" in page
+    tables_ = json.loads((asked / "odd/evaluation/prompts-odd/tables.json").read_text())["tables"]
+    assert tables_["failed"]["reasons"]["after"] == {"prompt too long": 1}
+    assert tables_["concepts"][0]["direct"]["after"]["n"] == 2
+
+    for words in (("report", "../elsewhere"), ("verify", "../../etc"), ("evaluate", "../odd/../none")):
+        status, said = typed(asked, *words)
+        assert (status, said.count("\n")) == (2, 1)
+    status, said = typed(asked, "erase", "canvas", "--concept", "../../cat", "--dry-run")
+    assert (status, said.count("\n")) == (2, 1)
+
+    assert typed(asked, "verify", "odd") == (0, "odd: every hash and every figure is as it was\n")
+    folder = asked / "odd/evaluation/prompts-odd"
+    kept = {name: (folder / name).read_text() for name in ("rows.jsonl", "plan.json")}
+    row = next(line for line in kept["rows.jsonl"].split("\n") if '"after"' in line and "/object" in line)
+    (folder / "rows.jsonl").write_text(
+        kept["rows.jsonl"].replace(row, json.dumps(json.loads(row) | {"value": "bus"}))
+    )
+    status, said = typed(asked, "verify", "odd")
+    assert status == 2
+    assert "changed: prompts-odd: rows.jsonl was changed after the evaluation" in said
+    (folder / "rows.jsonl").write_text(kept["rows.jsonl"])
+    (folder / "plan.json").write_text(kept["plan.json"].replace('"version": 1', '"version": 9'))
+    status, said = typed(asked, "verify", "odd")
+    assert status == 2
+    assert "was made with version 9 of suite 'prompts': use a newer unlearnkit" in said
+    status, said = typed(asked, *asks, "odd.csv")
+    assert status == 2
+    assert "was begun with another plan (suite differs)" in said

@@ -7,6 +7,7 @@ must stay is tested for non-inferiority, with a margin that was set before. Shar
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+FEWEST = 8  # prompts for a bootstrap
 
 
 @dataclass(frozen=True)
@@ -151,21 +153,28 @@ def cluster_bootstrap(
     """The mean of ``values`` with a bootstrap over whole prompts, so that pictures of one prompt stay together.
 
     Percentile interval, widened for few prompts as Hesterberg (2015, "expanded percentile") does: plain percentiles
-    are too narrow by the factor sqrt((m - 1) / m) and by normal instead of t quantiles.
+    are too narrow by the factor sqrt((m - 1) / m) and by normal instead of t quantiles. Of fewer than 8 prompts there
+    is no interval (infinite): simulated (``benchmarks/coverage.py``) it held the truth in 92 to 94 % of cases only.
     """
     x = np.asarray(values, np.float64)
     sums, sizes = _by_prompt(x, prompts)
     m, mean = len(sums), float(x.mean())
-    if m < 2:
+    if m < FEWEST:
         return Interval(mean, -math.inf, math.inf)
     from scipy.stats import t
 
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(m, np.full(m, 1 / m), size=draws).astype(np.float64)
+    weights = _resamples(m, draws, seed)
     means = np.sort((weights @ sums) / (weights @ sizes))
     tail = NormalDist().cdf(math.sqrt(m / (m - 1)) * float(t.ppf((1 - level) / 2, m - 1)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(mean, float(low), float(high))
+
+
+@functools.lru_cache(maxsize=1)
+def _resamples(m: int, draws: int, seed: int) -> Floats:
+    """How often each of ``m`` prompts is drawn in each of ``draws`` resamples (draws, m)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(m, np.full(m, 1 / m), size=draws).astype(np.float64)
 
 
 def jackknife(value: float, without: Floats, *, level: float = LEVEL) -> Interval:

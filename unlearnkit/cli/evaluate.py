@@ -36,7 +36,7 @@ def evaluate(
     objects: Annotated[
         str | None,
         typer.Option(
-            help="A classifier of objects: a folder or hub id that transformers opens, or a ViT's .pth."
+            help="A classifier of objects: a folder or hub id that transformers opens, or a ViT's .safetensors."
         ),
     ] = None,
     styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
@@ -70,22 +70,24 @@ def evaluate(
         )
     from ..evaluation.claims import Rules
     from ..evaluation.evaluate import evaluate_run
-    from ..evaluation.record import FOLDER
+    from ..evaluation.record import folder_of
     from ..settings import build
 
     rules = build(Rules, {"limit": limit, "margin": margin})
-    tools = None
-    if objects or styles or clip or features or nudenet:
+
+    def opened(device: Any) -> Any:
         from ..metrics.instruments import local
         from ..suites import find
 
         named: dict[str, Any] = {"objects": objects, "styles": styles, "clip": clip, "features": features}
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels, "threshold": threshold}
-        tools = local(**named, **read, words=find(suite).words)
+        return local(**named, **read, words=find(suite).words, device=device)
+
+    tools = opened if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
-        with showing(f"evaluating {run} into {run / FOLDER}") as tick:
+        with showing(f"evaluating {run} into {folder_of(run, suite, file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on from here", markup=False)
@@ -106,12 +108,13 @@ def report(run: Run) -> None:
 @commands.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="The folders of two evaluated runs or more.")],
+    suite: Annotated[str | None, typer.Option(help="Which evaluation, where the runs share several.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
     """Put evaluated runs side by side on one page, with paired tests between every two of them."""
     from ..evaluation.compare import compare
 
-    out.print(str(compare(runs, folder)), markup=False)
+    out.print(str(compare(runs, folder, suite=suite)), markup=False)
 
 
 @commands.command()

@@ -92,15 +92,13 @@ def _graded(
         reasons.append(f"the change may be chance (p = {concept['holm p']:.2g} after Holm)")
     if reasons:
         return _claim(name, "not shown", reasons, missing, seen)
-    if not plan["weights_changed"]:
-        note = "the weights are the untouched model's: its outputs are filtered, the concept is still in it"
-        return _claim(name, "suppressed", [note], ["changed weights"], seen)
     graded = {form: figures for form, figures in concept["forms"].items() if form not in UNGRADED}
-    if not graded:
-        return _claim(name, "suppressed", ["the suite has no other wordings"], ["other wordings"], seen)
-    for form, figures in graded.items():
-        why, lacks = _absent(form, figures, rules)
-        reasons, missing = reasons + why, missing + lacks
+    lacking = [] if graded else [(["the suite has no other wordings"], ["other wordings"])]
+    lacking += [_absent(form, figures, rules) for form, figures in graded.items()]
+    if not plan["weights_changed"]:
+        note = "the weights are the untouched model's: a filter hides the concept, which is still in it"
+        lacking.append(([note], ["changed weights"]))
+    reasons, missing = ([line for part in lacking for line in part[i]] for i in (0, 1))
     if reasons:
         return _claim(name, "suppressed", reasons, missing, seen)
     reasons, missing = _like_never_knew(tables["never-knew"], name)

@@ -10,21 +10,24 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_text, writing
-from ..schema import Case
+from ..schema import ROLES, Case
 from ..stats import Difference, difference, holm
+from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored
-from .report import page, read_run
+from .report import SAFE, inline, page, read_run, said, spread
 from .rows import Pictures, gather, right
 
 __all__ = ["compare"]
 
 SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SHOWN = 3  # prompts of each role
 
 
-def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
+def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = None) -> Path:
     """Write ``compare.html`` and ``compare.json`` into the folder ``out``, and return the former.
 
+    suite: which evaluation, by the name of its folder, where the runs have several in common.
     Raises InputError for fewer than two runs or more than 26, and for runs that were not evaluated alike.
     """
     folders = [Path(run) for run in runs]
@@ -32,11 +35,13 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             f"{len(folders)} runs cannot be compared: name two runs or more, at most {len(SHAPES)}"
         )
-    told = [read_run(folder) for folder in folders]
+    read = [read_run(folder) for folder in folders]
+    name = _shared(read, suite)
+    told = [{**one, **one["evaluations"][name]} for one in read]
     for one in told[1:]:
         _comparable(told[0], one)
-    cases = stored(folders[0] / FOLDER)[1]
-    pictures = [gather(stored(folder / FOLDER)[2]) for folder in folders]
+    cases = stored(folders[0] / FOLDER / name)[1]
+    pictures = [gather(stored(folder / FOLDER / name)[2]) for folder in folders]
     kinds = {concept["name"]: concept["kind"] for concept in told[0]["plan"]["concepts"]}
     facts = {
         "suite": told[0]["plan"]["suite"],
@@ -46,12 +51,29 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> Path:
         ],
         "pairs": _pairs(cases, pictures, kinds),
     }
+    shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
+    curtain = told[0]["plan"]["suite"]["name"] not in SAFE
     out = Path(out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        write_text(out / "compare.html", page("compare.html", **facts))
+        write_text(
+            out / "compare.html", page("compare.html", **facts, shown=shown, curtain=curtain, grades=GRADES)
+        )
     return out / "compare.html"
+
+
+def _shared(read: Sequence[dict[str, Any]], suite: str | None) -> str:
+    """The evaluation that all runs have: the one that is asked for, or the only one."""
+    names = [name for name in read[0]["evaluations"] if all(name in one["evaluations"] for one in read)]
+    if suite in names or (suite is None and len(names) == 1):
+        return suite or names[0]
+    if suite is None and names:
+        raise InputError(f"the runs share the evaluations {', '.join(names)}: choose one with --suite")
+    have = "; ".join(f"{one['name']}: {', '.join(one['evaluations'])}" for one in read)
+    raise InputError(
+        f"the runs share no evaluation{f' {suite!r}' if suite else ''} ({have}): evaluate them alike"
+    )
 
 
 def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
@@ -75,12 +97,36 @@ def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         "method": told["plan"].get("method", ""),
         "seed": told["plan"].get("seed", ""),
         "grade": verdict["grade"],
+        "verdict": [line for one in verdict["concepts"] for line in (one["headline"], one["more"]) if line],
+        "stayed": verdict["kept"]["sentence"],
         "seen": max((one["after"] for one in direct), key=lambda rate: rate["value"]) if direct else None,
         "kept": verdict["kept"]["groups"],
         "failed": tables["failed"]["after"],
         "kid": tables["distances"].get("kept", {}).get("kid"),
         "seconds": told["run"].get("seconds"),
     }
+
+
+def _shown(
+    cases: Sequence[Case], folders: Sequence[Path], pictures: Sequence[Pictures]
+) -> list[dict[str, Any]]:
+    """The first prompts of each role: the picture before, and every run's."""
+    roles = {role: [case for case in cases if case.role == role] for role in ROLES}
+    roles["erased"] = [case for case in roles["erased"] if case.form in DIRECT]
+
+    def told(i: int, side: str, case: Case) -> dict[str, str]:
+        place = folders[i] / "pictures" / side / f"{case.id}.png"
+        return {"picture": inline(place), "seen": said(pictures[i][side, case.id])}
+
+    return [
+        {
+            "role": role,
+            "case": case,
+            "pictures": [told(0, "before", case), *(told(i, "after", case) for i in range(len(folders)))],
+        }
+        for role, chosen in roles.items()
+        for case in spread(chosen, SHOWN)
+    ]
 
 
 def _pairs(
@@ -107,10 +153,16 @@ def _pairs(
                 was, now = ([true(case, pictures[i]) for case in chosen] for i in (a, b))
                 pair[name] = _figures(difference(was, now, [case.prompt_id for case in chosen]))
         found.append(pair)
-    for name in ("seen", "kept"):
+    for name, more, less in (
+        ("seen", "shows it more often", "shows it less often"),
+        ("kept", "keeps more", "keeps less"),
+    ):
         having = [pair for pair in found if name in pair]
         for pair, p in zip(having, holm([pair[name]["p"] for pair in having]), strict=True):
-            pair[name]["holm p"] = p
+            change = pair[name]
+            change["holm p"] = p
+            sure = f"{pair['second']} {more if change['value'] > 0 else less} than {pair['first']}"
+            change["says"] = sure if p < 0.05 else "no difference shown"
     return found
 
 

@@ -37,7 +37,7 @@ class Side:
 
     identity: sha256 of all that its pictures depend on besides prompt and seed.
     sample: ``sample(prompts, seeds)`` gives one picture each. fits: whether the model reads a prompt to its end.
-    weights: whether its weights differ from the untouched model's (a filter or a negative prompt changes none).
+    weights: whether its weights differ from the untouched model's (a filter changes none).
     """
 
     name: str
@@ -47,10 +47,8 @@ class Side:
     weights: bool = True
 
 
-def model_side(
-    name: str, model: Model, *, edit: Edit | None = None, negative: str | None = None, batch: int = 32
-) -> Side:
-    """A model, with an edit worn or a negative prompt given, at the steps and guidance that its hints say."""
+def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int = 32) -> Side:
+    """A model, with an edit worn where one is given, at the steps and guidance that its hints say."""
     import torch
 
     tokenizer: Any = getattr(model.pipe, "tokenizer", None)
@@ -59,13 +57,13 @@ def model_side(
         "edit": None if edit is None else edit.hash(),
         "text": hashlib.sha256(model.encode([""]).float().cpu().numpy().tobytes()).hexdigest(),
         "scheduler": [type(model.pipe.scheduler).__name__, dict(model.pipe.scheduler.config)],
-        "sampler": [model.hints.steps, model.hints.guidance, negative],
+        "sampler": [model.hints.steps, model.hints.guidance, None],  # no negative prompt
         "dtype": str(model.dtype),
     }
 
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         with torch.no_grad(), contextlib.nullcontext() if edit is None else model.wearing(edit):
-            return model.sample(prompts, seeds, negative=negative, batch=batch)
+            return model.sample(prompts, seeds, batch=batch)
 
     def fits(prompt: str) -> bool:
         if tokenizer is None:
@@ -73,7 +71,7 @@ def model_side(
         return bool(len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length)
 
     text = json.dumps(facts, sort_keys=True, default=str)
-    changes = bool(edit is not None and edit.weights) or (edit is None and negative is None)
+    changes = edit is None or bool(edit.weights)
     return Side(name, hashlib.sha256(text.encode()).hexdigest(), sample, fits, changes)
 
 

@@ -1,6 +1,6 @@
 """What an edit did, always beside the untouched model: cases, pictures, rows, figures, verdict.
 
-An evaluation is a folder, ``RUN/evaluation``, written in this order:
+An evaluation is a folder, ``RUN/evaluation/SUITE``, written in this order:
 
     plan.json            suite, seeds, instruments, thresholds, hashes of both models: fixed before a picture is drawn
     cases.jsonl          one line a case: prompt, seed, role, what a right picture shows
@@ -31,10 +31,12 @@ from .claims import Rules
 from .draw import Side, draw, model_side
 from .look import look
 from .plan import AFTER, BEFORE, NEVER_KNEW, asked, lines, plan_for, thinned
-from .record import FOLDER, HASHED, file_hash, same_plan, write_features
+from .record import HASHED, file_hash, folder_of, same_plan, write_features
 from .tables import tables
 
 if TYPE_CHECKING:
+    import torch
+
     from ..metrics.instruments import Instruments
 
 __all__ = ["evaluate", "evaluate_run"]
@@ -50,22 +52,23 @@ def evaluate_run(
     replicates: int = 1,
     quick: bool = False,
     rules: Rules | None = None,
-    instruments: Instruments | None = None,
+    instruments: Callable[[torch.device], Instruments] | None = None,
     batch: int = 32,
     device: str | None = None,
     dtype: str | None = None,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run, into ``RUN/evaluation``, and return the verdict.
+    """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
 
     suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs,
-    and no comparison with a model that never knew the concept.
-    rules: the thresholds, ``Rules()`` unless told. instruments: what looks; for the suite ``canvas`` the canvas's own.
+    and no comparison with a model that never knew the concept. rules: the thresholds, ``Rules()`` unless told.
+    instruments: opens what looks, on the model's device; the canvas has its own.
     batch: pictures drawn at once.
     Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
     """
     from ..edit import Edit
     from ..families.opening import quiet
+    from ..metrics.instruments import canvas
     from ..model import load
     from ..recipes import load_recipe
 
@@ -74,17 +77,14 @@ def evaluate_run(
         raise InputError(f"{str(run)!r} is no finished run: make one with unlearnkit erase")
     recipe = load_recipe(run / "recipe.toml")
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
+    if instruments is None and "canvas" not in (suite, recipe.model):
+        raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
     edit = Edit.load(run / "edit.safetensors")
-    if instruments is None:
-        from ..metrics import instruments as known
-
-        if suite != "canvas":
-            raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
-        with quiet():
-            instruments = known.canvas()
     model = load(recipe.model, device=device, dtype=dtype)
     if edit.facts.get("base") not in (None, model.fingerprint()):
         raise EditError(f"the edit of {str(run)!r} was made from another model than {recipe.model!r} is now")
+    with quiet():
+        tools = instruments(model.device) if instruments else canvas()
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
     missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
@@ -95,11 +95,9 @@ def evaluate_run(
         sides.append(model_side(NEVER_KNEW, twin, batch=batch))
     if quick:
         cases = thinned(cases)
-    plan = plan_for(
-        suite, recipe.request, cases, left_out, sides, instruments, rules or Rules(), missing=missing
-    )
+    plan = plan_for(suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing)
     plan |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
-    return evaluate(run / FOLDER, cases, sides, plan, instruments, batch=batch, tick=tick)
+    return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, batch=batch, tick=tick)
 
 
 def evaluate(

@@ -13,19 +13,34 @@ from numpy.typing import NDArray
 
 from .. import suites, tensors
 from ..errors import InputError
+from ..files import slug
 from ..schema import Case, Score
 
-__all__ = ["FOLDER", "HASHED", "file_hash", "same_plan", "stored", "write_features"]
+__all__ = ["FOLDER", "HASHED", "file_hash", "finished", "folder_of", "same_plan", "stored", "write_features"]
 
 FOLDER = "evaluation"
 HASHED = ("plan.json", "cases.jsonl", "rows.jsonl", "features.safetensors", "tables.json")
 FORMAT = 2  # of plan.json
 
 
+def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
+    """Where a run's evaluation on a suite is: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
+    return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
+
+
+def finished(run: Path) -> list[Path]:
+    """The folders of a run's finished evaluations: one a suite, or, as in a chain's looks, the only one itself.
+
+    Raises InputError where there is none.
+    """
+    folders = [run / FOLDER, *sorted((run / FOLDER).glob("*/"))]
+    if found := [folder for folder in folders if (folder / "evaluation.json").is_file()]:
+        return found
+    raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
+
+
 def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
     """Plan, cases, scores and features of a finished evaluation. Raises InputError where they cannot be read."""
-    if not (folder / "evaluation.json").is_file():
-        raise InputError(f"{str(folder)!r} is no finished evaluation: make one with unlearnkit evaluate")
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         name, at, form = plan["suite"]["name"], plan["suite"]["version"], plan["format"]

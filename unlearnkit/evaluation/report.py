@@ -15,13 +15,13 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_text, writing
 from ..metrics import METRICS
-from ..schema import Case, Score
+from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
-from .record import FOLDER, stored
-from .rows import NOTHING, Pictures, gather, right
+from .record import finished, stored
+from .rows import NOTHING, Picture, gather, right
 
-__all__ = ["page", "read_run", "report"]
+__all__ = ["SAFE", "inline", "page", "read_run", "report", "said", "spread"]
 
 PAGES = Path(__file__).parent / "pages"
 SHOWN = 6  # pairs of each group
@@ -37,44 +37,44 @@ def report(run: str | Path) -> Path:
     """
     run = Path(run)
     told = read_run(run)
-    plan, cases, scores, _ = stored(run / FOLDER)
-    pictures = gather(scores)
-    pairs = _pairs(run / FOLDER, plan, cases, pictures, scores)
-    facts = {
-        **told,
-        "pairs": [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in pairs],
+    pairs = {folder.name: _pairs(folder) for folder in finished(run)}
+    shown = {
+        name: [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in groups]
+        for name, groups in pairs.items()
     }
     with writing(run):
-        write_text(run / "report.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        text = page(
-            "report.html",
-            **told,
-            groups=pairs,
-            curves=_curves(run),
-            metrics=METRICS,
-            grades=GRADES,
-            curtain=plan["suite"]["name"] not in SAFE,
-        )
-        write_text(run / "report.html", text)
+        facts = json.dumps({**told, "pairs": shown}, indent=1, ensure_ascii=False)
+        write_text(run / "report.json", facts + "\n")
+        context = {
+            "groups": pairs,
+            "curves": _curves(run),
+            "metrics": METRICS,
+            "grades": GRADES,
+            "safe": SAFE,
+        }
+        write_text(run / "report.html", page("report.html", **told, **context))
     return run / "report.html"
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself: recipe, run, plan, evaluation, verdict and tables."""
-    folder = run / FOLDER
-    if not (folder / "evaluation.json").is_file():
-        raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
+    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables."""
+    folders = finished(run)
     try:
-        found = {
-            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("plan", "evaluation", "tables")
+        return {
+            "name": run.resolve().name,
+            "run": _json(run / "run.json"),
+            "recipe": (run / "recipe.toml").read_text(encoding="utf-8"),
+            "evaluations": {
+                folder.name: {
+                    "plan": _json(folder / "plan.json"),
+                    "evaluation": _json(folder / "evaluation.json"),
+                    **_json(folder / "tables.json"),
+                }
+                for folder in folders
+            },
         }
-        found |= found["tables"]
-        found["run"] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        found["recipe"] = (run / "recipe.toml").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{str(run)!r} is damaged: {' '.join(str(error).split())}") from None
-    return {"name": run.resolve().name, **found}
 
 
 def page(template: str, **context: Any) -> str:
@@ -100,25 +100,20 @@ def page(template: str, **context: Any) -> str:
     )
 
 
-def _pairs(
-    folder: Path, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, scores: Sequence[Score]
-) -> list[dict[str, Any]]:
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _pairs(folder: Path) -> list[dict[str, Any]]:
     """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst of both kinds."""
+    plan, cases, scores, _ = stored(folder)
+    pictures = gather(scores)
     kinds = {concept["name"]: concept["kind"] for concept in plan["concepts"]}
     sure = {
         (score.case, score.metric.rpartition("/")[2].removesuffix(" confidence")): float(score.value)
         for score in scores
         if score.side == "after" and score.metric.endswith("confidence")
     }
-
-    def seen(case: Case, side: str) -> str:
-        picture = pictures[side, case.id]
-        if picture.failure or not picture.words:
-            return picture.failure or "not looked at"
-        words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
-        if all(word in ("", NOTHING) for word in words.values()):
-            return "nothing it knows"
-        return ", ".join(f"no {kind}" if word in ("", NOTHING) else word for kind, word in words.items())
 
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
     still = [
@@ -164,9 +159,9 @@ def _pairs(
                         side: inline(folder / "pictures" / side / f"{case.id}.png")
                         for side in ("before", "after")
                     },
-                    "seen": {side: seen(case, side) for side in ("before", "after")},
+                    "seen": {side: said(pictures[side, case.id]) for side in ("before", "after")},
                 }
-                for case in _spread(chosen)
+                for case in spread(chosen, SHOWN)
             ],
         }
         for title, rule, chosen in groups
@@ -174,14 +169,24 @@ def _pairs(
     ]
 
 
-def _spread(cases: Sequence[Case]) -> list[Case]:
-    """The first few cases, at most one of each prompt and, while there are enough, of each cell."""
+def said(picture: Picture) -> str:
+    """What the readers see in a picture, or why it failed, in words."""
+    if picture.failure or not picture.words:
+        return picture.failure or "not looked at"
+    words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
+    if all(word in ("", NOTHING) for word in words.values()):
+        return "nothing it knows"
+    return ", ".join(f"no {kind}" if word in ("", NOTHING) else word for kind, word in words.items())
+
+
+def spread(cases: Sequence[Case], count: int) -> list[Case]:
+    """The first ``count`` cases, at most one of each prompt and, while there are enough, of each cell."""
     found: dict[tuple[str, str], Case] = {}
     for case in cases:
         found.setdefault((case.object, case.style), case)
-    chosen = list(found.values())[:SHOWN]
+    chosen = list(found.values())[:count]
     rest = [case for case in cases if case not in chosen]
-    return chosen + rest[: SHOWN - len(chosen)]
+    return chosen + rest[: count - len(chosen)]
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,20 +25,20 @@ if TYPE_CHECKING:
     from ..metrics.instruments import Instruments
     from ..model import Model
 
-__all__ = ["EXPECTED", "self_test", "spoiler", "trial"]
+__all__ = ["EXPECTED", "filtered", "self_test", "spoiler", "trial"]
 
 EXPECTED = {
     "identity": "nothing changed",
     "blank": "collapsed",
     "noise": "collapsed",
-    "negative prompt": "suppressed",
+    "filter": "suppressed",
     "never knew": "gone",
 }
 
 
 def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dict[str, dict[str, Any]]:
-    """Evaluate, on the canvas: an edit that changes nothing, blank pictures, noise, a negative prompt, and a model that
-    never knew the concept. Returns the verdicts by name, to be held against ``EXPECTED``.
+    """Evaluate, on the canvas: an edit that changes nothing, blank pictures, noise, a filter of prompts, and a model
+    that never knew the concept. Returns the verdicts by name, to be held against ``EXPECTED``.
     """
     from ..canvas import world
     from ..canvas.check import never_knew
@@ -56,7 +58,7 @@ def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dic
         "identity": model_side(AFTER, model, edit=empty, batch=batch),
         "blank": spoiler("blank", model),
         "noise": spoiler("noise", model),
-        "negative prompt": model_side(AFTER, model, negative=name, batch=batch),
+        "filter": filtered(name, model, before, batch=batch),
         "never knew": dataclasses.replace(reference, name=AFTER),
     }
     request = Request((Concept(name),))
@@ -107,6 +109,26 @@ def _remembering(side: Side) -> Side:
         return [drawn[one] for one in asked]
 
     return dataclasses.replace(side, sample=sample)
+
+
+def filtered(word: str, model: Model, plain: Side, *, batch: int = 32) -> Side:
+    """A side of a model behind a filter: a prompt that names ``word`` loses it, and has it as negative prompt.
+
+    The weights stay as they are, and whoever finds another word gets the picture.
+    """
+    named = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+
+    def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        struck = [i for i, prompt in enumerate(prompts) if named.search(prompt)]
+        others = [i for i, prompt in enumerate(prompts) if not named.search(prompt)]
+        words, numbers = [named.sub("", prompts[i]) for i in struck], [seeds[i] for i in struck]
+        pictures = model.sample(words, numbers, negative=word, batch=batch)
+        pictures += plain.sample([prompts[i] for i in others], [seeds[i] for i in others])
+        found = dict(zip(struck + others, pictures, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    identity = hashlib.sha256(f"{plain.identity} without {word}".encode()).hexdigest()
+    return Side(AFTER, identity, sample, plain.fits, weights=False)
 
 
 def spoiler(kind: str, model: Model) -> Side:

@@ -19,7 +19,7 @@ from ..schema import Case, Score
 from . import claims
 from .draw import Side, model_side, picture_hash, read
 from .plan import AFTER, BEFORE, asked
-from .record import FOLDER, file_hash, stored
+from .record import FOLDER, file_hash, finished, stored
 from .tables import tables
 
 __all__ = ["LEVELS", "levels_off", "redraw", "verify"]
@@ -28,15 +28,12 @@ LEVELS = 1  # of 255: how far a pixel drawn again may be off, see Model.sample
 
 
 def verify(run: str | Path) -> list[str]:
-    """What does not fit in ``RUN/evaluation``, a line each; empty if everything does.
+    """What does not fit in any evaluation of a run, a line each; empty if everything does.
 
     Raises InputError where there is no finished evaluation.
     """
     run = Path(run)
-    folder = run / FOLDER
-    if not (folder / "evaluation.json").is_file():
-        raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
-    return list(_findings(run, folder))
+    return [_at(run, folder) + line for folder in finished(run) for line in _findings(run, folder)]
 
 
 def _findings(run: Path, folder: Path) -> Iterator[str]:
@@ -128,25 +125,28 @@ def redraw(
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")
     run = Path(run)
-    _, cases, _, _ = stored(run / FOLDER)
+    cases = {folder: stored(folder)[1] for folder in finished(run)}
     model, edit = (
         load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype),
         Edit.load(run / "edit.safetensors"),
     )
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
-    chosen = random.Random(seed).sample(
-        [(side, case) for side in sides for case in cases], max(1, round(share * 2 * len(cases)))
-    )
+    all_ = [(folder, side, case) for folder, asked in cases.items() for side in sides for case in asked]
+    chosen = random.Random(seed).sample(all_, max(1, round(share * len(all_))))
     found = []
-    for done, (side, case) in enumerate(chosen, 1):
-        off = levels_off(run / FOLDER, side, case)
+    for done, (folder, side, case) in enumerate(chosen, 1):
+        off = levels_off(folder, side, case)
         if off > LEVELS:
-            found.append(
-                f"picture {side.name}/{case.id}.png comes out differently, by up to {off} levels of 255"
-            )
+            name = f"{_at(run, folder)}picture {side.name}/{case.id}.png"
+            found.append(f"{name} comes out differently, by up to {off} levels of 255")
         if tick:
             tick("redrawing", done, len(chosen))
     return len(chosen), found
+
+
+def _at(run: Path, folder: Path) -> str:
+    """Where a finding is: nothing to say for the only evaluation of a look."""
+    return "" if folder == run / FOLDER else f"{folder.name}: "
 
 
 def levels_off(folder: Path, side: Side, case: Case) -> int:

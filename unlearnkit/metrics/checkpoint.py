@@ -1,12 +1,11 @@
 """Classifiers that come as a bare checkpoint: a timm vision transformer with a head of its own, as UnlearnCanvas's.
 
-Only tensors are read (``.safetensors``, or ``.pth`` with nothing else unpickled), into the same network built of
+Only ``.safetensors`` is read: a pickle (``.pth``) can run code, so its owner converts it. The network is built of
 torch's own layers, so neither timm nor torchvision is needed.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
 from .pixels import batches
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "Device"]
 
+Device = str | torch.device
 HEAD, EPSILON = 64, 1e-6  # channels of one attention head, and the norms' epsilon, in every ViT of timm's
 
 
@@ -30,7 +32,9 @@ class Checkpoint:
     For UnlearnCanvas that is ``vit_large_patch16_224.augreg_in21k`` at 224 pixels, as its released evaluation has it.
     """
 
-    def __init__(self, file: str | Path, kind: str, words: Sequence[str], *, batch: int = 32) -> None:
+    def __init__(
+        self, file: str | Path, kind: str, words: Sequence[str], *, device: Device = "cpu", batch: int = 32
+    ) -> None:
         """Raises InputError where there are no words, ModelError for a file that is no such checkpoint."""
         from ..edit import digest
 
@@ -41,13 +45,13 @@ class Checkpoint:
             )
         state = _state(Path(file))
         try:
-            self.model = _Vit(state, len(words)).eval().requires_grad_(False)
+            self.model = _Vit(state, len(words)).eval().requires_grad_(False).to(device)
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"{str(file)!r} is no ViT with {len(words)} classes under timm's names: {reason}"
             ) from None
-        self.kinds, self.words, self.batch = (kind,), tuple(words), batch
+        self.kinds, self.words, self.device, self.batch = (kind,), tuple(words), device, batch
         self.name = f"{Path(file).stem}@{digest(state.items())[:8]}"
 
     @torch.no_grad()
@@ -56,26 +60,23 @@ class Checkpoint:
         for part in batches(pictures, self.batch):
             small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]
             pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
-            for share in self.model(pixels).softmax(1):
+            for share in self.model(pixels.to(self.device)).softmax(1).cpu():
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (self.words[best], float(share[best]))})
         return seen
 
 
 def _state(file: Path) -> dict[str, Tensor]:
+    if file.suffix != ".safetensors":
+        raise ModelError(
+            f"{str(file)!r} is a pickle, which can run code and is never opened: convert it to .safetensors yourself, "
+            "docs/evaluation.md has the three lines"
+        )
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        return {name: tensor.float() for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{str(file)!r} is no checkpoint of tensors alone: {reason}") from None
-    for inner in ("model_state_dict", "state_dict"):
-        found = found.get(inner, found) if isinstance(found, dict) else {}
-    return {name: tensor.float() for name, tensor in found.items() if isinstance(tensor, Tensor)}
+        raise ModelError(f"{str(file)!r} is no file of safetensors: {reason}") from None
 
 
 class _Vit(nn.Module):

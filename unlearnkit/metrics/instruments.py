@@ -13,17 +13,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..edit import digest
 from ..errors import InputError, ModelError
 from ..families.opening import quiet
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Device
 from .nudenet import NudeNet
 from .pixels import batches
 
 __all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
 
 Floats = NDArray[np.float64]
-CHECKPOINTS = (".pth", ".pt", ".safetensors")
-
+FILES = (
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".ckpt",
+    ".bin",
+)  # a bare checkpoint; all but the first are refused as pickles
 
 Words = dict[str, tuple[str, float]]
 
@@ -93,21 +99,23 @@ def local(
     labels: str = "strict",
     threshold: float | None = None,
     words: Mapping[str, Sequence[str]] | None = None,
+    device: Device = "cpu",
 ) -> Instruments:
     """Instruments for real models, each a folder or hub id that transformers opens, or a file.
 
     objects, styles: image classifiers (``AutoModelForImageClassification``), or checkpoints of timm's ViT whose classes
     are ``words["object"]`` and ``words["style"]`` in order. clip: a CLIP (``CLIPModel``). features: an image model
     (``AutoModel``, for example DINOv2) for KID and FID, else the CLIP. nudenet: a detector's .onnx file, which sees
-    "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says.
+    "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says. device: of all but NudeNet, which
+    has the CPU.
     Raises InputError for two readers of objects, and for NudeNet without a threshold.
     """
     readers: list[Reader] = []
     for source, kind in ((objects, "object"), (styles, "style")):
-        if source is not None and Path(source).suffix in CHECKPOINTS:
-            readers.append(Checkpoint(source, kind, (words or {}).get(kind, ())))
+        if source is not None and Path(source).suffix in FILES:
+            readers.append(Checkpoint(source, kind, (words or {}).get(kind, ()), device=device))
         elif source is not None:
-            readers.append(Classifier(source, kind))
+            readers.append(Classifier(source, kind, device=device))
     if nudenet is not None:
         if objects is not None:
             raise InputError(
@@ -118,8 +126,8 @@ def local(
                 "NudeNet needs a threshold: say from which score on a box counts, for example 0.6"
             )
         readers.append(NudeNet(nudenet, threshold=threshold, labels=labels))
-    told = None if clip is None else _Transformers(clip)
-    network = told if features is None else _Features(features)
+    told = None if clip is None else _Transformers(clip, device=device)
+    network = told if features is None else _Features(features, device=device)
     if network is None:
         return Instruments(tuple(readers))
     return Instruments(tuple(readers), told, network.images, network.name)
@@ -128,22 +136,19 @@ def local(
 class Classifier:
     """An image classifier of transformers; its words are those of its own ``id2label``."""
 
-    def __init__(self, source: str | Path, kind: str, *, batch: int = 32) -> None:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+    def __init__(self, source: str | Path, kind: str, *, device: Device = "cpu", batch: int = 32) -> None:
+        from transformers import AutoImageProcessor
+        from transformers import AutoModelForImageClassification as Kind
 
-        self.processor, self.model = _opened(source, AutoImageProcessor, AutoModelForImageClassification)
-        self.name, self.kinds, self.batch = (
-            f"{Path(str(source)).name}@{_digest(self.model)}",
-            (kind,),
-            batch,
-        )
+        self.processor, self.model, self.name = _opened(source, AutoImageProcessor, Kind, device)
+        self.kinds, self.batch = (kind,), batch
 
     @torch.no_grad()
     def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
         seen: list[Words] = []
         for part in batches(pictures, self.batch):
-            shares = self.model(**self.processor(images=part, return_tensors="pt")).logits.softmax(1)
-            for share in shares:
+            pixels = self.processor(images=part, return_tensors="pt").to(self.model.device)
+            for share in self.model(**pixels).logits.softmax(1).cpu():
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (str(self.model.config.id2label[best]), float(share[best]))})
         return seen
@@ -152,49 +157,46 @@ class Classifier:
 class _Features:
     """An image model of transformers; its features are the pooled output, else the mean of the last states."""
 
-    def __init__(self, source: str | Path, *, batch: int = 32) -> None:
+    def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
         from transformers import AutoImageProcessor, AutoModel
 
-        self.processor, self.model = _opened(source, AutoImageProcessor, AutoModel)
-        self.name, self.batch = f"{Path(str(source)).name}@{_digest(self.model)}", batch
+        self.processor, self.model, self.name = _opened(source, AutoImageProcessor, AutoModel, device)
+        self.batch = batch
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
         parts = []
         for part in batches(pictures, self.batch):
-            told = self.model(**self.processor(images=part, return_tensors="pt"))
+            told = self.model(**self.processor(images=part, return_tensors="pt").to(self.model.device))
             pooled = getattr(told, "pooler_output", None)
             pooled = told.last_hidden_state.mean(1) if pooled is None else pooled
             parts.append(pooled.flatten(1))
-        return np.asarray(torch.cat(parts).double())
+        return np.asarray(torch.cat(parts).cpu().double())
 
 
 class _Transformers:
     """A CLIP of transformers."""
 
-    def __init__(self, source: str | Path, *, batch: int = 32) -> None:
+    def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
-        self.processor, self.model = _opened(source, CLIPImageProcessor, CLIPModel)
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.name, self.batch = f"{Path(str(source)).name}@{_digest(self.model)}", batch
+        self.processor, self.model, self.name = _opened(source, CLIPImageProcessor, CLIPModel, device)
+        self.tokenizer, self.batch = AutoTokenizer.from_pretrained(source), batch
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
         parts = []
         for part in batches(pictures, self.batch):
-            pixels = self.processor(images=part, return_tensors="pt").pixel_values
-            parts.append(
-                self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
-            )
+            pixels = self.processor(images=part, return_tensors="pt").pixel_values.to(self.model.device)
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            parts.append(self.model.visual_projection(pooled))
         return _unit(torch.cat(parts))
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Floats:
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
-        pooled = self.model.text_model(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        ).pooler_output
+        told = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        told = told.to(self.model.device)
+        pooled = self.model.text_model(told.input_ids, told.attention_mask).pooler_output
         return _unit(self.model.text_projection(pooled))
 
 
@@ -238,29 +240,23 @@ def _eye_features(network: Any, pictures: Sequence[Image.Image], batch: int = 25
     return np.asarray(torch.cat(parts).double())
 
 
-def _opened(source: str | Path, processor: Any, model: Any) -> tuple[Any, Any]:
+def _opened(source: str | Path, processor: Any, model: Any, device: Device) -> tuple[Any, Any, str]:
+    """Processor, network (safetensors alone, fp32, on the device) and name with its hash."""
     try:
         with quiet():
-            opened = (
-                processor.from_pretrained(source),
-                model.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False),
-            )
+            prepared = processor.from_pretrained(source)
+            network = model.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{str(source)!r} is no folder or hub id that transformers opens: {reason}"
         ) from None
-    return opened
+    name = f"{Path(str(source)).name}@{digest(network.state_dict().items())[:8]}"
+    return prepared, network.eval().requires_grad_(False).to(device), name
 
 
 def _unit(vectors: torch.Tensor) -> Floats:
-    return np.asarray(torch.nn.functional.normalize(vectors.double(), dim=1))
-
-
-def _digest(model: torch.nn.Module) -> str:
-    from ..edit import digest
-
-    return digest(model.state_dict().items())[:8]
+    return np.asarray(torch.nn.functional.normalize(vectors.cpu().double(), dim=1))
 
 
 def _hash(folder: Path) -> str:
