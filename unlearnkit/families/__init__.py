@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import flux, pixart, sd3, sdxl, stable_diffusion
+from . import dit, flux, pixart, sd3, sdxl, stable_diffusion
 from .schedules import Schedule
 
 __all__ = ["FAMILIES", "Family", "find", "supported"]
@@ -97,7 +97,7 @@ class Family(Protocol):
         """Add to a saved pipeline what its class forgets."""
 
 
-FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart)
+FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit)
 
 
 def supported() -> str:
