@@ -17,8 +17,10 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 import tiny
 import unlearnkit.model
+from unlearnkit import undisturbed
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
+from unlearnkit.families.opening import XL
 from unlearnkit.hints import FILE
 from unlearnkit.model import Model, load
 
@@ -121,10 +123,17 @@ def test_single_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"convert it to .safetensors"):
         load(tmp_path / "model.ckpt")
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(ModelError, match="cannot be loaded as StableDiffusionPipeline"):
+    with pytest.raises(ModelError, match=r"cannot be loaded as StableDiffusionPipeline"):
         load(tmp_path / "model.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="the hub is switched off here"):
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded as StableDiffusionPipeline: .*the hub is switched off here"
+    ):
+        load(tmp_path / "model.safetensors")
+    save_file({XL: torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded as StableDiffusionXLPipeline: .*switched off here"
+    ):
         load(tmp_path / "model.safetensors")
 
 
@@ -361,6 +370,19 @@ def test_the_fingerprint_is_of_the_values_worn(make: Callable[..., Model]) -> No
     with torch.no_grad():
         weight[0] += 1
     assert model.fingerprint() != first
+
+
+def test_networks_beside_the_denoiser_go_and_come_back(model: Model) -> None:
+    moves: list[tuple[str, str]] = []
+    for part in ("unet", "vae", "text_encoder"):
+        network = getattr(model.pipe, part)
+        network.to = lambda place, part=part: moves.append((part, str(place)))
+    with pytest.raises(KeyError), undisturbed.beside(model.pipe, model.denoiser, torch.device("meta")):
+        assert sorted(moves) == [("text_encoder", "meta"), ("vae", "meta")]
+        raise KeyError
+    assert sorted(moves[2:]) == [("text_encoder", "cpu"), ("vae", "cpu")]
+    with model.alone():
+        assert len(moves) == 4  # on the CPU nothing goes
 
 
 # saving

@@ -99,6 +99,11 @@ class Hints:
         if classes is None:
             return found
         known = classes if self.objects is OBJECTS else self.objects
+        for word in known:
+            if word not in classes and not word.isdecimal():
+                raise ModelError(
+                    f"the vocabulary has {word!r}{nearest(word, classes)}: no class has this name"
+                )
         return replace(found, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
 
 

@@ -98,7 +98,8 @@ class Model:
             if states is None:
                 if len(self._states) >= REMEMBERED:
                     del self._states[next(iter(self._states))]
-                found[prompt] = self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
+                with self._whole():
+                    found[prompt] = self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
         return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
 
     @torch.no_grad()
@@ -114,7 +115,8 @@ class Model:
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
-        return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
+        with self._whole():
+            return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
 
     # the network
 
@@ -211,7 +213,6 @@ class Model:
         batch: int,
         output: str,
     ) -> Iterator[Any]:
-        size = {"height": self.hints.size, "width": self.hints.size} if self.hints.size else {}
         steps = self.hints.steps if steps is None else steps
         guidance = self.hints.guidance if guidance is None else guidance
         if isinstance(prompts, str) or len(prompts) != len(numbers):
@@ -221,21 +222,15 @@ class Model:
         for name, value, low, high in (("steps", steps, 1, self.times), ("batch", batch, 1, 2**20)):
             if not low <= value <= high:
                 raise InputError(f"{name} {value} is out of range: use {low} to {high}")
+        how: dict[str, Any] = {"num_inference_steps": steps, "output_type": output}
+        if self.hints.size:
+            how |= {"height": self.hints.size, "width": self.hints.size}
         for start in range(0, len(prompts), batch):
             states = self.encode(prompts[start : start + batch])
             nothing = self.encode([negative or ""]).expand_as(states)
             generators = [seeds.plain(number) for number in numbers[start : start + batch]]
-            with self.frozen(), undisturbed.sampling(self.pipe):
-                yield self.family.draw(
-                    self.pipe,
-                    states,
-                    nothing,
-                    guidance,
-                    **size,
-                    num_inference_steps=steps,
-                    generator=generators,
-                    output_type=output,
-                )
+            with self.frozen(), self._whole(), undisturbed.sampling(self.pipe):
+                yield self.family.draw(self.pipe, states, nothing, guidance, generator=generators, **how)
 
     # the weights
 
@@ -277,6 +272,13 @@ class Model:
     def frozen(self) -> AbstractContextManager[None]:
         """Every network in eval mode and without gradients of its own; flags are as found afterwards."""
         return undisturbed.frozen(self.pipe)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Text encoders and VAE off the device; for a new prompt or a picture they come back for a while."""
+        return undisturbed.beside(self.pipe, self.denoiser, torch.device("cpu"))
+
+    def _whole(self) -> AbstractContextManager[None]:
+        return undisturbed.beside(self.pipe, self.denoiser, self.device)
 
     def checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """Activations recomputed in the backward pass instead of kept: less memory, about a third more time."""

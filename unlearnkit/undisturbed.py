@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["checkpointing", "frozen", "networks", "sampling"]
+__all__ = ["beside", "checkpointing", "frozen", "networks", "sampling"]
 
 
 def networks(pipe: Any) -> list[nn.Module]:
@@ -33,6 +34,21 @@ def frozen(pipe: Any) -> Iterator[None]:
             module.training = True
         for weight in wanted:
             weight.requires_grad_(True)
+
+
+@contextmanager
+def beside(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterator[None]:
+    """The networks beside the denoiser (text encoders, VAE) on a device, and then where they were."""
+    others = [network for network in networks(pipe) if network is not denoiser]
+    places = [next(network.parameters()).device for network in others]
+    moved = [(network, place) for network, place in zip(others, places, strict=True) if place != device]
+    try:
+        for network, _ in moved:
+            network.to(device)
+        yield
+    finally:
+        for network, place in moved:
+            network.to(place)
 
 
 @contextmanager

@@ -29,6 +29,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 XL = (
     "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"  # by which diffusers knows it too
 )
+SINGLE = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+)  # what a single file may hold, without XL and with it
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -99,23 +103,17 @@ def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
         raise ModelError(
             f"file {str(path)!r} is not supported: convert it to .safetensors (pickled files can run code)"
         )
+    kind = SINGLE[0]
     try:
         with safe_open(path, framework="pt") as stored:
-            names = set(stored.keys())
-        pipe_class = getattr(diffusers, _single(names))
+            kind = SINGLE[XL in stored.keys()]  # noqa: SIM118 - it is no mapping
+        pipe_class = getattr(diffusers, kind)
         return pipe_class.from_single_file(str(path), torch_dtype=dtype, local_files_only=_offline())
     except Exception as error:
         hint = (
             "; its configuration comes from the hub, and the hub is switched off here" if _offline() else ""
         )
-        raise ModelError(
-            f"file {str(path)!r} cannot be loaded as {supported()}: {_line(error)}{hint}"
-        ) from error
-
-
-def _single(names: set[str]) -> str:
-    """The pipeline of a single file with weights of these names: SDXL's has a second text encoder, others have none."""
-    return "StableDiffusionXLPipeline" if XL in names else "StableDiffusionPipeline"
+        raise ModelError(f"file {str(path)!r} cannot be loaded as {kind}: {_line(error)}{hint}") from error
 
 
 def _from_hub(source: str, dtype: torch.dtype | None) -> Any:

@@ -220,6 +220,7 @@ def descend(
 
     with (
         model.frozen(),
+        model.alone(),
         model.checkpointing(checkpointing),
         _Log(job.folder, after=state.done) as log,
     ):
