@@ -43,7 +43,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
     "selective_amnesia": ({**KEEP, "fisher_pictures": 2, "fisher_times": 2}, "all", True),
     "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
-    "uce": ({}, "xattn-kv", False),
+    "uce": ({}, "text", False),
 }
 methods = pytest.mark.parametrize("method", METHODS)
 predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -70,7 +70,7 @@ def state(model: Model) -> list[Any]:
     found += [
         model.denoiser.is_gradient_checkpointing,
         getattr(model.pipe.scheduler, "timesteps", None).tolist(),
-        [id(processor) for processor in model.denoiser.attn_processors.values()],
+        [id(processor) for processor in getattr(model.denoiser, "attn_processors", {}).values()],
     ]
     return [*found, torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()]
 

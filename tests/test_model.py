@@ -78,8 +78,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "is a None, which is not supported",
     ),
     "class": (
-        lambda f: (f / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'),
-        "is a FluxPipeline, which is not supported: use one of StableDiffusionPipeline",
+        lambda f: (f / "model_index.json").write_text('{"_class_name": "WuerstchenPipeline"}'),
+        "is a WuerstchenPipeline, which is not supported: use one of StableDiffusionPipeline",
     ),
     "unet cut": (lambda f: cut(f / UNET), "damaged or missing"),
     "unet gone": (lambda f: (f / UNET).unlink(), "damaged or missing"),
@@ -209,9 +209,7 @@ def test_noise_and_its_prediction_agree_with_the_scheduler(
     noised = model.noised(x, noise, t)
     torch.testing.assert_close(noised, scheduler.add_noise(x, noise, t))
     output = noise if prediction == "epsilon" else scheduler.get_velocity(x, noise, t)
-    torch.testing.assert_close(
-        model.family.eps(model.schedule, output, noised, t), noise, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(model.schedule.prediction(output, noised, t), noise, atol=1e-5, rtol=1e-4)
     states = model.encode(["cat"] * 3)
     with torch.no_grad():
         plain = model.pipe.unet(x, t, encoder_hidden_states=states).sample

@@ -51,6 +51,8 @@ class Estimate:
             "settings",
             ", ".join(f"{name}={value}" for name, value in dataclasses.asdict(self.settings).items()),
         )
+        if own := methods.of_the_family(self.model, self.recipe.method, self.recipe.settings, self.settings):
+            yield "of its family", ", ".join(f"{name}={value}" for name, value in own.items())
         yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
         yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
         share = plan.weights / total

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["existing", "slug", "whole", "write_text", "writing"]
+__all__ = ["existing", "new_folder", "slug", "whole", "write_text", "writing"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -36,6 +36,27 @@ def whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside ``folder`` to write to, which becomes it only if all went well.
+
+    Raises InputError where it exists already or cannot be written.
+    """
+    if folder.exists():
+        raise InputError(f"folder {str(folder)!r} exists already: choose a new one")
+    partial = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        partial.replace(folder)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

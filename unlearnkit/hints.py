@@ -1,6 +1,6 @@
 """What a model folder may say about itself in ``unlearnkit.toml``: how to sample it, what it knows, what suits it.
 
-[sampling]              steps = 25, guidance = 5.0
+[sampling]              steps = 25, guidance = 5.0, size = 512
 [vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
 [templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
 [methods.esd.object]    lr = 1e-4, ...
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ TEMPLATES = {
 class Hints:
     """How a model likes to be used.
 
-    steps, guidance: for sampling. objects, styles: words that it knows, to choose neighbours from.
+    steps, guidance: for sampling. size: of its pictures in pixels, None as the model is meant.
+    objects, styles: words that it knows, to choose neighbours from.
     templates: prompts by kind, each with one ``{}`` for the concept.
     methods: settings by method and kind, which take the place of the method's own defaults.
     text: the file that this came from, empty for the general hints.
@@ -72,6 +73,7 @@ class Hints:
 
     steps: int = 50
     guidance: float = 7.5
+    size: int | None = None
     objects: tuple[str, ...] = OBJECTS
     styles: tuple[str, ...] = STYLES
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
@@ -85,6 +87,19 @@ class Hints:
     def settings(self, method: str, kind: str) -> dict[str, Any]:
         """What suits this model for ``method`` on a concept of ``kind``; empty if it says nothing."""
         return dict(self.methods.get(method, {}).get(kind, {}))
+
+    def suited(self, sampling: tuple[int, float], classes: tuple[str, ...] | None) -> Hints:
+        """The hints for a kind of model: general ones with its steps and guidance; without templates for classes.
+
+        classes: the names of a model that is told one of them and no words.
+        """
+        found = self
+        if self is GENERAL:
+            found = replace(found, steps=sampling[0], guidance=sampling[1])
+        if classes is None:
+            return found
+        known = classes if self.objects is OBJECTS else self.objects
+        return replace(found, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
 
 
 GENERAL = Hints(methods={"esd": {"object": {"trains": "not-xattn"}, "style": {"trains": "xattn"}}})
@@ -108,7 +123,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{where!r} is not TOML: {error}") from None
     tables = {
-        "sampling": ("steps", "guidance"),
+        "sampling": ("steps", "guidance", "size"),
         "vocabulary": ("objects", "styles"),
         "templates": tuple(TEMPLATES),
     }
@@ -124,6 +139,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
     return Hints(
         steps=sampling.get("steps", GENERAL.steps),
         guidance=float(sampling.get("guidance", GENERAL.guidance)),
+        size=sampling.get("size"),
         objects=tuple(vocabulary.get("objects", OBJECTS)),
         styles=tuple(vocabulary.get("styles", STYLES)),
         templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
@@ -133,7 +149,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
 
 
 _WANTED = {
-    "sampling": "steps is a whole number from 1, guidance a number from 0",
+    "sampling": "steps and size are whole numbers from 1, guidance is a number from 0",
     "vocabulary": "it takes a list of words",
     "templates": 'it takes a list of texts with one "{}" each',
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
@@ -143,7 +159,7 @@ _WANTED = {
 def _fits(table: str, key: str, value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    if key == "steps":
+    if key in ("steps", "size"):
         return isinstance(value, int) and value >= 1
     if key == "guidance":
         return isinstance(value, int | float) and value >= 0

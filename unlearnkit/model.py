@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import families, hints, processes, seeds
+from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest
-from .families.opening import open_pipeline, quiet
+from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
+from .files import new_folder
 from .hints import Hints
 from .slots import Slots
 
@@ -25,7 +25,6 @@ __all__ = ["Model", "Weights", "hints_of", "load"]
 Weights = Mapping[str, Tensor]
 
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REMEMBERED = 4096  # text states, the oldest leave first
 
 
@@ -38,25 +37,14 @@ def load(
     device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
     Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype.
     """
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise InputError(
-                f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}: use one of {', '.join(DTYPES)}"
-            )
-        dtype = DTYPES[dtype]
-    device = processes.device() if device is None else device
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
+    dtype, device = checked_dtype(dtype or torch.float32), checked_device(device)
     folder = _folder(source)
     if str(source) == "canvas" and not folder.is_dir():
         raise ModelError(
             "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
         )
     place = str(folder) if folder.exists() else str(source)
-    pipe = open_pipeline(place, dtype=dtype or torch.float32).to(device)
+    pipe = open_pipeline(place, dtype=dtype).to(device)
     return Model(pipe, source=str(source), hints=hints_of(source))
 
 
@@ -84,11 +72,15 @@ class Model:
         self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
     ) -> None:
         self.family = families.find(pipe)
-        self.pipe, self.source, self.hints = pipe, source, hints
+        self.classes = self.family.classes(
+            pipe
+        )  # their names, of a model that is told one of them and no words
+        self.pipe, self.source, self.hints = pipe, source, hints.suited(self.family.SAMPLING, self.classes)
         self.denoiser: nn.Module = getattr(pipe, self.family.DENOISER)
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype
-        self.schedule = self.family.schedule(pipe)
+        self.shape: tuple[int, int, int] = self.family.shape(pipe, hints.size)  # (c, h, w) of one latent
+        self.schedule = self.family.schedule(pipe, self.shape)
         self._slots = Slots(self.family.DENOISER, self.denoiser)
         self._states: dict[str, Tensor] = {}
 
@@ -96,7 +88,11 @@ class Model:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Text states (n, tokens, width) on the device; each prompt is computed once and alone, whatever the batch."""
+        """All that the network is told of prompts, (n, rows, width), the states of their tokens first.
+
+        Each prompt is computed once and alone, whatever the batch. Of a model with classes a prompt is a class's name
+        or number; the empty prompt is what the pipeline takes for none.
+        """
         found = {prompt: self._states.get(prompt) for prompt in prompts}
         for prompt, states in found.items():
             if states is None:
@@ -104,6 +100,11 @@ class Model:
                     del self._states[next(iter(self._states))]
                 found[prompt] = self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
         return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """The states (n, tokens, width) of prompts alone, as the matrices of the part ``text`` read them."""
+        return self.family.text(self.pipe, self.encode(prompts))
 
     def last_token(self, text: str) -> int:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
@@ -118,43 +119,45 @@ class Model:
     # the network
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (c, h, w) of one latent."""
-        return self.family.shape(self.pipe)
-
-    @property
     def times(self) -> int:
-        """The number of diffusion times; t runs from 0 (picture) to ``times - 1`` (noise)."""
-        return int(self.schedule.config.num_train_timesteps)
+        """The number of times; t runs from 0 (picture) to ``times - 1`` (noise)."""
+        return self.schedule.times
 
     def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents (n, c, h, w) with noise of the same shape mixed in for times t (n,), fp32."""
-        return self.family.noised(self.schedule, latents, noise, t)
+        return self.schedule.noised(latents, noise, t)
+
+    def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """What ``eps`` should be for latents with this noise: the noise; for a flow, noise less latents."""
+        return self.schedule.aim(latents, noise)
+
+    def clean(self, latents: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The latents without noise that a prediction as of ``eps`` implies at times t (n,), fp32."""
+        return self.schedule.clean(latents, eps, t)
 
     def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """What ``predict`` gives, computed by this process alone."""
-        return self.family.predict(self.pipe, latents.to(self.dtype), t, states)
+        return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
 
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """The network's own output (noise or velocity): latents (n, c, h, w), times (n,), states (n, tokens, width)."""
+        """The network's own output: latents (n, c, h, w), times (n,), states (n, rows, width) of ``encode``."""
         return processes.shared(self.forward, latents, t, states)
 
     def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """The predicted noise, fp32, whatever the network was trained to predict."""
-        return self.family.eps(self.schedule, self.predict(latents, t, states), latents, t)
+        """The prediction that losses look at, fp32: the noise, whatever the network gives; the velocity of a flow."""
+        return self.schedule.prediction(self.predict(latents, t, states), latents, t)
 
     @torch.no_grad()
     def denoise(
         self, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
     ) -> tuple[Tensor, Tensor]:
-        """``stop`` (below ``steps``) DDIM steps from noise (n, c, h, w): the latents, and the time (n,) reached."""
-        schedule, x, n = self.family.schedule(self.pipe), noise, len(noise)
-        schedule.set_timesteps(steps, device=self.device)
-        both = torch.cat([null, states])
-        for t in schedule.timesteps[:stop]:
-            plain, told = self.predict(torch.cat([x, x]), t.expand(2 * n), both).float().chunk(2)
-            x = schedule.step(plain + guidance * (told - plain), t, x, return_dict=False)[0]
-        return x, schedule.timesteps[stop].expand(n)
+        """``stop`` (below ``steps``) steps from noise (n, c, h, w) as DDIM or Euler: the latents, and the time (n,)."""
+        schedule, x, n = self.family.schedule(self.pipe, self.shape), noise, len(noise)
+        walk = schedule.walk(steps, self.device)
+        for t in walk[:stop]:
+            output = self.family.guided(self.predict, x, t.expand(n), states, null, guidance)
+            x = schedule.step(output, t, x)
+        return x, walk[stop].expand(n)
 
     # pictures out
 
@@ -208,6 +211,7 @@ class Model:
         batch: int,
         output: str,
     ) -> Iterator[Any]:
+        size = {"height": self.hints.size, "width": self.hints.size} if self.hints.size else {}
         steps = self.hints.steps if steps is None else steps
         guidance = self.hints.guidance if guidance is None else guidance
         if isinstance(prompts, str) or len(prompts) != len(numbers):
@@ -221,16 +225,28 @@ class Model:
             states = self.encode(prompts[start : start + batch])
             nothing = self.encode([negative or ""]).expand_as(states)
             generators = [seeds.plain(number) for number in numbers[start : start + batch]]
-            with self.frozen(), _undisturbed(self.pipe):
+            with self.frozen(), undisturbed.sampling(self.pipe):
                 yield self.family.draw(
-                    self.pipe, states, nothing, generators, steps=steps, guidance=guidance, output=output
+                    self.pipe,
+                    states,
+                    nothing,
+                    guidance,
+                    **size,
+                    num_inference_steps=steps,
+                    generator=generators,
+                    output_type=output,
                 )
 
     # the weights
 
     def weights(self, part: str = "all") -> dict[str, Tensor]:
-        """The weights of a part of the denoiser as worn now: ``xattn-kv``, ``xattn``, ``not-xattn`` or ``all``."""
-        parts = self.family.PARTS
+        """The weights of a part of the denoiser as worn now: ``xattn-kv``, ``xattn``, ``not-xattn``, ``text``, ``all``.
+
+        Raises InputError for a part that is unknown, or that a model of this family does not have.
+        """
+        parts, title = self.family.PARTS, self.family.TITLE
+        if part in self.family.LACKS:
+            raise InputError(f"{title} has no part {part!r}: {self.family.LACKS[part]}")
         if part not in parts:
             raise InputError(f"part {part!r} is unknown{nearest(part, parts)}: use one of {', '.join(parts)}")
         return self._slots.weights(lambda name: self.family.belongs(part, name))
@@ -258,70 +274,22 @@ class Model:
         """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
         return self._slots.fingerprint()
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """Every network in eval mode and without gradients of its own; flags are as found afterwards."""
-        networks = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
-        modules = [module for network in networks for module in network.modules() if module.training]
-        wanted = [weight for network in networks for weight in network.parameters() if weight.requires_grad]
-        wanted = [weight for weight in wanted if weight.is_leaf and isinstance(weight, nn.Parameter)]
-        try:
-            for module in modules:
-                module.training = False
-            for weight in wanted:
-                weight.requires_grad_(False)
-            yield
-        finally:
-            for module in modules:
-                module.training = True
-            for weight in wanted:
-                weight.requires_grad_(True)
+        return undisturbed.frozen(self.pipe)
 
-    @contextmanager
-    def checkpointing(self, on: bool = True) -> Iterator[None]:
+    def checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
         """Activations recomputed in the backward pass instead of kept: less memory, about a third more time."""
-        denoiser: Any = self.denoiser
-        change = on and not denoiser.is_gradient_checkpointing
-        try:
-            if change:
-                denoiser.enable_gradient_checkpointing()
-            yield
-        finally:
-            if change:
-                denoiser.disable_gradient_checkpointing()
+        return undisturbed.checkpointing(self.denoiser, on)
 
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
 
         Raises InputError where ``folder`` exists already or cannot be written.
         """
-        folder = Path(folder)
-        if folder.exists():
-            raise InputError(f"folder {str(folder)!r} exists already: choose a new one")
-        partial = folder.with_name(folder.name + ".part")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        with new_folder(Path(folder)) as partial:
             with self.wearing(edit or {}), quiet():
                 self.pipe.save_pretrained(partial)
+            self.family.saved(self.pipe, partial)
             if self.hints.text:
                 (partial / hints.FILE).write_text(self.hints.text, encoding="utf-8")
-            partial.replace(folder)
-        except Exception as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-                raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
-            raise
-
-
-@contextmanager
-def _undisturbed(pipe: Any) -> Iterator[None]:
-    """Sample without a progress bar and with a fresh copy of the scheduler; the pipeline is as found afterwards."""
-    found = dict(vars(pipe))  # with what its ``__call__`` leaves behind, such as ``_guidance_scale``
-    try:
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        pipe.set_progress_bar_config(disable=True)
-        yield
-    finally:
-        vars(pipe).clear()
-        vars(pipe).update(found)

@@ -148,7 +148,7 @@ def projection(model: Model, request: Request, earlier: Sequence[Request], guard
     basis = protected(
         model, request, earlier, nearest=guards.project, general=guards.general, free=guards.free
     )
-    return Project(model.weights("xattn-kv"), basis.to(model.device, torch.float32))
+    return Project(model.weights("text"), basis.to(model.device, torch.float32))
 
 
 def _keepers(

@@ -113,5 +113,5 @@ def protected(
 
 def _states(model: Model, texts: Sequence[str]) -> Tensor:
     """The states (n, width) at the last token of each text; of an empty one at the start token."""
-    rows = model.encode(texts).double().cpu()
+    rows = model.text(texts).double().cpu()
     return torch.stack([row[model.last_token(text)] for row, text in zip(rows, texts, strict=True)])

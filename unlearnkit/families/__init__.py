@@ -6,24 +6,35 @@ place in ``FAMILIES``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import stable_diffusion
+from . import dit, flux, pixart, sd3, sdxl, stable_diffusion
+from .schedules import Schedule
 
 __all__ = ["FAMILIES", "Family", "find", "supported"]
 
 
 class Family(Protocol):
-    """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, tokens, width)."""
+    """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, rows, width).
+
+    SAMPLING: steps and guidance for a model that says nothing itself. DEFAULTS: settings of methods, where a method has
+    them, that suit the family better than the method's own.
+    PARTS: parts of the denoiser, and what they are. LACKS: why there is no other part, or no ``"attention"`` to read.
+    """
 
     TITLE: str
     PIPELINES: tuple[str, ...]
     DENOISER: str
+    SAMPLING: tuple[int, float]
+    DEFAULTS: dict[str, Any]
     PARTS: dict[str, str]
+    LACKS: dict[str, str]
 
     def check(self, pipe: Any) -> None:
         """Raise ModelError for a pipeline of this class that cannot be edited."""
@@ -31,29 +42,43 @@ class Family(Protocol):
     def belongs(self, part: str, name: str) -> bool:
         """Whether the denoiser's weight ``name`` belongs to ``part``."""
 
+    def classes(self, pipe: Any) -> tuple[str, ...] | None:
+        """The names of all classes, for a model that is told one of these, or its number, and no words."""
+
     def encode(self, pipe: Any, prompt: str, device: torch.device) -> Tensor:
-        """The text states of one prompt, (tokens, width)."""
+        """The states of one prompt, (rows, width): of its tokens, and behind them what else the network is told.
+
+        The empty prompt is what the pipeline itself takes for no prompt.
+        """
+
+    def text(self, pipe: Any, states: Tensor) -> Tensor:
+        """Of these states the text (n, tokens, width), as the part ``"text"`` reads it."""
 
     def last_token(self, pipe: Any, text: str) -> int:
         """Where in the states of a prompt that starts with ``text`` the last token of ``text`` is; 0 is the start."""
 
-    def shape(self, pipe: Any) -> tuple[int, int, int]:
-        """The shape (c, h, w) of one latent."""
+    def shape(self, pipe: Any, size: int | None) -> tuple[int, int, int]:
+        """The shape (c, h, w) of one latent, for pictures of ``size`` pixels, or as the model is meant."""
 
     def latents(self, pipe: Any, pixels: Tensor) -> Tensor:
         """Latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
 
-    def schedule(self, pipe: Any) -> Any:
-        """A fresh scheduler with ``step`` and ``set_timesteps`` for deterministic sampling."""
-
-    def noised(self, schedule: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The latents at times t (n,), fp32."""
+    def schedule(self, pipe: Any, shape: tuple[int, int, int]) -> Schedule:
+        """A fresh schedule for latents of this shape."""
 
     def predict(self, pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """The network's own output."""
+        """The network's own output, without a learned variance; t as the network is told it."""
 
-    def eps(self, schedule: Any, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
-        """The network's output as predicted noise, fp32."""
+    def guided(
+        self,
+        predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+        x: Tensor,
+        t: Tensor,
+        states: Tensor,
+        null: Tensor,
+        guidance: float,
+    ) -> Tensor:
+        """What the sampler follows, fp32: ``predict(x, t, states)`` under guidance away from ``null``."""
 
     def cross_attention(self, pipe: Any) -> dict[str, Any]:
         """The denoiser's cross-attention layers by name, as diffusers builds them (``processor``, ``to_q`` and so on).
@@ -61,21 +86,18 @@ class Family(Protocol):
         Raises ModelError where one works in a way that cannot be written out as softmax(Q Kᵀ / √d) V.
         """
 
-    def draw(
-        self,
-        pipe: Any,
-        states: Tensor,
-        negative: Tensor,
-        generators: list[torch.Generator],
-        *,
-        steps: int,
-        guidance: float,
-        output: str,
-    ) -> Any:
-        """Pictures (``output="pil"``) or latents (``"latent"``) through the pipeline's own ``__call__``."""
+    def draw(self, pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+        """Pictures or latents through the pipeline's own ``__call__``.
+
+        how: its words ``height``, ``width``, ``num_inference_steps``, ``generator`` and ``output_type``, which is
+        ``"pil"`` or ``"latent"``.
+        """
+
+    def saved(self, pipe: Any, folder: Path) -> None:
+        """Add to a saved pipeline what its class forgets."""
 
 
-FAMILIES: tuple[Family, ...] = (stable_diffusion,)
+FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit)
 
 
 def supported() -> str:
@@ -103,8 +125,10 @@ def _refuse(denoiser: nn.Module) -> None:
     )
     if quantised or any(not weight.is_floating_point() for weight in denoiser.parameters()):
         raise ModelError("the denoiser is quantised: load it in float32 or bfloat16")
-    if any(
-        hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook") for module in denoiser.modules()
+    # some pipelines leave a register without a hook in it
+    registers = [getattr(module, "_diffusers_hook", None) for module in denoiser.modules()]
+    if any(hasattr(module, "_hf_hook") for module in denoiser.modules()) or any(
+        register is not None and register.hooks for register in registers
     ):
         raise ModelError(
             "the denoiser is offloaded or hooked: load the pipeline on one device, without offloading"

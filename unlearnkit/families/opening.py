@@ -18,13 +18,40 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from torch import nn
 
-from ..errors import ModelError
+from .. import processes
+from ..errors import InputError, ModelError, nearest
 from . import FAMILIES, supported
 
-__all__ = ["open_pipeline", "quiet"]
+__all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
 INDEX = "model_index.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+XL = (
+    "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"  # by which diffusers knows it too
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype of this name. Raises InputError for an unknown one."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(
+            f"dtype {dtype!r} is unknown{nearest(dtype, DTYPES)}: use one of {', '.join(DTYPES)}"
+        )
+    return DTYPES[dtype]
+
+
+def checked_device(device: str | torch.device | None) -> str | torch.device:
+    """The device, a process's own if none is named. Raises InputError for one that cannot be used."""
+    device = processes.device() if device is None else device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
+    return device
 
 
 def open_pipeline(source: str, *, dtype: torch.dtype | None) -> Any:
@@ -53,8 +80,10 @@ def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
         raise ModelError(f"{str(path / INDEX)!r} cannot be read: {_line(error)}") from None
     _check_class(str(path), index)
     # transformers makes a tokenizer of three tokens where its files are missing
-    if not any((path / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise ModelError(f"model {str(path)!r} is incomplete: its folder tokenizer is missing or empty")
+    for part, wanted in index.items():
+        files = [path / part / name for name in ("tokenizer.json", "vocab.json", "spiece.model")]
+        if part.startswith("tokenizer") and wanted[0] and not any(file.is_file() for file in files):
+            raise ModelError(f"model {str(path)!r} is incomplete: its folder {part} is missing or empty")
     try:
         pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
     except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
@@ -71,9 +100,9 @@ def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
             f"file {str(path)!r} is not supported: convert it to .safetensors (pickled files can run code)"
         )
     try:
-        with safe_open(path, framework="pt"):
-            pass
-        pipe_class = getattr(diffusers, FAMILIES[0].PIPELINES[0])
+        with safe_open(path, framework="pt") as stored:
+            names = set(stored.keys())
+        pipe_class = getattr(diffusers, _single(names))
         return pipe_class.from_single_file(str(path), torch_dtype=dtype, local_files_only=_offline())
     except Exception as error:
         hint = (
@@ -82,6 +111,11 @@ def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
         raise ModelError(
             f"file {str(path)!r} cannot be loaded as {supported()}: {_line(error)}{hint}"
         ) from error
+
+
+def _single(names: set[str]) -> str:
+    """The pipeline of a single file with weights of these names: SDXL's has a second text encoder, others have none."""
+    return "StableDiffusionXLPipeline" if XL in names else "StableDiffusionPipeline"
 
 
 def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
@@ -112,13 +146,19 @@ def _check_whole(path: Path, pipe: Any) -> None:
             if weight.device.type == "meta":
                 raise ModelError(f"model {str(path)!r} is incomplete: {part} has no value for {name!r}")
     # transformers fills what is missing with random numbers, and may rename the front of a name
-    file = path / "text_encoder" / "model.safetensors"
-    if file.is_file():
+    for part, component in pipe.components.items():
+        file = path / part / "model.safetensors"
+        if not part.startswith("text_encoder") or not file.is_file():
+            continue
         with safe_open(file, framework="pt") as stored:
             names = set(stored.keys())
-        for name in pipe.text_encoder.state_dict():
-            if not any(known.endswith(name) or name.endswith(known) for known in names):
-                raise ModelError(f"model {str(path)!r} is incomplete: text_encoder has no value for {name!r}")
+        weights, found = component.state_dict(), set()
+        for name, weight in weights.items():
+            if any(known.endswith(name) or name.endswith(known) for known in names):
+                found.add(weight.data_ptr())
+        for name, weight in weights.items():  # tied weights are stored under one of their names
+            if weight.data_ptr() not in found:
+                raise ModelError(f"model {str(path)!r} is incomplete: {part} has no value for {name!r}")
 
 
 def _offline() -> bool:

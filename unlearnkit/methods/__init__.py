@@ -15,7 +15,7 @@ import diffusers
 import torch
 import transformers
 
-from .. import __version__
+from .. import __version__, hints
 from ..edit import Edit
 from ..errors import InputError, nearest
 from ..method import Method, Plan
@@ -39,7 +39,7 @@ from . import (
     uce,
 )
 
-__all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "plan", "resolve"]
+__all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
 
 MODULES = (
     *(duge, rgd, doco, sculpting),
@@ -61,11 +61,31 @@ def find(name: str) -> Method:
 def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Any:
     """The method's settings with every default spelled out.
 
-    What is given goes before the model's hints for the kind of the first erased concept, and these before the
-    method's defaults. Raises InputError for an unknown name and a value of the wrong type or out of range.
+    What is given goes first, then what the model's own hints say for the kind of the first erased concept, its
+    family's defaults, the general hints, and the method's defaults. Low-rank updates are a family's default only where
+    the other settings let them. Raises InputError for an unknown name and a value of the wrong type or out of range.
     """
     chosen = find(method)
-    return build(chosen.settings, {**model.hints.settings(method, request.erase[0].kind), **settings})
+    kind = request.erase[0].kind
+    hinted, general = (one.settings(method, kind) for one in (model.hints, hints.GENERAL))
+    known = {field.name for field in dataclasses.fields(chosen.settings)}
+    own = {name: value for name, value in model.family.DEFAULTS.items() if name in known}
+    given = settings if hinted == general else {**hinted, **settings}
+    filled: Any = build(chosen.settings, {**hinted, **own, **given})
+    if own.get("trains") == "lora" and not getattr(filled, "low_rank", True):
+        del own["trains"]
+        filled = build(chosen.settings, {**hinted, **own, **given})
+    return filled
+
+
+def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: Any) -> dict[str, Any]:
+    """Those of the settings that the model's family chose, neither the user nor the method itself."""
+    stock = {field.name: field.default for field in dataclasses.fields(find(method).settings)}
+    return {
+        name: value
+        for name, value in model.family.DEFAULTS.items()
+        if name in stock and name not in given and getattr(filled, name) == value != stock[name]
+    }
 
 
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:

@@ -24,7 +24,7 @@ from ..model import Model
 from ..schema import Request
 from ..settings import setting
 from ..training.anchors import anchor, anchored, retained
-from ..training.attention import start_held
+from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Lesson, counted, matched
 from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
@@ -62,7 +62,7 @@ class Settings(Training):
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
-    check(settings, losses=_losses(settings))
+    _check(model, settings)
     found = anchored(model, request, settings.pictures, job=job)
     kept = retained(model, request, found, settings.pictures, job=job) if settings.keep else None
 
@@ -86,6 +86,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
+    _check(model, settings)
     for concept in request.erase:
         anchor(model, request, concept)
     kept = settings.pictures if settings.keep and request.keep else 0
@@ -97,6 +98,12 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
         rows=settings.batch * (1 + bool(settings.keep)),
         sampled=settings.pictures * len(request.erase) + kept,
     )
+
+
+def _check(model: Model, settings: Settings) -> None:
+    check(settings, losses=_losses(settings))
+    if settings.hold_start:
+        readable(model)
 
 
 def _losses(settings: Settings) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from ..parts.discriminator import Discriminator, Kinds
 from ..schema import Request
 from ..settings import setting
 from ..training.anchors import anchored, retained
-from ..training.attention import start_held
+from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
 from ..training.scenes import counted
@@ -104,9 +104,7 @@ class Settings(Training):
 
 def clean(model: Model, rows: Rows, eps: Tensor) -> Tensor:
     """ẑ = (z_t - σ_t e) / α_t, the latents (n, c, h, w) without noise that a predicted noise e implies, fp32."""
-    one = torch.ones((len(rows.t), 1, 1, 1), device=rows.t.device)
-    signal, spread = model.noised(one, 0 * one, rows.t), model.noised(0 * one, one, rows.t)
-    return (rows.x.float() - spread * eps) / signal
+    return model.clean(rows.x, eps, rows.t)
 
 
 def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
@@ -141,7 +139,7 @@ class _Step:
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
-    _check(settings)
+    _check(model, settings)
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
@@ -193,7 +191,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _check(settings)
+    _check(model, settings)
     n, total = settings.batch, max(1, settings.warm_up + settings.steps)
     asked = n * (1 + bool(settings.keep and settings.keep_target == "teacher"))
     return plan_of(
@@ -208,8 +206,10 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
     )
 
 
-def _check(settings: Settings) -> None:
+def _check(model: Model, settings: Settings) -> None:
     check(settings, losses=_losses(settings))
+    if settings.hold_start:
+        readable(model)
     if settings.released and settings.combine != "preserving-tensor":
         raise InputError(
             f"released=true changes the surgery, and combine={settings.combine} has none: choose "

@@ -31,7 +31,7 @@ from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training.anchors import anchor, turns
-from ..training.attention import Watch, distance, folds, steered, watched
+from ..training.attention import Watch, distance, folds, readable, steered, watched
 from ..training.descend import Job, Objective, Student
 from ..training.memory import bank
 from ..training.scenes import Scene, kept, scene, wordings
@@ -231,7 +231,7 @@ def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Fo
 
 def _folds(model: Model, form: str, word: str, place: str | None) -> tuple[Tensor, Tensor]:
     """The folds of the maps of both prompts; nothing is folded where the wanted one is empty."""
-    tokens = model.encode([""]).shape[1]
+    tokens = model.text([""]).shape[1]
     if place is None:
         return torch.eye(tokens), torch.eye(tokens)
     before = form[: form.index("{}")]
@@ -273,6 +273,7 @@ def _losses(settings: Settings) -> tuple[str, ...]:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(settings)
+    readable(model, settings.layers)
     n, words = settings.batch, _words(model, request, settings)
     taught = len(words) if settings.prior_target == "teacher" else bool(settings.distil)
     return plan_of(

@@ -53,6 +53,11 @@ class Settings(Training):
     neighbours: int = counted("neighbours", 8, source="ours")
     keep_pictures: int = counted("keep_pictures", 50, source="ours")
 
+    @property
+    def low_rank(self) -> bool:
+        """Whether low-rank updates can be trained, which the elastic pull cannot hold."""
+        return super().low_rank and not self.elastic
+
 
 def fisher(
     model: Model, part: str, found: Scene, settings: Settings, *, seed: int, job: Job

@@ -1,6 +1,7 @@
 """UCE: Unified Concept Editing in Diffusion Models (Gandikota et al. 2024, arXiv 2308.14761), equation 7.
 
-For each key or value matrix W of cross-attention, with columns c of text states and their wanted outputs v* = W g:
+For each matrix W that reads the text (key or value of cross-attention), with columns c of text states and their wanted
+outputs v* = W g:
 
     W' = (λ W + s_e Σ_e v*_e c_eᵀ + s_k Σ_k W c_k c_kᵀ) A⁻¹,    A = λ I + s_e Σ_e c_e c_eᵀ + s_k Σ_k c_k c_kᵀ
 
@@ -28,7 +29,7 @@ from ..training.prompts import neighbours, texts
 
 __all__ = ["METHOD", "Settings", "change", "normal"]
 
-PART = "xattn-kv"
+PART = "text"
 INSTEAD = {"object": "", "style": "art"}
 ILL = 1e12
 
@@ -125,7 +126,7 @@ def _kept(model: Model, request: Request, settings: Settings, *, like: Tensor) -
 
 def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
     """The states (width, tokens) of a filled template, float64 on the CPU, and where the word's last token is."""
-    states = model.encode([form.replace("{}", word)])[0].T.cpu().double()
+    states = model.text([form.replace("{}", word)])[0].T.cpu().double()
     return states, model.last_token(form[: form.index("{}")] + word)
 
 

@@ -19,7 +19,7 @@ from .. import processes
 from ..errors import InputError, nearest
 from ..model import Model
 
-__all__ = ["Watch", "distance", "folds", "start_held", "steered", "watched"]
+__all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "watched"]
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def watched(
     ``backward()`` must run inside too, because recomputed activations go through the processors again.
     Raises InputError for a layer that is not there, ModelError for attention of another kind.
     """
-    chosen = _chosen(model.family.cross_attention(model.pipe), layers)
+    chosen = readable(model, layers)
     watch, before = Watch(model, of), {name: layer.processor for name, layer in chosen.items()}
     try:
         for name, layer in chosen.items():
@@ -51,7 +51,7 @@ def start_held(model: Model, hold: bool = True) -> Iterator[None]:
     No number changes, only gradients stop there: so it is in Custom Diffusion's attention, which the released code of
     Concept Ablation and of DoCo uses. ``backward()`` must run inside.
     """
-    layers = model.family.cross_attention(model.pipe).values() if hold else ()
+    layers = readable(model).values() if hold else ()
     hooks = [part.register_forward_hook(_held) for layer in layers for part in (layer.to_k, layer.to_v)]
     try:
         yield
@@ -109,18 +109,22 @@ class Watch:
         model, rest = self._model, len(t) - rows
         read = processes.part(rows)
         own = torch.cat([read, rows + processes.part(rest)]).to(t.device)
-        self._states, self._rows, self._found = states[own], len(read), {}
+        self._rows, self._found = len(read), {}
         try:
-            output = model.forward(latents[own], t[own], self._states)
+            output = model.forward(latents[own], t[own], states[own])
             parts = zip(torch.split(output, [len(read), len(own) - len(read)]), (rows, rest), strict=True)
             whole = torch.cat([processes.gathered(part, count) for part, count in parts])
-            noise = model.family.eps(model.schedule, whole, latents, t)
+            noise = model.schedule.prediction(whole, latents, t)
             return noise, [processes.gathered(one, rows) for one in self._found.values()]
         finally:
             self._found = None
 
     def rows(self, states: Tensor | None) -> int:
         """How many rows of a pass with these states are read: told by the tensor, so that a recomputation is too."""
+        if self._found is not None:
+            self._states = (
+                states  # the one that the network hands to its layers, which may not be the one given to it
+            )
         return self._rows if states is self._states and states is not None else 0
 
     def see(self, name: str, probabilities: Tensor, output: Tensor) -> None:
@@ -165,7 +169,14 @@ class _Reader:
         return projected
 
 
-def _chosen(found: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
+def readable(model: Model, layers: Sequence[str] = ()) -> dict[str, Any]:
+    """The cross-attention of ``layers`` as in ``watched``, by name.
+
+    Raises InputError for a model whose attention cannot be read, and for a layer that is not there.
+    """
+    if reason := model.family.LACKS.get("attention"):
+        raise InputError(f"{model.family.TITLE} has no cross-attention that can be read: {reason}")
+    found = model.family.cross_attention(model.pipe)
     names: dict[str, None] = {}
     for wanted in layers or ("",):
         below = [name for name in found if f"{name}.".startswith(f"{wanted}." if wanted else "")]

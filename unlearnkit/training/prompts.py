@@ -46,4 +46,4 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
 
 
 def _state(model: Model, word: str) -> Tensor:
-    return model.encode([word])[0, model.last_token(word)].double()
+    return model.text([word])[0, model.last_token(word)].double()

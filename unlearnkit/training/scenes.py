@@ -51,7 +51,7 @@ def counted(what: str, count: int, *, source: str) -> Any:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Rows for the trained network, the erased ones first, and the noise (n, c, h, w) it shall predict for each."""
+    """Rows for the trained network, the erased ones first, and what it shall predict (n, c, h, w) for each."""
 
     rows: list[Rows]
     wanted: list[Tensor]
@@ -72,7 +72,10 @@ def matched(
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch of a scene: rows for the network, the noise in them (n, c, h, w), and which pictures they are (n,)."""
+    """A batch of a scene: rows for the network, which pictures they are (n,), and what it should predict for them.
+
+    noise: (n, c, h, w), the noise in the rows; for a flow the velocity that it makes.
+    """
 
     rows: Rows
     noise: Tensor
@@ -94,7 +97,8 @@ class Scene:
         """These pictures (n,), each with noise of a time uniform in [0, times)."""
         t = torch.randint(model.times, (len(which),), generator=draws).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
-        return Noised(Rows(model.noised(self.latents[which], noise, t), t, self.states[which]), noise, which)
+        x, aim = self.latents[which], model.aim(self.latents[which], noise)
+        return Noised(Rows(model.noised(x, noise, t), t, self.states[which]), aim, which)
 
 
 def joined(scenes: Sequence[Scene]) -> Scene:
@@ -105,7 +109,10 @@ def joined(scenes: Sequence[Scene]) -> Scene:
 def scene(
     model: Model, words: Sequence[str], *, job: Job, negative: str = "", title: str = "pictures"
 ) -> Scene:
-    """One picture of the model as it is worn for each prompt, from the cache where it is there."""
+    """One picture of the model as it is worn for each prompt, from the cache where it is there.
+
+    negative: what it shall not show; of no use to a model that is told a class, whose picture shows no other.
+    """
     if not words:
         raise InputError(
             "there is no prompt to draw pictures of: name something to keep, or raise neighbours"
@@ -115,6 +122,8 @@ def scene(
         if job.progress:
             job.progress(title, done, total)
 
+    if model.classes is not None:
+        negative = ""
     return Scene(
         pictures.draw(model, words, negative=negative, folder=job.cache, tick=tick), model.encode(words)
     )
@@ -152,6 +161,9 @@ def kept(model: Model, request: Request, nearest: int) -> tuple[Concept, ...]:
 
 
 def noise_ratio(model: Model, t: Tensor) -> Tensor:
-    """(1 - ᾱ_t) / ᾱ_t, the squared share of noise over that of the picture, (n, 1, 1, 1) for times t (n,)."""
+    """r (n, 1, 1, 1) for times t (n,): a squared error of the prediction is r times that of the implied picture.
+
+    (1 - ᾱ_t) / ᾱ_t for noise; for the velocity of a flow σ_t².
+    """
     one = torch.ones((len(t), 1, 1, 1), device=t.device)
-    return (model.noised(0 * one, one, t) / model.noised(one, 0 * one, t)).square()
+    return model.clean(0 * one, one, t).square()

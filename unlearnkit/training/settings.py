@@ -159,6 +159,11 @@ class Training:
         return self.combine != "sum"
 
     @property
+    def low_rank(self) -> bool:
+        """Whether low-rank updates can be trained: masks and rules speak of the weights themselves."""
+        return self.mask == "none" and not self.rule
+
+    @property
     def part(self) -> str:
         """The part of the denoiser that is trained."""
         return LORA if self.trains == "lora" else self.trains
@@ -349,7 +354,7 @@ def _rules(model: Model, request: Request, settings: Training) -> list[Rule]:
         rules.append(Pull(start, settings.l2sp, 2))
     if "project" in settings.rule:
         basis = directions(_protected(model, request, settings)).to(model.device, torch.float32)
-        rules.append(Project(model.weights("xattn-kv"), basis))
+        rules.append(Project(model.weights("text"), basis))
     return rules
 
 
@@ -359,6 +364,6 @@ def _protected(model: Model, request: Request, settings: Training) -> Tensor:
     words = [text for concept in kept for text in texts(concept, model.hints, templates=True)]
     if not words:
         raise InputError("rule=project finds nothing to protect: keep at least one concept")
-    states = model.encode([form.replace("{}", word) for form, word in words])
+    states = model.text([form.replace("{}", word) for form, word in words])
     ends = [model.last_token(form[: form.index("{}")] + word) for form, word in words]
     return torch.stack([row[end] for row, end in zip(states, ends, strict=True)])

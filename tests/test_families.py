@@ -1,0 +1,397 @@
+"""Every family on tiny pipelines of the real classes: the seam, the contract of methods, and who can do what."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import HINTS
+from diffusers import DDIMScheduler
+from processes import killed
+from test_contract import state
+
+import kinds
+import unlearnkit
+from unlearnkit.errors import InputError, ModelError
+from unlearnkit.families import FAMILIES
+from unlearnkit.methods import METHODS, edit_for, plan, resolve
+from unlearnkit.model import Model, load
+from unlearnkit.schema import Concept, Request
+from unlearnkit.training.descend import Job
+
+TITLES = [family.TITLE for family in FAMILIES]
+NEW = TITLES[1:]
+SIZE = replace(HINTS, size=16)
+REQUEST = Request((Concept("cat", instead="bear"),), keep=(Concept("dog"),))
+every = pytest.mark.parametrize("title", TITLES)
+new = pytest.mark.parametrize("title", NEW)
+two = pytest.mark.parametrize("method", ["esd", "rgd"])
+
+QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ca": {"pictures": 2},
+    "doco": {"pictures": 2, "warm_up": 1},
+    "duge": {"pictures": 2, "related_pictures": 2, "memory": 0},
+    "erasediff": {"pictures": 2, "keep_pictures": 2},
+    "esd": {"start_steps": 3},
+    "finetune": {"keep_pictures": 2},
+    "ga": {"pictures": 2, "cap": 1e9},
+    "graddiff": {"pictures": 2, "keep_pictures": 2, "cap": 1e9},
+    "rgd": {"pictures": 2, "grammar": "plain", "cap": 1e9},
+    "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
+    "sculpting": {"pictures": 2, "mask_warmup": 1, "mask_every": 2},
+    "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
+    "uce": {},
+}
+
+
+def opened(title: str, folder: Path, **changes: Any) -> Model:
+    return Model(kinds.pipeline(title, folder, **changes), source="tiny", hints=SIZE)
+
+
+@pytest.fixture
+def model(title: str, words: Path) -> Model:
+    return opened(title, words)
+
+
+def erase(model: Model, method: str, *, seed: int = 0, job: Job | None = None, **changes: Any) -> Any:
+    settings = {**({} if method == "uce" else QUICK), **SETTINGS[method], **changes}
+    return edit_for(model, REQUEST, method=method, settings=settings, seed=seed, job=job)
+
+
+def picture(model: Model) -> bytes:
+    return model.sample(["cat"], [7], batch=1)[0].tobytes()
+
+
+# the seam
+
+
+def test_a_tiny_pipeline_of_every_family() -> None:
+    assert set(TITLES) == set(kinds.KINDS)
+
+
+def test_no_file_above_the_seam_names_a_family() -> None:
+    root = Path(unlearnkit.__file__).parent
+    names = [name for family in FAMILIES for name in (*family.PIPELINES, family.__name__.rpartition(".")[2])]
+    names += ["unet", "transformer", "attn2", "add_k_proj", "alphas_cumprod", "text_encoder", "class_labels"]
+    for folder in ("methods", "parts", "training"):
+        for path in (root / folder).glob("*.py"):
+            code = path.read_text(encoding="utf-8")
+            for name in names:
+                assert not re.search(rf"\b{name}\b", code), f"{path} names {name}"
+
+
+@every
+def test_the_way_from_noise_to_picture_is_the_pipelines(title: str, model: Model) -> None:
+    """Text, packing, times, guidance and steps all at once: the seam's own loop ends where the pipeline's does."""
+    if type(model.pipe.scheduler).__name__ == "EulerDiscreteScheduler":
+        model.pipe.scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config, clip_sample=False)
+        model = Model(model.pipe, hints=SIZE)
+    states, null = model.encode(["cat"]), model.encode([""])
+    for steps in (1, 4):
+        found = model.sample_latents(["cat"], [7], steps=steps, guidance=3.0)
+        schedule = model.family.schedule(model.pipe, model.shape)
+        x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(7))
+        walk = schedule.walk(steps, model.device)
+        with torch.no_grad():
+            for t in walk:
+                output = model.family.guided(model.predict, x, t.expand(1), states, null, 3.0)
+                x = schedule.step(output, t, x)
+        torch.testing.assert_close(x, found, atol=1e-4, rtol=1e-4)
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(7))
+    _, t = model.denoise(x, states, null, steps=4, guidance=3.0, stop=2)
+    assert t.tolist() == [walk[2]]
+
+
+@every
+def test_noise_goes_in_and_comes_out(title: str, model: Model) -> None:
+    """By hand: a prediction that is right leaves the picture, and a straight way has the velocity noise - picture."""
+    x, noise = torch.randn(3, *model.shape), torch.randn(3, *model.shape)
+    t = torch.tensor([1, 400, 990])
+    mixed, aim = model.noised(x, noise, t), model.aim(x, noise)
+    torch.testing.assert_close(model.clean(mixed, aim, t), x, atol=1e-4, rtol=1e-3)
+    if "Flux" in title or "3/3.5" in title:
+        share = (t + 1) / 1000
+        shift = 3.0 if "3/3.5" in title else 2.718281828 ** (0.5 - (1.15 - 0.5) / (4096 - 256) * (256 - 16))
+        sigma = (shift * share / (1 + (shift - 1) * share)).view(-1, 1, 1, 1)
+        torch.testing.assert_close(mixed, (1 - sigma) * x + sigma * noise)
+        torch.testing.assert_close(aim, noise - x)
+    else:
+        scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config)
+        torch.testing.assert_close(mixed, scheduler.add_noise(x, noise, t), atol=1e-5, rtol=1e-4)
+        assert aim is noise
+
+
+def test_static_shift_is_the_schedulers_table(words: Path) -> None:
+    model = opened("Stable Diffusion 3/3.5", words)
+    times = torch.arange(1000)
+    torch.testing.assert_close(model.schedule.clock(times), model.pipe.scheduler.timesteps.flip(0))
+
+
+@every
+def test_pictures_become_latents_and_back(title: str, model: Model) -> None:
+    x = 0.1 * torch.randn(1, *model.shape)
+    config = model.pipe.vae.config
+    pixels = model.pipe.vae.decode(x / config.scaling_factor + (config.shift_factor or 0.0)).sample
+    found = model.family.latents(model.pipe, pixels)
+    mean = model.pipe.vae.encode(pixels).latent_dist.mean
+    torch.testing.assert_close(found, (mean - (config.shift_factor or 0.0)) * config.scaling_factor)
+
+
+@new
+def test_parts_are_whole_and_apart(title: str, model: Model) -> None:
+    parts = {part: set(model.weights(part)) for part in model.family.PARTS}
+    assert parts["all"] == {
+        f"{model.family.DENOISER}.{name}" for name, _ in model.denoiser.named_parameters()
+    }
+    assert all(parts.values())
+    if "xattn" in parts:
+        assert parts["xattn-kv"] < parts["xattn"]
+        assert parts["xattn"] | parts["not-xattn"] == parts["all"]
+        assert not parts["xattn"] & parts["not-xattn"]
+    for part in model.family.LACKS.keys() - {"attention"}:
+        with pytest.raises(InputError, match=f"has no part '{part}': "):
+            model.weights(part)
+
+
+@new
+def test_text_matrices_read_the_text(title: str, model: Model) -> None:
+    """What the part ``text`` is given in a pass are the states of ``Model.text``, and nothing else is read by it."""
+    if "text" not in model.family.PARTS:
+        pytest.skip("it has none")
+    wanted, seen = model.text(["cat"]), []
+    layers = {name.removesuffix(".weight").partition(".")[2] for name in model.weights("text")}
+    for name, module in model.denoiser.named_modules():
+        if name in layers:
+            module.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    model.eps(torch.randn(1, *model.shape), torch.tensor([500]), model.encode(["cat"]))
+    assert len(seen) == len(layers)
+    for given in seen:
+        torch.testing.assert_close(given, wanted)
+
+
+def test_without_a_prompt_sdxl_takes_zeros_if_told_so(words: Path) -> None:
+    for zeros in (True, False):
+        model = opened("Stable Diffusion XL", words, force_zeros=zeros)
+        assert bool(model.encode([""]).any()) != zeros
+
+
+def test_flux_schnell_has_no_guidance(words: Path) -> None:
+    model = opened("Flux.1", words, schnell=True)
+    x, t, states = torch.randn(1, *model.shape), torch.tensor([500]), model.encode(["cat"])
+    low, high = (model.family.guided(model.predict, x, t, states, states, g) for g in (1.0, 4.0))
+    assert torch.equal(low, high)
+    dev = opened("Flux.1", words)
+    low, high = (dev.family.guided(dev.predict, x, t, states, states, g) for g in (1.0, 4.0))
+    assert not torch.equal(low, high)
+    assert torch.equal(low, dev.predict(x, t, states))
+
+
+def test_negative_prompts(words: Path) -> None:
+    for title in TITLES[:-1]:
+        model = opened(title, words)
+        assert model.sample(["cat"], [7], negative="dog")[0].tobytes() != picture(model), title
+    with pytest.raises(InputError, match="takes no negative prompt"):
+        opened(TITLES[-1], words).sample(["cat"], [7], negative="dog")
+
+
+def test_a_class_is_a_name_or_a_number(words: Path) -> None:
+    model = opened("class-conditional DiT", words)
+    assert model.encode(["kitten", "7", "12", "car", ""])[:, 0, 0].tolist() == [7, 7, 12, 12, 1000]
+    for wrong in ("kat", "1000", "a photo of a cat"):
+        with pytest.raises(InputError, match=f"class '{wrong}' is unknown"):
+            model.encode([wrong])
+    assert model.hints.templates == {"object": ("{}",), "style": ("{}",)}
+    plain = Model(model.pipe)
+    assert plain.hints.objects == ("bear", "car", "cat", "dog", "kitten")
+    assert plain.hints.steps == 50
+    torch.testing.assert_close(
+        model.text(["cat"])[0, 0],
+        model.denoiser.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight[7],
+    )
+
+
+def test_size(words: Path) -> None:
+    assert Model(kinds.pipeline("Flux.1", words)).shape == (4, 128, 128)
+    for title in ("Flux.1", "class-conditional DiT"):
+        with pytest.raises(InputError, match="pictures of 18 pixels cannot be made"):
+            Model(kinds.pipeline(title, words), hints=replace(HINTS, size=18))
+    with pytest.raises(ModelError, match="is not supported: use a plain FlowMatch"):
+        pipe = kinds.pipeline("Flux.1", words)
+        pipe.scheduler = type(pipe.scheduler)(use_beta_sigmas=True)
+        Model(pipe)
+
+
+# the contract
+
+
+@new
+@two
+def test_1_to_5_and_7_to_9(title: str, method: str, words: Path) -> None:
+    model = opened(title, words)
+    model.encode(["cat"])  # a text encoder of transformers sets up its own recording when it is first called
+    before, numbers = state(model), torch.get_rng_state()
+    edit = erase(model, method, seed=3)
+    assert state(model) == before
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+    again, other = (erase(opened(title, words), method, seed=seed) for seed in (3, 4))
+    assert again.hash() == edit.hash() != other.hash()
+
+    settings = {**QUICK, **SETTINGS[method]}
+    part = model.weights(plan(model, REQUEST, method=method, settings=settings).part)
+    assert edit.weights
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in edit.weights.values())
+    assert all(value.shape == part[name].shape for name, value in edit.weights.items())
+
+    base = picture(model)
+    with model.wearing(edit):
+        assert picture(model) != base
+    assert picture(model) == base
+
+    recomputed = erase(model, method, seed=3, checkpointing=True)
+    for name, value in edit.weights.items():
+        torch.testing.assert_close(recomputed.weights[name], value)
+
+    half = Model(kinds.pipeline(title, words).to(dtype=torch.bfloat16), hints=SIZE)
+    rough = erase(half, method, seed=3)
+    assert rough.weights.keys() <= part.keys()
+    with half.wearing(rough):
+        assert len(picture(half)) == len(base)
+
+
+@new
+def test_9_the_erased_prompt_moves_more_than_the_kept_one(title: str, model: Model) -> None:
+    changes = {"steps": 20, "keep": 5.0, "start": "pictures", "pictures": 4, "keep_pictures": 4, "batch": 4}
+    edit = erase(model, "esd", **changes, lr=3e-3)
+    draws = torch.Generator().manual_seed(0)
+    x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
+    moved = {}
+    for prompt in ("cat", "dog"):
+        states = model.encode([prompt] * 16)
+        with torch.no_grad():
+            before = model.eps(x, t, states)
+            with model.wearing(edit):
+                moved[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+    assert moved["cat"] > moved["dog"]
+
+
+@new
+def test_10_killed_and_resumed_it_gives_the_same_edit(title: str, model: Model, tmp_path: Path) -> None:
+    def die(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = Job(folder=tmp_path, checkpoint_every=2)
+    killed(lambda: erase(model, "esd", seed=5, steps=4, job=replace(job, progress=die)))
+    assert not (tmp_path / "edit.safetensors").exists()
+    assert erase(model, "esd", seed=5, steps=4, job=job).hash() == erase(model, "esd", seed=5, steps=4).hash()
+
+
+PLAIN = """
+import sys
+sys.modules["unlearnkit"] = None
+import torch
+from pathlib import Path
+from diffusers import DiffusionPipeline
+torch.set_num_threads(1)
+for folder in Path(sys.argv[1]).iterdir():
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    how = dict(num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(7))
+    if hasattr(pipe, "labels"):
+        image = pipe(pipe.get_label_ids(["cat"]), **how).images[0]
+    else:
+        if type(pipe).__name__ == "PixArtSigmaPipeline":
+            how["use_resolution_binning"] = False
+        image = pipe("cat", height=16, width=16, **how).images[0]
+    Path(sys.argv[2], folder.name).write_bytes(image.tobytes())
+"""
+
+
+def test_6_plain_diffusers_draws_the_same_pictures_without_unlearnkit(words: Path, tmp_path: Path) -> None:
+    drawn = {}
+    for number, title in enumerate(TITLES):
+        model = opened(title, words)
+        edit = erase(model, "esd")
+        model.save(tmp_path / "saved" / str(number), edit)
+        with model.wearing(edit):
+            drawn[str(number)], worn = picture(model), model.fingerprint()
+        assert load(tmp_path / "saved" / str(number), device="cpu").fingerprint() == worn
+    (tmp_path / "pictures").mkdir()
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "saved"), str(tmp_path / "pictures")]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    for name, expected in drawn.items():
+        assert (tmp_path / "pictures" / name).read_bytes() == expected, TITLES[int(name)]
+
+
+# who can do what
+
+
+def test_low_rank_updates_are_a_default_below_what_is_said(words: Path) -> None:
+    for title in ("Stable Diffusion XL", "Stable Diffusion 3/3.5", "Flux.1"):
+        model = Model(kinds.pipeline(title, words))
+        for method, given, trains in (
+            ("esd", {}, "lora"),  # and not the general hints' not-xattn
+            ("esd", {"trains": "all"}, "all"),
+            ("esd", {"rule": ("l2sp",)}, "not-xattn"),  # where factors cannot be held, what there was before
+            ("salun", {}, "all"),
+            ("selective_amnesia", {}, "all"),
+            ("selective_amnesia", {"elastic": 0.0}, "lora"),
+            ("rgd", {}, "lora"),
+        ):
+            assert resolve(model, REQUEST, method, given).trains == trains, (title, method)
+        hints = replace(SIZE, methods={"esd": {"object": {"trains": "xattn"}}}, text="own")
+        assert resolve(Model(model.pipe, hints=hints), REQUEST, "esd", {}).trains == "xattn"
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "families.md"
+HEAD = """# Methods and families
+
+One method file serves every kind of model. This table is made by `tests/test_families.py`, which takes a step of every
+method on a tiny pipeline of every family's real classes, and compares what comes out with this page. So *yes* says that
+it runs, changes only what it says, and can be saved; what it forgets there has been measured on Stable Diffusion's
+kind of model only ([canvas.md](canvas.md)).
+
+"""
+
+
+def page(words: Path) -> str:
+    notes: dict[str, int] = {}
+    lines = ["| method | " + " | ".join(TITLES) + " |", "|---" * (len(TITLES) + 1) + "|"]
+    models = [opened(title, words) for title in TITLES]
+    for method in sorted(METHODS):
+        cells = []
+        for model in models:
+            try:
+                settings = {**({} if method == "uce" else {**QUICK, "steps": 1}), **SETTINGS[method]}
+                plan(model, REQUEST, method=method, settings=settings)
+                edit = edit_for(model, REQUEST, method=method, settings=settings)
+                assert edit.weights, (method, model.family.TITLE)
+                trains = edit.facts["settings"].get("trains", "text")
+                cells.append("yes" + (", low rank" if trains == "lora" else ""))
+            except InputError as refused:
+                cells.append(f"no ({notes.setdefault(str(refused), len(notes) + 1)})")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {reason}." for reason, number in notes.items())]
+    lines += [
+        "",
+        "*low rank*: `trains=lora` is the family's default there; `--set trains=...` says otherwise.",
+        "",
+    ]
+    return HEAD + "\n".join(lines)
+
+
+def test_the_table_of_methods_and_families_is_what_happens(words: Path) -> None:
+    found = page(words)
+    if os.environ.get("UNLEARNKIT_WRITE"):
+        PAGE.write_text(found, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == found, "make it anew: UNLEARNKIT_WRITE=1 and this test"

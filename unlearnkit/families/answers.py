@@ -1,0 +1,100 @@
+"""Answers that several families give alike, and how what a network is told of a prompt stands in one tensor.
+
+Methods pass text on as one tensor (n, rows, width) without looking into it. Its first rows are the states of the
+tokens; what else the network is told (a pooled vector, a mask, a number) comes behind them, in rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import InputError, ModelError
+
+__all__ = ["classes", "guided", "latents", "packed", "plain", "saved", "sides", "text", "unpacked"]
+
+PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
+
+
+def packed(tokens: Tensor, *others: Tensor) -> Tensor:
+    """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) filled up with zeros."""
+    width = tokens.shape[1]
+    rows = [pad(one.to(tokens), (0, -len(one) % width)).view(-1, width) for one in others]
+    return torch.cat([tokens, *rows])
+
+
+def unpacked(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+    """What ``packed`` put together, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
+    found, end, width = list[Tensor](), states.shape[1], states.shape[2]
+    for size in reversed(sizes):
+        start = end - -(-size // width)
+        found.append(states[:, start:end].flatten(1)[:, :size])
+        end = start
+    return states[:, :end], *reversed(found)
+
+
+def guided(
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    t: Tensor,
+    states: Tensor,
+    null: Tensor,
+    guidance: float,
+) -> Tensor:
+    """Classifier-free guidance: null + guidance (told - null), of network outputs, fp32."""
+    both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, states]))
+    plain, told = both.float().chunk(2)
+    return plain + guidance * (told - plain)
+
+
+def classes(pipe: Any) -> tuple[str, ...] | None:
+    """A family that is told words."""
+    return None
+
+
+def saved(pipe: Any, folder: Path) -> None:
+    """Nothing is forgotten."""
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    """States that hold nothing but tokens."""
+    return states
+
+
+def latents(pipe: Any, pixels: Tensor) -> Tensor:
+    """The mean of the VAE's posterior, scaled and shifted as the denoiser wants it."""
+    vae = pipe.vae
+    mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
+    shift = getattr(vae.config, "shift_factor", None)
+    scaled: Tensor = (mean - shift if shift else mean) * vae.config.scaling_factor
+    return scaled
+
+
+def sides(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
+    """Height and width of a latent: of pictures of ``size`` pixels, else ``stock``; a multiple of ``step``."""
+    if size is None:
+        return stock
+    if size % (step * pipe.vae_scale_factor):
+        raise InputError(
+            f"pictures of {size} pixels cannot be made: use a multiple of {step * pipe.vae_scale_factor}"
+        )
+    return size // pipe.vae_scale_factor, size // pipe.vae_scale_factor
+
+
+def plain(layers: dict[str, Any]) -> dict[str, Any]:
+    """These attention layers. Raises ModelError for one that is not softmax(Q Kᵀ / √d) V and a projection."""
+    for name, layer in layers.items():
+        kind = type(layer.processor).__name__
+        if kind not in PROCESSORS:
+            raise ModelError(
+                f"attention layer {name!r} has the processor {kind}: call set_default_attn_processor() first"
+            )
+        extras = (layer.group_norm, layer.spatial_norm, layer.norm_cross, layer.norm_q, layer.norm_k)
+        if any(extras) or layer.residual_connection or layer.rescale_output_factor != 1:
+            raise ModelError(f"attention layer {name!r} is not plain attention: its maps cannot be read")
+    return layers

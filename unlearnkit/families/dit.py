@@ -1,0 +1,126 @@
+"""DiT: a diffusion transformer that is told a class, not words; a prompt is a class's name or its number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, ModelError, nearest
+from .answers import guided as guided
+from .answers import latents as latents
+from .schedules import Diffusion
+
+TITLE = "class-conditional DiT"
+PIPELINES: tuple[str, ...] = ("DiTPipeline",)
+DENOISER = "transformer"
+SAMPLING = (50, 4.0)
+DEFAULTS: dict[str, Any] = {"trains": "all", "hold_start": False, "diverse": False}
+PARTS = {"all": "the whole denoiser"}
+LACKS = dict.fromkeys(
+    ("xattn-kv", "xattn", "not-xattn", "text", "attention"),
+    "it is told a class, and no layer attends to words",
+)
+NULL = 1000  # DiTPipeline's class for no class
+
+
+def check(pipe: Any) -> None:
+    if pipe.transformer.config.num_embeds_ada_norm != NULL:
+        raise ModelError(
+            f"the denoiser knows {pipe.transformer.config.num_embeds_ada_norm} classes, and DiTPipeline takes number "
+            f"{NULL} for none: use a model with {NULL} classes"
+        )
+
+
+def belongs(part: str, name: str) -> bool:
+    return True
+
+
+def classes(pipe: Any) -> tuple[str, ...]:
+    return tuple(pipe.labels) or tuple(str(number) for number in range(NULL))
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    number = NULL if not prompt else pipe.labels.get(prompt)
+    if number is None and prompt.isdecimal() and int(prompt) < NULL:
+        number = int(prompt)
+    if number is None:
+        raise InputError(
+            f"class {prompt!r} is unknown{nearest(prompt, pipe.labels)}: give the name of one, or a number from 0 to "
+            f"{NULL - 1}"
+        )
+    return torch.tensor([[float(number)]], device=device)
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    # the first layer's embeddings of the classes, so that near classes can be told
+    table = pipe.transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
+    found: Tensor = table(states[:, :, 0].long())
+    return found
+
+
+def last_token(pipe: Any, text: str) -> int:
+    return 0
+
+
+def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
+    config = pipe.transformer.config
+    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    if size not in (None, config.sample_size * factor):
+        raise InputError(f"pictures of {size} pixels cannot be made: this model has one size, leave it out")
+    return config.in_channels, config.sample_size, config.sample_size
+
+
+def schedule(pipe: Any, shape: tuple[int, int, int]) -> Diffusion:
+    return Diffusion(pipe.scheduler)
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    output: Tensor = pipe.transformer(
+        latents, timestep=t, class_labels=states[:, 0, 0].long(), return_dict=False
+    )[0]
+    return output[:, : latents.shape[1]]
+
+
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    return {}
+
+
+def saved(pipe: Any, folder: Path) -> None:
+    names: dict[int, list[str]] = {}
+    for name, number in pipe.labels.items():
+        names.setdefault(number, []).append(name)
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["id2label"] = {str(number): ", ".join(found) for number, found in sorted(names.items())}
+    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    numbers = states[:, 0, 0].long().tolist()
+    if set(negative[:, 0, 0].tolist()) != {float(NULL)}:
+        raise InputError("a model that is told a class takes no negative prompt: leave it out")
+    latent = how.pop("output_type") == "latent"
+    how = {name: how[name] for name in ("generator", "num_inference_steps")}
+    if not latent:
+        return pipe(numbers, guidance, output_type="pil", **how).images
+    found: list[Tensor] = []
+
+    def decode(latents: Tensor) -> Any:
+        found.append(latents)
+        return SimpleNamespace(sample=latents[:, :3])
+
+    # the pipeline gives no latents: for this call something that keeps them stands in the VAE's place
+    vae, vars(pipe)["vae"] = (
+        pipe.vae,
+        SimpleNamespace(decode=decode, config=SimpleNamespace(scaling_factor=1.0)),
+    )
+    try:
+        pipe(numbers, guidance, output_type="pt", **how)
+    finally:
+        vars(pipe)["vae"] = vae
+    return found[0]

@@ -1,0 +1,126 @@
+"""Flux.1 (dev and schnell): rectified flow on packed latents, told by T5 and a pooled vector of CLIP.
+
+The dev model has guidance distilled into it: it is told a number in place of a second pass. Partial denoising gives it
+the guidance asked for, every other pass 1, as ESD's released code trains Flux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor
+
+from ..errors import ModelError
+from . import joint
+from .answers import classes as classes
+from .answers import latents as latents
+from .answers import packed, sides, unpacked
+from .answers import saved as saved
+from .joint import DEFAULTS as DEFAULTS
+from .joint import DENOISER as DENOISER
+from .joint import LACKS as LACKS
+from .joint import belongs as belongs
+from .joint import cross_attention as cross_attention
+from .schedules import Flow
+
+TITLE = "Flux.1"
+PIPELINES: tuple[str, ...] = ("FluxPipeline",)
+SAMPLING = (28, 3.5)
+PARTS = joint.PARTS | {"text": "the matrix that reads the text: its embedder, before the first layer"}
+TRUE_GUIDANCE = 4.0  # with a negative prompt: a second pass, as diffusers' examples do
+
+
+def check(pipe: Any) -> None:
+    if pipe.text_encoder is None or pipe.text_encoder_2 is None:
+        raise ModelError("a text encoder is missing: load the pipeline with both")
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    text, pooled, _ = pipe.encode_prompt(prompt, None, device=device)
+    return packed(text[0], pooled[0], torch.ones(1, device=device))
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    return _apart(pipe, states)[0]
+
+
+def last_token(pipe: Any, text: str) -> int:
+    # T5 has no start token: the last of n is at n - 1, and the empty prompt's end token at 0
+    return max(0, len(pipe.tokenizer_2(text, add_special_tokens=False).input_ids) - 1)
+
+
+def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
+    stock = 2 * (pipe.default_sample_size // 2)
+    return pipe.transformer.config.in_channels // 4, *sides(pipe, size, (stock, stock), 2)
+
+
+def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
+    config = pipe.scheduler.config
+    mu = calculate_shift(
+        (shape[1] // 2) * (shape[2] // 2),
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.15),
+    )
+    return Flow(pipe.scheduler, mu=mu, even=True)
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    text, pooled, guidance = _apart(pipe, states)
+    n, channels, height, width = latents.shape
+    patches = pipe._pack_latents(latents.contiguous(), n, channels, height, width)
+    places = pipe._prepare_latent_image_ids(n, height // 2, width // 2, latents.device, latents.dtype)
+    output = pipe.transformer(
+        hidden_states=patches,
+        timestep=t.to(latents.dtype) / 1000,
+        guidance=guidance[:, 0].float() if pipe.transformer.config.guidance_embeds else None,
+        pooled_projections=pooled,
+        encoder_hidden_states=text,
+        txt_ids=torch.zeros(text.shape[1], 3, device=text.device, dtype=text.dtype),
+        img_ids=places,
+        return_dict=False,
+    )[0]
+    return _unpacked(pipe, output, height, width)
+
+
+def guided(
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    t: Tensor,
+    states: Tensor,
+    null: Tensor,
+    guidance: float,
+) -> Tensor:
+    told = states.clone()
+    told[:, -1, 0] = guidance
+    return predict(x, t, told).float()
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    text, pooled, _ = _apart(pipe, states)
+    if not torch.equal(negative[0], encode(pipe, "", negative.device)):
+        away = _apart(pipe, negative)
+        how |= {"negative_prompt_embeds": away[0], "negative_pooled_prompt_embeds": away[1]}
+        how |= {"true_cfg_scale": TRUE_GUIDANCE}
+    found = pipe(prompt_embeds=text, pooled_prompt_embeds=pooled, guidance_scale=guidance, **how).images
+    if how["output_type"] != "latent":
+        return found
+    size = how.get("height", pipe.default_sample_size * pipe.vae_scale_factor)
+    side = 2 * (size // (2 * pipe.vae_scale_factor))
+    return _unpacked(pipe, found, side, side)
+
+
+def _unpacked(pipe: Any, patches: Tensor, height: int, width: int) -> Tensor:
+    """Latents (n, c, height, width) of patches (n, places, 4 c)."""
+    factor = pipe.vae_scale_factor
+    found: Tensor = pipe._unpack_latents(patches, height * factor, width * factor, factor)
+    return found
+
+
+def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+    """The text (n, tokens, width), the pooled vector (n, size) and the guidance (n, 1)."""
+    return unpacked(states, pipe.transformer.config.pooled_projection_dim, 1)

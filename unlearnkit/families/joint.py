@@ -1,0 +1,29 @@
+"""What transformers share in which text and picture attend to each other together (MMDiT)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs", "cross_attention"]
+
+DENOISER = "transformer"
+DEFAULTS: dict[str, Any] = {"trains": "lora", "hold_start": False}
+PARTS = {
+    "xattn-kv": "the text's keys and values in joint attention",
+    "xattn": "all of joint attention",
+    "not-xattn": "everything but joint attention",
+    "all": "the whole denoiser",
+}
+LACKS = {"attention": "text and picture share one softmax, and the text itself changes from layer to layer"}
+
+
+def belongs(part: str, name: str) -> bool:
+    if part == "xattn-kv":
+        return ".add_k_proj." in name or ".add_v_proj." in name
+    if part == "text":
+        return name.endswith(".context_embedder.weight")
+    return part == "all" or (".attn." in name) == (part == "xattn")
+
+
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    return {}

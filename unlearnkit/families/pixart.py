@@ -1,0 +1,92 @@
+"""PixArt-Sigma: a diffusion transformer with cross-attention to T5; of its output the learned variance is cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import stable_diffusion
+from .answers import classes as classes
+from .answers import guided as guided
+from .answers import latents as latents
+from .answers import packed, sides, unpacked
+from .answers import saved as saved
+from .schedules import Diffusion
+
+TITLE = "PixArt-Sigma"
+PIPELINES: tuple[str, ...] = ("PixArtSigmaPipeline",)
+DENOISER = "transformer"
+SAMPLING = (20, 4.5)
+DEFAULTS: dict[str, Any] = {"hold_start": False}
+PARTS = stable_diffusion.PARTS
+LACKS = {"attention": "a mask cuts every map at the prompt's end, and T5 has no start token"}
+TOKENS = 300
+
+
+def check(pipe: Any) -> None:
+    """Every such pipeline can be edited."""
+
+
+def belongs(part: str, name: str) -> bool:
+    return stable_diffusion.belongs(part, name) and (part != "text" or name.endswith(".weight"))
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    found = pipe.encode_prompt(prompt, False, device=device, max_sequence_length=TOKENS)
+    return packed(found[0][0], found[1][0])
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    found: Tensor = pipe.transformer.caption_projection(
+        unpacked(states, TOKENS)[0].to(pipe.transformer.dtype)
+    )
+    return found
+
+
+def last_token(pipe: Any, text: str) -> int:
+    # T5 has no start token: the last of n is at n - 1, and the empty prompt's end token at 0
+    return max(0, len(pipe.tokenizer(text, add_special_tokens=False).input_ids) - 1)
+
+
+def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
+    config = pipe.transformer.config
+    stock = (config.sample_size, config.sample_size)
+    return config.in_channels, *sides(pipe, size, stock, config.patch_size)
+
+
+def schedule(pipe: Any, shape: tuple[int, int, int]) -> Diffusion:
+    return Diffusion(pipe.scheduler)
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    text, mask = unpacked(states, TOKENS)
+    output: Tensor = pipe.transformer(
+        latents,
+        encoder_hidden_states=text,
+        encoder_attention_mask=mask,
+        timestep=t,
+        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        return_dict=False,
+    )[0]
+    return output[:, : latents.shape[1]]
+
+
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    return {}
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    text, mask = unpacked(states, TOKENS)
+    null: tuple[Any, ...] = unpacked(negative, TOKENS) if guidance > 1 else (None, None)
+    return pipe(
+        prompt_embeds=text,
+        prompt_attention_mask=mask,
+        negative_prompt=None,
+        negative_prompt_embeds=null[0],
+        negative_prompt_attention_mask=null[1],
+        guidance_scale=guidance,
+        use_resolution_binning=False,  # pictures have a size that the model is meant for, or was asked for
+        **how,
+    ).images

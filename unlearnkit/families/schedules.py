@@ -1,0 +1,156 @@
+"""How noise gets in and out: diffusion (DDPM, as DDIM walks it) and rectified flow.
+
+Both answer in the same words. A time t runs from 0 (picture) to ``times`` (noise); x_t is what the network sees there.
+
+    Diffusion   x_t = √ᾱ_t x + √(1-ᾱ_t) ε             the prediction is ε, whatever the network was trained to give
+    Flow        x_t = (1-σ_t) x + σ_t ε               the prediction is the velocity ε - x
+
+A flow's loss is that of its velocity, as in training; as noise it would count (1-σ_t)² as much, so nothing where a
+picture is decided. The shift that the scheduler has is in σ_t, so uniform times see noise as the sampler does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from ..errors import ModelError
+
+__all__ = ["Diffusion", "Flow", "Schedule"]
+
+ODD = (
+    *("shift_terminal", "invert_sigmas", "stochastic_sampling"),
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+)
+
+
+class Diffusion:
+    """The schedule of a pipeline that diffuses, with steps of DDIM."""
+
+    def __init__(self, scheduler: Any) -> None:
+        kind = scheduler.config.get("prediction_type", "epsilon")
+        if kind not in ("epsilon", "v_prediction"):
+            raise ModelError(
+                f"prediction type {kind!r} is not supported: use a model of epsilon or v_prediction"
+            )
+        # DDIM clips by default, which is meant for pixels: only a model whose own scheduler clips is sampled so
+        clip = scheduler.config.get("clip_sample", False)
+        self.ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=clip)
+        self.times = int(self.ddim.config.num_train_timesteps)
+
+    def clock(self, t: Tensor) -> Tensor:
+        """What the network is told of the times t (n,)."""
+        return t
+
+    def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
+        signal, spread = self._scales(t)
+        return signal * latents.float() + spread * noise.float()
+
+    def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """What the prediction should be for latents with this noise."""
+        return noise
+
+    def prediction(self, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
+        """The network's output for x_t as prediction, fp32."""
+        if self.ddim.config.prediction_type == "epsilon":
+            return output.float()
+        signal, spread = self._scales(t)  # v = signal * noise - spread * picture
+        return signal * output.float() + spread * latents.float()
+
+    def clean(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The latents without noise that a prediction for x_t implies, fp32."""
+        signal, spread = self._scales(t)
+        return (latents.float() - spread * prediction) / signal
+
+    def walk(self, steps: int, device: torch.device) -> Tensor:
+        """The times of ``steps`` steps from noise to picture; ``step`` goes along them."""
+        self.ddim.set_timesteps(steps, device=device)
+        found: Tensor = self.ddim.timesteps
+        return found
+
+    def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        """From the time t, one of ``walk``, to the next, by the network's output."""
+        found: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
+        return found
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of picture and noise at times t (n,), each (n, 1, 1, 1)."""
+        kept = self.ddim.alphas_cumprod.to(t.device)[t].float().view(-1, 1, 1, 1)
+        return kept.sqrt(), (1 - kept).sqrt()
+
+
+class Flow:
+    """The schedule of a pipeline with rectified flow (Liu et al. 2022, arXiv 2209.03003), with steps of Euler.
+
+    mu: the shift of a scheduler that shifts by the picture's size. even: whether the pipeline asks for equal steps of
+    the share of noise before it is shifted, or leaves the steps to the scheduler.
+    Raises ModelError for a scheduler that does anything else.
+    """
+
+    def __init__(self, scheduler: Any, *, mu: float = 0.0, even: bool = False) -> None:
+        config = scheduler.config
+        odd = [name for name in ODD if config.get(name)]
+        if type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler" or odd:
+            raise ModelError(
+                f"the scheduler {type(scheduler).__name__} {', '.join(odd)} is not supported: use a plain "
+                "FlowMatchEulerDiscreteScheduler"
+            )
+        self.euler = type(scheduler).from_config(config)
+        self.times, self.mu, self.even = int(config.num_train_timesteps), mu, even
+        self.shift = float(config.shift)
+        if config.use_dynamic_shifting:
+            self.shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
+        self._walked = torch.zeros(0)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ_t (n,), the share of noise in (0, 1], for times t (n,): s = (t+1)/times, its odds times the shift."""
+        share = (t.float() + 1) / self.times
+        return self.shift * share / (1 + (self.shift - 1) * share)
+
+    def clock(self, t: Tensor) -> Tensor:
+        """What the network is told of the times t (n,)."""
+        return self.times * self.sigma(t)
+
+    def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
+        sigma = self.sigma(t).view(-1, 1, 1, 1)
+        return (1 - sigma) * latents.float() + sigma * noise.float()
+
+    def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """What the prediction should be for latents with this noise."""
+        return noise.float() - latents.float()
+
+    def prediction(self, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
+        """The network's output for x_t as prediction, fp32."""
+        return output.float()
+
+    def clean(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The latents without noise that a prediction for x_t implies, fp32."""
+        return latents.float() - self.sigma(t).view(-1, 1, 1, 1) * prediction
+
+    def walk(self, steps: int, device: torch.device) -> Tensor:
+        """The times of ``steps`` steps from noise to picture, no whole numbers; ``step`` goes along them."""
+        asked: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
+        if self.euler.config.use_dynamic_shifting:
+            asked["mu"] = self.mu
+        self.euler.set_timesteps(steps, device=device, **asked)
+        sigma = self.euler.sigmas[:-1].double()
+        share = sigma / (self.shift + (1 - self.shift) * sigma)
+        self._walked = (share * self.times - 1).float()
+        return self._walked
+
+    def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        """From the time t, one of ``walk``, to the next, by the network's output."""
+        place = int((self._walked - t).abs().argmin())
+        here, there = self.euler.sigmas[place : place + 2].to(output).tolist()
+        moved: Tensor = latents + (there - here) * output
+        return moved
+
+
+Schedule = Diffusion | Flow

@@ -1,0 +1,93 @@
+"""Stable Diffusion 3 and 3.5: rectified flow by a transformer with joint attention, told by three text encoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+from torch import Tensor
+
+from ..errors import ModelError
+from . import joint
+from .answers import classes as classes
+from .answers import guided as guided
+from .answers import latents as latents
+from .answers import packed, sides, unpacked
+from .answers import saved as saved
+from .joint import DEFAULTS as DEFAULTS
+from .joint import DENOISER as DENOISER
+from .joint import PARTS as PARTS
+from .joint import belongs as belongs
+from .joint import cross_attention as cross_attention
+from .schedules import Flow
+from .stable_diffusion import last_token as last_token
+
+TITLE = "Stable Diffusion 3/3.5"
+PIPELINES: tuple[str, ...] = ("StableDiffusion3Pipeline",)
+SAMPLING = (28, 7.0)
+LACKS = joint.LACKS | {
+    "text": "tokens of CLIP and of T5 stand one after the other, so a word has no one place that could be moved"
+}
+
+
+def check(pipe: Any) -> None:
+    if pipe.text_encoder is None or pipe.text_encoder_2 is None:
+        raise ModelError("a CLIP text encoder is missing: load the pipeline with both (T5 may be left out)")
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    found = pipe.encode_prompt(prompt, None, None, device=device, do_classifier_free_guidance=False)
+    return packed(found[0][0], found[2][0])
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    return _apart(pipe, states)[0]
+
+
+def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
+    config = pipe.transformer.config
+    stock = (config.sample_size, config.sample_size)
+    return config.in_channels, *sides(pipe, size, stock, config.patch_size)
+
+
+def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
+    config, patch = pipe.scheduler.config, pipe.transformer.config.patch_size
+    mu = calculate_shift(
+        (shape[1] // patch) * (shape[2] // patch),
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.16),
+    )
+    return Flow(pipe.scheduler, mu=mu)
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    text, pooled = _apart(pipe, states)
+    output: Tensor = pipe.transformer(
+        hidden_states=latents,
+        timestep=t,
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        return_dict=False,
+    )[0]
+    return output
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    text, pooled = _apart(pipe, states)
+    null: tuple[Any, ...] = _apart(pipe, negative) if guidance > 1 else (None, None)
+    return pipe(
+        prompt_embeds=text,
+        pooled_prompt_embeds=pooled,
+        negative_prompt_embeds=null[0],
+        negative_pooled_prompt_embeds=null[1],
+        guidance_scale=guidance,
+        **how,
+    ).images
+
+
+def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+    """The text (n, tokens, width) and the pooled vector (n, size)."""
+    return unpacked(states, pipe.transformer.config.pooled_projection_dim)

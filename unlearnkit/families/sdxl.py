@@ -1,0 +1,68 @@
+"""Stable Diffusion XL: a U-Net with cross-attention to two text encoders side by side, a pooled vector and sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .answers import classes as classes
+from .answers import guided as guided
+from .answers import latents as latents
+from .answers import packed, unpacked
+from .answers import saved as saved
+from .stable_diffusion import DENOISER as DENOISER
+from .stable_diffusion import LACKS as LACKS
+from .stable_diffusion import PARTS as PARTS
+from .stable_diffusion import belongs as belongs
+from .stable_diffusion import check as check
+from .stable_diffusion import cross_attention as cross_attention
+from .stable_diffusion import last_token as last_token
+from .stable_diffusion import schedule as schedule
+from .stable_diffusion import shape as shape
+
+TITLE = "Stable Diffusion XL"
+PIPELINES: tuple[str, ...] = ("StableDiffusionXLPipeline",)
+SAMPLING = (50, 5.0)
+DEFAULTS: dict[str, Any] = {"trains": "lora"}
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    found = pipe.encode_prompt(prompt, device=device, do_classifier_free_guidance=False)
+    states = packed(found[0][0], found[2][0])
+    # without a prompt the pipeline takes zeros, in place of what the encoders make of the empty one
+    return torch.zeros_like(states) if not prompt and pipe.config.force_zeros_for_empty_prompt else states
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    return _apart(pipe, states)[0]
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    text, pooled = _apart(pipe, states)
+    height, width = (side * pipe.vae_scale_factor for side in latents.shape[2:])
+    sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=text.dtype, device=text.device)
+    told = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+    output: Tensor = pipe.unet(
+        latents, t, encoder_hidden_states=text, added_cond_kwargs=told, return_dict=False
+    )[0]
+    return output
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    text, pooled = _apart(pipe, states)
+    null: tuple[Any, ...] = _apart(pipe, negative) if guidance > 1 else (None, None)
+    return pipe(
+        prompt_embeds=text,
+        pooled_prompt_embeds=pooled,
+        negative_prompt_embeds=null[0],
+        negative_pooled_prompt_embeds=null[1],
+        guidance_scale=guidance,
+        **how,
+    ).images
+
+
+def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+    """The text (n, tokens, width) and the pooled vector (n, size)."""
+    return unpacked(states, pipe.text_encoder_2.config.projection_dim)
