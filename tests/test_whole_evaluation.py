@@ -59,8 +59,8 @@ def started(asked: Path, name: str, batch: int, *, processes: int = 1) -> subpro
         shutil.copytree(asked / "run", copy, ignore=shutil.ignore_patterns("pipeline"))
     words = [sys.executable]
     if processes > 1:
-        words += ["-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
-        words += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+        # accelerate launch starts a single process where there is no GPU
+        words += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     words += [str(asked / "evaluate.py"), str(copy), str(asked / "rows.csv"), str(batch)]
     return subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
