@@ -21,7 +21,8 @@ from unlearnkit.methods import edit_for
 from unlearnkit.model import Model
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import CHECKPOINT, LOG, Job, Objective, Stop, descend, onecycle
+from unlearnkit.training.descend import Job, Objective, Stop, descend, onecycle
+from unlearnkit.training.state import CHECKPOINT, LOG
 
 REQUEST = Request((Concept("cat"),))
 FULL = {

@@ -20,7 +20,7 @@ from unlearnkit.model import Model
 from unlearnkit.parts.discriminator import Discriminator
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Job
-from unlearnkit.training.settings import Rows
+from unlearnkit.training.train import Rows
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 2, "warm_up": 2, "batch": 3, "pictures": 3, "lr": 1e-3}

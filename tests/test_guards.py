@@ -19,9 +19,10 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import CHECKPOINT, Job, Objective
+from unlearnkit.training.descend import Job, Objective
 from unlearnkit.training.memory import holds
 from unlearnkit.training.settings import Training
+from unlearnkit.training.state import CHECKPOINT
 
 CAT, DOG, NEON = (
     Request((Concept("cat", phrases=("kitten",)),)),

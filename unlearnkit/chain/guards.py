@@ -32,7 +32,7 @@ from ..settings import setting
 from ..training.descend import Beside, Job, Objective, Student
 from ..training.prompts import neighbours
 from ..training.scenes import scene, wordings
-from ..training.settings import Rows, predict
+from ..training.train import Rows, predict
 from .screening import banked, protected
 
 __all__ = ["Guards", "beside", "closed", "projection"]

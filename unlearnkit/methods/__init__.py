@@ -22,7 +22,8 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import build
-from ..training.descend import CHECKPOINT, Job
+from ..training.descend import Job
+from ..training.state import CHECKPOINT
 from . import (
     ca,
     doco,

@@ -27,7 +27,8 @@ from ..training.anchors import anchor, anchored, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Lesson, counted, matched
-from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

@@ -40,7 +40,8 @@ from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
 from ..training.scenes import counted
-from ..training.settings import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Combines, Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "clean", "unscaled"]
 

@@ -35,7 +35,8 @@ from ..training.attention import Watch, distance, folds, readable, steered, watc
 from ..training.descend import Job, Objective, Student
 from ..training.memory import bank
 from ..training.scenes import Scene, kept, scene, wordings
-from ..training.settings import Rows, Rules, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Rules, Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

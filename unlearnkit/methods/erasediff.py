@@ -35,7 +35,8 @@ from ..settings import setting
 from ..training.anchors import anchor, turns
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Lesson, counted, gallery, kept, matched, scene
-from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "balanced"]
 

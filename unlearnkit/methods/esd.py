@@ -26,7 +26,8 @@ from ..training import pictures
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import prompts
 from ..training.scenes import Lesson, counted, kept, matched
-from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "target"]
 

@@ -17,7 +17,8 @@ from ..model import Model
 from ..schema import Request
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Noised, counted, gallery, kept
-from ..training.settings import Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

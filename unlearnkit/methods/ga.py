@@ -19,7 +19,8 @@ from ..schema import Request
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Noised, counted, gallery, noise_ratio
-from ..training.settings import Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import plan_of, predict, train
 
 __all__ = ["METHOD", "Settings"]
 

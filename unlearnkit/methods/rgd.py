@@ -30,7 +30,8 @@ from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
 from ..training.prompts import neighbours
 from ..training.scenes import Noised, noise_ratio, scene
-from ..training.settings import Combines, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Combines, Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "sentences"]
 

@@ -23,7 +23,8 @@ from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Noised, counted, gallery, kept, retold
-from ..training.settings import Masks, Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Masks, Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "guided"]
 

@@ -30,21 +30,12 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.descend import CHECKPOINT, Job, Objective, Student
+from ..training.descend import Job, Objective, Student
 from ..training.scenes import Noised, Scene, joined, retold, scene, wordings
-from ..training.settings import (
-    Masks,
-    Rows,
-    Schedules,
-    Training,
-    Trains,
-    check,
-    default,
-    plan_of,
-    predict,
-    train,
-)
+from ..training.settings import Masks, Schedules, Training, Trains, check, default
+from ..training.state import CHECKPOINT
 from ..training.superclasses import broader
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Settings", "superclass"]
 

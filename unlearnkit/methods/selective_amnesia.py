@@ -28,7 +28,8 @@ from ..settings import setting
 from ..training.anchors import anchor, anchored
 from ..training.descend import Job, Objective, Student
 from ..training.scenes import Lesson, Scene, counted, gallery, kept, matched
-from ..training.settings import Rows, Training, Trains, check, default, plan_of, predict, train
+from ..training.settings import Training, Trains, check, default
+from ..training.train import Rows, plan_of, predict, train
 
 __all__ = ["METHOD", "Elastic", "Settings", "fisher"]
 

@@ -7,9 +7,7 @@ objective hold: a killed run goes on to the same bits. Several processes share t
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,17 +17,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from .. import processes, tensors
-from ..errors import DivergedError, InputError, ModelError
-from ..files import write_text
+from .. import processes
+from ..errors import DivergedError, ModelError
 from ..model import Model
 from ..parts import Combine, Held, Losses, Rule, lora
 from ..parts.combine import summed
 from ..parts.mask import Mask
+from .state import CHECKPOINT, Clock, Log, State
 
 __all__ = [
-    "CHECKPOINT",
-    "LOG",
     "Beside",
     "Job",
     "Objective",
@@ -40,9 +36,6 @@ __all__ = [
     "descend",
     "onecycle",
 ]
-
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
 
 Student = Callable[[], AbstractContextManager[Any]]
 T = TypeVar("T")
@@ -141,38 +134,6 @@ def _eased(way: float) -> float:
     return (1 - math.cos(math.pi * way)) / 2
 
 
-class _State:
-    """Everything a checkpoint holds. Adam's moments are there from the start, as it would make them itself."""
-
-    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held]) -> None:
-        self.masters, self.held = masters, held
-        self.optimiser = torch.optim.Adam(masters.values(), fused=True)
-        self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
-        for master in masters.values():
-            self.take(master, 0, torch.zeros_like(master), torch.zeros_like(master))
-
-    def take(self, master: Tensor, steps: int, first: Tensor, second: Tensor) -> None:
-        """Adam's state of one copy after ``steps`` steps."""
-        counter = torch.tensor(float(steps), device=master.device)
-        self.optimiser.state[master] = {"step": counter, "exp_avg": first, "exp_avg_sq": second}
-
-    def step(self, gradients: Mapping[str, Tensor], *, lr: float, beta: float) -> None:
-        """One step of Adam."""
-        for group in self.optimiser.param_groups:
-            group["lr"], group["betas"] = lr, (beta, 0.999)
-        for name, master in self.masters.items():
-            master.grad = gradients[name]
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-
-    def hold(self, opened: Mapping[str, Tensor]) -> None:
-        """Without momentum a closed entry, whose gradient is zero, stays as it is, bit for bit."""
-        for name, entries in opened.items():
-            adam = self.optimiser.state[self.masters[name]]
-            adam["exp_avg"].mul_(entries)
-            adam["exp_avg_sq"].mul_(entries)
-
-
 def descend(
     model: Model,
     part: str,
@@ -204,13 +165,13 @@ def descend(
     copies = lora.begin(start, rank, seed=seed) if rank else {k: w.detach().float() for k, w in start.items()}
     masters = {name: copy.clone().requires_grad_() for name, copy in copies.items()}
     named = {"mask": mask, "objective": objective.held}
-    state = _State(masters, {name: held for name, held in named.items() if held is not None})
+    state = State(masters, {name: held for name, held in named.items() if held is not None})
     rests, warmup, rules = objective.rests, mask.warmup if mask else 0, tuple(rules)
     before = rests + warmup
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)
-        _resume(job.folder / CHECKPOINT, job, state, before)
-    clock = _Clock(job.checkpoint_every)
+        state.resume(job.folder / CHECKPOINT, job.identity, before)
+    clock = Clock(job.checkpoint_every)
 
     def worn(copies: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return lora.merged(start, copies) if rank else copies
@@ -222,7 +183,7 @@ def descend(
         model.frozen(),
         model.alone(),
         model.checkpointing(checkpointing),
-        _Log(job.folder, after=state.done) as log,
+        Log(job.folder, after=state.done) as log,
     ):
         while state.done < before + steps and not _patience_is_over(state, job):
             step, values = state.done, dict[str, float]()
@@ -251,10 +212,10 @@ def descend(
             state.done = step + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
-                    values["score"] = _look(state, processes.same(job.stop.score(model, state.done)))
+                    values["score"] = state.score(processes.same(job.stop.score(model, state.done)))
             log.line(state.done, {**values, **objective.figures()})
             if job.folder and state.done < before + steps and clock.due(state.done):
-                _checkpoint(job.folder / CHECKPOINT, job, state)
+                state.save(job.folder / CHECKPOINT, job.identity)
                 clock.reset()
             if job.progress:
                 job.progress("warm-up" if warming else "training", state.done, before + steps)
@@ -277,105 +238,6 @@ def _finite(losses: Losses, step: int) -> dict[str, float]:
     return values
 
 
-def _look(state: _State, score: float) -> float:
-    state.waited += 1
-    if score < state.best_score:
-        state.best_score, state.waited = score, 0
-        state.best = {name: master.detach().clone() for name, master in state.masters.items()}
-    return score
-
-
-def _patience_is_over(state: _State, job: Job) -> bool:
+def _patience_is_over(state: State, job: Job) -> bool:
     stop = job.stop
     return stop is not None and (state.waited >= stop.patience or state.best_score <= stop.enough)
-
-
-def _checkpoint(path: Path, job: Job, state: _State) -> None:
-    held = {f"weight/{name}": master for name, master in state.masters.items()}
-    for name, master in state.masters.items():
-        adam = state.optimiser.state[master]
-        held |= {f"first/{name}": adam["exp_avg"], f"second/{name}": adam["exp_avg_sq"]}
-    held |= {f"best/{name}": weight for name, weight in state.best.items()}
-    for owner, part in state.held.items():
-        held |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
-    facts = {
-        "identity": job.identity,
-        "done": state.done,
-        "waited": state.waited,
-        "best_score": state.best_score,
-    }
-    tensors.write(path, held, facts)
-
-
-def _resume(path: Path, job: Job, state: _State, before: int) -> None:
-    """Take up the checkpoint at ``path`` if there is one."""
-    if not path.exists():
-        return
-    held, facts = tensors.read(path, device=next(iter(state.masters.values())).device)
-    by: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in held.items():
-        owner, _, name = key.partition("/")
-        by.setdefault(owner, {})[name] = tensor
-    if facts.get("identity") != job.identity or by.get("weight", {}).keys() != state.masters.keys():
-        raise InputError(
-            f"{str(path)!r} belongs to a run with other settings: choose another folder, or delete it"
-        )
-    state.done, state.waited, state.best_score = facts["done"], facts["waited"], facts["best_score"]
-    for name, master in state.masters.items():
-        with torch.no_grad():
-            master.copy_(by["weight"][name])
-        state.take(master, max(0, state.done - before), by["first"][name], by["second"][name])
-    state.best = by.get("best", {})
-    for owner, part in state.held.items():
-        part.restore(by.get(owner, {}))
-
-
-class _Clock:
-    """When the next checkpoint is due: every so many steps, or each minute and for at most 5 % of the time."""
-
-    def __init__(self, every: int) -> None:
-        self.every, self.pause, self.last = every, 60.0, time.monotonic()
-        self.asked = self.last
-
-    def due(self, done: int) -> bool:
-        self.asked = time.monotonic()
-        return done % self.every == 0 if self.every else self.asked - self.last >= self.pause
-
-    def reset(self) -> None:
-        self.last = time.monotonic()
-        self.pause = max(60.0, 20 * (self.last - self.asked))
-
-
-class _Log:
-    """``log.jsonl``: one line a step; lines after the checkpoint are dropped, so that no step appears twice."""
-
-    def __init__(self, folder: Path | None, *, after: int) -> None:
-        self.path = folder / LOG if folder and processes.first() else None
-        self.after, self.start = after, time.monotonic()
-
-    def __enter__(self) -> _Log:
-        if self.path:
-            write_text(self.path, "".join(line for line in _lines(self.path) if _step(line) <= self.after))
-            self.file = self.path.open("a", encoding="utf-8", buffering=1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.path:
-            self.file.close()
-
-    def line(self, step: int, values: Mapping[str, float]) -> None:
-        if self.path:
-            facts = {"step": step, **values, "seconds": round(time.monotonic() - self.start, 3)}
-            self.file.write(json.dumps(facts) + "\n")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-
-
-def _step(line: str) -> float:
-    """The step of a log line; a line cut short by a kill belongs to none."""
-    try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError):
-        return math.inf

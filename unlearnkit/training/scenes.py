@@ -19,7 +19,7 @@ from ..settings import setting
 from . import pictures
 from .descend import Job
 from .prompts import neighbours, prompts, texts
-from .settings import Rows, predict
+from .train import Rows, predict
 
 __all__ = [
     "Lesson",

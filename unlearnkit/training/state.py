@@ -1,0 +1,154 @@
+"""What a training run is at a step, on disk and off: weights, optimiser, whatever else is held, and the log."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import processes, tensors
+from ..errors import InputError
+from ..files import write_text
+from ..parts import Held
+
+__all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+
+
+class State:
+    """Everything a checkpoint holds. Adam's moments are there from the start, as it would make them itself."""
+
+    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held]) -> None:
+        self.masters, self.held = masters, held
+        self.optimiser = torch.optim.Adam(masters.values(), fused=True)
+        self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
+        for master in masters.values():
+            self.take(master, 0, torch.zeros_like(master), torch.zeros_like(master))
+
+    def take(self, master: Tensor, steps: int, first: Tensor, second: Tensor) -> None:
+        """Adam's state of one copy after ``steps`` steps."""
+        counter = torch.tensor(float(steps), device=master.device)
+        self.optimiser.state[master] = {"step": counter, "exp_avg": first, "exp_avg_sq": second}
+
+    def step(self, gradients: Mapping[str, Tensor], *, lr: float, beta: float) -> None:
+        """One step of Adam."""
+        for group in self.optimiser.param_groups:
+            group["lr"], group["betas"] = lr, (beta, 0.999)
+        for name, master in self.masters.items():
+            master.grad = gradients[name]
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def hold(self, opened: Mapping[str, Tensor]) -> None:
+        """Without momentum a closed entry, whose gradient is zero, stays as it is, bit for bit."""
+        for name, entries in opened.items():
+            adam = self.optimiser.state[self.masters[name]]
+            adam["exp_avg"].mul_(entries)
+            adam["exp_avg_sq"].mul_(entries)
+
+    def score(self, score: float) -> float:
+        """Remember the weights if no score was lower so far."""
+        self.waited += 1
+        if score < self.best_score:
+            self.best_score, self.waited = score, 0
+            self.best = {name: master.detach().clone() for name, master in self.masters.items()}
+        return score
+
+    def save(self, path: Path, identity: str) -> None:
+        held = {f"weight/{name}": master for name, master in self.masters.items()}
+        for name, master in self.masters.items():
+            adam = self.optimiser.state[master]
+            held |= {f"first/{name}": adam["exp_avg"], f"second/{name}": adam["exp_avg_sq"]}
+        held |= {f"best/{name}": weight for name, weight in self.best.items()}
+        for owner, part in self.held.items():
+            held |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
+        facts = {
+            "identity": identity,
+            "done": self.done,
+            "waited": self.waited,
+            "best_score": self.best_score,
+        }
+        tensors.write(path, held, facts)
+
+    def resume(self, path: Path, identity: str, before: int) -> None:
+        """Take up the checkpoint at ``path`` if there is one; before: steps of it that moved no weight.
+
+        Raises InputError for a checkpoint of another run.
+        """
+        if not path.exists():
+            return
+        held, facts = tensors.read(path, device=next(iter(self.masters.values())).device)
+        by: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in held.items():
+            owner, _, name = key.partition("/")
+            by.setdefault(owner, {})[name] = tensor
+        if facts.get("identity") != identity or by.get("weight", {}).keys() != self.masters.keys():
+            raise InputError(
+                f"{str(path)!r} belongs to a run with other settings: choose another folder, or delete it"
+            )
+        self.done, self.waited, self.best_score = facts["done"], facts["waited"], facts["best_score"]
+        for name, master in self.masters.items():
+            with torch.no_grad():
+                master.copy_(by["weight"][name])
+            self.take(master, max(0, self.done - before), by["first"][name], by["second"][name])
+        self.best = by.get("best", {})
+        for owner, part in self.held.items():
+            part.restore(by.get(owner, {}))
+
+
+class Clock:
+    """When the next checkpoint is due: every so many steps, or each minute and for at most 5 % of the time."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.pause, self.last = every, 60.0, time.monotonic()
+        self.asked = self.last
+
+    def due(self, done: int) -> bool:
+        self.asked = time.monotonic()
+        return done % self.every == 0 if self.every else self.asked - self.last >= self.pause
+
+    def reset(self) -> None:
+        self.last = time.monotonic()
+        self.pause = max(60.0, 20 * (self.last - self.asked))
+
+
+class Log:
+    """``log.jsonl``: one line a step; lines after the checkpoint are dropped, so that no step appears twice."""
+
+    def __init__(self, folder: Path | None, *, after: int) -> None:
+        self.path = folder / LOG if folder and processes.first() else None
+        self.after, self.start = after, time.monotonic()
+
+    def __enter__(self) -> Log:
+        if self.path:
+            write_text(self.path, "".join(line for line in _lines(self.path) if _step(line) <= self.after))
+            self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path:
+            self.file.close()
+
+    def line(self, step: int, values: Mapping[str, float]) -> None:
+        if self.path:
+            facts = {"step": step, **values, "seconds": round(time.monotonic() - self.start, 3)}
+            self.file.write(json.dumps(facts) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+
+
+def _step(line: str) -> float:
+    """The step of a log line; a line cut short by a kill belongs to none."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError):
+        return math.inf
