@@ -26,10 +26,9 @@ from unlearnkit.canvas.check import never_knew
 from unlearnkit.canvas.guide import guide
 from unlearnkit.edit import Edit
 from unlearnkit.errors import UnlearnError
-from unlearnkit.evaluation.claims import Rules
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
-from unlearnkit.evaluation.plan import plan_for
+from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, find, plan, resolve
 from unlearnkit.metrics import instruments

@@ -18,11 +18,11 @@ from unlearnkit import suites
 from unlearnkit.canvas import WEIGHTS
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.errors import InputError
-from unlearnkit.evaluation.claims import Rules, verdict
+from unlearnkit.evaluation.claims import verdict
 from unlearnkit.evaluation.draw import Side, draw, model_side, picture_hash, read
 from unlearnkit.evaluation.evaluate import evaluate
+from unlearnkit.evaluation.plan import Rules, plan_for, thinned
 from unlearnkit.evaluation.plan import asked as asked_of
-from unlearnkit.evaluation.plan import plan_for, thinned
 from unlearnkit.evaluation.record import stored
 from unlearnkit.evaluation.rows import same
 from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoiler

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..edit import Edit
-from ..evaluation.claims import Rules
 from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
-from ..evaluation.plan import AFTER, BEFORE, plan_for
+from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
 from ..model import Model
 from ..suites.vocabulary import NAME, panel

@@ -68,8 +68,8 @@ def evaluate(
         raise InputError(
             "the run is missing: name its folder, for example unlearnkit evaluate runs/esd-cat-0"
         )
-    from ..evaluation.claims import Rules
     from ..evaluation.evaluate import evaluate_run
+    from ..evaluation.plan import Rules
     from ..evaluation.record import folder_of
     from ..settings import build
 

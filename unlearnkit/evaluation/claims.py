@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ..settings import setting
 from ..stats import Interval, needed, non_inferior
-from .plan import UNGRADED
+from .plan import UNGRADED, Rules
 
-__all__ = ["GRADES", "NOT_CLAIMED", "Rules", "percent", "points", "verdict"]
+__all__ = ["GRADES", "NOT_CLAIMED", "percent", "points", "verdict"]
 
 GRADES = {
     "nothing changed": "the pictures are those of the untouched model",
@@ -28,22 +26,6 @@ NOT_CLAIMED = (
     "anything about prompts, samplers, guidance or detectors other than those listed here",
     "anything about the method: this is one edit made with one seed",
 )
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The thresholds of the claims, fixed before a picture is drawn."""
-
-    limit: float = setting(
-        0.10, "the largest share on which an erased concept may still be seen", low=0.001, high=0.5
-    )
-    margin: float = setting(0.05, "how much accuracy may be lost on what stays", low=0.001, high=0.5)
-    known: float = setting(
-        0.50, "share on which the untouched model must show the concept", low=0.0, high=1.0
-    )
-    broken: float = setting(
-        0.10, "rise in failed pictures, or loss of half the diversity, that is a collapse", low=0.0, high=1.0
-    )
 
 
 def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,10 +27,9 @@ from ..files import whole, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
-from .claims import Rules
 from .draw import Side, draw, model_side
 from .look import look
-from .plan import AFTER, BEFORE, NEVER_KNEW, asked, lines, plan_for, thinned
+from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, asked, lines, plan_for, thinned
 from .record import HASHED, file_hash, folder_of, same_plan, write_features
 from .tables import tables
 

@@ -16,10 +16,9 @@ from .. import suites
 from ..edit import Edit
 from ..schema import Case, Concept, Request
 from ..stats import needed
-from .claims import Rules
 from .draw import Side, model_side
 from .evaluate import Tick, evaluate
-from .plan import AFTER, BEFORE, NEVER_KNEW, plan_for, thinned
+from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, plan_for, thinned
 
 if TYPE_CHECKING:
     from ..metrics.instruments import Instruments
