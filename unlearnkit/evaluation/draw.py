@@ -59,7 +59,10 @@ def model_side(
         "edit": None if edit is None else edit.hash(),
         "text": hashlib.sha256(model.encode([""]).float().cpu().numpy().tobytes()).hexdigest(),
         "scheduler": [type(model.pipe.scheduler).__name__, dict(model.pipe.scheduler.config)],
-        "sampler": [model.hints.steps, model.hints.guidance, negative],
+        "sampler": [
+            *(model.hints.steps, model.hints.guidance, negative),
+            *([model.hints.size] if model.hints.size else []),
+        ],
         "dtype": str(model.dtype),
     }
 
