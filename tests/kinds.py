@@ -22,6 +22,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -34,6 +35,7 @@ from transformers import (
 )
 
 import tiny
+from unlearnkit.families.class_pipeline import ClassUNetPipeline
 
 WIDTH = 16
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
@@ -215,6 +217,21 @@ def dit(folder: Path) -> DiTPipeline:
     )
 
 
+def class_unet(folder: Path) -> ClassUNetPipeline:
+    unet = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        norm_num_groups=4,
+        num_class_embeds=14,
+    )
+    labels = {str(number): names for number, names in CLASSES.items()}
+    return ClassUNetPipeline(unet.eval(), DDIMScheduler(), labels)
+
+
 KINDS: dict[str, Callable[[Path], Any]] = {
     "Stable Diffusion 1.x/2.x": stable_diffusion,
     "Stable Diffusion XL": sdxl,
@@ -222,6 +239,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "Flux.1": flux,
     "PixArt-Sigma": pixart,
     "class-conditional DiT": dit,
+    "class-conditional U-Net": class_unet,
 }
 
 

@@ -29,6 +29,7 @@ from unlearnkit.training.descend import Job
 
 TITLES = [family.TITLE for family in FAMILIES]
 NEW = TITLES[1:]
+CLASSES = [title for title in TITLES if title.startswith("class-conditional")]
 SIZE = replace(HINTS, size=16)
 REQUEST = Request((Concept("cat", instead="bear"),), keep=(Concept("dog"),))
 every = pytest.mark.parametrize("title", TITLES)
@@ -138,6 +139,10 @@ def test_static_shift_is_the_schedulers_table(words: Path) -> None:
 
 @every
 def test_pictures_become_latents_and_back(title: str, model: Model) -> None:
+    if not hasattr(model.pipe, "vae"):
+        pixels = torch.rand(1, *model.shape)
+        assert torch.equal(model.family.latents(model.pipe, pixels), pixels)
+        return
     x = 0.1 * torch.randn(1, *model.shape)
     config = model.pipe.vae.config
     pixels = model.pipe.vae.decode(x / config.scaling_factor + (config.shift_factor or 0.0)).sample
@@ -189,6 +194,7 @@ def test_flux_schnell_has_no_guidance(words: Path) -> None:
     x, t, states = torch.randn(1, *model.shape), torch.tensor([500]), model.encode(["cat"])
     low, high = (model.family.guided(model.predict, x, t, states, states, g) for g in (1.0, 4.0))
     assert torch.equal(low, high)
+    assert Model(model.pipe).hints.steps == 4
     dev = opened("Flux.1", words)
     low, high = (dev.family.guided(dev.predict, x, t, states, states, g) for g in (1.0, 4.0))
     assert not torch.equal(low, high)
@@ -196,32 +202,36 @@ def test_flux_schnell_has_no_guidance(words: Path) -> None:
 
 
 def test_negative_prompts(words: Path) -> None:
-    for title in TITLES[:-1]:
+    for title in TITLES:
         model = opened(title, words)
-        assert model.sample(["cat"], [7], negative="dog")[0].tobytes() != picture(model), title
-    with pytest.raises(InputError, match="takes no negative prompt"):
-        opened(TITLES[-1], words).sample(["cat"], [7], negative="dog")
+        if title in CLASSES:
+            with pytest.raises(InputError, match="takes no negative prompt"):
+                model.sample(["cat"], [7], negative="dog")
+        else:
+            assert model.sample(["cat"], [7], negative="dog")[0].tobytes() != picture(model), title
 
 
-def test_a_class_is_a_name_or_a_number(words: Path) -> None:
-    model = opened("class-conditional DiT", words)
-    assert model.encode(["kitten", "7", "12", "car", ""])[:, 0, 0].tolist() == [7, 7, 12, 12, 1000]
-    for wrong in ("kat", "1000", "a photo of a cat"):
+@pytest.mark.parametrize(
+    ("title", "none"), [("class-conditional DiT", 1000), ("class-conditional U-Net", 13)]
+)
+def test_a_class_is_a_name_or_a_number(title: str, none: int, model: Model) -> None:
+    assert model.encode(["kitten", "7", "12", "car", ""])[:, 0, 0].tolist() == [7, 7, 12, 12, none]
+    for wrong in ("kat", str(none), "a photo of a cat"):
         with pytest.raises(InputError, match=f"class '{wrong}' is unknown"):
             model.encode([wrong])
     assert model.hints.templates == {"object": ("{}",), "style": ("{}",)}
     plain = Model(model.pipe)
     assert plain.hints.objects == ("bear", "car", "cat", "dog", "kitten")
     assert plain.hints.steps == 50
-    torch.testing.assert_close(
-        model.text(["cat"])[0, 0],
-        model.denoiser.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight[7],
-    )
+    assert torch.equal(model.text(["cat"]), model.text(["7"]))
+    assert not torch.equal(model.text(["cat"]), model.text(["dog"]))
+    with pytest.raises(ModelError, match="the vocabulary has 'tree': no class has this name"):
+        Model(model.pipe, hints=replace(SIZE, objects=("cat", "tree")))
 
 
 def test_size(words: Path) -> None:
     assert Model(kinds.pipeline("Flux.1", words)).shape == (4, 128, 128)
-    for title in ("Flux.1", "class-conditional DiT"):
+    for title in ("Flux.1", *CLASSES):
         with pytest.raises(InputError, match="pictures of 18 pixels cannot be made"):
             Model(kinds.pipeline(title, words), hints=replace(HINTS, size=18))
     with pytest.raises(ModelError, match="is not supported: use a plain FlowMatch"):
@@ -270,7 +280,7 @@ def test_1_to_5_and_7_to_9(title: str, method: str, words: Path) -> None:
 
 @new
 def test_9_the_erased_prompt_moves_more_than_the_kept_one(title: str, model: Model) -> None:
-    changes = {"steps": 20, "keep": 5.0, "start": "pictures", "pictures": 4, "keep_pictures": 4, "batch": 4}
+    changes = {"steps": 10, "keep": 5.0, "start": "pictures", "pictures": 4, "keep_pictures": 4, "batch": 4}
     edit = erase(model, "esd", **changes, lr=3e-3)
     draws = torch.Generator().manual_seed(0)
     x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
@@ -304,11 +314,12 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 torch.set_num_threads(1)
 for folder in Path(sys.argv[1]).iterdir():
-    pipe = DiffusionPipeline.from_pretrained(folder)
+    own = dict(custom_pipeline=str(folder), trust_remote_code=True) if (folder / "pipeline.py").exists() else {}
+    pipe = DiffusionPipeline.from_pretrained(folder, **own)
     pipe.set_progress_bar_config(disable=True)
     how = dict(num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(7))
     if hasattr(pipe, "labels"):
-        image = pipe(pipe.get_label_ids(["cat"]), **how).images[0]
+        image = pipe([pipe.labels["cat"]], **how).images[0]
     else:
         if type(pipe).__name__ == "PixArtSigmaPipeline":
             how["use_resolution_binning"] = False

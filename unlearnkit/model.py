@@ -75,7 +75,11 @@ class Model:
         self.classes = self.family.classes(
             pipe
         )  # their names, of a model that is told one of them and no words
-        self.pipe, self.source, self.hints = pipe, source, hints.suited(self.family.SAMPLING, self.classes)
+        self.pipe, self.source, self.hints = (
+            pipe,
+            source,
+            hints.suited(self.family.sampling(pipe), self.classes),
+        )
         self.denoiser: nn.Module = getattr(pipe, self.family.DENOISER)
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype

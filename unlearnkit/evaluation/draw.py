@@ -57,7 +57,10 @@ def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int 
         "edit": None if edit is None else edit.hash(),
         "text": hashlib.sha256(model.encode([""]).float().cpu().numpy().tobytes()).hexdigest(),
         "scheduler": [type(model.pipe.scheduler).__name__, dict(model.pipe.scheduler.config)],
-        "sampler": [model.hints.steps, model.hints.guidance, None],  # no negative prompt
+        "sampler": [  # no negative prompt
+            *(model.hints.steps, model.hints.guidance, None),
+            *([model.hints.size] if model.hints.size else []),
+        ],
         "dtype": str(model.dtype),
     }
 

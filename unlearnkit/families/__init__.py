@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import dit, flux, pixart, sd3, sdxl, stable_diffusion
+from . import class_unet, dit, flux, pixart, sd3, sdxl, stable_diffusion
 from .schedules import Schedule
 
 __all__ = ["FAMILIES", "Family", "find", "supported"]
@@ -23,18 +23,19 @@ __all__ = ["FAMILIES", "Family", "find", "supported"]
 class Family(Protocol):
     """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, rows, width).
 
-    SAMPLING: steps and guidance for a model that says nothing itself. DEFAULTS: settings of methods, where a method has
-    them, that suit the family better than the method's own.
+    DEFAULTS: settings of methods, where a method has them, that suit the family better than the method's own.
     PARTS: parts of the denoiser, and what they are. LACKS: why there is no other part, or no ``"attention"`` to read.
     """
 
     TITLE: str
     PIPELINES: tuple[str, ...]
     DENOISER: str
-    SAMPLING: tuple[int, float]
     DEFAULTS: dict[str, Any]
     PARTS: dict[str, str]
     LACKS: dict[str, str]
+
+    def sampling(self, pipe: Any) -> tuple[int, float]:
+        """Steps and guidance for a model that says nothing itself."""
 
     def check(self, pipe: Any) -> None:
         """Raise ModelError for a pipeline of this class that cannot be edited."""
@@ -97,7 +98,7 @@ class Family(Protocol):
         """Add to a saved pipeline what its class forgets."""
 
 
-FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit)
+FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit, class_unet)
 
 
 def supported() -> str:

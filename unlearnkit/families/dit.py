@@ -10,22 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, ModelError, nearest
+from ..errors import InputError, ModelError
 from .answers import guided as guided
 from .answers import latents as latents
+from .labels import DEFAULTS as DEFAULTS
+from .labels import LACKS as LACKS
+from .labels import PARTS as PARTS
+from .labels import belongs as belongs
+from .labels import cross_attention as cross_attention
+from .labels import last_token as last_token
+from .labels import names, numbers, told
 from .schedules import Diffusion
 
 TITLE = "class-conditional DiT"
 PIPELINES: tuple[str, ...] = ("DiTPipeline",)
 DENOISER = "transformer"
-SAMPLING = (50, 4.0)
-DEFAULTS: dict[str, Any] = {"trains": "all", "hold_start": False, "diverse": False}
-PARTS = {"all": "the whole denoiser"}
-LACKS = dict.fromkeys(
-    ("xattn-kv", "xattn", "not-xattn", "text", "attention"),
-    "it is told a class, and no layer attends to words",
-)
 NULL = 1000  # DiTPipeline's class for no class
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 50, 4.0
 
 
 def check(pipe: Any) -> None:
@@ -36,24 +40,12 @@ def check(pipe: Any) -> None:
         )
 
 
-def belongs(part: str, name: str) -> bool:
-    return True
-
-
 def classes(pipe: Any) -> tuple[str, ...]:
-    return tuple(pipe.labels) or tuple(str(number) for number in range(NULL))
+    return names(pipe.labels, NULL)
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    number = NULL if not prompt else pipe.labels.get(prompt)
-    if number is None and prompt.isdecimal() and int(prompt) < NULL:
-        number = int(prompt)
-    if number is None:
-        raise InputError(
-            f"class {prompt!r} is unknown{nearest(prompt, pipe.labels)}: give the name of one, or a number from 0 to "
-            f"{NULL - 1}"
-        )
-    return torch.tensor([[float(number)]], device=device)
+    return told(pipe.labels, NULL, prompt, device)
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
@@ -61,10 +53,6 @@ def text(pipe: Any, states: Tensor) -> Tensor:
     table = pipe.transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
     found: Tensor = table(states[:, :, 0].long())
     return found
-
-
-def last_token(pipe: Any, text: str) -> int:
-    return 0
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
@@ -86,28 +74,22 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
     return output[:, : latents.shape[1]]
 
 
-def cross_attention(pipe: Any) -> dict[str, Any]:
-    return {}
-
-
 def saved(pipe: Any, folder: Path) -> None:
-    names: dict[int, list[str]] = {}
+    synonyms: dict[int, list[str]] = {}
     for name, number in pipe.labels.items():
-        names.setdefault(number, []).append(name)
+        synonyms.setdefault(number, []).append(name)
     path = folder / "model_index.json"
     index = json.loads(path.read_text(encoding="utf-8"))
-    index["id2label"] = {str(number): ", ".join(found) for number, found in sorted(names.items())}
+    index["id2label"] = {str(number): ", ".join(found) for number, found in sorted(synonyms.items())}
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    numbers = states[:, 0, 0].long().tolist()
-    if set(negative[:, 0, 0].tolist()) != {float(NULL)}:
-        raise InputError("a model that is told a class takes no negative prompt: leave it out")
+    asked = numbers(states, negative, NULL)
     latent = how.pop("output_type") == "latent"
     how = {name: how[name] for name in ("generator", "num_inference_steps")}
     if not latent:
-        return pipe(numbers, guidance, output_type="pil", **how).images
+        return pipe(asked, guidance, output_type="pil", **how).images
     found: list[Tensor] = []
 
     def decode(latents: Tensor) -> Any:
@@ -120,7 +102,7 @@ def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: An
         SimpleNamespace(decode=decode, config=SimpleNamespace(scaling_factor=1.0)),
     )
     try:
-        pipe(numbers, guidance, output_type="pt", **how)
+        pipe(asked, guidance, output_type="pt", **how)
     finally:
         vars(pipe)["vae"] = vae
     return found[0]

@@ -28,9 +28,12 @@ from .schedules import Flow
 
 TITLE = "Flux.1"
 PIPELINES: tuple[str, ...] = ("FluxPipeline",)
-SAMPLING = (28, 3.5)
 PARTS = joint.PARTS | {"text": "the matrix that reads the text: its embedder, before the first layer"}
 TRUE_GUIDANCE = 4.0  # with a negative prompt: a second pass, as diffusers' examples do
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return (28, 3.5) if pipe.transformer.config.guidance_embeds else (4, 0.0)
 
 
 def check(pipe: Any) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from .. import processes
 from ..errors import InputError, ModelError, nearest
 from . import FAMILIES, supported
+from .class_pipeline import ClassUNetPipeline
 
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
@@ -33,6 +34,7 @@ SINGLE = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
 )  # what a single file may hold, without XL and with it
+OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -89,7 +91,8 @@ def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
         if part.startswith("tokenizer") and wanted[0] and not any(file.is_file() for file in files):
             raise ModelError(f"model {str(path)!r} is incomplete: its folder {part} is missing or empty")
     try:
-        pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        kind = OWN.get(index["_class_name"], DiffusionPipeline)
+        pipe = kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
     except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
         raise ModelError(
             f"model {str(path)!r} cannot be loaded, its files are damaged or missing: {_line(error)}"
@@ -124,7 +127,8 @@ def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
         raise ModelError(f"model {source!r} is neither a path nor found {where}: {_line(error)}") from error
     _check_class(source, index)
     try:
-        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, local_files_only=_offline())
+        kind = OWN.get(index["_class_name"], DiffusionPipeline)
+        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=_offline())
     except Exception as error:
         raise ModelError(f"model {source!r} cannot be loaded from the hub: {_line(error)}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from . import stable_diffusion
@@ -18,11 +19,14 @@ from .schedules import Diffusion
 TITLE = "PixArt-Sigma"
 PIPELINES: tuple[str, ...] = ("PixArtSigmaPipeline",)
 DENOISER = "transformer"
-SAMPLING = (20, 4.5)
 DEFAULTS: dict[str, Any] = {"hold_start": False}
 PARTS = stable_diffusion.PARTS
 LACKS = {"attention": "a mask cuts every map at the prompt's end, and T5 has no start token"}
 TOKENS = 300
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 20, 4.5
 
 
 def check(pipe: Any) -> None:
@@ -34,7 +38,10 @@ def belongs(part: str, name: str) -> bool:
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    found = pipe.encode_prompt(prompt, False, device=device, max_sequence_length=TOKENS)
+    clean = (
+        is_bs4_available() and is_ftfy_available()
+    )  # as the pipeline does, which asks for it where it can be done
+    found = pipe.encode_prompt(prompt, False, device=device, clean_caption=clean, max_sequence_length=TOKENS)
     return packed(found[0][0], found[1][0])
 
 

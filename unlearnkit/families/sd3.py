@@ -25,10 +25,13 @@ from .stable_diffusion import last_token as last_token
 
 TITLE = "Stable Diffusion 3/3.5"
 PIPELINES: tuple[str, ...] = ("StableDiffusion3Pipeline",)
-SAMPLING = (28, 7.0)
 LACKS = joint.LACKS | {
     "text": "tokens of CLIP and of T5 stand one after the other, so a word has no one place that could be moved"
 }
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 28, 7.0
 
 
 def check(pipe: Any) -> None:

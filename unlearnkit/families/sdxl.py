@@ -24,8 +24,11 @@ from .stable_diffusion import shape as shape
 
 TITLE = "Stable Diffusion XL"
 PIPELINES: tuple[str, ...] = ("StableDiffusionXLPipeline",)
-SAMPLING = (50, 5.0)
 DEFAULTS: dict[str, Any] = {"trains": "lora"}
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 50, 5.0
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:

@@ -19,7 +19,6 @@ from .schedules import Diffusion
 TITLE = "Stable Diffusion 1.x/2.x"
 PIPELINES: tuple[str, ...] = ("StableDiffusionPipeline",)
 DENOISER = "unet"
-SAMPLING = (50, 7.5)
 DEFAULTS: dict[str, Any] = {}
 LACKS: dict[str, str] = {}
 PARTS = {
@@ -29,6 +28,10 @@ PARTS = {
     "all": "the whole denoiser",
     "text": "the matrices that read the text: keys and values of cross-attention",
 }
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 50, 7.5
 
 
 def check(pipe: Any) -> None:

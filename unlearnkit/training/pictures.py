@@ -85,6 +85,7 @@ def _key(model: Model, chunk: list[tuple[str, int]], negative: str) -> str:
         json.dumps(dict(model.pipe.scheduler.config), sort_keys=True, default=str),
         *(type(model.pipe.scheduler).__name__, str(model.dtype), model.device.type),
         *(model.hints.steps, model.hints.guidance, [seed for _, seed in chunk]),
+        *([model.hints.size] if model.hints.size else []),
     ]
     total.update(json.dumps(facts).encode())
     states = model.encode([*(prompt for prompt, _ in chunk), negative])

@@ -1,0 +1,83 @@
+"""A class-conditional U-Net on pixels: ``UNet2DModel`` in the pipeline of ``class_pipeline.py``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, ModelError
+from . import class_pipeline
+from .answers import guided as guided
+from .labels import DEFAULTS as DEFAULTS
+from .labels import LACKS as LACKS
+from .labels import PARTS as PARTS
+from .labels import belongs as belongs
+from .labels import cross_attention as cross_attention
+from .labels import last_token as last_token
+from .labels import names, numbers, told
+from .schedules import Diffusion
+
+TITLE = "class-conditional U-Net"
+PIPELINES: tuple[str, ...] = ("ClassUNetPipeline",)
+DENOISER = "unet"
+
+
+def sampling(pipe: Any) -> tuple[int, float]:
+    return 50, 1.0
+
+
+def check(pipe: Any) -> None:
+    if not pipe.unet.config.num_class_embeds:
+        raise ModelError("the denoiser knows no classes: use a UNet2DModel with num_class_embeds")
+
+
+def classes(pipe: Any) -> tuple[str, ...]:
+    return names(pipe.labels, _count(pipe))
+
+
+def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
+    return told(pipe.labels, _count(pipe), prompt, device)
+
+
+def text(pipe: Any, states: Tensor) -> Tensor:
+    found: Tensor = pipe.unet.class_embedding(states[:, :, 0].long())
+    return found
+
+
+def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
+    stock = pipe.unet.config.sample_size
+    height, width = (stock, stock) if isinstance(stock, int) else stock
+    if size not in (None, height):
+        raise InputError(f"pictures of {size} pixels cannot be made: this model has one size, leave it out")
+    return pipe.unet.config.in_channels, height, width
+
+
+def latents(pipe: Any, pixels: Tensor) -> Tensor:
+    return pixels.to(pipe.unet.device)
+
+
+def schedule(pipe: Any, shape: tuple[int, int, int]) -> Diffusion:
+    return Diffusion(pipe.scheduler)
+
+
+def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    output: Tensor = pipe.unet(latents, t, states[:, 0, 0].long(), return_dict=False)[0]
+    return output
+
+
+def saved(pipe: Any, folder: Path) -> None:
+    shutil.copyfile(class_pipeline.__file__, folder / "pipeline.py")
+
+
+def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
+    asked = {name: how[name] for name in ("generator", "num_inference_steps", "output_type")}
+    return pipe(numbers(states, negative, _count(pipe)), guidance, **asked).images
+
+
+def _count(pipe: Any) -> int:
+    """The number of classes, which is that of no class as well."""
+    return int(pipe.unet.config.num_class_embeds) - 1

@@ -1,0 +1,70 @@
+"""What models share that are told a class and no words: a prompt is a class's name, a synonym or its number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, nearest
+
+__all__ = [
+    "DEFAULTS",
+    "LACKS",
+    "PARTS",
+    "belongs",
+    "cross_attention",
+    "last_token",
+    "names",
+    "numbers",
+    "told",
+]
+
+DEFAULTS: dict[str, Any] = {"trains": "all", "hold_start": False, "diverse": False}
+PARTS = {"all": "the whole denoiser"}
+LACKS = dict.fromkeys(
+    ("xattn-kv", "xattn", "not-xattn", "text", "attention"),
+    "it is told a class, and no layer attends to words",
+)
+
+
+def belongs(part: str, name: str) -> bool:
+    return True
+
+
+def names(known: dict[str, int], count: int) -> tuple[str, ...]:
+    """The classes' names in alphabetical order, or their numbers where they have none."""
+    return tuple(sorted(known)) or tuple(str(number) for number in range(count))
+
+
+def told(known: dict[str, int], count: int, prompt: str, device: torch.device) -> Tensor:
+    """States (1, 1): the number of the prompt's class, or ``count`` for the empty prompt.
+
+    Raises InputError for a class that is not known.
+    """
+    number = known.get(prompt) if prompt else count
+    if number is None and prompt.isdecimal() and int(prompt) < count:
+        number = int(prompt)
+    if number is None:
+        raise InputError(
+            f"class {prompt!r} is unknown{nearest(prompt, known)}: give the name of one, or a number from 0 to "
+            f"{count - 1}"
+        )
+    return torch.tensor([[float(number)]], device=device)
+
+
+def numbers(states: Tensor, negative: Tensor, count: int) -> list[int]:
+    """The classes of states (n, 1, 1). Raises InputError for a negative prompt."""
+    if set(negative[:, 0, 0].tolist()) != {float(count)}:
+        raise InputError("a model that is told a class takes no negative prompt: leave it out")
+    found: list[int] = states[:, 0, 0].long().tolist()
+    return found
+
+
+def last_token(pipe: Any, text: str) -> int:
+    return 0
+
+
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    return {}
