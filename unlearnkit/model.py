@@ -23,9 +23,8 @@ from .slots import Slots
 __all__ = ["Model", "Weights", "hints_of", "load"]
 
 Weights = Mapping[str, Tensor]
-
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
-REMEMBERED = 4096  # text states, the oldest leave first
+REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
 
 
 def load(
@@ -94,16 +93,16 @@ class Model:
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """All that the network is told of prompts, (n, rows, width), the states of their tokens first.
 
-        Each prompt is computed once and alone, whatever the batch. Of a model with classes a prompt is a class's name
-        or number; the empty prompt is what the pipeline takes for none.
+        Each is computed once, alone. The empty prompt is what the pipeline takes for none, a class its name or number.
         """
         found = {prompt: self._states.get(prompt) for prompt in prompts}
         for prompt, states in found.items():
             if states is None:
-                if len(self._states) >= REMEMBERED:
-                    del self._states[next(iter(self._states))]
                 with self._whole():
-                    found[prompt] = self._states[prompt] = self.family.encode(self.pipe, prompt, self.device)
+                    found[prompt] = new = self.family.encode(self.pipe, prompt, self.device)
+                while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
+                    del self._states[next(iter(self._states))]
+                self._states[prompt] = new
         return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
 
     @torch.no_grad()
