@@ -144,7 +144,8 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
-        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
+        count, near, grammar = settings.pictures, settings.neighbours, settings.grammar
+        kept = retained(model, request, found, count, job=job, nearest=near, grammar=grammar)
     critic = Discriminator(
         model.shape,
         kind=settings.discriminator,
