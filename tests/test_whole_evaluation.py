@@ -152,7 +152,8 @@ def test_what_is_odd_is_handled_or_said(asked: Path) -> None:
     assert EVIL not in page
     assert "&lt;script&gt;alert" in page
     tables_ = json.loads((asked / "odd/evaluation/prompts-odd/tables.json").read_text())["tables"]
-    assert tables_["failed"]["reasons"]["after"] == {"prompt too long": 1}
+    # the canvas reads 24 tokens; the script has more of them, too
+    assert tables_["failed"]["reasons"]["after"] == {"prompt too long": 2}
     assert tables_["concepts"][0]["direct"]["after"]["n"] == 2
 
     for words in (("report", "../elsewhere"), ("verify", "../../etc"), ("evaluate", "../odd/../none")):
