@@ -144,8 +144,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
-        count, near, grammar = settings.pictures, settings.neighbours, settings.grammar
-        kept = retained(model, request, found, count, job=job, nearest=near, grammar=grammar)
+        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
     critic = Discriminator(
         model.shape,
         kind=settings.discriminator,

@@ -73,29 +73,16 @@ def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: s
 
 
 def retained(
-    model: Model,
-    request: Request,
-    found: Anchored,
-    count: int,
-    *,
-    job: Job,
-    nearest: int = 0,
-    grammar: str = "",
+    model: Model, request: Request, found: Anchored, count: int, *, job: Job, nearest: int = 0
 ) -> Scene:
     """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps.
 
-    nearest: if it keeps nothing, so many nearest words are kept. grammar: as for ``anchored``.
+    nearest: if it keeps nothing, so many nearest words are kept.
     """
     others = neighbours(model, request, nearest)
     if not others:
         return found.scene
-    many = -(-count // len(others))
-    each = [
-        [told for told, _ in _filled(model, request, one, one.name, many, grammar)]
-        if grammar
-        else wordings(model, one, many)
-        for one in others
-    ]
+    each = [wordings(model, concept, -(-count // len(others))) for concept in others]
     words = [word for together in zip(*each, strict=True) for word in together][:count]
     return joined([found.scene, scene(model, words, job=job, title="pictures to keep")])
 
@@ -103,7 +90,7 @@ def retained(
 def _filled(
     model: Model, request: Request, concept: Concept, place: str, count: int, grammar: str
 ) -> list[tuple[str, str]]:
-    """Pairs of sentences, with the concept and with ``place`` alone in its place; none names what is erased."""
+    """Pairs of sentences, with the concept and with the anchor alone in its place."""
     erased = {_plain(wording) for one in request.erase for wording in one.wordings}
     known = {kind: [w for w in model.hints.vocabulary(kind) if _plain(w) not in erased] for kind in KINDS}
     forms = replace(read(grammar), others={})
