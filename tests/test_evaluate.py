@@ -353,6 +353,15 @@ def test_a_killed_evaluation_goes_on_and_draws_nothing_twice(
         run(tmp_path / "whole", model, plain, asking[:-1])
 
 
+def test_a_prompt_that_is_too_long_is_said_once(
+    make: Callable[..., Model], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    side = model_side("before", make())
+    draw([Case("long", "long", "cat " * 2500, 0, "erased", "name")], side, tmp_path)
+    assert read(tmp_path / "long.png")[1]["failure"] == "prompt too long"
+    assert len(caplog.text) < 5000
+
+
 def test_anothers_pictures_are_not_taken(
     make: Callable[..., Model], tmp_path: Path, asking: list[Case]
 ) -> None:

@@ -146,7 +146,8 @@ def test_what_is_odd_is_handled_or_said(asked: Path) -> None:
         2,
         "'wrong.csv' has no column 'prompt', its columns are text, role\n",
     )
-    assert typed(asked, *asks, "odd.csv")[0] == 0
+    status, said = typed(asked, *asks, "odd.csv")
+    assert (status, max(map(len, said.splitlines())) < 1000) == (0, True)
     assert typed(asked, "report", "odd") == (0, "odd/report.html\n")
     page = (asked / "odd" / "report.html").read_text()
     assert EVIL not in page
@@ -160,7 +161,7 @@ def test_what_is_odd_is_handled_or_said(asked: Path) -> None:
         status, said = typed(asked, *words)
         assert (status, said.count("\n")) == (2, 1)
     status, said = typed(asked, "erase", "canvas", "--concept", "../../cat", "--dry-run")
-    assert (status, said.count("\n")) == (2, 1)
+    assert "run folder  runs/esd-cat-0 (nothing was written)" in said
 
     assert typed(asked, "verify", "odd") == (0, "odd: every hash and every figure is as it was\n")
     folder = asked / "odd/evaluation/prompts-odd"

@@ -129,7 +129,10 @@ def picture_hash(picture: Image.Image) -> str:
 
 def _sampled(cases: Sequence[Case], side: Side) -> list[tuple[Case, Image.Image, str]]:
     """Each case with its picture and, if the model failed at it, why."""
-    with warnings.catch_warnings(record=True) as told:
+    from ..families.opening import quiet
+
+    # quiet: else diffusers repeats every word of a prompt that is too long
+    with quiet(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         pictures = side.sample([case.prompt for case in cases], [case.seed for case in cases])
     # diffusers turns what is not a number into black pixels, and numpy says so
