@@ -12,11 +12,13 @@ import pytest
 import torch
 from test_contract import CASES, REQUEST
 
+import kinds
 import saved
 from unlearnkit import processes
 from unlearnkit.edit import Edit
+from unlearnkit.hints import Hints
 from unlearnkit.methods import edit_for
-from unlearnkit.model import load
+from unlearnkit.model import Model, load
 from unlearnkit.training.descend import Job
 
 BATCH = 3  # of which the second process has one row of its own
@@ -28,6 +30,8 @@ RUNS = {name: {"batch": BATCH} for name, (_, _, draws) in CASES.items() if draws
     "ca": {"batch": BATCH, "keep": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
     "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},
 }
+
+KINDS = {title: f"kind-{place}" for place, title in enumerate(kinds.KINDS)}
 
 
 def start(words: list[str], folder: Path) -> list[subprocess.Popen[str]]:
@@ -57,9 +61,11 @@ TWO = """
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from test_processes import RUNS, make
+from test_processes import KINDS, RUNS, make, make_of
 for method in RUNS:
     make(method, Path(sys.argv[1]) / method)
+for title in KINDS:
+    make_of(title, Path(sys.argv[1]) / KINDS[title])
 """
 
 
@@ -69,6 +75,14 @@ def make(method: str, folder: Path) -> Edit:
     return edit_for(
         load(saved.folder(), device="cpu"), REQUEST, method=method, settings=settings, seed=3, job=job
     )
+
+
+def make_of(title: str, folder: Path) -> Edit:
+    """ESD on the family with this title."""
+    words = folder / f"words-{os.environ.get('RANK', 'alone')}"
+    model = Model(kinds.pipeline(title, words), hints=Hints(steps=2, size=16))
+    settings = {"batch": BATCH, "steps": 3, "lr": 1e-3, "start_steps": 3}
+    return edit_for(model, REQUEST, method="esd", settings=settings, seed=3, job=Job(folder=folder))
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +98,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("method", RUNS)
 def test_11_two_processes_give_the_edit_of_one(method: str, folder: Path, tmp_path: Path) -> None:
     one, two = make(method, tmp_path), Edit.load(folder / method / "edit.safetensors")
-    base = load(saved.folder(), device="cpu").weights()
+    assert distance(one, two, load(saved.folder(), device="cpu")) <= CHOSEN.get(method, TOLERANCE)
+
+
+@pytest.mark.parametrize("title", KINDS)
+def test_11_so_they_do_on_every_family(title: str, folder: Path, tmp_path: Path) -> None:
+    one, two = make_of(title, tmp_path), Edit.load(folder / KINDS[title] / "edit.safetensors")
+    base = Model(kinds.pipeline(title, tmp_path), hints=Hints(size=16))
+    assert distance(one, two, base) <= TOLERANCE
+
+
+def distance(one: Edit, two: Edit, model: Model) -> float:
+    """How far the edits are apart, as a share of the way that the first one goes."""
+    base = model.weights()
     assert one.weights.keys() == two.weights.keys()
     way, apart = 0.0, 0.0
     for name, weight in one.weights.items():
         way += (weight - base[name].detach()).square().sum().item()
         apart += (weight - two.weights[name]).square().sum().item()
     assert way > 0
-    assert (apart / way) ** 0.5 <= CHOSEN.get(method, TOLERANCE)
+    return (apart / way) ** 0.5
 
 
 def test_a_run_folder_is_written_by_one_of_them(tmp_path: Path) -> None:
