@@ -142,7 +142,7 @@ class Flow:
         self.euler.set_timesteps(steps, device=device, **asked)
         sigma = self.euler.sigmas[:-1].double()
         share = sigma / (self.shift + (1 - self.shift) * sigma)
-        self._walked = (share * self.times - 1).float()
+        self._walked = (share * self.times - 1).float().to(device)
         return self._walked
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
