@@ -154,7 +154,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
 
 
 _WANTED = {
-    "sampling": "steps and size are whole numbers from 1, guidance is a number from 0",
+    "sampling": "steps is a whole number from 1, guidance a number from 0, size a whole number from 1",
     "vocabulary": "it takes a list of words",
     "templates": 'it takes a list of texts with one "{}" each',
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
