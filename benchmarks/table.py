@@ -135,9 +135,17 @@ def _plot(find: Find) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    every = [row for method in METHODS for target in TARGETS for row in _rows(find, method, target)]
+    least = [
+        min(share, default=0.0)
+        for share in ([100 - 100 * wilson(*r["left"]["name"])[1] for r in every], [held(r) for r in every])
+    ]
+    spans = [
+        (low - 0.1 * (100 - low) - 1, 100.5) for low in least
+    ]  # all panels alike, as far as there are points
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 9), layout="constrained")
     for panel, target in zip(axes.flat, TARGETS, strict=True):
-        panel.set(title=target, xlabel="erased by name, %", ylabel="kept, %", xlim=(-3, 103), ylim=(-3, 103))
+        panel.set(title=target, xlabel="erased by name, %", ylabel="kept, %", xlim=spans[0], ylim=spans[1])
         panel.grid(alpha=0.3)
         for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
             for row in _rows(find, method, target):
