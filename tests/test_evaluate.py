@@ -409,6 +409,7 @@ def test_a_reference_draws_what_it_is_compared_on() -> None:
 
 @shipped
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 6 minutes of one core's time, which a busy machine may not give in 15
 def test_the_self_test_of_the_evaluator(tmp_path: Path) -> None:
     found = self_test(tmp_path)
     assert {name: one["grade"] for name, one in found.items()} == EXPECTED
