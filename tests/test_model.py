@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,28 @@ def test_a_damaged_folder_is_one_clear_line(damage: str, folder: Path) -> None:
         load(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+class Trap:
+    """A pickle that tells when it is opened."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.told,)
+
+
+@pytest.mark.parametrize(
+    ("weights", "old"), [(UNET, "diffusion_pytorch_model.bin"), (TEXT, "pytorch_model.bin")]
+)
+def test_a_pickle_is_never_opened(weights: Path, old: str, folder: Path) -> None:
+    (folder / weights).unlink()
+    told = folder / "opened"
+    (folder / weights.parent / old).write_bytes(pickle.dumps(Trap(told)))
+    with pytest.raises(ModelError, match="safetensors"):
+        load(folder)
+    assert not told.exists()
 
 
 @pytest.mark.parametrize(

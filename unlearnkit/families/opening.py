@@ -92,7 +92,7 @@ def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
             raise ModelError(f"model {str(path)!r} is incomplete: its folder {part} is missing or empty")
     try:
         kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        pipe = kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        pipe = kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
     except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
         raise ModelError(
             f"model {str(path)!r} cannot be loaded, its files are damaged or missing: {_line(error)}"
@@ -128,7 +128,8 @@ def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
     _check_class(source, index)
     try:
         kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=_offline())
+        kept = _offline()
+        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=kept, use_safetensors=True)
     except Exception as error:
         raise ModelError(f"model {source!r} cannot be loaded from the hub: {_line(error)}") from error
 
