@@ -31,7 +31,8 @@ class Browser:
     """
 
     def __enter__(self) -> Browser:
-        self.profile = tempfile.TemporaryDirectory()
+        # its children may write on for a moment after it has ended
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs, self.out = os.pipe()
         self.into, back = os.pipe()
         words = [str(chromium()), *FLAGS, f"--user-data-dir={self.profile.name}", "--remote-debugging-pipe"]
