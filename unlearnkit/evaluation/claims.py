@@ -112,7 +112,7 @@ def _absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[s
 def _like_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
     """Why the edited model is not shown to be like one that never knew the concept."""
     if "kid" not in compared:
-        return ["there is no model that never knew it to compare with"], ["a reference that never knew it"]
+        return ["no model that never knew it was compared"], ["a reference that never knew it"]
     if not any(name in words for words in compared["missing"].values()):
         return [f"the reference model knows {name}, too"], ["a reference that never knew it"]
     ends = [compared["kid"][side][end] for side in ("after", "before", "floor") for end in ("low", "high")]
