@@ -143,7 +143,10 @@ def test_damage_is_said() -> None:
 
     assert judged(cases, harms("near", 3))["kept"]["verdict"] == "lost"
     assert judged(cases, harms("unrelated", 40))["kept"]["verdict"] == "not shown"
-    assert "near objects damaged (-33.3 points" in judged(cases, harms("near", 3))["sentence"]
+    assert (
+        "Damaged by more than 5 points: near objects (-33.3 points"
+        in judged(cases, harms("near", 3))["sentence"]
+    )
 
 
 def test_ruined_pictures_are_no_erasure() -> None:

@@ -169,16 +169,18 @@ def _stayed(found: Mapping[str, Any], rules: Rules) -> str:
     """What stayed, in one sentence: the groups that did not, else the one that changed most."""
     if not found:
         return ""
-    words = {"lost": "damaged", "not shown": "not shown to be kept"}
     margin = f"{rules.margin * 100:g} points"
-    bad = [
-        f"{name} {words[one['verdict']]} ({points(one['change'])})"
-        for name, one in found.items()
-        if one["verdict"] in words
-    ]
-    if bad:
-        rest = "; the rest is kept" if len(bad) < len(found) else ""
-        return f"Within {margin}: {'; '.join(bad)}{rest}."
+    says = {"lost": f"Damaged by more than {margin}", "not shown": f"Not shown to stay within {margin}"}
+    parts = []
+    for verdict, words in says.items():
+        named = [
+            f"{name} ({points(one['change'])})" for name, one in found.items() if one["verdict"] == verdict
+        ]
+        if named:
+            parts.append(f"{words}: {', '.join(named)}.")
+    if parts:
+        others = any(one["verdict"] not in says for one in found.values())
+        return " ".join([*parts, *(["The rest is kept."] if others else [])])
     most = min(found, key=lambda name: found[name]["change"]["low"])
     return f"What stays is kept within {margin}; most changed: {most}, {points(found[most]['change'])}."
 
