@@ -25,7 +25,6 @@ from diffusers import (
     UNet2DModel,
 )
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -42,20 +41,7 @@ BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.
 
 
 def clip(words: CLIPTokenizer, kind: type) -> Any:
-    return kind(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=tiny.LENGTH,
-            projection_dim=WIDTH,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-    ).eval()
+    return tiny.clip(words, kind, projection_dim=WIDTH).eval()
 
 
 def sentencepiece() -> T5Tokenizer:
@@ -73,15 +59,7 @@ def t5(words: T5Tokenizer, width: int) -> T5EncoderModel:
 
 
 def vae(**changes: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=16,
-        **changes,
-    ).eval()
+    return tiny.vae(**changes).eval()
 
 
 def stable_diffusion(folder: Path) -> Any:

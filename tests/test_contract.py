@@ -16,6 +16,7 @@ import torch
 from processes import killed
 from torch import nn
 
+import tiny
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
@@ -209,15 +210,7 @@ def test_9_the_erased_prompt_moves_more_than_the_kept_one(
     model = make(prediction=prediction)
     changes = NEAR.get(method, {})
     edit = erase(model, method, **changes)
-    draws = torch.Generator().manual_seed(0)
-    x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
-    moved = {}
-    for prompt in ("cat", "dog"):
-        states = model.encode([prompt] * 16)
-        with torch.no_grad():
-            before = model.eps(x, t, states)
-            with model.wearing(edit):
-                moved[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+    moved = tiny.moved(model, edit)
     assert moved["cat"] > moved["dog"]
 
 

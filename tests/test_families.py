@@ -19,6 +19,7 @@ from processes import killed
 from test_contract import state
 
 import kinds
+import tiny
 import unlearnkit
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES
@@ -282,15 +283,7 @@ def test_1_to_5_and_7_to_9(title: str, method: str, words: Path) -> None:
 def test_9_the_erased_prompt_moves_more_than_the_kept_one(title: str, model: Model) -> None:
     changes = {"steps": 10, "keep": 5.0, "start": "pictures", "pictures": 4, "keep_pictures": 4, "batch": 4}
     edit = erase(model, "esd", **changes, lr=3e-3)
-    draws = torch.Generator().manual_seed(0)
-    x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
-    moved = {}
-    for prompt in ("cat", "dog"):
-        states = model.encode([prompt] * 16)
-        with torch.no_grad():
-            before = model.eps(x, t, states)
-            with model.wearing(edit):
-                moved[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+    moved = tiny.moved(model, edit)
     assert moved["cat"] > moved["dog"]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unlearnkit.edit import Edit
+from unlearnkit.model import Model
 
 WORDS = (
     *("cat", "dog", "bear", "car", "tree", "van", "gogh", "neon", "kitten"),
@@ -37,32 +41,58 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH)
 
 
+def clip(words: CLIPTokenizer, kind: type, **changes: Any) -> Any:
+    """A text encoder of CLIP's, of a kind of transformers' classes."""
+    return kind(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=LENGTH,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+            **changes,
+        )
+    )
+
+
+def vae(**changes: Any) -> AutoencoderKL:
+    """An autoencoder of 16x16 pictures with 8x8 latents."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+        **changes,
+    )
+
+
+def moved(model: Model, edit: Edit) -> dict[str, float]:
+    """How far an edit moves the prediction for a cat and for a dog: the mean squared change."""
+    draws = torch.Generator().manual_seed(0)
+    x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
+    found = {}
+    for prompt in ("cat", "dog"):
+        states = model.encode([prompt] * 16)
+        with torch.no_grad():
+            before = model.eps(x, t, states)
+            with model.wearing(edit):
+                found[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+    return found
+
+
 def pipeline(folder: Path, *, prediction: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
     """A Stable Diffusion pipeline with random weights: 16x16 pictures, 8x8 latents, two cross-attention blocks."""
     words = tokenizer(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(words),
-                hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=LENGTH,
-                bos_token_id=words.bos_token_id,
-                eos_token_id=words.eos_token_id,
-                pad_token_id=words.pad_token_id,
-            )
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=16,
-        )
+        text = clip(words, CLIPTextModel)
+        coder = vae()
         unet = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(8, 16),
@@ -83,7 +113,7 @@ def pipeline(folder: Path, *, prediction: str = "epsilon", seed: int = 0) -> Sta
         prediction_type=prediction,
     )
     return StableDiffusionPipeline(
-        vae=vae.eval(),
+        vae=coder.eval(),
         text_encoder=text.eval(),
         tokenizer=words,
         unet=unet.eval(),
