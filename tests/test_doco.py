@@ -53,7 +53,7 @@ def test_clean_undoes_noised_for_every_time(model: Model) -> None:
     picture, noise = (torch.randn((5, *model.shape), generator=draws) for _ in range(2))
     t = torch.tensor([0, 100, 500, 900, 999])
     rows = Rows(model.noised(picture, noise, t), t, picture)
-    torch.testing.assert_close(doco.clean(model, rows, noise), picture, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.clean(rows.x, noise, rows.t), picture, rtol=1e-4, atol=1e-4)
 
 
 def losses(**vectors: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

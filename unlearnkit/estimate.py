@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import images, methods
+from . import images, methods, undisturbed
 from .methods import Plan
 from .model import Model
 from .schema import Recipe
@@ -159,7 +159,7 @@ def _settle(model: Model) -> None:
 
 def _networks(model: Model) -> int:
     """Bytes of the pipeline's networks, as they are held and as they are saved."""
-    networks = [part for part in model.pipe.components.values() if isinstance(part, nn.Module)]
+    networks = undisturbed.networks(model.pipe)
     return sum(held.nbytes for network in networks for held in (*network.parameters(), *network.buffers()))
 
 

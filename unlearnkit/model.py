@@ -71,14 +71,10 @@ class Model:
         self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
     ) -> None:
         self.family = families.find(pipe)
-        self.classes = self.family.classes(
-            pipe
-        )  # their names, of a model that is told one of them and no words
-        self.pipe, self.source, self.hints = (
-            pipe,
-            source,
-            hints.suited(self.family.sampling(pipe), self.classes),
-        )
+        # names of classes, of a model that is told one of them and no words
+        self.classes = self.family.classes(pipe)
+        self.pipe, self.source = pipe, source
+        self.hints = hints.suited(self.family.sampling(pipe), self.classes)
         self.denoiser: nn.Module = getattr(pipe, self.family.DENOISER)
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype

@@ -12,7 +12,9 @@ from .project import Project, Step, opened
 
 __all__ = ["LIMIT", "Line", "Status", "log", "status"]
 
-LIMIT = 0.10  # the largest share on which a concept may still be seen; that of ``claims.Rules``, which loads torch
+LIMIT = (
+    0.10  # the largest share on which a concept may still be seen; that of ``plan.Rules``, which loads torch
+)
 
 
 @dataclass(frozen=True)

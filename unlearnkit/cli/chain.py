@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .terminal import Device, Dtype, Seed, err, out, showing
+from .terminal import Device, Dtype, Seed, err, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..chain.ledger import Entry
@@ -84,7 +83,7 @@ def init(
         dtype=dtype,
     )
     out.print(f"{project}: a {regime} chain on {model}", markup=False)
-    out.print(f"  unlearnkit chain add {_quoted(project)} --concept ...  erases", markup=False)
+    out.print(f"  unlearnkit chain add {quoted(project)} --concept ...  erases", markup=False)
 
 
 @commands.command()
@@ -275,7 +274,7 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
 
 def _told(project: Path, entry: Entry) -> None:
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
-    out.print(f"{print_}; unlearnkit chain status {_quoted(project)}", markup=False)
+    out.print(f"{print_}; unlearnkit chain status {quoted(project)}", markup=False)
 
 
 def _what(entry: Entry) -> str:
@@ -303,7 +302,3 @@ def _names(request: Mapping[str, Any]) -> str:
 
 def _rate(rate: Mapping[str, Any]) -> str:
     return f"{rate['value']:.0%} ({rate['k']}/{rate['n']})"
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

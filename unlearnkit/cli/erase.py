@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .terminal import Device, Dtype, Seed, err, out, showing
+from .terminal import Device, Dtype, Seed, err, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..schema import Recipe
@@ -160,7 +160,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
             edit = run_recipe(recipe, folder, tick=tick, **options)
     except KeyboardInterrupt:
         if (folder / "recipe.toml").exists():
-            err.print(f"stopped; go on with: unlearnkit erase --resume --out {_quoted(folder)}", markup=False)
+            err.print(f"stopped; go on with: unlearnkit erase --resume --out {quoted(folder)}", markup=False)
         else:
             err.print("stopped before anything was written")
         sys.exit(130)
@@ -191,9 +191,3 @@ def _dry_run(
     for name, value in estimate(model, recipe, pictures=pictures).lines():
         out.print(f"{name:<12}{value}", markup=False)
     out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))

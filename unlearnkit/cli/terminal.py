@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-__all__ = ["Device", "Dtype", "Seed", "err", "out", "showing"]
+__all__ = ["Device", "Dtype", "Seed", "err", "out", "quoted", "showing"]
 
 _QUIET = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
 out = Console(highlight=False, soft_wrap=True, quiet=_QUIET)
@@ -26,3 +28,8 @@ def showing(title: str = "") -> Any:
     from ..progress import showing
 
     return showing(err, title)
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell reads it."""
+    return shlex.quote(str(path))

@@ -52,15 +52,13 @@ def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int 
     import torch
 
     tokenizer: Any = getattr(model.pipe, "tokenizer", None)
+    sampler = [model.hints.steps, model.hints.guidance, None]  # no negative prompt
     facts = {
         "weights": model.fingerprint(),
         "edit": None if edit is None else edit.hash(),
         "text": hashlib.sha256(model.encode([""]).float().cpu().numpy().tobytes()).hexdigest(),
         "scheduler": [type(model.pipe.scheduler).__name__, dict(model.pipe.scheduler.config)],
-        "sampler": [  # no negative prompt
-            *(model.hints.steps, model.hints.guidance, None),
-            *([model.hints.size] if model.hints.size else []),
-        ],
+        "sampler": [*sampler, model.hints.size] if model.hints.size else sampler,
         "dtype": str(model.dtype),
     }
 

@@ -16,7 +16,20 @@ from torch.nn.functional import pad
 
 from ..errors import InputError, ModelError
 
-__all__ = ["classes", "guided", "latents", "packed", "plain", "saved", "sides", "text", "unpacked"]
+__all__ = [
+    "classes",
+    "cross_attention",
+    "drawn",
+    "guided",
+    "latents",
+    "packed",
+    "plain",
+    "saved",
+    "sides",
+    "t5_last",
+    "text",
+    "unpacked",
+]
 
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
@@ -57,6 +70,11 @@ def classes(pipe: Any) -> tuple[str, ...] | None:
     return None
 
 
+def cross_attention(pipe: Any) -> dict[str, Any]:
+    """None that could be read."""
+    return {}
+
+
 def saved(pipe: Any, folder: Path) -> None:
     """Nothing is forgotten."""
 
@@ -64,6 +82,24 @@ def saved(pipe: Any, folder: Path) -> None:
 def text(pipe: Any, states: Tensor) -> Tensor:
     """States that hold nothing but tokens."""
     return states
+
+
+def t5_last(tokenizer: Any, text: str) -> int:
+    """The index of the last token: without a start token that of n is n - 1, and the empty prompt's end token is 0."""
+    return max(0, len(tokenizer(text, add_special_tokens=False).input_ids) - 1)
+
+
+def drawn(pipe: Any, told: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any) -> Any:
+    """Pictures of a pipeline that takes a text and a pooled vector; null: both of the negative prompt."""
+    away = null if guidance > 1 else (None, None)
+    return pipe(
+        prompt_embeds=told[0],
+        pooled_prompt_embeds=told[1],
+        negative_prompt_embeds=away[0],
+        negative_pooled_prompt_embeds=away[1],
+        guidance_scale=guidance,
+        **how,
+    ).images
 
 
 def latents(pipe: Any, pixels: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..errors import InputError, ModelError
 from . import class_pipeline
+from .answers import cross_attention as cross_attention
 from .answers import guided as guided
 from .labels import DEFAULTS as DEFAULTS
 from .labels import LACKS as LACKS
 from .labels import PARTS as PARTS
 from .labels import belongs as belongs
-from .labels import cross_attention as cross_attention
 from .labels import last_token as last_token
 from .labels import names, numbers, told
 from .schedules import Diffusion

@@ -16,14 +16,14 @@ from torch import Tensor
 from ..errors import ModelError
 from . import joint
 from .answers import classes as classes
+from .answers import cross_attention as cross_attention
 from .answers import latents as latents
-from .answers import packed, sides, unpacked
+from .answers import packed, sides, t5_last, unpacked
 from .answers import saved as saved
 from .joint import DEFAULTS as DEFAULTS
 from .joint import DENOISER as DENOISER
 from .joint import LACKS as LACKS
 from .joint import belongs as belongs
-from .joint import cross_attention as cross_attention
 from .schedules import Flow
 
 TITLE = "Flux.1"
@@ -51,8 +51,7 @@ def text(pipe: Any, states: Tensor) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    # T5 has no start token: the last of n is at n - 1, and the empty prompt's end token at 0
-    return max(0, len(pipe.tokenizer_2(text, add_special_tokens=False).input_ids) - 1)
+    return t5_last(pipe.tokenizer_2, text)
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs", "cross_attention"]
+__all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs"]
 
 DENOISER = "transformer"
 DEFAULTS: dict[str, Any] = {"trains": "lora", "hold_start": False}
@@ -23,7 +23,3 @@ def belongs(part: str, name: str) -> bool:
     if part == "text":
         return name.endswith(".context_embedder.weight")
     return part == "all" or (".attn." in name) == (part == "xattn")
-
-
-def cross_attention(pipe: Any) -> dict[str, Any]:
-    return {}

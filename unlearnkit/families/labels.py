@@ -14,7 +14,6 @@ __all__ = [
     "LACKS",
     "PARTS",
     "belongs",
-    "cross_attention",
     "last_token",
     "names",
     "numbers",
@@ -64,7 +63,3 @@ def numbers(states: Tensor, negative: Tensor, count: int) -> list[int]:
 
 def last_token(pipe: Any, text: str) -> int:
     return 0
-
-
-def cross_attention(pipe: Any) -> dict[str, Any]:
-    return {}

@@ -27,13 +27,9 @@ __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
 INDEX = "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-XL = (
-    "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"  # by which diffusers knows it too
-)
-SINGLE = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-)  # what a single file may hold, without XL and with it
+# by which diffusers, too, knows a single file of SDXL, and what such a file may hold without it and with it
+XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+SINGLE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -128,8 +124,8 @@ def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
     _check_class(source, index)
     try:
         kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        kept = _offline()
-        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=kept, use_safetensors=True)
+        local = _offline()
+        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=local, use_safetensors=True)
     except Exception as error:
         raise ModelError(f"model {source!r} cannot be loaded from the hub: {_line(error)}") from error
 

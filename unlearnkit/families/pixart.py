@@ -10,9 +10,10 @@ from torch import Tensor
 
 from . import stable_diffusion
 from .answers import classes as classes
+from .answers import cross_attention as cross_attention
 from .answers import guided as guided
 from .answers import latents as latents
-from .answers import packed, sides, unpacked
+from .answers import packed, sides, t5_last, unpacked
 from .answers import saved as saved
 from .schedules import Diffusion
 
@@ -53,8 +54,7 @@ def text(pipe: Any, states: Tensor) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    # T5 has no start token: the last of n is at n - 1, and the empty prompt's end token at 0
-    return max(0, len(pipe.tokenizer(text, add_special_tokens=False).input_ids) - 1)
+    return t5_last(pipe.tokenizer, text)
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
@@ -78,10 +78,6 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         return_dict=False,
     )[0]
     return output[:, : latents.shape[1]]
-
-
-def cross_attention(pipe: Any) -> dict[str, Any]:
-    return {}
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:

@@ -11,15 +11,15 @@ from torch import Tensor
 from ..errors import ModelError
 from . import joint
 from .answers import classes as classes
+from .answers import cross_attention as cross_attention
+from .answers import drawn, packed, sides, unpacked
 from .answers import guided as guided
 from .answers import latents as latents
-from .answers import packed, sides, unpacked
 from .answers import saved as saved
 from .joint import DEFAULTS as DEFAULTS
 from .joint import DENOISER as DENOISER
 from .joint import PARTS as PARTS
 from .joint import belongs as belongs
-from .joint import cross_attention as cross_attention
 from .schedules import Flow
 from .stable_diffusion import last_token as last_token
 
@@ -79,16 +79,7 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    text, pooled = _apart(pipe, states)
-    null: tuple[Any, ...] = _apart(pipe, negative) if guidance > 1 else (None, None)
-    return pipe(
-        prompt_embeds=text,
-        pooled_prompt_embeds=pooled,
-        negative_prompt_embeds=null[0],
-        negative_pooled_prompt_embeds=null[1],
-        guidance_scale=guidance,
-        **how,
-    ).images
+    return drawn(pipe, _apart(pipe, states), _apart(pipe, negative), guidance, **how)
 
 
 def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .answers import classes as classes
+from .answers import drawn, packed, unpacked
 from .answers import guided as guided
 from .answers import latents as latents
-from .answers import packed, unpacked
 from .answers import saved as saved
 from .stable_diffusion import DENOISER as DENOISER
 from .stable_diffusion import LACKS as LACKS
@@ -54,16 +54,7 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    text, pooled = _apart(pipe, states)
-    null: tuple[Any, ...] = _apart(pipe, negative) if guidance > 1 else (None, None)
-    return pipe(
-        prompt_embeds=text,
-        pooled_prompt_embeds=pooled,
-        negative_prompt_embeds=null[0],
-        negative_pooled_prompt_embeds=null[1],
-        guidance_scale=guidance,
-        **how,
-    ).images
+    return drawn(pipe, _apart(pipe, states), _apart(pipe, negative), guidance, **how)
 
 
 def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:

@@ -43,7 +43,7 @@ from ..training.scenes import counted
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
-__all__ = ["METHOD", "Settings", "clean", "unscaled"]
+__all__ = ["METHOD", "Settings", "unscaled"]
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,6 @@ class Settings(Training):
     )
 
 
-def clean(model: Model, rows: Rows, eps: Tensor) -> Tensor:
-    """ẑ = (z_t - σ_t e) / α_t, the latents (n, c, h, w) without noise that a predicted noise e implies, fp32."""
-    return model.clean(rows.x, eps, rows.t)
-
-
 def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
     """The surgery as released: both gradients are clipped to a norm of 1, and then for each tensor with cos < 0
 
@@ -155,7 +150,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     figures: dict[str, float] = {}
 
     def domain(rows: Rows, eps: Tensor) -> Tensor:
-        return clean(model, rows, eps) if settings.domain == "x0" else eps
+        return model.clean(rows.x, eps, rows.t) if settings.domain == "x0" else eps
 
     def learn(rows: Rows, anchor: Tensor, target: Tensor, *, leak: bool) -> None:
         figures["discriminator"], figures["right"] = critic.learn(anchor, target, rows.t, leak=leak)

@@ -23,13 +23,8 @@ from .pixels import batches
 __all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
 
 Floats = NDArray[np.float64]
-FILES = (
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".ckpt",
-    ".bin",
-)  # a bare checkpoint; all but the first are refused as pickles
+# a bare checkpoint; all but the first are refused as pickles
+FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 Words = dict[str, tuple[str, float]]
 
