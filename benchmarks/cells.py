@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from peak import Peak
 
-from unlearnkit import Concept, suites
+from unlearnkit import Concept, load, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
 from unlearnkit.canvas.guide import guide
@@ -43,6 +44,9 @@ SIZES = {
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells
+DTYPE = (
+    torch.bfloat16
+)  # of the networks while they draw for the evaluators: twice as fast; all training is in float32
 NAMED = 3  # pictures of each prompt that asks by name, at full size: 207 of an object, 225 of a style
 
 
@@ -69,7 +73,8 @@ def concept(name: str) -> Concept:
 
 def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     """All that the row depends on, as JSON gives it back."""
-    facts = made_of(cell, model) | {"evaluators": tools.names, "size": cell.size, "eye": cell.eye}
+    looks = {"evaluators": tools.names, "size": cell.size, "eye": cell.eye, "drawn in": str(DTYPE)}
+    facts = made_of(cell, model) | looks
     return dict(json.loads(json.dumps(facts)))
 
 
@@ -121,16 +126,17 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     cases = asked(cell)
     names = {concept.name for concept in cell.request.erase}
     missing = {"object": world.NEVER_KNEW_OBJECTS, "style": world.NEVER_KNEW_STYLES}
-    sides = [model_side("before", model, batch=50), model_side("after", model, edit=edit, batch=50)]
+    drawer = _drawer()
+    sides = [model_side("before", drawer, batch=50), model_side("after", drawer, edit=edit, batch=50)]
     known = names <= {*missing["object"], *missing["style"]} and cell.size == "full"
     if known:
-        sides.append(model_side("never-knew", never_knew(), batch=50))
+        sides.append(model_side("never-knew", never_knew(dtype=DTYPE), batch=50))
     told = plan_for(
         "canvas", cell.request, cases, [], sides, tools, Rules(), missing=missing if known else None
     )
-    folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash(tools.names)}"
+    folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash([tools.names, str(DTYPE)])}"
     for side in ("before", "never-knew"):
-        shared = (RUNS / f"{side}-{model.fingerprint()[:12]}").absolute()
+        shared = (RUNS / f"{side}-{drawer.fingerprint()[:12]}").absolute()
         shared.mkdir(parents=True, exist_ok=True)
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if not (folder / "pictures" / side).exists():
@@ -201,6 +207,11 @@ class _Clock:
         if not stage.startswith(("pictures", "prior", "memory")):
             self.training += now - self.last
         self.last = now
+
+
+@functools.cache
+def _drawer() -> Model:
+    return load("canvas").cast(DTYPE)
 
 
 @functools.cache

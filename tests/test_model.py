@@ -50,6 +50,20 @@ def test_load_a_folder_with_hints(folder: Path) -> None:
     assert (folder.parent / "again" / FILE).read_text() == "[sampling]\nsteps = 2\n"
 
 
+@pytest.mark.parametrize("made", ["float32", "bfloat16"])
+def test_an_edit_fits_its_model_in_every_dtype_and_no_other(made: str, folder: Path) -> None:
+    model = load(folder, dtype=made)
+    name, weight = next(iter(model.weights("text").items()))
+    facts = {"base": model.fingerprint(), "dtype": made}
+    edit = Edit({name: weight.detach().float() + 1}, facts)
+    assert load(folder, edit=edit).dtype == model.dtype
+    for told in ("float32", "bfloat16"):
+        with load(folder, dtype=told, edit=edit).wearing(edit) as worn:
+            assert worn.dtype == getattr(torch, told)
+    with pytest.raises(EditError, match="made from another model"):
+        load(folder, dtype="bfloat16", edit=Edit(edit.weights, facts | {"base": "0" * 64}))
+
+
 def test_the_canvas_is_a_folder_in_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from .files import slug, whole, writing
 from .schema import Concept, Request
 from .training.prompts import neighbours as nearest
 from .training.superclasses import broader
+from .wording import fill
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -118,7 +119,7 @@ def before_and_after(
     concepts = [("erased", one) for one in request.erase] + [
         ("kept", one) for one in neighbours(model, request)
     ]
-    prompts = [model.hints.templates[one.kind][0].replace("{}", one.name) for _, one in concepts]
+    prompts = [fill(model.hints.templates[one.kind][0], one.name) for _, one in concepts]
     asked = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]
     total = 2 * len(asked)

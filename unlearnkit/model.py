@@ -28,23 +28,34 @@ REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for t
 
 
 def load(
-    source: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    edit: Edit | None = None,
 ) -> Model:
     """Open a model that can be edited.
 
     source: ``"canvas"``, a diffusers folder, a hub id, or a single ``.safetensors`` file.
     device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
-    Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype.
+    edit: one that will be worn; without dtype the model has that of the edit, else it is opened in that and then cast,
+    so that the edit is known to be of this model whatever its precision.
+    Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype,
+    EditError for an edit made from another model.
     """
-    dtype, device = checked_dtype(dtype or torch.float32), checked_device(device)
+    made = edit.facts.get("dtype") if edit else None
+    dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
     folder = _folder(source)
     if str(source) == "canvas" and not folder.is_dir():
         raise ModelError(
             "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
         )
     place = str(folder) if folder.exists() else str(source)
-    pipe = open_pipeline(place, dtype=dtype).to(device)
-    return Model(pipe, source=str(source), hints=hints_of(source))
+    pipe = open_pipeline(place, dtype=checked_dtype(made or dtype)).to(device)
+    model = Model(pipe, source=str(source), hints=hints_of(source))
+    if edit:
+        model.check(edit)
+    return model if model.dtype == dtype else model.cast(dtype)
 
 
 def hints_of(source: str | Path) -> Hints:
@@ -82,6 +93,23 @@ class Model:
         self.schedule = self.family.schedule(pipe, self.shape)
         self._slots = Slots(self.family.DENOISER, self.denoiser)
         self._states: dict[str, Tensor] = {}
+        self._printed: tuple[str, ...] = ()  # fingerprints that it had in other dtypes
+
+    def cast(self, dtype: torch.dtype) -> Model:
+        """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""
+        printed = (*self._printed, self.fingerprint())
+        model = Model(self.pipe.to(dtype=dtype), source=self.source, hints=self.hints)
+        model._printed = printed
+        return model
+
+    def check(self, edit: Edit) -> None:
+        """Raises EditError for an edit made from another model."""
+        base = edit.facts.get("base")
+        if base not in (None, self.fingerprint(), *self._printed):
+            raise EditError(
+                f"the edit was made from {edit.facts.get('source', 'another model')} ({base[:12]}), not from "
+                f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
+            )
 
     # text and pictures in
 
@@ -254,12 +282,7 @@ class Model:
         shapes that this one does not have. A plain mapping (``edit.weights``) is checked for names and shapes only.
         """
         if isinstance(weights, Edit):
-            base = weights.facts.get("base")
-            if base is not None and base != self.fingerprint():
-                raise EditError(
-                    f"the edit was made from {weights.facts.get('source', 'another model')} ({base[:12]}), not from "
-                    f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
-                )
+            self.check(weights)
             weights = weights.weights
         with self._slots.holding(weights):
             yield self

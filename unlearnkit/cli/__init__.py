@@ -89,7 +89,7 @@ def generate(
     from ..model import load
 
     worn = None if edit is None else Edit.load(edit)
-    loaded = load(model, device=device, dtype=dtype)
+    loaded = load(model, device=device, dtype=dtype, edit=worn)
     with showing() as tick:
         paths = draw(
             loaded,

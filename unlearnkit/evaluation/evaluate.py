@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import processes, suites
-from ..errors import EditError, InputError
+from ..errors import InputError
 from ..files import whole, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
@@ -79,9 +79,7 @@ def evaluate_run(
     if instruments is None and "canvas" not in (suite, recipe.model):
         raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
     edit = Edit.load(run / "edit.safetensors")
-    model = load(recipe.model, device=device, dtype=dtype)
-    if edit.facts.get("base") not in (None, model.fingerprint()):
-        raise EditError(f"the edit of {str(run)!r} was made from another model than {recipe.model!r} is now")
+    model = load(recipe.model, device=device, dtype=dtype, edit=edit)
     with quiet():
         tools = instruments(model.device) if instruments else canvas()
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]

@@ -126,10 +126,8 @@ def redraw(
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")
     run = Path(run)
     cases = {folder: stored(folder)[1] for folder in finished(run)}
-    model, edit = (
-        load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype),
-        Edit.load(run / "edit.safetensors"),
-    )
+    edit = Edit.load(run / "edit.safetensors")
+    model = load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype, edit=edit)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     all_ = [(folder, side, case) for folder, asked in cases.items() for side in sides for case in asked]
     chosen = random.Random(seed).sample(all_, max(1, round(share * len(all_))))

@@ -37,6 +37,7 @@ from ..training.memory import bank
 from ..training.scenes import Scene, kept, scene, wordings
 from ..training.settings import Rules, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
+from ..wording import fill, until
 
 __all__ = ["METHOD", "Settings"]
 
@@ -222,8 +223,8 @@ def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Fo
         for concept in request.erase
         for form, word in turns(model, concept, settings.pictures)
     ]
-    found = scene(model, [form.replace("{}", word) for form, word, _ in prompts], job=job)
-    wanted = model.encode(["" if place is None else form.replace("{}", place) for form, _, place in prompts])
+    found = scene(model, [fill(form, word) for form, word, _ in prompts], job=job)
+    wanted = model.encode(["" if place is None else fill(form, place) for form, _, place in prompts])
     if settings.attends == "output" or all(place is None for *_, place in prompts):
         return _Forget(found, wanted, None)
     both = [torch.stack(one) for one in zip(*(_folds(model, *prompt) for prompt in prompts), strict=True)]
@@ -235,8 +236,7 @@ def _folds(model: Model, form: str, word: str, place: str | None) -> tuple[Tenso
     tokens = model.text([""]).shape[1]
     if place is None:
         return torch.eye(tokens), torch.eye(tokens)
-    before = form[: form.index("{}")]
-    start, end, other = (model.last_token(before + rest) for rest in ("", word, place))
+    start, end, other = (model.last_token(until(form, rest)) for rest in ("", word, place))
     return folds(tokens, start, end, other), folds(tokens, start, other, end)
 
 

@@ -37,6 +37,7 @@ from ..training.descend import Job, Objective, Student
 from ..training.scenes import Lesson, counted, gallery, kept, matched, scene
 from ..training.settings import Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
+from ..wording import fill
 
 __all__ = ["METHOD", "Settings", "balanced"]
 
@@ -127,10 +128,10 @@ def _prompts(model: Model, request: Request, settings: Settings) -> tuple[list[s
     instead: list[str] = []
     for concept in request.erase:
         found = turns(model, concept, settings.pictures)
-        words += [form.replace("{}", wording) for form, wording in found]
+        words += [fill(form, wording) for form, wording in found]
         if settings.target == "anchor":
             place = anchor(model, request, concept)
-            instead += [form.replace("{}", place) for form, _ in found]
+            instead += [fill(form, place) for form, _ in found]
     return words, instead
 
 

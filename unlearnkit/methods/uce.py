@@ -26,6 +26,7 @@ from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job
 from ..training.prompts import neighbours, texts
+from ..wording import fill, until
 
 __all__ = ["METHOD", "Settings", "change", "normal"]
 
@@ -126,8 +127,8 @@ def _kept(model: Model, request: Request, settings: Settings, *, like: Tensor) -
 
 def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
     """The states (width, tokens) of a filled template, float64 on the CPU, and where the word's last token is."""
-    states = model.text([form.replace("{}", word)])[0].T.cpu().double()
-    return states, model.last_token(form[: form.index("{}")] + word)
+    states = model.text([fill(form, word)])[0].T.cpu().double()
+    return states, model.last_token(until(form, word))
 
 
 METHOD = Method(

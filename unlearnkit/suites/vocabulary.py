@@ -15,6 +15,7 @@ from ..hints import Hints, parse
 from ..schema import KINDS, Case, Concept, Request, Role
 from ..training.memory import holds
 from ..training.superclasses import broader
+from ..wording import fill
 from .asking import Question, ask
 
 __all__ = ["cases", "known", "panel"]
@@ -56,7 +57,7 @@ def _questions(request: Request, hints: Hints, forms: int) -> Iterator[Question]
         own = [wording for one in request.erase if one.kind == kind for wording in one.wordings]
         for turn, word in enumerate(dict.fromkeys((*hints.vocabulary(kind), *own))):
             for k in range(forms):
-                prompt = templates[(turn + k) % len(templates)].replace("{}", word)
+                prompt = fill(templates[(turn + k) % len(templates)], word)
                 shown = {
                     one: _word(prompt, word if one == kind else "", hints.vocabulary(one)) for one in KINDS
                 }

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import Model
 from ..schema import KINDS, Concept, Request
+from ..wording import fill
 from .descend import Job
 from .grammar import pairs, read
 from .prompts import neighbours, texts
@@ -66,7 +67,7 @@ def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: s
             asked = _filled(model, request, concept, place, count, grammar)
         else:
             forms = turns(model, concept, count)
-            asked = [(form.replace("{}", wording), form.replace("{}", place)) for form, wording in forms]
+            asked = [(fill(form, wording), fill(form, place)) for form, wording in forms]
         told += [concerning for concerning, _ in asked]
         words += [instead for _, instead in asked]
     return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))

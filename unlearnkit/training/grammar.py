@@ -27,6 +27,7 @@ import torch
 from .. import seeds
 from ..errors import InputError, nearest
 from ..schema import KINDS
+from ..wording import articles
 
 __all__ = ["GRAMMARS", "Grammar", "Pool", "pairs", "read"]
 
@@ -135,7 +136,7 @@ def _told(sentence: str, word: str | None) -> str:
     if word is None:
         sentence = re.sub(r"\[.*?\]", "", sentence)
     text = re.sub(r"[\[\]]", "", sentence).replace("{concept}", word or "")
-    return re.sub(r"\b([Aa])n? (?=([a-z]))", lambda a: f"{a[1]}{'n' if a[2] in 'aeiou' else ''} ", text)
+    return articles(text)
 
 
 def _slots(template: str) -> list[str]:

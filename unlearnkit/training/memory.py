@@ -11,6 +11,7 @@ from .. import seeds
 from ..errors import InputError
 from ..model import Model
 from ..schema import KINDS, Concept, Request
+from ..wording import fill
 
 __all__ = ["bank", "holds"]
 
@@ -36,7 +37,7 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
     for turn in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
         for word, kind in (words[place] for place in order):
             forms = model.hints.templates.get(kind, ("{}",))
-            prompt = forms[turn % len(forms)].replace("{}", word)
+            prompt = fill(forms[turn % len(forms)], word)
             if not holds(prompt, erased):
                 found[prompt] = None
     if not found:

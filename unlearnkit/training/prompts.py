@@ -8,6 +8,7 @@ from torch import Tensor
 from ..hints import Hints
 from ..model import Model
 from ..schema import KINDS, Concept, Request
+from ..wording import fill
 
 __all__ = ["neighbours", "prompts", "texts"]
 
@@ -20,7 +21,7 @@ def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str
 
 def prompts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[str, ...]:
     """The prompts of ``texts``, filled in, in the same order."""
-    return tuple(form.replace("{}", wording) for form, wording in texts(concept, hints, templates=templates))
+    return tuple(fill(form, wording) for form, wording in texts(concept, hints, templates=templates))
 
 
 def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...]:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
+from ..wording import fill
 from . import pictures
 from .descend import Job
 from .prompts import neighbours, prompts, texts
@@ -147,7 +148,7 @@ def wordings(model: Model, concept: Concept, count: int) -> tuple[str, ...]:
 def retold(model: Model, concept: Concept, words: Sequence[str]) -> Tensor:
     """States (prompts, words, tokens, width): each of the concept's prompts, as in ``wordings``, with other words."""
     forms = [form for form, _ in texts(concept, model.hints, templates=True)]
-    return torch.stack([model.encode([form.replace("{}", word) for word in words]) for form in forms])
+    return torch.stack([model.encode([fill(form, word) for word in words]) for form in forms])
 
 
 def kept(model: Model, request: Request, nearest: int) -> tuple[Concept, ...]:

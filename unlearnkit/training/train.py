@@ -18,6 +18,7 @@ from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
 from ..parts.rules import Project, Pull, directions
 from ..schema import Request
+from ..wording import fill, until
 from .descend import Job, Objective, Stop, constant, descend, onecycle
 from .prompts import neighbours, texts
 from .settings import Training, check
@@ -182,6 +183,6 @@ def _protected(model: Model, request: Request, settings: Training) -> Tensor:
     words = [text for concept in kept for text in texts(concept, model.hints, templates=True)]
     if not words:
         raise InputError("rule=project finds nothing to protect: keep at least one concept")
-    states = model.text([form.replace("{}", word) for form, word in words])
-    ends = [model.last_token(form[: form.index("{}")] + word) for form, word in words]
+    states = model.text([fill(form, word) for form, word in words])
+    ends = [model.last_token(until(form, word)) for form, word in words]
     return torch.stack([row[end] for row, end in zip(states, ends, strict=True)])

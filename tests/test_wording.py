@@ -1,0 +1,37 @@
+"""Templates filled: the article before the slot follows the word; no other letter of the text changes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearnkit.wording import articles, fill, until
+
+
+@pytest.mark.parametrize(
+    ("template", "word", "text"),
+    [
+        ("a picture of a {}", "owl", "a picture of an owl"),
+        ("a picture of an {}", "cat", "a picture of a cat"),
+        ("A {} picture", "art deco", "An art deco picture"),
+        ("a {}", "unicorn", "a unicorn"),
+        ("a {}", "Eiffel tower", "an Eiffel tower"),
+        ("{} tree", "van gogh", "van gogh tree"),
+        ("vitamin a, {}", "apple", "vitamin a, apple"),
+        ("a {}", "", "a "),
+    ],
+)
+def test_fill(template: str, word: str, text: str) -> None:
+    assert fill(template, word) == text
+
+
+@given(st.text(), st.text(), st.text())
+def test_only_the_article_before_the_slot_changes(before: str, word: str, after: str) -> None:
+    template = before.replace("{}", "") + "-{}" + after.replace("{}", "")
+    assert fill(template, word) == template.replace("{}", word)
+    assert fill(template, word).startswith(until(template, word))
+
+
+def test_articles() -> None:
+    assert articles("a apple and an cat, a european, A owl") == "an apple and a cat, a european, An owl"
