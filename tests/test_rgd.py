@@ -274,6 +274,15 @@ def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> N
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_rgd_can_keep_what_the_base_model_says(whole: bool, model: Model, tmp_path: Path) -> None:
+    changes = {"diverse": False, "pictures": 3, "keep_target": "teacher", "whole_keep": whole, "steps": 2}
+    first(model, tmp_path / "run", "rgd", **changes)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["keep"] == pytest.approx(0.0, abs=1e-9)
+    assert lines[1]["keep"] > 1e-9
+
+
 # SalUn
 
 

@@ -98,7 +98,8 @@ class Model:
     def cast(self, dtype: torch.dtype) -> Model:
         """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""
         printed = (*self._printed, self.fingerprint())
-        model = Model(self.pipe.to(dtype=dtype), source=self.source, hints=self.hints)
+        with quiet():
+            model = Model(self.pipe.to(dtype=dtype), source=self.source, hints=self.hints)
         model._printed = printed
         return model
 

@@ -14,6 +14,7 @@ concept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -77,6 +78,11 @@ class Settings(Training):
         low=0,
         source="ours; paper: balanced",
     )
+    keep_target: Literal["noise", "teacher"] = setting(
+        "noise",
+        "what the keeping loss is drawn to: the true noise or the base model's prediction",
+        source="paper; teacher is ours",
+    )
     whole_keep: bool = setting(
         False,
         "the keeping gradient over every kept picture at each step",
@@ -86,8 +92,11 @@ class Settings(Training):
 
 @dataclass(frozen=True)
 class _Step:
+    """wanted: what the network shall say of each batch that is kept."""
+
     erase: Noised
     keep: list[Noised]
+    wanted: list[Tensor]
 
 
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
@@ -100,19 +109,24 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     def prepare(step: int, student: Student) -> _Step:
         draws = seeds.stream(seed, "rgd", step)
         climbed = erase.batch(model, settings.batch, draws)
-        if not settings.whole_keep:
-            return _Step(climbed, [keep.batch(model, settings.batch, draws)])
-        places = torch.split(torch.arange(len(keep.latents)), settings.batch)
-        return _Step(climbed, [keep.noised(model, which, draws) for which in places])
+        if settings.whole_keep:
+            places = torch.split(torch.arange(len(keep.latents)), settings.batch)
+            kept = [keep.noised(model, which, draws) for which in places]
+        else:
+            kept = [keep.batch(model, settings.batch, draws)]
+        if settings.keep_target == "noise":
+            return _Step(climbed, kept, [batch.noise for batch in kept])
+        return _Step(climbed, kept, [predict(model, [batch.rows])[0] for batch in kept])
 
     def losses(given: _Step) -> dict[str, Tensor]:
         if settings.whole_keep:
             (told,) = predict(model, [given.erase.rows])
-            fit = torch.stack([_fit(model, batch) for batch in given.keep]).sum() / len(keep.latents)
+            each = [_fit(model, *one) for one in zip(given.keep, given.wanted, strict=True)]
+            fit = torch.stack(each).sum() / len(keep.latents)
         else:
-            (other,) = given.keep
+            (other,), (wanted,) = given.keep, given.wanted
             told, as_before = predict(model, [given.erase.rows, other.rows], apart=settings.apart)
-            fit = (as_before - other.noise).square().mean()
+            fit = (as_before - wanted).square().mean()
         squares = (told - given.erase.noise).square()
         ratio = noise_ratio(model, given.erase.rows.t)
         return {
@@ -165,12 +179,12 @@ def _others(
     return known
 
 
-def _fit(model: Model, batch: Noised) -> Tensor:
+def _fit(model: Model, batch: Noised, wanted: Tensor) -> Tensor:
     """The summed error of a batch; its activations are made again in the backward pass, so that only one's are held."""
 
     def errors(x: Tensor) -> Tensor:
         (told,) = predict(model, [Rows(x, batch.rows.t, batch.rows.states)])
-        return (told - batch.noise).square().mean(dim=(1, 2, 3)).sum()
+        return (told - wanted).square().mean(dim=(1, 2, 3)).sum()
 
     found: Tensor = checkpoint(errors, batch.rows.x, use_reentrant=False)
     return found
@@ -178,7 +192,7 @@ def _fit(model: Model, batch: Noised) -> Tensor:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     kept = settings.pictures * len(request.erase) if settings.whole_keep else settings.batch
-    free = kept if settings.whole_keep else 0
+    free = kept * (settings.whole_keep + (settings.keep_target == "teacher"))
     rows = settings.batch + kept
     sampled = 2 * settings.pictures * len(request.erase)
     return plan_of(model, settings, losses=LOSSES, free=free, rows=rows, sampled=sampled)

@@ -1,0 +1,111 @@
+"""The recipe's stages ``flow`` and ``classes``: a flow transformer that reads, and a diffusion transformer that is told.
+
+Both see the pictures and the latents of the canvas model's U-Net, and share its autoencoder and text tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..seeds import derive, stream
+from . import networks, relatives, world
+from .loop import train_stage
+from .studio import CAPTIONS, Studio, numbered, sown
+
+__all__ = ["train_classes", "train_flow"]
+
+BATCH = 32
+Given = Callable[[int, Tensor, torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+def train_flow(studio: Studio) -> None:
+    """Rectified flow on noise shares from a logit-normal (Esser et al. 2024), a tenth of the captions dropped."""
+    captions, which = numbered(studio.captions("train", held=False))
+    latents = studio.latents()
+    with sown(derive(studio.seed, "flow")):
+        flow = relatives.make_flow().to(studio.device)
+    text, tokenizer = studio.text(), studio.tokenizer()
+    pipe = relatives.assemble_flow(studio.vae(), text, tokenizer, flow).to(studio.device)
+    told = [relatives.told(pipe, captions[first : first + 256]) for first in range(0, len(captions), 256)]
+    told.append(relatives.told(pipe, [""]))
+    states, pooled = (torch.cat(parts) for parts in zip(*told, strict=True))
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        draw = stream(studio.seed, "flow", step)
+        index = torch.randint(len(latents), (BATCH,), generator=draw)
+        caption = which[index, torch.randint(CAPTIONS, (BATCH,), generator=draw)]
+        caption[torch.rand(BATCH, generator=draw) < 0.1] = len(captions)
+        share = torch.randn(BATCH, generator=draw).sigmoid()
+        noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
+        spread = share.view(-1, 1, 1, 1)
+        noisy = (1 - spread) * latents[index] + spread * noise
+        caption = caption.to(studio.device)
+        with studio.autocast(), _plain_attention():
+            out = flow(
+                hidden_states=noisy.to(studio.device),
+                timestep=1000 * share.to(studio.device),
+                encoder_hidden_states=relatives.with_t5(states[caption].float()),
+                pooled_projections=pooled[caption].float(),
+                return_dict=False,
+            )[0]
+        error = (out.float() - (noise - latents[index]).to(studio.device)).pow(2).mean((1, 2, 3))
+        return error.mean(), {"noisy": error[share > 0.5].mean().item() if (share > 0.5).any() else 0.0}
+
+    _train(studio, "flow", flow, loss_of)
+
+
+def train_classes(studio: Studio) -> None:
+    """Predict epsilon of pictures told by their object alone, with min-SNR-5 weights, a tenth of them not told."""
+    latents, (objects, _) = studio.latents(), studio.labels("train")
+    alphas = networks.make_scheduler().alphas_cumprod
+    with sown(derive(studio.seed, "classes")):
+        classes = relatives.make_classes().to(studio.device)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        draw = stream(studio.seed, "classes", step)
+        index = torch.randint(len(latents), (BATCH,), generator=draw)
+        told = objects[index].clone()
+        told[torch.rand(BATCH, generator=draw) < 0.1] = relatives.NULL
+        t = torch.randint(1000, (BATCH,), generator=draw)
+        noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
+        a = alphas[t].view(-1, 1, 1, 1)
+        noisy = a.sqrt() * latents[index] + (1 - a).sqrt() * noise
+        with studio.autocast(), _plain_attention():
+            out = classes(
+                noisy.to(studio.device), t.to(studio.device), told.to(studio.device), return_dict=False
+            )[0]
+        snr = (a / (1 - a)).flatten()
+        error = (out.float() - noise.to(studio.device)).pow(2).mean((1, 2, 3))
+        return (error * (snr.clamp(max=5) / snr).to(studio.device)).mean(), {"error": error.mean().item()}
+
+    _train(studio, "classes", classes, loss_of)
+
+
+def _train(
+    studio: Studio,
+    name: str,
+    network: nn.Module,
+    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
+) -> None:
+    """What is kept is the moving average."""
+    average = train_stage(
+        f"{name}-run",
+        network,
+        loss_of,
+        steps=studio.steps[name],
+        learning_rate=1e-3,
+        folder=studio.folder,
+        decay=0.999,
+        warm=300,
+    )
+    if average:
+        network.load_state_dict(average.shadow, strict=False)
+    network.save_pretrained(studio.folder / name)
+
+
+def _plain_attention() -> torch.nn.attention.sdpa_kernel:
+    """Attention written out: the fused kernel's backward pass takes longer on the CPU at this size."""
+    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
