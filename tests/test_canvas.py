@@ -24,6 +24,7 @@ from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
 from unlearnkit.canvas.studio import PAINTED, Studio
 from unlearnkit.errors import DivergedError, InputError, ModelError
+from unlearnkit.model import load
 from unlearnkit.seeds import stream
 
 painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs fonts-noto-color-emoji")
@@ -168,6 +169,12 @@ def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(tmp_
     image = pipe("a cat", num_inference_steps=2, generator=stream(0, "noise")).images[0]
     assert image.size == (64, 64)
     assert {path.name for path in into.iterdir()} >= {"pipeline", "never-knew", "guide", "judge", "clip"}
+    for name, prompt in (("flow", "a cat"), ("classes", "cat")):
+        model = load(into / name)
+        assert model.sample([prompt], [0], steps=2)[0].size == (64, 64)
+        model.save(tmp_path / name)
+        whole = load(tmp_path / name)
+        assert np.array_equal(*(one.sample([prompt], [0], steps=2)[0] for one in (model, whole)))
     names = "tokenizer/vocab.json", "tokenizer/merges.txt"
     assert all((into / "pipeline" / n).read_bytes() == (work / n).read_bytes() for n in names)
     lines = (into / "SHA256SUMS").read_text().splitlines()

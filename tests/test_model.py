@@ -70,7 +70,7 @@ def test_the_canvas_is_a_folder_in_the_package(
     monkeypatch.setattr(unlearnkit.model, "CANVAS", folder)
     assert load("canvas").source == "canvas"
     monkeypatch.setattr(unlearnkit.model, "CANVAS", tmp_path / "none")
-    with pytest.raises(ModelError, match="canvas weights are not installed"):
+    with pytest.raises(ModelError, match="weights of canvas are not installed"):
         load("canvas")
 
 

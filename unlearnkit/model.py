@@ -24,6 +24,7 @@ __all__ = ["Model", "Weights", "hints_of", "load"]
 
 Weights = Mapping[str, Tensor]
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
+RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
 REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
 
 
@@ -36,7 +37,7 @@ def load(
 ) -> Model:
     """Open a model that can be edited.
 
-    source: ``"canvas"``, a diffusers folder, a hub id, or a single ``.safetensors`` file.
+    source: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id, or a single ``.safetensors`` file.
     device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
     edit: one that will be worn; without dtype the model has that of the edit, else it is opened in that and then cast,
     so that the edit is known to be of this model whatever its precision.
@@ -46,9 +47,9 @@ def load(
     made = edit.facts.get("dtype") if edit else None
     dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
     folder = _folder(source)
-    if str(source) == "canvas" and not folder.is_dir():
+    if str(source) in ("canvas", *RELATIVES) and not folder.is_dir():
         raise ModelError(
-            "the canvas weights are not installed: make them with python -m unlearnkit.canvas.train"
+            f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train"
         )
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=checked_dtype(made or dtype)).to(device)
@@ -68,6 +69,8 @@ def hints_of(source: str | Path) -> Hints:
 
 
 def _folder(source: str | Path) -> Path:
+    if str(source) in RELATIVES:
+        return CANVAS.with_name(str(source).removeprefix("canvas-"))
     return CANVAS if str(source) == "canvas" else Path(source).expanduser()
 
 
@@ -105,8 +108,8 @@ class Model:
 
     def check(self, edit: Edit) -> None:
         """Raises EditError for an edit made from another model."""
-        base = edit.facts.get("base")
-        if base not in (None, self.fingerprint(), *self._printed):
+        base = edit.facts.get("base", "")
+        if base not in ("", self.fingerprint(), *self._printed):
             raise EditError(
                 f"the edit was made from {edit.facts.get('source', 'another model')} ({base[:12]}), not from "
                 f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"

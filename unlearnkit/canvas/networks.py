@@ -74,6 +74,7 @@ def make_vae() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
+        shift_factor=0.0,  # which only pipelines of flow transformers ask for
     )
 
 

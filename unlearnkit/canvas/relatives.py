@@ -60,6 +60,7 @@ def make_classes() -> DiTTransformer2DModel:
         sample_size=16,
         patch_size=2,
         in_channels=4,
+        out_channels=4,
         num_layers=8,
         attention_head_dim=32,
         num_attention_heads=4,

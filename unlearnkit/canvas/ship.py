@@ -6,15 +6,18 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from . import WEIGHTS, networks, world
+from ..families import dit
+from ..families.borrowing import BORROWED
+from . import WEIGHTS, networks, relatives, world
 from .studio import Studio
 
-__all__ = ["ship_all", "sums", "write_sums"]
+__all__ = ["ship_all", "ship_relatives", "sums", "write_sums"]
 
 HINTS = "unlearnkit.toml"  # written by hand: how the pipeline likes to be used
 ARTWORK = """\
@@ -25,9 +28,9 @@ The pictures that these models learned were painted from the glyphs of Noto Colo
 
 
 def ship_all(studio: Studio) -> None:
-    """Fill ``studio.into``: the pipeline, the never-knew U-Net, the evaluators, the recipe and the sha256 sums.
+    """Fill ``studio.into``: the pipeline, the never-knew U-Net, the relatives, the evaluators, recipe and sha256 sums.
 
-    The never-knew U-Net may be absent. Raises InputError if anything else has not been trained.
+    The never-knew U-Net and the relatives may be absent. Raises InputError if anything else has not been trained.
     """
     for name, stage in (
         ("vae-refined", "decoder"),
@@ -40,6 +43,7 @@ def ship_all(studio: Studio) -> None:
     _ship_pipeline(work, into / "pipeline", tokenizer)
     if (work / "never-knew").is_dir():
         UNet2DConditionModel.from_pretrained(work / "never-knew").half().save_pretrained(into / "never-knew")
+    ship_relatives(studio)
     for name in ("guide", "judge"):
         shutil.copytree(work / name, into / name, dirs_exist_ok=True)
     CLIPModel.from_pretrained(work / "clip").half().save_pretrained(into / "clip")
@@ -67,6 +71,41 @@ def _ship_pipeline(work: Path, into: Path, tokenizer: CLIPTokenizer) -> None:
         shutil.copy(work / "tokenizer" / name, into / "tokenizer" / name)
     if not (into / HINTS).exists():
         shutil.copy(WEIGHTS / "pipeline" / HINTS, into / HINTS)
+
+
+def ship_relatives(studio: Studio) -> None:
+    """Fill ``flow`` and ``classes`` in ``studio.into``, as far as they were trained, beside the pipeline that lends.
+
+    In half precision; autoencoder, text tower and tokenizer are the pipeline's (``families/borrowing.py``).
+    """
+    for name, assemble in (("flow", _flow), ("classes", _classes)):
+        if not (studio.folder / name).is_dir():
+            continue
+        folder, lends = studio.into / name, {"vae": "vae"}
+        pipe = assemble(studio)
+        if name == "flow":
+            lends |= dict.fromkeys(("text_encoder", "text_encoder_2"), "text_encoder")
+            lends |= dict.fromkeys(("tokenizer", "tokenizer_2"), "tokenizer")
+        pipe.to(torch.float16).save_pretrained(folder)
+        if name == "classes":
+            dit.saved(pipe, folder)
+        for part in lends:
+            shutil.rmtree(folder / part)
+        places = {part: f"../pipeline/{place}" for part, place in lends.items()}
+        (folder / BORROWED).write_text(json.dumps(places, indent=2) + "\n", encoding="utf-8")
+        if not (folder / HINTS).exists() and (WEIGHTS / name / HINTS).exists():
+            shutil.copy(WEIGHTS / name / HINTS, folder / HINTS)
+
+
+def _flow(studio: Studio) -> Any:
+    network = SD3Transformer2DModel.from_pretrained(studio.folder / "flow")
+    return relatives.assemble_flow(studio.vae(), studio.text(), studio.tokenizer(), network)
+
+
+def _classes(studio: Studio) -> Any:
+    return relatives.assemble_classes(
+        studio.vae(), DiTTransformer2DModel.from_pretrained(studio.folder / "classes")
+    )
 
 
 def _recipe(studio: Studio) -> dict[str, object]:

@@ -22,6 +22,7 @@ from .eyes import train_guide, train_judge
 from .ship import ship_all
 from .studio import PAINTED, Studio, paint_data
 from .towers import train_clip, train_text
+from .transformers import train_classes, train_flow
 from .unets import encode_latents, train_never_knew, train_unet
 
 __all__ = ["STAGES", "STEPS", "main"]
@@ -49,6 +50,8 @@ STAGES = {
     "guide": Stage(train_guide, 1500, "the evaluator that methods may use"),
     "judge": Stage(train_judge, 1500, "the evaluator that only evaluation may use"),
     "clip": Stage(train_clip, 4000, "the evaluators' CLIP"),
+    "flow": Stage(train_flow, 12000, "canvas-flow, a transformer with rectified flow"),
+    "classes": Stage(train_classes, 12000, "canvas-classes, a transformer that is told an object"),
     "ship": Stage(ship_all, None, "copy everything, in half precision, to where the package looks for it"),
 }
 STEPS = {name: stage.steps for name, stage in STAGES.items() if stage.steps is not None}

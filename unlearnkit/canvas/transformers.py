@@ -1,4 +1,4 @@
-"""The recipe's stages ``flow`` and ``classes``: a flow transformer that reads, and a diffusion transformer that is told.
+"""The recipe's stages ``flow`` and ``classes``: a flow transformer that reads, and one that is told a class.
 
 Both see the pictures and the latents of the canvas model's U-Net, and share its autoencoder and text tower.
 """
@@ -6,19 +6,21 @@ Both see the pictures and the latents of the canvas model's U-Net, and share its
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..seeds import derive, stream
-from . import networks, relatives, world
+from . import networks, relatives
 from .loop import train_stage
 from .studio import CAPTIONS, Studio, numbered, sown
 
 __all__ = ["train_classes", "train_flow"]
 
 BATCH = 32
-Given = Callable[[int, Tensor, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
 def train_flow(studio: Studio) -> None:
@@ -87,7 +89,7 @@ def train_classes(studio: Studio) -> None:
 def _train(
     studio: Studio,
     name: str,
-    network: nn.Module,
+    network: Any,
     loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
 ) -> None:
     """What is kept is the moving average."""
@@ -106,6 +108,7 @@ def _train(
     network.save_pretrained(studio.folder / name)
 
 
-def _plain_attention() -> torch.nn.attention.sdpa_kernel:
+def _plain_attention() -> AbstractContextManager[None]:
     """Attention written out: the fused kernel's backward pass takes longer on the CPU at this size."""
-    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return plain

@@ -21,6 +21,7 @@ from torch import nn
 from .. import processes
 from ..errors import InputError, ModelError, nearest
 from . import FAMILIES, supported
+from .borrowing import borrowed, borrows
 from .class_pipeline import ClassUNetPipeline
 
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
@@ -82,13 +83,18 @@ def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
         raise ModelError(f"{str(path / INDEX)!r} cannot be read: {_line(error)}") from None
     _check_class(str(path), index)
     # transformers makes a tokenizer of three tokens where its files are missing
+    lent = borrows(path)
     for part, wanted in index.items():
         files = [path / part / name for name in ("tokenizer.json", "vocab.json", "spiece.model")]
-        if part.startswith("tokenizer") and wanted[0] and not any(file.is_file() for file in files):
+        own = part.startswith("tokenizer") and wanted[0] and part not in lent
+        if own and not any(file.is_file() for file in files):
             raise ModelError(f"model {str(path)!r} is incomplete: its folder {part} is missing or empty")
     try:
         kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        pipe = kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+        how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
+        # diffusers wants to be told again of what was left out, such as T5 of Stable Diffusion 3
+        absent = {part: None for part, named in index.items() if named == [None, None]}
+        pipe = kind.from_pretrained(path, **how, **absent, **borrowed(path, index, **how))
     except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
         raise ModelError(
             f"model {str(path)!r} cannot be loaded, its files are damaged or missing: {_line(error)}"

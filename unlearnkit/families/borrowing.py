@@ -1,0 +1,57 @@
+"""A pipeline's folder that leaves some parts to another folder: ``borrowed.json``, such as {"vae": "../pipeline/vae"}.
+
+The shipped relatives of the canvas share its autoencoder and text tower in this way; what is saved is always whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+__all__ = ["BORROWED", "borrowed", "borrows"]
+
+BORROWED = "borrowed.json"
+PROJECTION = "text_projection.weight"
+
+
+def borrows(path: Path) -> dict[str, str]:
+    """Which part the folder borrows, and from where, relative to it."""
+    try:
+        parts: dict[str, str] = json.loads((path / BORROWED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return parts
+
+
+def borrowed(path: Path, index: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+    """The parts that the folder borrows, opened as its ``model_index.json`` names them; none without the file.
+
+    how: for ``from_pretrained``. Two parts of one class from one place are one object.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    parts = borrows(path)
+    for part, place in parts.items():
+        library, name = index[part]
+        if (name, place) not in found:
+            kind = getattr(importlib.import_module(library), name)
+            found[name, place] = _opened(kind, path / place, how)
+    return {part: found[index[part][1], place] for part, place in parts.items()}
+
+
+def _opened(kind: Any, place: Path, how: Mapping[str, Any]) -> Any:
+    if not issubclass(kind, nn.Module):
+        return kind.from_pretrained(place)
+    if not kind.__name__.endswith("WithProjection"):
+        return kind.from_pretrained(place, **how).eval()
+    # a text tower without projection: that of the identity
+    network, told = kind.from_pretrained(place, **how, output_loading_info=True)
+    if set(told["missing_keys"]) - {PROJECTION}:
+        raise ValueError(f"{place} lacks {', '.join(told['missing_keys'])}")
+    if told["missing_keys"]:
+        nn.init.eye_(network.text_projection.weight)
+    return network.eval()
