@@ -47,7 +47,7 @@ def load(
     made = edit.facts.get("dtype") if edit else None
     dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
     folder = _folder(source)
-    if str(source) in ("canvas", *RELATIVES) and not folder.is_dir():
+    if is_canvas(source) and not folder.is_dir():
         raise ModelError(
             f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train"
         )
@@ -57,6 +57,11 @@ def load(
     if edit:
         model.check(edit)
     return model if model.dtype == dtype else model.cast(dtype)
+
+
+def is_canvas(source: str | Path) -> bool:
+    """Whether this names the canvas or one of its relatives, whose pictures the canvas's evaluators know."""
+    return str(source) in ("canvas", *RELATIVES)
 
 
 def hints_of(source: str | Path) -> Hints:

@@ -84,7 +84,9 @@ def draw_cells(
     for start in range(0, len(missing), 60):
         part = missing[start : start + 60]
         chosen = [wanted[i] for i in part]
-        images = model.sample([c.prompt for c in chosen], [c.seed for c in chosen], batch=60)
+        images = model.sample(
+            [c.object if model.classes else c.prompt for c in chosen], [c.seed for c in chosen], batch=60
+        )
         for i, image in zip(part, images, strict=True):
             with whole(paths[i]) as partial:
                 image.save(partial, "PNG")
@@ -179,12 +181,12 @@ def _agreement(a: Sequence[Seen], b: Sequence[Seen]) -> dict[str, float]:
 
 
 def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[str, Any]:
-    """Draw every cell with both models and let every evaluator look. Writes ``check.json`` and grids into ``out``.
+    """Draw every cell with all models and let every evaluator look. Writes ``check.json`` and grids into ``out``.
 
     replicates: pictures a cell. tick: called as ``tick(what, done, total)``. Returns what ``check.json`` holds;
     all figures are percentages. The pictures stay in ``out``, by model, and none that is there is drawn again.
     """
-    from ..model import load
+    from ..model import RELATIVES, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"painted": check_evaluators(tick=tick)}
@@ -211,8 +213,20 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     _disagreements(wanted, images, looks, apart).save(out / "disagreements.png")
     if (WEIGHTS / "never-knew").is_dir():
         facts["never-knew"] = check_never_knew(wanted, draw(never_knew(), "never-knew"), looks["judge"])
+    for name in RELATIVES:
+        if (WEIGHTS / name.removeprefix("canvas-")).is_dir():
+            facts[name] = _check_relative(load(name), wanted, draw, name)
     (out / "check.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
+
+
+def _check_relative(
+    model: Model, wanted: Sequence[Cell], draw: Callable[[Model, str], list[Image.Image]], name: str
+) -> dict[str, Any]:
+    """What the judge sees. A model that is told a class gets the cells' objects; its styles are its own choice."""
+    seen = judge().look(draw(model, name))
+    found = seen_right(wanted, seen)
+    return {key: found[key] for key in ("object", "by object")} if model.classes else found
 
 
 def check_never_knew(

@@ -33,13 +33,14 @@ def tools(project: Project) -> Instruments:
     """What looks at the pictures: the canvas's own, or those that ``init`` was told, or nothing."""
     from ..families.opening import quiet
     from ..metrics.instruments import Instruments, canvas, local
+    from ..model import is_canvas
 
     told = project.options["looks"]
     named = {name: told[name] for name in ("objects", "styles", "clip") if told[name]}
     if not told["pictures"]:
         return Instruments()
     with quiet():
-        if project.options["model"] == "canvas" and not named:
+        if is_canvas(project.options["model"]) and not named:
             return canvas()
         return local(**named)
 

@@ -68,7 +68,7 @@ def evaluate_run(
     from ..edit import Edit
     from ..families.opening import quiet
     from ..metrics.instruments import canvas
-    from ..model import load
+    from ..model import is_canvas, load
     from ..recipes import load_recipe
 
     run = Path(run)
@@ -76,7 +76,7 @@ def evaluate_run(
         raise InputError(f"{str(run)!r} is no finished run: make one with unlearnkit erase")
     recipe = load_recipe(run / "recipe.toml")
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
-    if instruments is None and "canvas" not in (suite, recipe.model):
+    if instruments is None and suite != "canvas" and not is_canvas(recipe.model):
         raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
     edit = Edit.load(run / "edit.safetensors")
     model = load(recipe.model, device=device, dtype=dtype, edit=edit)
@@ -88,7 +88,7 @@ def evaluate_run(
         from ..canvas.check import never_knew
 
         with quiet():
-            twin = never_knew(device=device, dtype=dtype)
+            twin = never_knew(device=model.device, dtype=model.dtype)
         sides.append(model_side(NEVER_KNEW, twin, batch=batch))
     if quick:
         cases = thinned(cases)
