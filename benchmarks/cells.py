@@ -91,17 +91,19 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
     }
 
 
-def rows() -> Iterator[dict[str, Any]]:
+def rows(path: Path | None = None) -> Iterator[dict[str, Any]]:
     """Every row that there is."""
-    if ROWS.is_file():
-        yield from map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())
+    path = path or ROWS
+    if path.is_file():
+        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
-def keep(facts: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+def keep(facts: Mapping[str, Any], figures: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
     """Append a row, and show it."""
+    path = path or ROWS
     row = {"key": facts, **figures}
-    ROWS.parent.mkdir(exist_ok=True)
-    with ROWS.open("a", encoding="utf-8") as file:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
     return row

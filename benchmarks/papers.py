@@ -32,7 +32,7 @@ DUGE: Changes = {
     "without attention": {"erase": 0.0, "output": 1.0},
 }
 RGD: Changes = {
-    "without diversity": {"diverse": False, "neighbours": 2},
+    "without diversity": {"diverse": False, "neighbours": 1},
     "nearest two": {"neighbours": 2},
     "sum": {"combine": "sum"},
 }

@@ -146,6 +146,9 @@ def test_sentences_of_a_request(model: Model) -> None:
     assert not any(word in erase for erase, _ in found[6:] for word in erased[:2])
     bare = rgd.sentences(model, CAT, build(rgd.Settings, {"pictures": 2, "diverse": False}), seed=0)
     assert bare == [("cat", "dog"), ("cat", "dog")]
+    two = Request((Concept("cat"),), (Concept("dog"), Concept("bear")))
+    bare = rgd.sentences(model, two, build(rgd.Settings, {"pictures": 3, "diverse": False}), seed=0)
+    assert [keep for _, keep in bare] == ["dog", "bear", "dog"]
     instead = Request((Concept("cat", instead="bear"),))
     assert all("bear" in keep for _, keep in rgd.sentences(model, instead, values, seed=0))
     assert plan(model, request, method="rgd", settings={"pictures": 6}).sampled_images == 24

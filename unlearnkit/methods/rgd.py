@@ -61,7 +61,9 @@ class Settings(Training):
         source="released code: batch for SD, picture (with cap 0.1) for CIFAR-10",
     )
     pictures: int = setting(800, "pairs of pictures a concept", low=1, source="paper, SD")
-    diverse: bool = setting(True, "fill a grammar; off: the bare words, as in RG without D", source="paper")
+    diverse: bool = setting(
+        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper"
+    )
     grammar: str = setting(
         "scenes", "plain, people, scenes, or the path of a TOML file", source="ours, after the paper"
     )
@@ -159,7 +161,7 @@ def sentences(
                 share=settings.others,
             )
         else:
-            found += [(concept.name, others[0])] * settings.pictures
+            found += [(concept.name, others[turn % len(others)]) for turn in range(settings.pictures)]
     return found
 
 
