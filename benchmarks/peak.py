@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Peak"]
+__all__ = ["Peak", "allocated"]
 
 
 class Peak:
@@ -38,3 +41,16 @@ def _held() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def allocated(work: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator held while ``work`` ran, above what it held before; no library's own."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))

@@ -12,9 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import cells
+import full_size
 import methods
 import papers
+import sizes
 import table
+import torch
 
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import build
@@ -82,3 +85,40 @@ def test_rows_are_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(cells.rows()) == []
     kept = cells.keep({"method": "esd"}, {"left": {"name": [0, 1]}})
     assert list(cells.rows()) == [kept] == [json.loads((tmp_path / "results" / "rows.jsonl").read_text())]
+
+
+def test_the_denoisers_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        found = [make(False) for make in (sizes.unet_of_sd, sizes.unet_of_sdxl, sizes.transformer_of_flux)]
+    counts = [sum(weight.numel() for weight in denoiser.parameters()) for denoiser in found]
+    assert counts == [859_520_964, 2_567_463_684, 11_901_408_320]
+
+
+@pytest.mark.parametrize(
+    ("size", "method", "changes"),
+    [
+        ("SDXL", "ca", {}),
+        ("SDXL", "finetune", {"trains": "all"}),
+        ("Flux.1 dev", "ca", {}),
+        ("Flux.1 dev", "finetune", {"trains": "all", "optimiser": "adam8"}),
+    ],
+)
+def test_the_estimate_of_memory_is_what_a_run_takes(
+    size: str, method: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = full_size.asked(method, reduced=True) | changes
+    row = full_size.measured(sizes.opened(size, reduced=True), method, settings, tmp_path)
+    assert row["trains"] == changes.get("trains", "lora, rank 8")
+    assert row["estimated bytes"] == pytest.approx(row["measured bytes"], rel=0.15)
+    assert row["seconds a step"] > 0
+    assert 0 < row["TFLOP a step"] < 1
+
+
+def test_the_page_of_full_sizes() -> None:
+    key = {"size": "SDXL", "form": "full", "device": "some GPU", "method": "esd", "settings": {}}
+    good = {"trains": "all", "rows a step": [1.5, 2.0], "seconds a step": 0.25, "share of peak": 0.4}
+    good |= {"estimated bytes": 11 * 10**9, "measured bytes": 10**10}
+    said = full_size.page([{"key": key, **good}, {"key": key, "refused": "it has too little memory"}])
+    assert "## full, on some GPU" in said
+    assert "| SDXL | esd | all | 1.5 and 2 | 0.25 | 40% | 11 (+10%) | 10 |" in said
+    assert "| SDXL | esd | no: it has too little memory |" in said

@@ -395,7 +395,7 @@ def test_lora_is_that_of_peft(model: Model) -> None:
     x = torch.randn(4, 5)
     with torch.no_grad():
         expected = adapted(x) - adapted[0].base_layer.bias
-    torch.testing.assert_close(x @ lora.merged(start, pairs)["0.weight"].T, expected)
+    torch.testing.assert_close(x @ dict(lora.merged(start, pairs))["0.weight"].T, expected)
     wide = lora.begin({"w": torch.zeros(2, 400)}, 8, seed=0)["w.A"]
     assert 0.045 < wide.abs().max() <= 400**-0.5
 

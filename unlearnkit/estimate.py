@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import images, methods, undisturbed
 from .methods import Plan
-from .model import Model
+from .model import ROOM, Model
 from .schema import Recipe
+from .training.copies import Copies
+from .training.settings import Training
 
 __all__ = ["Estimate", "disk", "estimate"]
 
@@ -26,7 +28,7 @@ class Estimate:
     """A plan and what it costs on this machine, now.
 
     erasing, drawing: seconds. memory, disk: bytes; memory is what the networks, the training and the activations
-    of one step hold, without what the libraries themselves take.
+    of its fullest step hold, without what the libraries themselves take.
     """
 
     model: Model
@@ -73,9 +75,8 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
     rows = max(1, round(plan.passes[1]))
-    checkpointing = bool(getattr(settings, "checkpointing", False))
     forward = _forward(model, max(2, rows))
-    backward, activations = _backward(model, plan.part, rows, checkpointing) if plan.steps else (0.0, 0)
+    backward, training = _backward(model, settings, rows) if plan.steps else (0.0, 0)
     picture = 2 * model.hints.steps * forward  # two rows a denoising step: with the prompt and without
     shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
@@ -86,9 +87,7 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
         erasing=plan.steps * (plan.passes[0] * forward + plan.passes[1] * backward)
         + plan.sampled_images * picture,
         drawing=2 * pictures * shown * picture,
-        memory=_networks(model)
-        + (16 * plan.weights if plan.steps else 0)
-        + activations,  # copy, gradient, two moments
+        memory=max(_networks(model), _resident(model) + training + _told(model, plan)),
         disk=disk(model, plan),
     )
 
@@ -108,29 +107,42 @@ def _forward(model: Model, rows: int) -> float:
         return _timed(lambda: model.forward(*given), model) / rows
 
 
-def _backward(model: Model, part: str, rows: int, checkpointing: bool) -> tuple[float, int]:
-    """Seconds a row of a forward and backward pass that trains ``part``, and the bytes of its activations."""
-    given = _given(model, rows)
-    copies = {
-        name: weight.detach().float().clone().requires_grad_() for name, weight in model.weights(part).items()
-    }
-    known = {weight.untyped_storage().data_ptr() for weight in model.weights("all").values()}
+def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
+    """Seconds a row of a pass forward and backward to what is trained, and the bytes that a training step holds."""
+    given, copies = _given(model, rows), Copies(model.weights(settings.part), settings.updates)
+    masters = copies.begin(0)
+    weights: dict[int, int] = {}
     held: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
+        if storage.data_ptr() not in weights:
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     def step() -> None:
-        loss = model.forward(*given).float().square().mean()
-        torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
+        worn = copies.worn(masters)
+        weights.update(_storages([*masters.values(), *worn.values(), *model.weights("all").values()]))
+        with model.wearing(worn):
+            loss = model.forward(*given).float().square().mean()
+            torch.autograd.grad(loss, list(masters.values()), allow_unused=True)
 
-    with model.frozen(), model.wearing(copies), model.checkpointing(checkpointing), torch.enable_grad():
+    with model.frozen(), model.checkpointing(settings.checkpointing), torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             step()
-        return _timed(step, model) / rows, sum(held.values())
+        seconds = _timed(step, model) / rows
+    with torch.no_grad():
+        others = _storages(copies.worn(masters).values()).items() - _storages(masters.values()).items()
+    numbers = sum(master.numel() for master in masters.values())
+    moving = 2 * max(held.values(), default=0)  # into the widest layer and out of it, on the way back
+    passing = sum(held.values()) + moving + sum(size for _, size in others)
+    return seconds, settings.most(numbers, passing)
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Bytes of the memory that these share, by its address."""
+    found = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in found}
 
 
 def _given(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,8 +171,22 @@ def _settle(model: Model) -> None:
 
 def _networks(model: Model) -> int:
     """Bytes of the pipeline's networks, as they are held and as they are saved."""
-    networks = undisturbed.networks(model.pipe)
-    return sum(held.nbytes for network in networks for held in (*network.parameters(), *network.buffers()))
+    return sum(map(_size_of, undisturbed.networks(model.pipe)))
+
+
+def _told(model: Model, plan: Plan) -> int:
+    """Bytes of what a training looks at: a picture's latent and its prompt's states, which the model keeps as well."""
+    states = plan.sampled_images * model.encode([""]).nbytes
+    return states + min(states, ROOM) + plan.sampled_images * 4 * int(torch.Size(model.shape).numel())
+
+
+def _resident(model: Model) -> int:
+    """Bytes of the networks that are on the device while the denoiser trains: a GPU has that one alone."""
+    return _networks(model) if model.device.type == "cpu" else _size_of(model.denoiser)
+
+
+def _size_of(network: nn.Module) -> int:
+    return sum(held.nbytes for held in (*network.parameters(), *network.buffers()))
 
 
 def _dtype(model: Model) -> str:

@@ -79,6 +79,15 @@ class Settings(Training):
     neighbours: int = counted("neighbours", 8, source="ours")
     keep_pictures: int = counted("keep_pictures", 50, source="ours")
 
+    @property
+    def own(self) -> bool:
+        """Whether the two gradients are weighed as the paper does, and not by ``combine``."""
+        return self.combine == "sum" and self.balance != "fixed"
+
+    @property
+    def apart(self) -> bool:
+        return self.own or super().apart
+
 
 def balanced(eta: float, *, cosine: bool) -> Combine:
     """∇L_r + λ ∇L_f with λ found by η, over all weights as one vector."""
@@ -101,7 +110,6 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     forget = scene(model, words, job=job)
     anchors = model.encode(instead) if instead else None
     remain = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
-    own = settings.combine == "sum" and settings.balance != "fixed"
 
     def prepare(step: int, student: Student) -> Lesson:
         draws = seeds.stream(seed, "erasediff", step)
@@ -116,9 +124,9 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
         return Lesson([batch.rows, other.rows], [wanted, other.noise])
 
     def losses(given: Lesson) -> dict[str, Tensor]:
-        return matched(model, given, apart=own or settings.apart, erase=1.0 if own else settings.weight)
+        return matched(model, given, apart=settings.apart, erase=1.0 if settings.own else settings.weight)
 
-    combine = balanced(settings.eta, cosine=settings.balance == "cosine") if own else None
+    combine = balanced(settings.eta, cosine=settings.balance == "cosine") if settings.own else None
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job, combine=combine)
 
 

@@ -55,6 +55,11 @@ class Settings(Training):
     keep_pictures: int = counted("keep_pictures", 50, source="ours")
 
     @property
+    def held(self) -> float:
+        """With the Fisher information of every weight."""
+        return super().held + 4 * bool(self.elastic)
+
+    @property
     def low_rank(self) -> bool:
         """Whether low-rank updates can be trained, which the elastic pull cannot hold."""
         return super().low_rank and not self.elastic

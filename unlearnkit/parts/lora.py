@@ -7,7 +7,7 @@ that reads it knows of LoRA. The numbers are those of PEFT with ``lora_alpha = r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -33,9 +33,7 @@ def begin(weights: Mapping[str, Tensor], rank: int, *, seed: int) -> dict[str, T
     return found
 
 
-def merged(start: Mapping[str, Tensor], pairs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The matrices W + B A in fp32."""
-    return {
-        name: weight.detach().float() + pairs[f"{name}.B"] @ pairs[f"{name}.A"]
-        for name, weight in takes(start).items()
-    }
+def merged(start: Mapping[str, Tensor], pairs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The matrices W + B A in fp32 by name, one after the other: all at once they are as large as the part itself."""
+    for name, weight in takes(start).items():
+        yield name, weight.detach().float() + pairs[f"{name}.B"] @ pairs[f"{name}.A"]

@@ -20,9 +20,11 @@ from torch import Tensor
 from .. import processes
 from ..errors import DivergedError, ModelError
 from ..model import Model
-from ..parts import Combine, Held, Losses, Rule, lora
+from ..parts import Combine, Gradients, Held, Losses, Rule
 from ..parts.combine import summed
 from ..parts.mask import Mask
+from .adam import Adam, Adam8
+from .copies import Copies
 from .state import CHECKPOINT, Clock, Log, State
 
 __all__ = [
@@ -148,6 +150,7 @@ def descend(
     mask: Mask | None = None,
     rules: Iterable[Rule] = (),
     rank: int = 0,
+    eight_bits: bool = False,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Train fp32 copies of a part of the denoiser with Adam, and give them back, on the CPU.
@@ -155,17 +158,17 @@ def descend(
     schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``, after the
         steps in which the objective rests.
     rank: of low-rank updates of the part's matrices, which are trained in place of the weights themselves; 0 for none.
-    seed: of these updates' first values.
+    eight_bits: Adam's moments are held in 8 bits a number. seed: of the updates' first values.
     The model is bitwise as it was, on success and on every exception. Raises DivergedError at the first loss that is
     not a finite number, ModelError for a float16 model, InputError for a folder that holds another run's checkpoint.
     """
     if model.dtype == torch.float16:
         raise ModelError("training in float16 loses small gradients: load the model in bfloat16 or float32")
-    start = model.weights(part)
-    copies = lora.begin(start, rank, seed=seed) if rank else {k: w.detach().float() for k, w in start.items()}
-    masters = {name: copy.clone().requires_grad_() for name, copy in copies.items()}
+    copies = Copies(model.weights(part), rank)
+    masters = copies.begin(seed)
     named = {"mask": mask, "objective": objective.held}
-    state = State(masters, {name: held for name, held in named.items() if held is not None})
+    held = {name: one for name, one in named.items() if one is not None}
+    state = State(masters, held, Adam8(masters) if eight_bits else Adam(masters))
     rests, warmup, rules = objective.rests, mask.warmup if mask else 0, tuple(rules)
     before = rests + warmup
     if job.folder:
@@ -173,11 +176,8 @@ def descend(
         state.resume(job.folder / CHECKPOINT, job.identity, before)
     clock = Clock(job.checkpoint_every)
 
-    def worn(copies: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return lora.merged(start, copies) if rank else copies
-
     def student() -> AbstractContextManager[Any]:
-        return model.wearing(worn(masters))
+        return model.wearing(copies.worn(masters))
 
     with (
         model.frozen(),
@@ -186,7 +186,7 @@ def descend(
         Log(job.folder, after=state.done) as log,
     ):
         while state.done < before + steps and not _patience_is_over(state, job):
-            step, values = state.done, dict[str, float]()
+            step, values, gradients = state.done, dict[str, float](), Gradients()  # the last step's are gone
             resting, warming = step < rests, step < before
             aim: Objective[Any] = (objective.warm or objective) if warming and not resting else objective
             with torch.no_grad():
@@ -204,11 +204,11 @@ def descend(
                 for rule in rules:
                     gradients = rule.pull(masters, gradients)
                 share, beta = schedule((step - before) / max(1, steps - 1))
-                state.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
+                state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
                     rule.settle(masters)
             if mask and not resting and mask.choose(step - rests) and mask.hard:
-                state.hold(mask.opened)
+                state.optimiser.forget(mask.opened)
             state.done = step + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), student():
@@ -219,13 +219,15 @@ def descend(
                 clock.reset()
             if job.progress:
                 job.progress("warm-up" if warming else "training", state.done, before + steps)
+    weights: dict[str, Tensor] = {}
     with torch.no_grad():
-        weights = worn(state.best or masters)
-    if not all(torch.isfinite(weight).all() for weight in weights.values()):
-        raise DivergedError(
-            f"after step {state.done} a weight is not a finite number: lower lr (it is {lr:g})"
-        )
-    return {name: weight.detach().cpu() for name, weight in weights.items()}
+        for name, weight in copies.whole(state.best or masters):
+            if not torch.isfinite(weight).all():
+                raise DivergedError(
+                    f"after step {state.done} a weight is not a finite number: lower lr (it is {lr:g})"
+                )
+            weights[name] = weight.detach().cpu()
+    return weights
 
 
 def _finite(losses: Losses, step: int) -> dict[str, float]:

@@ -112,6 +112,11 @@ class Training:
     )
     steps: int = setting(500, "optimiser steps", low=0, source="ours")
     lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
+    optimiser: Literal["adam", "adam8"] = setting(
+        "adam",
+        "adam8: Adam's two moments in 8 bits, 2 bytes a trained number in place of 8",
+        source="adam: as the papers; adam8: Dettmers et al.",
+    )
     schedule: Schedules = setting(
         "constant",
         "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls",
@@ -143,9 +148,32 @@ class Training:
         return self.combine != "sum"
 
     @property
+    def held(self) -> float:
+        """Bytes that every trained number takes all the while: its copy, two moments, what a mask has opened."""
+        moments = 8 if self.optimiser == "adam" else 2 + 8 / 256  # with a scale for each block of codes
+        return 4 + moments + (self.mask != "none")
+
+    def most(self, numbers: int, passing: int) -> int:
+        """Bytes that the fullest step with so many trained numbers holds; passing: what a pass holds besides.
+
+        A pass ends with the gradients of all numbers, of either side where these are taken apart. A mask adds some up
+        and then holds them with those that it lets through; to rank all numbers together takes them in a row.
+        """
+        fullest = passing + 4 * numbers * (1 + self.apart)
+        if self.mask != "none":
+            ranked = 0 if self.mask == "dynamic" else 4 + 12 * self.mask_share
+            fullest = max(fullest + 4 * numbers, round((8 + ranked) * numbers))
+        return round(self.held * numbers) + fullest
+
+    @property
     def low_rank(self) -> bool:
         """Whether low-rank updates can be trained: masks and rules speak of the weights themselves."""
         return self.mask == "none" and not self.rule
+
+    @property
+    def updates(self) -> int:
+        """The rank of the low-rank updates that are trained in place of weights; 0 for none."""
+        return self.rank if self.trains == "lora" else 0
 
     @property
     def part(self) -> str:

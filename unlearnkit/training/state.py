@@ -15,6 +15,7 @@ from .. import processes, tensors
 from ..errors import InputError
 from ..files import write_text
 from ..parts import Held
+from .adam import Optimiser
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]
 
@@ -23,35 +24,11 @@ LOG = "log.jsonl"
 
 
 class State:
-    """Everything a checkpoint holds. Adam's moments are there from the start, as it would make them itself."""
+    """Everything a checkpoint holds."""
 
-    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held]) -> None:
-        self.masters, self.held = masters, held
-        self.optimiser = torch.optim.Adam(masters.values(), fused=True)
+    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held], optimiser: Optimiser) -> None:
+        self.masters, self.held, self.optimiser = masters, held, optimiser
         self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
-        for master in masters.values():
-            self.take(master, 0, torch.zeros_like(master), torch.zeros_like(master))
-
-    def take(self, master: Tensor, steps: int, first: Tensor, second: Tensor) -> None:
-        """Adam's state of one copy after ``steps`` steps."""
-        counter = torch.tensor(float(steps), device=master.device)
-        self.optimiser.state[master] = {"step": counter, "exp_avg": first, "exp_avg_sq": second}
-
-    def step(self, gradients: Mapping[str, Tensor], *, lr: float, beta: float) -> None:
-        """One step of Adam."""
-        for group in self.optimiser.param_groups:
-            group["lr"], group["betas"] = lr, (beta, 0.999)
-        for name, master in self.masters.items():
-            master.grad = gradients[name]
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-
-    def hold(self, opened: Mapping[str, Tensor]) -> None:
-        """Without momentum a closed entry, whose gradient is zero, stays as it is, bit for bit."""
-        for name, entries in opened.items():
-            adam = self.optimiser.state[self.masters[name]]
-            adam["exp_avg"].mul_(entries)
-            adam["exp_avg_sq"].mul_(entries)
 
     def score(self, score: float) -> float:
         """Remember the weights if no score was lower so far."""
@@ -63,9 +40,7 @@ class State:
 
     def save(self, path: Path, identity: str) -> None:
         held = {f"weight/{name}": master for name, master in self.masters.items()}
-        for name, master in self.masters.items():
-            adam = self.optimiser.state[master]
-            held |= {f"first/{name}": adam["exp_avg"], f"second/{name}": adam["exp_avg_sq"]}
+        held |= self.optimiser.tensors()
         held |= {f"best/{name}": weight for name, weight in self.best.items()}
         for owner, part in self.held.items():
             held |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
@@ -97,7 +72,7 @@ class State:
         for name, master in self.masters.items():
             with torch.no_grad():
                 master.copy_(by["weight"][name])
-            self.take(master, max(0, self.done - before), by["first"][name], by["second"][name])
+        self.optimiser.restore(by, max(0, self.done - before))
         self.best = by.get("best", {})
         for owner, part in self.held.items():
             part.restore(by.get(owner, {}))

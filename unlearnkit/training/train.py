@@ -78,7 +78,8 @@ def train(
         combine=combine or _combine(settings, seed),
         mask=_mask(model, settings),
         rules=[*rules, *_rules(model, request, settings), *beside],
-        rank=settings.rank if settings.trains == "lora" else 0,
+        rank=settings.updates,
+        eight_bits=settings.optimiser == "adam8",
         seed=seed,
     )
 

@@ -1,0 +1,239 @@
+"""What a training step of each method takes on denoisers of the real size: seconds, memory, share of the peak FLOP/s.
+
+    python benchmarks/full_size.py [run] [--reduced] [--size SDXL] [--method esd]
+    python benchmarks/full_size.py table
+
+Weights are random: that changes neither time nor memory. On a GPU the denoisers of Stable Diffusion 1.5, SDXL and
+Flux.1 dev stand in bfloat16; ``--reduced``, the only form without a GPU, takes the same classes and kinds of blocks at
+a fraction of width, depth and latent, in float32 on one thread of the CPU, with fewer rows a step. Settings are what a
+user gets who names a method and a concept, but for few steps and few pictures to begin with.
+
+A method runs three times alike: for the FLOPs of its steps (``FlopCounterMode``: matrices, convolutions, attention),
+for their seconds (of the processor, on a CPU), and for the most that torch's allocator held, networks and all. The
+device's peak is what a large product of matrices reaches in the same dtype. ``table`` writes docs/full-size.md from the
+rows in results/full_size.jsonl; a row that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from cost import LITTLE, REQUEST
+from peak import allocated
+from sizes import SIZES, opened
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from unlearnkit import undisturbed
+from unlearnkit.errors import UnlearnError
+from unlearnkit.estimate import estimate
+from unlearnkit.methods import METHODS, Job, edit_for, plan, resolve
+from unlearnkit.model import Model
+from unlearnkit.schema import Recipe
+from unlearnkit.settings import describe
+from unlearnkit.training.settings import Training
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "benchmarks" / "results" / "full_size.jsonl"
+PAGE = ROOT / "docs" / "full-size.md"
+ABLE = [name for name, method in METHODS.items() if issubclass(method.settings, Training)]
+HEADING = """
+# Steps on denoisers of the real size
+
+Made by `benchmarks/full_size.py` (`table`) from the rows in `benchmarks/results/full_size.jsonl`. Weights are random:
+nothing here says what a method forgets, while time and memory do not depend on them. *Reduced*: the same classes and
+kinds of blocks at a fraction of width, depth and latent, in float32 on one thread of a CPU, two pictures a step. Such a
+row says that everything runs and that the estimate of memory holds, and nothing about the speed at the real size.
+
+Rows a step: without gradient, and forward and backward. Seconds on a CPU are of the processor. Peak FLOP/s is what a
+large product of matrices reaches on the device in the same dtype. Memory is the most that torch's allocator held at
+once, the networks included; estimated is what `erase --dry-run` says.
+"""
+STEPS = 4  # the first is not timed
+FEWER = {"batch": 2, "steps": 2, "start_steps": 4}  # in the reduced form
+HEADS = (
+    "model",
+    "method",
+    "trains",
+    "rows a step",
+    "s a step",
+    "of peak FLOP/s",
+    "estimated GB",
+    "measured GB",
+)
+
+
+def attention(query: Any, key: Any, value: Any, *others: Any, **more: Any) -> int:
+    """FLOPs by the shapes; the counter knows the attention of GPUs alone."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+def attention_backward(gradient: Any, query: Any, key: Any, value: Any, *others: Any, **more: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+}
+
+
+def asked(method: str, reduced: bool) -> dict[str, Any]:
+    """The settings that differ from what a user gets."""
+    few = {name: value for name, value in LITTLE.items() if name != "start"} | {"steps": STEPS}
+    few |= FEWER if reduced else {}
+    return {
+        name: value
+        for name, value in few.items()
+        if name in {s.name for s in describe(METHODS[method].settings)}
+    }
+
+
+def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+    """The figures of a method's steps on the model; a refusal, in words, where it cannot run there."""
+    try:
+        told = plan(model, REQUEST, method=method, settings=settings)
+        chosen = resolve(model, REQUEST, method, settings)
+        with FlopCounterMode(display=False, custom_mapping=CPU) as counter:
+            flops = over(model, method, settings, cache, counter.get_total_flops)
+        seconds = over(model, method, settings, cache, clock(model.device))
+        held = allocated(lambda: over(model, method, settings, cache, clock(model.device)))
+        guess = estimate(model, Recipe(model.source, method, REQUEST, settings)).memory
+    except UnlearnError as refused:
+        return {"refused": str(refused)}
+    except torch.OutOfMemoryError:
+        return {"refused": "the device has too little memory"}
+    networks = undisturbed.networks(model.pipe)
+    return {
+        "trains": f"lora, rank {chosen.rank}" if chosen.updates else chosen.trains,
+        "rows a step": [round(count, 1) for count in told.passes],
+        "seconds a step": round(seconds, 4),
+        "TFLOP a step": round(flops / 1e12, 6),
+        "share of peak": round(flops / seconds / peak(model.device, model.dtype), 4),
+        "estimated bytes": guess,
+        "measured bytes": held + sum(weight.nbytes for one in networks for weight in one.parameters()),
+    }
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds: of the processor, so that a busy machine does not count; on a GPU, when it has done all it was told."""
+
+    def waited() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return waited if device.type == "cuda" else time.process_time
+
+
+def over(
+    model: Model, method: str, settings: Mapping[str, Any], cache: Path, counts: Callable[[], float]
+) -> float:
+    """What a step adds to what ``counts`` gives: a mean over all steps but the first."""
+    ticks: list[float] = []
+
+    def tick(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            ticks.append(counts())
+
+    edit_for(model, REQUEST, method=method, settings=settings, job=Job(progress=tick, cache=cache))
+    return (ticks[-1] - ticks[0]) / (len(ticks) - 1)
+
+
+def peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large product of matrices: the best of some."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    tells, best = clock(device), 0.0
+    for _ in range(10):
+        began = tells()
+        a @ a
+        best = max(best, 2 * side**3 / (tells() - began))
+    return best
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Every row that there is."""
+    if ROWS.is_file():
+        yield from map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())
+
+
+def run(sizes: list[str], methods: list[str], reduced: bool) -> None:
+    """Make the rows that are not there yet."""
+    device = (platform.processor() or platform.machine()) if reduced else torch.cuda.get_device_name()
+    there = [row["key"] for row in rows()]
+    for size in sizes:
+        keys = [
+            {"size": size, "form": "reduced" if reduced else "full", "device": device, "method": method}
+            | {"settings": asked(method, reduced)}
+            for method in methods
+        ]
+        if not (wanted := [key for key in keys if key not in there]):
+            continue
+        model = opened(size, reduced=reduced)
+        with tempfile.TemporaryDirectory() as cache:
+            for key in wanted:
+                row = {"key": key} | measured(model, key["method"], key["settings"], Path(cache))
+                ROWS.parent.mkdir(exist_ok=True)
+                with ROWS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
+                if not reduced:
+                    gc.collect()
+                    torch.cuda.empty_cache()
+        del model
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """docs/full-size.md."""
+    lines = [HEADING.strip()]
+    found = sorted(found, key=lambda row: list(SIZES).index(row["key"]["size"]))
+    for form, device in dict.fromkeys((row["key"]["form"], row["key"]["device"]) for row in found):
+        lines += ["", f"## {form}, on {device}", "", _line(HEADS), _line("---" for _ in HEADS)]
+        lines += [
+            _line(_cells(row))
+            for row in found
+            if (row["key"]["form"], row["key"]["device"]) == (form, device)
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    cells = [row["key"]["size"], row["key"]["method"]]
+    if "refused" in row:
+        return [*cells, f"no: {row['refused']}", *[""] * (len(HEADS) - 3)]
+    free, learning = row["rows a step"]
+    guess, held = (row[f"{kind} bytes"] for kind in ("estimated", "measured"))
+    return [
+        *(*cells, row["trains"], f"{free:g} and {learning:g}", f"{row['seconds a step']:.3g}"),
+        *(f"{row['share of peak']:.0%}", f"{guess / 1e9:.3g} ({guess / held - 1:+.0%})", f"{held / 1e9:.3g}"),
+    ]
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("run", "table"), default="run")
+    parser.add_argument("--size", choices=SIZES, help="every size, unless told")
+    parser.add_argument("--method", choices=ABLE, help="every method that trains, unless told")
+    parser.add_argument("--reduced", action="store_true", help="on the CPU, though there is a GPU")
+    given = parser.parse_args()
+    if given.what == "table":
+        PAGE.write_text(page(list(rows())), encoding="utf-8")
+    else:
+        reduced = given.reduced or not torch.cuda.is_available()
+        if reduced:
+            torch.set_num_threads(1)
+        run([given.size] if given.size else list(SIZES), [given.method] if given.method else ABLE, reduced)
