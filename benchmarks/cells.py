@@ -128,9 +128,11 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     cases = asked(cell)
     names = {concept.name for concept in cell.request.erase}
     missing = {"object": world.NEVER_KNEW_OBJECTS, "style": world.NEVER_KNEW_STYLES}
-    drawer = _drawer()
-    sides = [model_side("before", drawer, batch=50), model_side("after", drawer, edit=edit, batch=50)]
-    known = names <= {*missing["object"], *missing["style"]} and cell.size == "full"
+    half = drawer(model.source)
+    sides = [model_side("before", half, batch=50), model_side("after", half, edit=edit, batch=50)]
+    known = (
+        model.source == "canvas" and names <= {*missing["object"], *missing["style"]} and cell.size == "full"
+    )
     if known:
         sides.append(model_side("never-knew", never_knew(dtype=DTYPE), batch=50))
     told = plan_for(
@@ -138,7 +140,7 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     )
     folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash([tools.names, str(DTYPE)])}"
     for side in ("before", "never-knew"):
-        shared = (RUNS / f"{side}-{drawer.fingerprint()[:12]}").absolute()
+        shared = (RUNS / f"{side}-{half.fingerprint()[:12]}").absolute()
         shared.mkdir(parents=True, exist_ok=True)
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if not (folder / "pictures" / side).exists():
@@ -193,7 +195,7 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
         "pictures": sampled,
         "peak MB above the model": round((peak.highest - idle.highest) / 1e6),
     } | ({"resumed": True} if resumed else {})
-    Edit(weights, {"base": model.fingerprint(), "source": "canvas"}).save(folder / "edit.safetensors")
+    Edit(weights, {"base": model.fingerprint(), "source": model.source}).save(folder / "edit.safetensors")
     write_text(folder / "cost.json", json.dumps(cost) + "\n")
     return Edit.load(folder / "edit.safetensors"), cost
 
@@ -212,8 +214,9 @@ class _Clock:
 
 
 @functools.cache
-def _drawer() -> Model:
-    return load("canvas").cast(DTYPE)
+def drawer(source: str) -> Model:
+    """The model that draws for the evaluators."""
+    return load(source).cast(DTYPE)
 
 
 @functools.cache

@@ -11,7 +11,6 @@ judge counts: UA is the share of the erased class's pictures that do not show it
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import DTYPE, RUNS, Cell, figures, keep, made, made_of, rows
+from cells import RUNS, Cell, drawer, figures, keep, made, made_of, rows
 
 from unlearnkit import load
 from unlearnkit.errors import UnlearnError
@@ -89,17 +88,13 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     edit, cost = made(cell, model)
     asked = panel(cell.request, model.hints, 1, replicates=ERASED)
     cases = [case for case in asked if case.role == "erased" or int(case.id.rpartition("-")[2]) < KEPT]
-    sides = [model_side("before", _drawer(), batch=64), model_side("after", _drawer(), edit=edit, batch=64)]
+    half = drawer(model.source)
+    sides = [model_side("before", half, batch=64), model_side("after", half, edit=edit, batch=64)]
     told = plan_for("vocabulary", cell.request, cases, [], sides, tools, Rules())
     folder = RUNS / f"classes-{slug(cell.targets[0])}-{edit.hash()[:8]}"
     evaluate(folder, cases, sides, told, tools, batch=64)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
     return figures(tables) | {"kid": tables["distances"]["kept"]["kid"]["value"]} | cost
-
-
-@functools.cache
-def _drawer() -> Model:
-    return load("canvas-classes").cast(DTYPE)
 
 
 def table() -> str:

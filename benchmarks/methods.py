@@ -59,13 +59,14 @@ if __name__ == "__main__":
     parser.add_argument("--method", action="append", choices=list(METHODS), help="all, unless told")
     parser.add_argument("--target", action="append", help=f"{', '.join(TARGETS)}, unless told")
     parser.add_argument("--seed", action="append", type=int, help="0, 1 and 2, unless told")
+    parser.add_argument("--model", default="canvas", choices=["canvas", "canvas-flow"])
     parser.add_argument("--size", default="full", choices=["full", "quick", "few"], help="pictures a cell")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "table":
         write()
     else:
-        model = load("canvas")
+        model = load(given.model)
         methods, seeds = given.method or list(METHODS), given.seed or SEEDS
         if given.what == "tune":
             found = tries(methods, given.target or TUNED)

@@ -19,6 +19,7 @@ __all__ = ["write"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 TARGETS = ("cat", "car", "van gogh", "neon")
+TUNED = ("cat", "van gogh")
 HEAD = """# The methods side by side
 
 Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make
@@ -29,27 +30,39 @@ if they were independent. Seconds are of one processor thread and hold the pictu
 what training needs above the loaded model.
 
 """
+FLOW = """
+# On a flow transformer
+
+The same cells on *canvas-flow* (`--model canvas-flow`), with the settings that it ships.
+
+"""
 FORMS = ("name", "synonym", "template", "background")
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
 
 def write() -> None:
-    model = load("canvas")
-    tools = instruments.canvas()
-    known = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
-
-    def find(cell: Cell) -> Row | None:
-        row = known.get(json.dumps(key(cell, model, tools), sort_keys=True))
-        return row if row and "left" in row else None
-
+    find = _finder("canvas")
     parts = [HEAD]
     if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
         _plot(find)
         parts.append("![What is left of a concept against what is kept](methods.png)\n\n")
     parts += [_target(find, target) for target in TARGETS]
     parts.append(_claims(find))
+    flow = _finder("canvas-flow")
+    parts += [FLOW, *(_target(flow, target) for target in TUNED)]
     (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
     print(DOCS / "methods.md")
+
+
+def _finder(source: str) -> Find:
+    model, tools = load(source), instruments.canvas()
+    known = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
+
+    def find(cell: Cell) -> Row | None:
+        row = known.get(json.dumps(key(cell, model, tools), sort_keys=True))
+        return row if row and "left" in row else None
+
+    return find
 
 
 def _rows(find: Find, method: str, target: str) -> list[Row]:
