@@ -214,6 +214,34 @@ def test_a_full_disk_loses_nothing(model: Model, tmp_path: Path) -> None:
     assert not chain.verify(project)
 
 
+def test_a_folder_that_may_only_be_read_loses_nothing(model: Model, tmp_path: Path) -> None:
+    """As an ordinary user, for whom alone permissions hold."""
+    project = begun(tmp_path / "p", model, method="uce", settings={})
+    chain.add(project, "cat", model=model)
+    before, ourselves = files(project), os.geteuid()
+    inside = [project, *project.rglob("*")]
+    modes = {path: path.stat().st_mode for path in inside}
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    try:
+        for path in inside:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if ourselves == 0:
+            os.seteuid(65534)
+        with pytest.raises(InputError, match="cannot be written") as refused:
+            chain.add(project, "car", model=model)
+        assert "\n" not in str(refused.value)
+        assert [line.concept for line in chain.status(project).lines] == ["cat"]
+        assert not chain.verify(project)
+    finally:
+        os.seteuid(ourselves)
+        for path, mode in modes.items():
+            path.chmod(mode)
+    assert files(project) == before
+    chain.add(project, "car", model=model)
+    assert not chain.verify(project)
+
+
 @pytest.mark.parametrize("turn", range(5))
 def test_any_changed_byte_of_an_edit_is_found(turn: int, model: Model, tmp_path: Path) -> None:
     project = begun(tmp_path / "p", model, method="uce", settings={})
