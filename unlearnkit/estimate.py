@@ -175,7 +175,10 @@ def _networks(model: Model) -> int:
 
 
 def _told(model: Model, plan: Plan) -> int:
-    """Bytes of what a training looks at: a picture's latent and its prompt's states, which the model keeps as well."""
+    """Bytes of what a training looks at: a picture's latent and its prompt's states, which the model keeps as well.
+
+    As if no two pictures had the same prompt.
+    """
     states = plan.sampled_images * model.encode([""]).nbytes
     return states + min(states, ROOM) + plan.sampled_images * 4 * int(torch.Size(model.shape).numel())
 

@@ -80,7 +80,7 @@ def writing(folder: Path) -> Iterator[None]:
             ) from error
         if error.errno in _REFUSED:
             raise InputError(
-                f"{str(error.filename or folder)!r} cannot be written ({error.strerror}): choose another --out"
+                f"{str(error.filename or folder)!r} cannot be written ({error.strerror}): choose a folder that can be"
             ) from error
         raise
 

@@ -85,10 +85,11 @@ class Noised:
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures as latents (m, c, h, w), and the text states (m, tokens, width) of their prompts."""
+    """Pictures as latents (m, c, h, w), the states (k, tokens, width) of their prompts, and which each has (m,)."""
 
     latents: Tensor
     states: Tensor
+    asked: Tensor
 
     def batch(self, model: Model, count: int, draws: torch.Generator) -> Noised:
         """``count`` pictures drawn with replacement, noised."""
@@ -99,12 +100,17 @@ class Scene:
         t = torch.randint(model.times, (len(which),), generator=draws).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
         x, aim = self.latents[which], model.aim(self.latents[which], noise)
-        return Noised(Rows(model.noised(x, noise, t), t, self.states[which]), aim, which)
+        return Noised(Rows(model.noised(x, noise, t), t, self.states[self.asked[which]]), aim, which)
 
 
 def joined(scenes: Sequence[Scene]) -> Scene:
     """All their pictures, one scene after the other."""
-    return Scene(torch.cat([one.latents for one in scenes]), torch.cat([one.states for one in scenes]))
+    first, asked = 0, []
+    for one in scenes:
+        asked.append(first + one.asked)
+        first += len(one.states)
+    latents, states = (torch.cat([getattr(one, name) for one in scenes]) for name in ("latents", "states"))
+    return Scene(latents, states, torch.cat(asked))
 
 
 def scene(
@@ -125,9 +131,9 @@ def scene(
 
     if model.classes is not None:
         negative = ""
-    return Scene(
-        pictures.draw(model, words, negative=negative, folder=job.cache, tick=tick), model.encode(words)
-    )
+    latents = pictures.draw(model, words, negative=negative, folder=job.cache, tick=tick)
+    place = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    return Scene(latents, model.encode(list(place)), torch.tensor([place[word] for word in words]))
 
 
 def gallery(
