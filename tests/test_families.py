@@ -357,6 +357,15 @@ def test_low_rank_updates_are_a_default_below_what_is_said(words: Path) -> None:
         assert resolve(Model(model.pipe, hints=hints), REQUEST, "esd", {}).trains == "xattn"
 
 
+def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path) -> None:
+    for title in ("Stable Diffusion 3/3.5", "Flux.1", "PixArt-Sigma", "class-conditional DiT"):
+        model = opened(title, words)
+        with pytest.raises(InputError, match="no cross-attention that can be read"):
+            plan(model, REQUEST, method="duge", settings={**SETTINGS["duge"], "erase": 1.0})
+        own = resolve(model, REQUEST, "duge", SETTINGS["duge"])
+        assert (own.erase, own.output) == (0.0, 1.0)
+
+
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Methods and families
 
@@ -381,7 +390,8 @@ def page(words: Path) -> str:
                 edit = edit_for(model, REQUEST, method=method, settings=settings)
                 assert edit.weights, (method, model.family.TITLE)
                 trains = edit.facts["settings"].get("trains", "text")
-                cells.append("yes" + (", low rank" if trains == "lora" else ""))
+                unread = ", by its output" if edit.facts["settings"].get("erase") == 0 else ""
+                cells.append("yes" + (", low rank" if trains == "lora" else "") + unread)
             except InputError as refused:
                 cells.append(f"no ({notes.setdefault(str(refused), len(notes) + 1)})")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
@@ -389,6 +399,12 @@ def page(words: Path) -> str:
     lines += [
         "",
         "*low rank*: `trains=lora` is the family's default there; `--set trains=...` says otherwise.",
+        "",
+        "*by its output*: DUGE's attention loss has no counterpart there. In transformers with joint attention text",
+        "and picture share one softmax and the text itself changes from layer to layer, in PixArt a mask cuts every",
+        "map at the prompt's end, and a class is not attended to. `erase=0`, `output=1` are the family's defaults: the",
+        "prediction is drawn to that of no prompt; prior preservation, memory and regularisation stay. `erase` above 0",
+        "is refused.",
         "",
     ]
     return HEAD + "\n".join(lines)

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from ..errors import InputError, ModelError
 
 __all__ = [
+    "UNREAD",
     "classes",
     "cross_attention",
     "drawn",
@@ -31,6 +32,8 @@ __all__ = [
     "unpacked",
 ]
 
+# settings where no attention can be read: an attention loss rests, and the loss on the output erases alone
+UNREAD: dict[str, Any] = {"erase": 0.0, "output": 1.0}
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
 

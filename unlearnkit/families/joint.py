@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .answers import UNREAD
+
 __all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs"]
 
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = {"trains": "lora", "hold_start": False}
+DEFAULTS: dict[str, Any] = UNREAD | {"trains": "lora", "hold_start": False}
 PARTS = {
     "xattn-kv": "the text's keys and values in joint attention",
     "xattn": "all of joint attention",

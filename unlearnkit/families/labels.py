@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, nearest
+from .answers import UNREAD
 
 __all__ = [
     "DEFAULTS",
@@ -20,7 +21,7 @@ __all__ = [
     "told",
 ]
 
-DEFAULTS: dict[str, Any] = {"trains": "all", "hold_start": False, "diverse": False}
+DEFAULTS: dict[str, Any] = UNREAD | {"trains": "all", "hold_start": False, "diverse": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
     ("xattn-kv", "xattn", "not-xattn", "text", "attention"),

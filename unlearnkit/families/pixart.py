@@ -9,18 +9,18 @@ from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from . import stable_diffusion
+from .answers import UNREAD, packed, sides, t5_last, unpacked
 from .answers import classes as classes
 from .answers import cross_attention as cross_attention
 from .answers import guided as guided
 from .answers import latents as latents
-from .answers import packed, sides, t5_last, unpacked
 from .answers import saved as saved
 from .schedules import Diffusion
 
 TITLE = "PixArt-Sigma"
 PIPELINES: tuple[str, ...] = ("PixArtSigmaPipeline",)
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = {"hold_start": False}
+DEFAULTS: dict[str, Any] = UNREAD | {"hold_start": False}
 PARTS = stable_diffusion.PARTS
 LACKS = {"attention": "a mask cuts every map at the prompt's end, and T5 has no start token"}
 TOKENS = 300

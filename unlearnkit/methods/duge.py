@@ -123,7 +123,8 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     """The trained weights. Raises InputError where no related concept is found."""
     _check(settings)
     words = _words(model, request, settings)
-    with watched(model, layers=settings.layers, of=settings.attends) as watch:
+    layers = settings.layers if settings.erase else None
+    with watched(model, layers=layers, of=settings.attends) as watch:
         forget = _forget(model, request, settings, job)
         scenes = {name: scene(model, found, job=job, title=name) for name, found in words.items()}
         n, read = settings.batch, settings.batch if settings.erase else 0
@@ -225,7 +226,8 @@ def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Fo
     ]
     found = scene(model, [fill(form, word) for form, word, _ in prompts], job=job)
     wanted = model.encode(["" if place is None else fill(form, place) for form, _, place in prompts])
-    if settings.attends == "output" or all(place is None for *_, place in prompts):
+    unfolded = not settings.erase or settings.attends == "output"
+    if unfolded or all(place is None for *_, place in prompts):
         return _Forget(found, wanted, None)
     both = [torch.stack(one) for one in zip(*(_folds(model, *prompt) for prompt in prompts), strict=True)]
     return _Forget(found, wanted, (both[0].to(model.device), both[1].to(model.device)))
@@ -274,7 +276,8 @@ def _losses(settings: Settings) -> tuple[str, ...]:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(settings)
-    readable(model, settings.layers)
+    if settings.erase:
+        readable(model, settings.layers)
     n, words = settings.batch, _words(model, request, settings)
     taught = len(words) if settings.prior_target == "teacher" else bool(settings.distil)
     return plan_of(

@@ -24,16 +24,17 @@ __all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "w
 
 @contextmanager
 def watched(
-    model: Model, *, layers: Sequence[str] = (), of: Literal["maps", "output"] = "maps"
+    model: Model, *, layers: Sequence[str] | None = (), of: Literal["maps", "output"] = "maps"
 ) -> Iterator[Watch]:
     """Read the cross-attention of ``layers`` inside; the processors are as found afterwards, on exceptions too.
 
-    layers: names or beginnings of names, such as ``"mid_block"`` or ``"up_blocks.1"``; none means every layer.
+    layers: names or beginnings of names, such as ``"mid_block"`` or ``"up_blocks.1"``; an empty list means every layer,
+        None that nothing is read, of whatever model.
     of: ``"maps"``, or ``"output"`` for A V before the output projection, (rows, positions, width).
     ``backward()`` must run inside too, because recomputed activations go through the processors again.
     Raises InputError for a layer that is not there, ModelError for attention of another kind.
     """
-    chosen = readable(model, layers)
+    chosen = {} if layers is None else readable(model, layers)
     watch, before = Watch(model, of), {name: layer.processor for name, layer in chosen.items()}
     try:
         for name, layer in chosen.items():
