@@ -11,6 +11,7 @@ from cells import Cell, key, rows
 from papers import CLAIMS, Find, Row, held, left
 
 from unlearnkit import load
+from unlearnkit.canvas import WEIGHTS
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import instruments
 from unlearnkit.stats import wilson
@@ -48,8 +49,9 @@ def write() -> None:
         parts.append("![What is left of a concept against what is kept](methods.png)\n\n")
     parts += [_target(find, target) for target in TARGETS]
     parts.append(_claims(find))
-    flow = _finder("canvas-flow")
-    parts += [FLOW, *(_target(flow, target) for target in TUNED)]
+    if (WEIGHTS / "flow").is_dir():
+        flow = _finder("canvas-flow")
+        parts += [FLOW, *(_target(flow, target) for target in TUNED)]
     (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
     print(DOCS / "methods.md")
 

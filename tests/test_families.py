@@ -406,6 +406,8 @@ def page(words: Path) -> str:
         "prediction is drawn to that of no prompt; prior preservation, memory and regularisation stay. `erase` above 0",
         "is refused.",
         "",
+        "A pipeline from which a part was left out, such as T5 of Stable Diffusion 3, opens from a folder as it is.",
+        "",
     ]
     return HEAD + "\n".join(lines)
 

@@ -49,7 +49,7 @@ def load(
     folder = _folder(source)
     if is_canvas(source) and not folder.is_dir():
         raise ModelError(
-            f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train"
+            f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train all"
         )
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=checked_dtype(made or dtype)).to(device)

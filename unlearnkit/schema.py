@@ -72,7 +72,7 @@ class Request:
 class Recipe:
     """Everything that determines a run: the same recipe twice gives the same edit.
 
-    model: ``"canvas"``, a diffusers folder, a hub id or a single ``.safetensors`` file.
+    model: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id or a single ``.safetensors`` file.
     settings: the method's settings by name; what is left out takes the method's default.
     """
 

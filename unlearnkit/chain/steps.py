@@ -18,7 +18,7 @@ from .. import methods
 from ..errors import InputError
 from ..files import writing
 from ..methods import Job
-from ..model import Model, load
+from ..model import Model, hints_of, load
 from ..run import request_for
 from ..schema import Concept, Request
 from ..settings import build
@@ -117,8 +117,8 @@ def add(
     Raises UnlearnError for anything that cannot be used, and where the erasing fails; the chain is then as it was.
     """
     folder = Path(folder)
-    request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep)
-    opened(folder)
+    known = hints_of(opened(folder).options["model"])
+    request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
     with changing(folder):
         project = opened(folder)
         steps = project.steps

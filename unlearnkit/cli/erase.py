@@ -79,9 +79,10 @@ def erase(
     ):
         recipe = folder / "recipe.toml"
     if recipe is not None:
-        if model or concept or phrase or instead or keep or set_ or any(parts.values()):
+        told = model or concept or phrase or instead or keep or set_ or any(parts.values())
+        if told or (kind, method, seed) != ("object", "esd", 0):
             raise InputError(
-                "a recipe says model, concept and settings itself: leave them out, or edit the recipe"
+                "a recipe says model, concept, method, seed and settings itself: leave them out, or edit the recipe"
             )
         from ..recipes import load_recipe
 

@@ -21,9 +21,10 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 @commands.command()
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
-    suite: Annotated[str, typer.Option(help="canvas, prompts, i2p or unlearncanvas.")] = "canvas",
+    suite: Annotated[str, typer.Option(help="canvas, prompts, i2p, unlearncanvas or vocabulary.")] = "canvas",
     file: Annotated[
-        Path | None, typer.Option(help="The CSV of prompts, for the suites prompts and i2p.")
+        Path | None,
+        typer.Option(help="The CSV of prompts, for prompts and i2p; for vocabulary an unlearnkit.toml."),
     ] = None,
     replicates: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
     quick: Annotated[

@@ -19,7 +19,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=_QUIET)
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32, float16 or bfloat16; by default as the device likes it.")
+    str | None, typer.Option(help="float32, float16 or bfloat16; by default float32, or an edit's own.")
 ]
 
 

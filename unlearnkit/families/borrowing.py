@@ -1,6 +1,6 @@
 """A pipeline's folder that leaves some parts to another folder: ``borrowed.json``, such as {"vae": "../pipeline/vae"}.
 
-The shipped relatives of the canvas share its autoencoder and text tower in this way; what is saved is always whole.
+The relatives of the canvas share its autoencoder and text tower in this way; what is saved is always whole.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ With l the ordinary denoising loss, on pictures that the base model drew from pa
 x without:
 
     L_f = -min(l(x_c), cap)         climbs on the concept, but not for ever
-    L_r = λ l(x)                    keeps everything else
+    L_r = λ l(x)                    keeps everything else; keep_target = teacher: what the base model says
 
 The step is their restricted gradient (theorem 4, in ``parts/combine.py``), which lets neither loss rise. Both sets
 are diverse: a grammar of dimensions is filled in many ways, and the prompt to keep is the one to erase less its

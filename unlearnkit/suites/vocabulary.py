@@ -20,7 +20,7 @@ from .asking import Question, ask
 
 __all__ = ["cases", "known", "panel"]
 
-NAME, VERSION, ASKS_FILE = "vocabulary", 1, True
+NAME, VERSION, ASKS_FILE = "vocabulary", 2, True
 SUMMARY = "the words of a model's unlearnkit.toml, each in a few of its templates"
 EACH = 5  # prompts of a word
 
