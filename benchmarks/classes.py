@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import RUNS, Cell, drawer, figures, keep, made, made_of, rows
+from cells import RUNS, Cell, drawer, figures, made, made_of
+from rows import once, read
 
 from unlearnkit import load
-from unlearnkit.errors import UnlearnError
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
@@ -74,14 +74,9 @@ def looked_at(name: str, erased: str, model: Model, tools: Instruments) -> dict[
     """The row of a contender on a class, from the file or made now."""
     method, settings = CONTENDERS[name]
     cell = Cell(method, (erased,), settings=settings)
-    facts = made_of(cell, model) | {"evaluators": tools.names, "pictures": [ERASED, KEPT]}
-    facts = dict(json.loads(json.dumps(facts)))
-    if found := next((row for row in rows(ROWS) if row["key"] == facts), None):
-        return found
-    try:
-        return keep(facts, {"contender": name} | measured(cell, model, tools), ROWS)
-    except UnlearnError as refused:
-        return keep(facts, {"contender": name, "refused": str(refused)}, ROWS)
+    facts = made_of(cell, model) | {"contender": name}
+    facts |= {"evaluators": tools.names, "pictures": [ERASED, KEPT]}
+    return once(ROWS, facts, lambda: measured(cell, model, tools))
 
 
 def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
@@ -99,9 +94,9 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
 
 def table() -> str:
     found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in CONTENDERS}
-    for row in rows(ROWS):
+    for row in read(ROWS):
         if "left" in row:
-            found[row["contender"]].append(row)
+            found[row["key"]["contender"]].append(row)
     every = [row for group in found.values() for row in group]
     base = f"{_mean([_kept(row, 'before') for row in every])}" if every else "not measured"
     lines = [

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import continual_table
+from rows import keep, plain, read
 
 from unlearnkit import Concept, chain, load
 from unlearnkit.chain.making import make
@@ -114,9 +115,7 @@ class Cell:
 
 
 def rows() -> list[dict[str, Any]]:
-    return (
-        [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
-    )
+    return list(read(ROWS))
 
 
 def key(cell: Cell, number: int, model: Model, pictures: int) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def key(cell: Cell, number: int, model: Model, pictures: int) -> dict[str, Any]:
     contender = CONTENDERS[cell.contender]
     facts: dict[str, Any] = {"base": model.fingerprint()[:12], "pictures": pictures, "made": vars(contender)}
     facts |= {"cell": vars(cell), "request": number, "of": [one.name for one in cell.requests()]}
-    return dict(json.loads(json.dumps(facts)))
+    return plain(facts)
 
 
 def run(
@@ -154,13 +153,7 @@ def run(
                     )
                 except UnlearnError as error:
                     return f"failed at {concept.name}: {error}"
-            row = {"key": name, **figures(cell.folder, number)}
-            ROWS.parent.mkdir(exist_ok=True)
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(
-                json.dumps({"cell": vars(cell), **{k: v for k, v in row.items() if k != "key"}}), flush=True
-            )
+            row = keep(ROWS, {"key": name, **figures(cell.folder, number)})
         if collapsed(row):
             return f"collapsed after {number + 1}"
     return "done"

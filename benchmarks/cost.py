@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 from peak import Peak
+from rows import keep
 
 from unlearnkit import Concept, load
 from unlearnkit.method import Plan
@@ -136,8 +136,4 @@ if __name__ == "__main__":
             subprocess.run([sys.executable, __file__, "--method", name, *sys.argv[1:]], check=True)
     else:
         torch.set_num_threads(1)
-        row = cost(given.method, given.batch, given.steps, given.rounds, given.trains)
-        ROWS.parent.mkdir(exist_ok=True)
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+        keep(ROWS, cost(given.method, given.batch, given.steps, given.rounds, given.trains))

@@ -18,17 +18,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from cost import LITTLE, REQUEST
 from peak import allocated
+from rows import keep, read
 from sizes import SIZES, opened
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -159,16 +159,10 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
     return best
 
 
-def rows() -> Iterator[dict[str, Any]]:
-    """Every row that there is."""
-    if ROWS.is_file():
-        yield from map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())
-
-
 def run(sizes: list[str], methods: list[str], reduced: bool) -> None:
     """Make the rows that are not there yet."""
     device = (platform.processor() or platform.machine()) if reduced else torch.cuda.get_device_name()
-    there = [row["key"] for row in rows()]
+    there = [row["key"] for row in read(ROWS)]
     for size in sizes:
         keys = [
             {"size": size, "form": "reduced" if reduced else "full", "device": device, "method": method}
@@ -180,11 +174,7 @@ def run(sizes: list[str], methods: list[str], reduced: bool) -> None:
         model = opened(size, reduced=reduced)
         with tempfile.TemporaryDirectory() as cache:
             for key in wanted:
-                row = {"key": key} | measured(model, key["method"], key["settings"], Path(cache))
-                ROWS.parent.mkdir(exist_ok=True)
-                with ROWS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+                keep(ROWS, {"key": key} | measured(model, key["method"], key["settings"], Path(cache)))
                 if not reduced:
                     gc.collect()
                     torch.cuda.empty_cache()
@@ -231,7 +221,7 @@ if __name__ == "__main__":
     parser.add_argument("--reduced", action="store_true", help="on the CPU, though there is a GPU")
     given = parser.parse_args()
     if given.what == "table":
-        PAGE.write_text(page(list(rows())), encoding="utf-8")
+        PAGE.write_text(page(list(read(ROWS))), encoding="utf-8")
     else:
         reduced = given.reduced or not torch.cuda.is_available()
         if reduced:

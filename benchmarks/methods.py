@@ -18,15 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from cells import Cell, looked_at
+from cells import TARGETS, TUNED, Cell, looked_at
 from papers import EXPERIMENTS, experiment
 from table import write
 
 from unlearnkit import load
 from unlearnkit.methods import METHODS
 
-TARGETS = ("cat", "car", "van gogh", "neon")
-TUNED = ("cat", "van gogh")
 FOUR, RIVALS = ("duge", "rgd", "doco", "sculpting"), ("esd", "ca", "salun", "graddiff")
 QUICK = (*FOUR, "esd", "uce", "salun", "graddiff")
 SEEDS = (0, 1, 2)  # of the four and their rivals; the others are made once

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from cells import Cell, concept, keep, made_of, rows
+from cells import ROWS, TARGETS, Cell, concept, made_of
+from rows import keep, read
 
 from unlearnkit import seeds
 from unlearnkit.methods import edit_for, resolve
@@ -65,14 +66,14 @@ def experiment(model: Model) -> None:
     for method, changes in (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {})):
         cell = Cell(method, ("cat",), settings=changes)
         facts = made_of(cell, model) | {"claim": STEPS, "held": HELD}
-        if any(row["key"] == facts for row in rows()):
+        if any(row["key"] == facts for row in read(ROWS)):
             continue
         request = Request((concept("cat"),))
         watch = _Both(model, request)
         job = Job(stop=Stop(watch.look, every=1, patience=10**9))
         edit_for(model, request, method=method, settings=cell.settings, job=job)
         both = [a < b and c < d for (b, d), (a, c) in zip(watch.seen, watch.seen[1:], strict=False)]
-        keep(facts, {"both": [sum(both), len(both)]})
+        keep(ROWS, {"key": facts, "both": [sum(both), len(both)]})
 
 
 class _Both:
@@ -130,7 +131,6 @@ def _share(counts: Sequence[Sequence[int]]) -> float:
     return 100 * sum(k for k, _ in counts) / max(1, sum(n for _, n in counts))
 
 
-FOUR = ("cat", "car", "van gogh", "neon")
 UNSEEN = ("synonym", "template", "background")
 
 
@@ -151,7 +151,7 @@ def on(*needed: Cell) -> Callable[[Callable[..., tuple[bool, str]]], Callable[[F
     return claim
 
 
-@on(*(shipped("rgd", target) for target in FOUR))
+@on(*(shipped("rgd", target) for target in TARGETS))
 def _rgd_erases(*all_four: Row) -> tuple[bool, str]:
     most, moved = max(map(left, all_four)), max(abs(alignment(row)) for row in all_four)
     return most <= 1 and moved <= 1, f"at most {most:.1f} % left, alignment moves by at most {moved:.1f} %"
@@ -159,7 +159,7 @@ def _rgd_erases(*all_four: Row) -> tuple[bool, str]:
 
 def _rgd_both(find: Find) -> Said:
     shares = {}
-    for row in rows():
+    for row in read(ROWS):
         if row["key"].get("claim") == STEPS:
             method, combine = row["key"]["method"], row["key"]["settings"].get("combine", "restricted")
             shares[method if method == "graddiff" else combine] = _share([row["both"]])

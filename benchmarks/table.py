@@ -7,20 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import Cell, key, rows
+from cells import ROWS, TARGETS, TUNED, Cell, key
 from papers import CLAIMS, Find, Row, held, left
+from rows import read
 
 from unlearnkit import load
-from unlearnkit.canvas import WEIGHTS
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import instruments
+from unlearnkit.model import folder_of
 from unlearnkit.stats import wilson
 
 __all__ = ["write"]
 
 DOCS = Path(__file__).parents[1] / "docs"
-TARGETS = ("cat", "car", "van gogh", "neon")
-TUNED = ("cat", "van gogh")
 FURTHER = ("blueprint",)  # for what was tuned on one of the four targets that was to be seen untuned
 HEAD = """# The methods side by side
 
@@ -53,7 +52,7 @@ def write() -> None:
     further = [one for one in FURTHER if any(_rows(find, method, one) for method in METHODS)]
     parts += [_target(find, target) for target in (*TARGETS, *further)]
     parts.append(_claims(find))
-    if (WEIGHTS / "flow").is_dir():
+    if folder_of("canvas-flow").is_dir():
         flow = _finder("canvas-flow")
         parts += [FLOW, *(_target(flow, target) for target in TUNED)]
     (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
@@ -62,7 +61,7 @@ def write() -> None:
 
 def _finder(source: str) -> Find:
     model, tools = load(source), instruments.canvas()
-    known = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
+    known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:
         row = known.get(json.dumps(key(cell, model, tools), sort_keys=True))

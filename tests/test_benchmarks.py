@@ -15,10 +15,12 @@ import cells
 import full_size
 import methods
 import papers
+import rows
 import sizes
 import table
 import torch
 
+from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import build
 
@@ -80,11 +82,22 @@ def test_every_method_is_measured_once_before_any_is_measured_again() -> None:
     assert {cell.method for cell in found if cell.seed == 0} == set(METHODS)
 
 
-def test_rows_are_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "ROWS", tmp_path / "results" / "rows.jsonl")
-    assert list(cells.rows()) == []
-    kept = cells.keep({"method": "esd"}, {"left": {"name": [0, 1]}})
-    assert list(cells.rows()) == [kept] == [json.loads((tmp_path / "results" / "rows.jsonl").read_text())]
+def test_rows_are_kept_and_read(tmp_path: Path) -> None:
+    path, made = tmp_path / "results" / "rows.jsonl", [{"left": {"name": [0, 1]}}, {}]
+    assert list(rows.read(path)) == []
+    kept = rows.once(path, {"targets": ("cat",)}, lambda: made.pop(0))
+    assert kept == {"key": {"targets": ["cat"]}, "left": {"name": [0, 1]}}
+    assert list(rows.read(path)) == [kept] == [json.loads(path.read_text())]
+    assert rows.once(path, {"targets": ("cat",)}, lambda: made.pop(0)) == kept  # it is not made again
+    assert len(made) == 1
+
+
+def test_what_is_refused_is_a_row_too(tmp_path: Path) -> None:
+    def refused() -> dict[str, Any]:
+        raise InputError("it makes no sense")
+
+    row = rows.once(tmp_path / "results" / "rows.jsonl", {"method": "esd"}, refused)
+    assert row == {"key": {"method": "esd"}, "refused": "it makes no sense"}
 
 
 def test_the_denoisers_have_the_published_sizes() -> None:

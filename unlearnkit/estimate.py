@@ -46,7 +46,7 @@ class Estimate:
         total = sum(weight.numel() for weight in self.model.weights("all").values())
         yield (
             "model",
-            f"{self.model.source}, {self.model.family.TITLE}, {_dtype(self.model)} on {self.model.device}",
+            f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
         )
         yield "method", self.recipe.method
         yield (
@@ -190,10 +190,6 @@ def _resident(model: Model) -> int:
 
 def _size_of(network: nn.Module) -> int:
     return sum(held.nbytes for held in (*network.parameters(), *network.buffers()))
-
-
-def _dtype(model: Model) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def _size(number: int) -> str:

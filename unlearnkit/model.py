@@ -46,7 +46,7 @@ def load(
     """
     made = edit.facts.get("dtype") if edit else None
     dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
-    folder = _folder(source)
+    folder = folder_of(source)
     if is_canvas(source) and not folder.is_dir():
         raise ModelError(
             f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train all"
@@ -64,19 +64,20 @@ def is_canvas(source: str | Path) -> bool:
     return str(source) in ("canvas", *RELATIVES)
 
 
+def folder_of(source: str | Path) -> Path:
+    """Where the model is, if it is a folder: the canvas and its relatives are in the package."""
+    if str(source) in RELATIVES:
+        return CANVAS.with_name(str(source).removeprefix("canvas-"))
+    return CANVAS if str(source) == "canvas" else Path(source).expanduser()
+
+
 def hints_of(source: str | Path) -> Hints:
     """What the model says about itself, without opening it. Raises ModelError for hints that are wrong."""
-    folder = _folder(source)
+    folder = folder_of(source)
     try:
         return hints.read(folder) if folder.is_dir() else hints.GENERAL
     except PermissionError:
         raise ModelError(f"there is no permission to read the model {str(folder)!r}: give another") from None
-
-
-def _folder(source: str | Path) -> Path:
-    if str(source) in RELATIVES:
-        return CANVAS.with_name(str(source).removeprefix("canvas-"))
-    return CANVAS if str(source) == "canvas" else Path(source).expanduser()
 
 
 class Model:
@@ -102,6 +103,11 @@ class Model:
         self._slots = Slots(self.family.DENOISER, self.denoiser)
         self._states: dict[str, Tensor] = {}
         self._printed: tuple[str, ...] = ()  # fingerprints that it had in other dtypes
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name, such as ``"float32"``."""
+        return str(self.dtype).removeprefix("torch.")
 
     def cast(self, dtype: torch.dtype) -> Model:
         """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""

@@ -180,7 +180,7 @@ def run_recipe(
             "resumed": resuming,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "device": str(model.device),
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": model.precision,
             "versions": versions(),
         }
         write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")

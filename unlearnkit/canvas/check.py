@@ -186,7 +186,7 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     replicates: pictures a cell. tick: called as ``tick(what, done, total)``. Returns what ``check.json`` holds;
     all figures are percentages. The pictures stay in ``out``, by model, and none that is there is drawn again.
     """
-    from ..model import RELATIVES, load
+    from ..model import RELATIVES, folder_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"painted": check_evaluators(tick=tick)}
@@ -214,7 +214,7 @@ def check(out: Path, *, replicates: int = 10, tick: Tick | None = None) -> dict[
     if (WEIGHTS / "never-knew").is_dir():
         facts["never-knew"] = check_never_knew(wanted, draw(never_knew(), "never-knew"), looks["judge"])
     for name in RELATIVES:
-        if (WEIGHTS / name.removeprefix("canvas-")).is_dir():
+        if folder_of(name).is_dir():
             facts[name] = _check_relative(load(name), wanted, draw, name)
     (out / "check.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from ..errors import DivergedError
 from ..files import whole
 
-__all__ = ["Average", "train_stage"]
+__all__ = ["Average", "LossOf", "train_averaged", "train_stage"]
 
 SAVE_EVERY = 60.0  # seconds
+LossOf = Callable[[int], tuple[Tensor, dict[str, float]]]  # of a step: the loss, and figures to log
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -77,7 +79,7 @@ def _restore(
 def train_stage(
     name: str,
     network: nn.Module,
-    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
+    loss_of: LossOf,
     *,
     steps: int,
     learning_rate: float,
@@ -126,3 +128,19 @@ def train_stage(
             saved = now
     network.eval()
     return average
+
+
+def train_averaged(
+    name: str,
+    network: Any,
+    loss_of: LossOf,
+    *,
+    folder: Path,
+    decay: float,
+    **how: Any,
+) -> None:
+    """Train a diffusers network and save the moving average of its weights as ``folder/NAME``."""
+    average = train_stage(f"{name}-run", network, loss_of, folder=folder, decay=decay, **how)
+    if average:
+        network.load_state_dict({**network.state_dict(), **average.shadow})
+    network.save_pretrained(folder / name)

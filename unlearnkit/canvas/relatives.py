@@ -16,7 +16,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from . import networks, world
 from .networks import LENGTH, WIDTH
@@ -83,12 +83,12 @@ def _begin(network: nn.Module, zero: tuple[str, ...]) -> None:
 
 
 def assemble_flow(
-    vae: nn.Module, text: CLIPTextModel, tokenizer: CLIPTokenizer, flow: nn.Module
+    vae: nn.Module, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, flow: nn.Module
 ) -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         vae=vae,
-        text_encoder=_projected(text),
-        text_encoder_2=_projected(text),
+        text_encoder=text,
+        text_encoder_2=text,
         text_encoder_3=None,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
@@ -105,23 +105,6 @@ def assemble_classes(vae: nn.Module, classes: nn.Module) -> DiTPipeline:
         scheduler=networks.make_scheduler(),
         id2label=dict(enumerate(world.OBJECTS)),
     )
-
-
-def _projected(text: CLIPTextModel) -> CLIPTextModelWithProjection:
-    """The text tower in the class that the pipeline wants; its projection is the identity."""
-    config = CLIPTextConfig.from_dict(text.config.to_dict() | {"projection_dim": WIDTH})
-    found = CLIPTextModelWithProjection._from_config(config, attn_implementation="eager")
-    missing, unexpected = found.load_state_dict(
-        {
-            f"text_model.{name.removeprefix('text_model.')}": value
-            for name, value in text.state_dict().items()
-        },
-        strict=False,
-    )
-    if unexpected or set(missing) - {"text_projection.weight"}:
-        raise AssertionError(f"the text tower does not fit: {missing}, {unexpected}")
-    nn.init.eye_(found.text_projection.weight)
-    return found.to(text.device, text.dtype).eval()
 
 
 @torch.no_grad()

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..families import dit
+from ..families import find
 from ..families.borrowing import BORROWED
 from . import WEIGHTS, networks, relatives, world
 from .studio import Studio
 
 __all__ = ["ship_all", "ship_relatives", "sums", "write_sums"]
 
+LENT = ("vae", "text_encoder", "tokenizer")  # parts of the pipeline that its relatives have as well
 HINTS = "unlearnkit.toml"  # written by hand: how the pipeline likes to be used
 ARTWORK = """\
 The pictures that these models learned were painted from the glyphs of Noto Color Emoji
@@ -81,17 +82,14 @@ def ship_relatives(studio: Studio) -> None:
     for name, assemble in (("flow", _flow), ("classes", _classes)):
         if not (studio.folder / name).is_dir():
             continue
-        folder, lends = studio.into / name, {"vae": "vae"}
-        pipe = assemble(studio)
-        if name == "flow":
-            lends |= dict.fromkeys(("text_encoder", "text_encoder_2"), "text_encoder")
-            lends |= dict.fromkeys(("tokenizer", "tokenizer_2"), "tokenizer")
-        pipe.to(torch.float16).save_pretrained(folder)
-        if name == "classes":
-            dit.saved(pipe, folder)
-        for part in lends:
+        folder, pipe = studio.into / name, assemble(studio).to(torch.float16)
+        pipe.save_pretrained(folder)
+        find(pipe).saved(pipe, folder)
+        lent = {part: lender for part in pipe.components for lender in LENT if part.startswith(lender)}
+        lent = {part: lender for part, lender in lent.items() if (folder / part).is_dir()}
+        for part in lent:
             shutil.rmtree(folder / part)
-        places = {part: f"../pipeline/{place}" for part, place in lends.items()}
+        places = {part: f"../pipeline/{lender}" for part, lender in lent.items()}
         (folder / BORROWED).write_text(json.dumps(places, indent=2) + "\n", encoding="utf-8")
         if not (folder / HINTS).exists() and (WEIGHTS / name / HINTS).exists():
             shutil.copy(WEIGHTS / name / HINTS, folder / HINTS)
@@ -99,13 +97,13 @@ def ship_relatives(studio: Studio) -> None:
 
 def _flow(studio: Studio) -> Any:
     network = SD3Transformer2DModel.from_pretrained(studio.folder / "flow")
-    return relatives.assemble_flow(studio.vae(), studio.text(), studio.tokenizer(), network)
+    text = studio.text(CLIPTextModelWithProjection)
+    return relatives.assemble_flow(studio.vae(), text, studio.tokenizer(), network)
 
 
 def _classes(studio: Studio) -> Any:
-    return relatives.assemble_classes(
-        studio.vae(), DiTTransformer2DModel.from_pretrained(studio.folder / "classes")
-    )
+    network = DiTTransformer2DModel.from_pretrained(studio.folder / "classes")
+    return relatives.assemble_classes(studio.vae(), network)
 
 
 def _recipe(studio: Studio) -> dict[str, object]:

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import InputError
+from ..families.borrowing import opened
 from ..seeds import derive
 from . import WEIGHTS, networks, painter, world
 from .unknown import Unknown, draw_unknown, paint_unknown
@@ -127,10 +129,9 @@ class Studio:
         path = refined if refined.is_dir() else self.made("vae", by="vae")
         return AutoencoderKL.from_pretrained(path).to(self.device).requires_grad_(False)
 
-    def text(self) -> CLIPTextModel:
-        """The text tower, frozen."""
-        path = self.made("text", by="text")
-        return CLIPTextModel.from_pretrained(path).to(self.device).requires_grad_(False)
+    def text(self, kind: Any = CLIPTextModel) -> Any:
+        """The text tower, frozen; kind: another class to open it in, see ``families.borrowing.opened``."""
+        return opened(kind, self.made("text", by="text")).to(self.device).requires_grad_(False)
 
 
 def paint_data(studio: Studio) -> None:

@@ -5,18 +5,19 @@ Both see the pictures and the latents of the canvas model's U-Net, and share its
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextModelWithProjection
 
 from ..seeds import derive, stream
 from . import networks, relatives
-from .loop import train_stage
+from .loop import LossOf, train_averaged
 from .studio import CAPTIONS, Studio, numbered, sown
+from .unets import min_snr, noised
 
 __all__ = ["train_classes", "train_flow"]
 
@@ -29,7 +30,7 @@ def train_flow(studio: Studio) -> None:
     latents = studio.latents()
     with sown(derive(studio.seed, "flow")):
         flow = relatives.make_flow().to(studio.device)
-    text, tokenizer = studio.text(), studio.tokenizer()
+    text, tokenizer = studio.text(CLIPTextModelWithProjection), studio.tokenizer()
     pipe = relatives.assemble_flow(studio.vae(), text, tokenizer, flow).to(studio.device)
     told = [relatives.told(pipe, captions[first : first + 256]) for first in range(0, len(captions), 256)]
     told.append(relatives.told(pipe, [""]))
@@ -45,7 +46,7 @@ def train_flow(studio: Studio) -> None:
         spread = share.view(-1, 1, 1, 1)
         noisy = (1 - spread) * latents[index] + spread * noise
         caption = caption.to(studio.device)
-        with studio.autocast(), _plain_attention():
+        with studio.autocast(), _attention(studio.device):
             out = flow(
                 hidden_states=noisy.to(studio.device),
                 timestep=1000 * share.to(studio.device),
@@ -60,7 +61,7 @@ def train_flow(studio: Studio) -> None:
 
 
 def train_classes(studio: Studio) -> None:
-    """Predict epsilon of pictures told by their object alone, with min-SNR-5 weights, a tenth of them not told."""
+    """Predict epsilon of pictures told by their object alone, a tenth of them not told."""
     latents, (objects, _) = studio.latents(), studio.labels("train")
     alphas = networks.make_scheduler().alphas_cumprod
     with sown(derive(studio.seed, "classes")):
@@ -73,42 +74,22 @@ def train_classes(studio: Studio) -> None:
         told[torch.rand(BATCH, generator=draw) < 0.1] = relatives.NULL
         t = torch.randint(1000, (BATCH,), generator=draw)
         noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noisy = a.sqrt() * latents[index] + (1 - a).sqrt() * noise
-        with studio.autocast(), _plain_attention():
+        noisy = noised(latents[index], noise, alphas[t])
+        with studio.autocast(), _attention(studio.device):
             out = classes(
                 noisy.to(studio.device), t.to(studio.device), told.to(studio.device), return_dict=False
             )[0]
-        snr = (a / (1 - a)).flatten()
-        error = (out.float() - noise.to(studio.device)).pow(2).mean((1, 2, 3))
-        return (error * (snr.clamp(max=5) / snr).to(studio.device)).mean(), {"error": error.mean().item()}
+        return min_snr(out, noise, alphas[t])
 
     _train(studio, "classes", classes, loss_of)
 
 
-def _train(
-    studio: Studio,
-    name: str,
-    network: Any,
-    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
-) -> None:
-    """What is kept is the moving average."""
-    average = train_stage(
-        f"{name}-run",
-        network,
-        loss_of,
-        steps=studio.steps[name],
-        learning_rate=1e-3,
-        folder=studio.folder,
-        decay=0.999,
-        warm=300,
-    )
-    if average:
-        network.load_state_dict(average.shadow, strict=False)
-    network.save_pretrained(studio.folder / name)
+def _train(studio: Studio, name: str, network: Any, loss_of: LossOf) -> None:
+    how = {"steps": studio.steps[name], "learning_rate": 1e-3, "decay": 0.999, "warm": 300}
+    train_averaged(name, network, loss_of, folder=studio.folder, **how)
 
 
-def _plain_attention() -> AbstractContextManager[None]:
-    """Attention written out: the fused kernel's backward pass takes longer on the CPU at this size."""
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On the CPU attention is written out: the fused kernel's backward pass takes longer at this size."""
     plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return plain
+    return plain if device.type == "cpu" else nullcontext()

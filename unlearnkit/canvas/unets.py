@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..seeds import derive, stream
 from . import networks, world
-from .loop import train_stage
+from .loop import train_averaged
 from .studio import CAPTIONS, Studio, numbered, sown, write_array
 
-__all__ = ["encode_latents", "train_never_knew", "train_unet"]
+__all__ = ["encode_latents", "min_snr", "noised", "train_never_knew", "train_unet"]
 
 
 @torch.no_grad()
@@ -25,11 +25,21 @@ def encode_latents(studio: Studio) -> None:
     write_array(studio.folder / "latents.npy", (torch.cat(parts) * vae.config.scaling_factor).numpy())
 
 
-def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
-    """Predict epsilon on the pictures of index ``keep``, with min-SNR-5 weights (Hang et al. 2023).
+def noised(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """Latents (n, 4, 16, 16) with noise, at the cumulative products ``alphas`` (n,) of their steps."""
+    a = alphas.view(-1, 1, 1, 1)
+    return a.sqrt() * latents + (1 - a).sqrt() * noise
 
-    A tenth of the captions is dropped for classifier-free guidance. What is kept is the moving average.
-    """
+
+def min_snr(out: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Squared error of epsilon with min-SNR-5 weights (Hang et al. 2023), and the error without them."""
+    snr = (alphas / (1 - alphas)).to(out.device)
+    error = (out.float() - noise.to(out.device)).pow(2).mean((1, 2, 3))
+    return (error * (snr.clamp(max=5) / snr)).mean(), {"error": error.mean().item()}
+
+
+def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
+    """Predict epsilon on the pictures of index ``keep``; a tenth of the captions is dropped for guidance."""
     captions, which = numbered(studio.captions("train", held=False))
     states = networks.states(studio.text(), studio.tokenizer(), [*captions, ""])
     latents = studio.latents()
@@ -48,28 +58,13 @@ def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
         caption[torch.rand(64, generator=draw) < 0.1] = len(captions)
         t = torch.randint(1000, (64,), generator=draw)
         noise = torch.randn(64, 4, 16, 16, generator=draw)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noisy = a.sqrt() * latents[index] + (1 - a).sqrt() * noise
+        noisy = noised(latents[index], noise, alphas[t])
         with studio.autocast():
             out = unet(noisy.to(studio.device), t.to(studio.device), states[caption.to(states.device)]).sample
-        snr = (a / (1 - a)).flatten()
-        error = (out.float() - noise.to(studio.device)).pow(2).mean((1, 2, 3))
-        loss = (error * (snr.clamp(max=5) / snr).to(studio.device)).mean()
-        return loss, {"error": error.mean().item()}
+        return min_snr(out, noise, alphas[t])
 
-    average = train_stage(
-        f"{name}-run",
-        unet,
-        loss_of,
-        steps=studio.steps[name],
-        learning_rate=1.2e-3,
-        folder=studio.folder,
-        decay=0.998,
-        warm=200,
-    )
-    if average:
-        unet.load_state_dict(average.shadow)
-    unet.save_pretrained(studio.folder / name)
+    how = {"steps": studio.steps[name], "learning_rate": 1.2e-3, "decay": 0.998, "warm": 200}
+    train_averaged(name, unet, loss_of, folder=studio.folder, **how)
 
 
 def train_unet(studio: Studio) -> None:

@@ -7,6 +7,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..wording import articles
+
 __all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Picture", "Thing", "an", "caption", "held_captions"]
 
 _DATA = tomllib.loads((Path(__file__).parent / "world.toml").read_text(encoding="utf-8"))
@@ -58,7 +60,7 @@ UNKNOWN: dict[str, list[str]] = _DATA["unknown"]  # drawings of nothing that the
 
 def an(word: str) -> str:
     """The word with its indefinite article: ``an("apple") == "an apple"``."""
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    return articles(f"a {word}")
 
 
 def draw_picture(rng: random.Random, *, held_pairs: bool = False) -> Picture:

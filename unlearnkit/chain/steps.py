@@ -78,7 +78,7 @@ def init(
         "model": _source(loaded.source),
         "base": loaded.fingerprint(),
         "weights": loaded.fingerprint(),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": loaded.precision,
         "regime": regime,
         "method": method,
         "settings": dict(settings or {}),

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["BORROWED", "borrowed", "borrows"]
+__all__ = ["BORROWED", "borrowed", "borrows", "opened"]
 
 BORROWED = "borrowed.json"
 PROJECTION = "text_projection.weight"
@@ -39,19 +39,17 @@ def borrowed(path: Path, index: Mapping[str, Any], **how: Any) -> dict[str, Any]
         library, name = index[part]
         if (name, place) not in found:
             kind = getattr(importlib.import_module(library), name)
-            found[name, place] = _opened(kind, path / place, how)
+            found[name, place] = opened(kind, path / place, **how)
     return {part: found[index[part][1], place] for part, place in parts.items()}
 
 
-def _opened(kind: Any, place: Path, how: Mapping[str, Any]) -> Any:
+def opened(kind: Any, place: Path, **how: Any) -> Any:
+    """A network or tokenizer of this class; a text tower saved without projection gets that of the identity."""
     if not issubclass(kind, nn.Module):
         return kind.from_pretrained(place)
-    if not kind.__name__.endswith("WithProjection"):
-        return kind.from_pretrained(place, **how).eval()
-    # a text tower without projection: that of the identity
     network, told = kind.from_pretrained(place, **how, output_loading_info=True)
-    if set(told["missing_keys"]) - {PROJECTION}:
-        raise ValueError(f"{place} lacks {', '.join(told['missing_keys'])}")
+    if missing := set(told["missing_keys"]) - {PROJECTION}:
+        raise ValueError(f"{str(place)!r} lacks {', '.join(sorted(missing))}")
     if told["missing_keys"]:
         nn.init.eye_(network.text_projection.weight)
     return network.eval()

@@ -130,7 +130,7 @@ def edit_for(
     facts |= {
         "identity": identity,
         "source": model.source,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "versions": {
             "unlearnkit": __version__,
             "python": platform.python_version(),

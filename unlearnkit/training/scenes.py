@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -105,12 +106,12 @@ class Scene:
 
 def joined(scenes: Sequence[Scene]) -> Scene:
     """All their pictures, one scene after the other."""
-    first, asked = 0, []
-    for one in scenes:
-        asked.append(first + one.asked)
-        first += len(one.states)
-    latents, states = (torch.cat([getattr(one, name) for one in scenes]) for name in ("latents", "states"))
-    return Scene(latents, states, torch.cat(asked))
+    first = accumulate((len(one.states) for one in scenes[:-1]), initial=0)
+    return Scene(
+        torch.cat([one.latents for one in scenes]),
+        torch.cat([one.states for one in scenes]),
+        torch.cat([start + one.asked for start, one in zip(first, scenes, strict=True)]),
+    )
 
 
 def scene(
