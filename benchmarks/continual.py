@@ -76,6 +76,7 @@ class Contender:
 
 
 PLAIN = {"keep": 0.0, "steps": 400}  # without the retention loss of the canvas's own defaults
+GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10}
 CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
     "ca": Contender("ca", settings={"steps": 400}),
@@ -89,8 +90,9 @@ CONTENDERS: dict[str, Contender] = {
     "sculpting": Contender("sculpting", settings={"steps": 400}),
     "duge": Contender("duge", settings={"steps": 400}),
     "doco": Contender("doco"),
-    "doco, replay": Contender("doco", guards={"replay": 10}),
-    "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards={"bank": 100, "replay": 10}),
+    "doco, bank, replay": Contender("doco", guards=GUARDS),
+    "duge, bank, replay": Contender("duge", settings={"steps": 400}, guards=GUARDS),
+    "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards=GUARDS),
 }
 
 

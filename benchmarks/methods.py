@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,13 +41,15 @@ def tries(methods: Sequence[str], targets: Sequence[str]) -> Iterator[Cell]:
                 yield Cell(method, (target,), settings=settings, size="few", eye="guide")
 
 
-def cells(methods: Sequence[str], targets: Sequence[str], seeds: Sequence[int], size: str) -> Iterator[Cell]:
-    """Seed by seed, so that every method has been measured once before any is measured again."""
+def cells(
+    methods: Sequence[str], targets: Sequence[str], seeds: Sequence[int], size: str | None = None
+) -> Iterator[Cell]:
+    """Seed by seed, so that every method has been measured once before any is measured again, with fewer pictures."""
     for seed in seeds:
         for target in targets:
             for method in methods:
                 if seed == 0 or method in (*FOUR, *RIVALS):
-                    yield Cell(method, (target,), seed=seed, size=size)
+                    yield Cell(method, (target,), seed=seed, size=size or ("quick" if seed else "full"))
 
 
 if __name__ == "__main__":
@@ -58,7 +61,9 @@ if __name__ == "__main__":
     parser.add_argument("--target", action="append", help=f"{', '.join(TARGETS)}, unless told")
     parser.add_argument("--seed", action="append", type=int, help="0, 1 and 2, unless told")
     parser.add_argument("--model", default="canvas", choices=["canvas", "canvas-flow"])
-    parser.add_argument("--size", default="full", choices=["full", "quick", "few"], help="pictures a cell")
+    parser.add_argument(
+        "--size", choices=["full", "quick", "few"], help="pictures a cell: full for seed 0, else quick"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "table":
@@ -72,7 +77,9 @@ if __name__ == "__main__":
             chosen = [method for method in QUICK if method in methods]
             found = cells(chosen, given.target or ["cat"], given.seed or [0], "quick")
         elif given.what == "claims":
-            found = (cell for cell in EXPERIMENTS if cell.method in methods)
+            found = (
+                replace(cell, size=given.size or "quick") for cell in EXPERIMENTS if cell.method in methods
+            )
         else:
             found = cells(methods, given.target or TARGETS, seeds, given.size)
         for cell in found:

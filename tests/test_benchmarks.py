@@ -76,9 +76,10 @@ def test_every_cell_can_be_asked_for() -> None:
 
 
 def test_every_method_is_measured_once_before_any_is_measured_again() -> None:
-    found = list(methods.cells(list(METHODS), methods.TARGETS, methods.SEEDS, "full"))
+    found = list(methods.cells(list(METHODS), methods.TARGETS, methods.SEEDS))
     assert len(found) == len(set(map(repr, found)))
     assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+    assert {(cell.seed == 0, cell.size) for cell in found} == {(True, "full"), (False, "quick")}
     assert {cell.method for cell in found if cell.seed == 0} == set(METHODS)
 
 

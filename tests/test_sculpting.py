@@ -133,6 +133,11 @@ def test_the_table_knows_superclasses_and_the_request_comes_first() -> None:
             {"superclass": "Feline"},
             "the superclass 'Feline' is the concept itself",
         ),
+        (
+            Concept("car"),
+            {"aligned": "members"},
+            "no other word .* share a superclass with 'car': leave aligned=",
+        ),
     ],
 )
 def test_a_superclass_that_cannot_be_is_refused(
@@ -141,6 +146,21 @@ def test_a_superclass_that_cannot_be_is_refused(
     for go in (edit_for, plan):
         with pytest.raises(InputError, match=says):
             go(model, Request((concept,)), method="sculpting", settings=changes)
+
+
+def test_members_are_the_other_words_of_the_superclass_in_turn(model: Model, tmp_path: Path) -> None:
+    erase(model, job=Job(folder=tmp_path), steps=1, align=0.5, aligned="members")
+    words = ["animal", "dog", "bear"]  # of the vocabulary's cat, dog, bear and car
+    draws = seeds.stream(4, "sculpting", 1)
+    Plain(model, drawn(model, "cat"), ["cat"], draws)
+    which = torch.randint(3, (2,), generator=draws)
+    t, noise = torch.randint(1000, (2,), generator=draws), torch.randn((2, 4, 8, 8), generator=draws)
+    x = model.pipe.scheduler.add_noise(pictures.draw(model, words)[which], noise, t)
+    with torch.no_grad():
+        told = model.eps(x, t, model.encode([words[place] for place in which]))
+    assert logged(tmp_path)[1]["align"] == pytest.approx(
+        0.5 * (told - noise).square().mean().item(), rel=1e-4
+    )
 
 
 def test_several_concepts_are_erased_in_turn_each_from_the_one_before(model: Model, tmp_path: Path) -> None:

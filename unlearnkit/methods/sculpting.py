@@ -17,6 +17,7 @@ reading of the abstract.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -70,6 +71,12 @@ class Settings(Training):
     )
     align: float = setting(
         0.25, "λ_a, weight of the denoising loss on the superclass", low=0.0, source="released code"
+    )
+    aligned: Literal["superclass", "members"] = setting(
+        "superclass",
+        "whose pictures align and distil look at: the superclass's, or besides those of the other words of the "
+        "vocabulary that belong to it (to a style's: every other style)",
+        source="released code: superclass; members: ours",
     )
     distil: float = setting(
         0.25,
@@ -173,16 +180,39 @@ def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
 
 
 def _target(model: Model, request: Request, concept: Concept, settings: Settings, job: Job) -> _Target:
-    """Pictures of the concept, and of the superclass with all that is erased of it as negative prompt."""
-    broader = superclass(concept, settings)
-    erased = [word for one in request.erase if superclass(one, settings) == broader for word in one.wordings]
     words = wordings(model, concept, settings.pictures)
-    others = wordings(model, Concept(broader, concept.kind), settings.pictures)
+    anchors, without = _anchors(model, request, concept, settings)
     return _Target(
         scene(model, words, job=job, title="pictures to erase"),
-        retold(model, concept, [broader]),
-        scene(model, others, job=job, negative=", ".join(erased), title="pictures of the superclass"),
+        retold(model, concept, [superclass(concept, settings)]),
+        scene(model, anchors, job=job, negative=without, title="pictures of the superclass"),
     )
+
+
+def _anchors(
+    model: Model, request: Request, concept: Concept, settings: Settings
+) -> tuple[tuple[str, ...], str]:
+    """Prompts of the superclass, and as negative prompt all that is erased of it.
+
+    Its members' are of its own word and of the other words of the vocabulary that share it, in turn. Raises InputError
+    where there is none.
+    """
+    wide = superclass(concept, settings)
+    erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
+    if settings.aligned == "superclass":
+        return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
+    gone = {word.lower() for word in erased}
+    found = [word for word in model.hints.vocabulary(concept.kind) if word.lower() not in gone]
+    if concept.kind != "style":
+        shared = broader(concept.name)
+        found = [word for word in found if shared and broader(word) == shared]
+    if not found:
+        raise InputError(
+            f"no other word of the model's vocabulary is known to share a superclass with {concept.name!r}: "
+            "leave aligned=superclass as it is"
+        )
+    each = [wordings(model, Concept(word, concept.kind), settings.pictures) for word in (wide, *found)]
+    return tuple(itertools.chain.from_iterable(zip(*each, strict=True)))[: settings.pictures], ""
 
 
 def _objective(
@@ -215,8 +245,8 @@ def _objective(
             found += predict(model, list(asked.values())) if asked else []
         else:
             found = predict(model, [*aims, *asked.values()])
-        broader, *told = found[: len(aims)]
-        goal = broader + settings.away * (broader - told[0]) if told else broader
+        wide, *told = found[: len(aims)]
+        goal = wide + settings.away * (wide - told[0]) if told else wide
         return _Step(batches, {"erase": goal, **dict(zip(asked, found[len(aims) :], strict=True))})
 
     def losses(given: _Step) -> dict[str, Tensor]:
@@ -251,7 +281,7 @@ def _losses(settings: Settings) -> tuple[str, ...]:
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     for concept in request.erase:
-        superclass(concept, settings)
+        _anchors(model, request, concept, settings)
     losses, count = _losses(settings), len(request.erase)
     stages = count if settings.order == "sequence" else 1
     anchor = bool(settings.align or settings.distil)
