@@ -70,12 +70,13 @@ class Contender:
     method: str = "esd"
     regime: str = "sequential"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    guards: Mapping[str, Any] = field(default_factory=dict)
+    guards: dict[str, Any] = field(default_factory=dict)
     merge: Mapping[str, Any] = field(default_factory=dict)
     ladder: Sequence[Mapping[str, Any]] = ()
 
 
 PLAIN = {"keep": 0.0, "steps": 400}  # without the retention loss of the canvas's own defaults
+BARE = {"bank": 0, "replay": 0}
 GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10}
 CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
@@ -138,7 +139,11 @@ def run(
     )
     made = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
     if not cell.folder.exists():
-        told: dict[str, Any] = {"method": contender.method, "settings": settings, "guards": contender.guards}
+        told: dict[str, Any] = {
+            "method": contender.method,
+            "settings": settings,
+            "guards": BARE | contender.guards,
+        }
         chain.init(
             cell.folder, model, regime=contender.regime, merge=contender.merge, pictures=pictures, **told
         )

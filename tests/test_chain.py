@@ -26,11 +26,18 @@ from unlearnkit.schema import Concept, Request
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 NAMES = ("cat", "car", "bear")
+UNGUARDED = {"bank": 0, "replay": 0}
 
 
 def begun(folder: Path, model: Model, regime: str = "sequential", **changes: Any) -> Path:
     """A chain that looks at nothing and erases with a few steps of ESD."""
-    options: dict[str, Any] = {"method": "esd", "settings": QUICK, "pictures": 0, **changes}
+    options: dict[str, Any] = {
+        "method": "esd",
+        "settings": QUICK,
+        "guards": UNGUARDED,
+        "pictures": 0,
+        **changes,
+    }
     chain.init(folder, model, regime=regime, **options)
     return folder
 

@@ -31,6 +31,14 @@ CAT, DOG, NEON = (
 )
 
 
+OFF: dict[str, Any] = {"bank": 0, "replay": 0}
+
+
+def alone(**told: Any) -> Guards:
+    """What a test does not speak of is off."""
+    return Guards(**OFF | {"bank_weight": 1.0} | told)
+
+
 def shifted(model: Model, part: str = "xattn") -> dict[str, Tensor]:
     """Weights as some request may have left them."""
     draws = torch.Generator().manual_seed(1)
@@ -64,7 +72,7 @@ def losses(model: Model, guards: Guards, worn: dict[str, Tensor], **options: Any
 
 
 def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) -> None:
-    guards = Guards(bank=4, replay=2, bank_weight=1.0, replay_weight=3.0)
+    guards = alone(bank=4, replay=2, bank_weight=1.0, replay_weight=3.0)
     at_first = losses(model, guards, {})
     assert at_first == {"keep_bank": 0.0, "keep_replay": 0.0}
     later = losses(model, guards, shifted(model))
@@ -72,12 +80,12 @@ def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) 
         later["keep_bank"] > 1e-6
     )  # the student stands where the last request left it, the teacher at the start
     assert later["keep_replay"] == 0.0
-    twice = losses(model, Guards(bank=4, bank_weight=2.0), shifted(model))
+    twice = losses(model, alone(bank=4, bank_weight=2.0), shifted(model))
     assert twice["keep_bank"] == pytest.approx(2 * later["keep_bank"], rel=1e-5)
 
 
 def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    guards, worn, base = Guards(bank=4, bank_holds="prompts"), shifted(model), model.weights("all")
+    guards, worn, base = alone(bank=4, bank_holds="prompts"), shifted(model), model.weights("all")
     told: dict[str, Any] = {}
     with model.wearing(worn):
         added = beside(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
@@ -95,9 +103,9 @@ def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyP
 
 
 def test_no_guard_adds_nothing(model: Model) -> None:
-    assert beside(model, DOG, [], model.weights("all"), [], Guards(), batch=1, seed=0, job=Job()) is None
+    assert beside(model, DOG, [], model.weights("all"), [], alone(), batch=1, seed=0, job=Job()) is None
     assert (
-        beside(model, DOG, [], model.weights("all"), [], Guards(replay=3), batch=1, seed=0, job=Job()) is None
+        beside(model, DOG, [], model.weights("all"), [], alone(replay=3), batch=1, seed=0, job=Job()) is None
     )
 
 
@@ -127,7 +135,7 @@ def test_a_tie_to_the_first_model_holds_the_weights_nearer_to_it(model: Model, t
     for weight in (0.0, 1e6):
         project = tmp_path / f"{weight:g}"
         settings = {"steps": 6, "lr": 3e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
-        chain.init(project, model, settings=settings, guards={"l2sp_first": weight}, pictures=0)
+        chain.init(project, model, settings=settings, guards=OFF | {"l2sp_first": weight}, pictures=0)
         for name in ("cat", "car"):
             entry = chain.add(project, name, model=model)
         away[weight] = entry.facts["drift"]["total"]
@@ -140,7 +148,7 @@ def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
 ) -> None:
     settings = {"esd": CASES["esd"][0] | {"trains": "xattn-kv"}, "uce": {}}[method]
     project = tmp_path / "p"
-    chain.init(project, model, method=method, settings=settings, pictures=0)
+    chain.init(project, model, method=method, settings=settings, guards=OFF, pictures=0)
     chain.add(project, "cat", model=model)
     before = chain.edit(project, model=model).weights
     chain.add(project, "car", guards={"project": 2, "free": 0.0}, model=model)
@@ -165,11 +173,11 @@ def test_a_target_inside_what_is_protected_is_refused(model: Model) -> None:
 
 
 def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
-    asked = closed(model, DOG, [CAT], Guards(bank=4, bank_near=1, replay=1), 0)
+    asked = closed(model, DOG, [CAT], alone(bank=4, bank_near=1, replay=1), 0)
     assert {one.name for one in asked.keep} >= {"cat"}
     assert len(asked.keep) > 1
-    assert closed(model, DOG, [CAT], Guards(), 3) is DOG
-    only = closed(model, DOG, [CAT], Guards(replay=1), 0)
+    assert closed(model, DOG, [CAT], alone(), 3) is DOG
+    only = closed(model, DOG, [CAT], alone(replay=1), 0)
     assert [one.name for one in only.keep] == ["cat"]
 
 
@@ -211,7 +219,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
 
     def job(folder: Path, progress: Any = None) -> Job:
         plain = Job(folder=folder, checkpoint_every=1, progress=progress)
-        added = beside(model, DOG, [CAT], base, [], Guards(bank=2, replay=1), batch=2, seed=0, job=plain)
+        added = beside(model, DOG, [CAT], base, [], alone(bank=2, replay=1), batch=2, seed=0, job=plain)
         return Job(folder=folder, checkpoint_every=1, progress=progress, beside=added)
 
     def stop(stage: str, done: int, total: int) -> None:

@@ -28,6 +28,7 @@ from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.images import save_png
 from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.recipes import load_recipe
 
 
 @pytest.fixture
@@ -280,3 +281,16 @@ def test_the_plan_names_what_differs(run: Path, tmp_path: Path) -> None:
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=lambda device: tools)
     with pytest.raises(InputError, match="needs instruments"):
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv")
+
+
+def test_the_canvas_judge_is_not_asked_about_pictures_unlike_its_own(run: Path, tmp_path: Path) -> None:
+    recipe = run / "recipe.toml"
+    model = load_recipe(recipe).model
+    large = shutil.copytree(model, tmp_path / "large")
+    hints = large / "unlearnkit.toml"
+    hints.write_text(hints.read_text().replace("[sampling]", "[sampling]\nsize = 64"))  # 32 x 32 latents
+    recipe.write_text(recipe.read_text().replace(model, str(large)))
+    with pytest.raises(
+        InputError, match=r"small pictures of its own world, and .*large.* name what shall look"
+    ):
+        evaluate_run(run)

@@ -41,20 +41,22 @@ __all__ = ["Guards", "beside", "closed", "projection"]
 @dataclass(frozen=True)
 class Guards:
     bank: int = setting(
-        0,
-        "prompts in the memory bank, 0 for none: half of them near to requests, so it grows with them",
+        200,
+        "prompts in the memory bank, 0 for none; with bank_near half of them near to requests, so it grows with them",
         low=0,
-        source="notes on DUGE: 64 to 200",
+        source="notes on DUGE: 64 to 200; canvas",
     )
-    bank_near: int = setting(4, "nearest words of every request that go into the bank", low=0, source="ours")
+    bank_near: int = setting(
+        0, "nearest words of every request that go into the bank first", low=0, source="ours; canvas: 0"
+    )
     bank_holds: Literal["pictures", "prompts"] = setting(
         "pictures",
         "what it holds: pictures of the first model, or prompts only, then looked at in pure noise",
         source="pictures: DUGE; prompts: ours",
     )
-    bank_weight: float = setting(1.0, "weight of the bank's loss", low=0.0, source="ours")
+    bank_weight: float = setting(5.0, "weight of the bank's loss", low=0.0, source="ours; canvas")
     replay: int = setting(
-        0,
+        10,
         "pictures of every concept erased earlier that are looked at again, 0 for none",
         low=0,
         source="ours, after Sculpting Memory's distillation",

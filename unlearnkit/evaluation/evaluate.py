@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     import torch
 
     from ..metrics.instruments import Instruments
+    from ..model import Model
 
 __all__ = ["evaluate", "evaluate_run"]
 
+LARGEST = 16  # of a latent's sides, for the canvas's judge: its pictures have 64 pixels
 Tick = Callable[[str, int, int], None]
 
 
@@ -67,7 +69,6 @@ def evaluate_run(
     """
     from ..edit import Edit
     from ..families.opening import quiet
-    from ..metrics.instruments import canvas
     from ..model import is_canvas, load
     from ..recipes import load_recipe
 
@@ -81,7 +82,7 @@ def evaluate_run(
     edit = Edit.load(run / "edit.safetensors")
     model = load(recipe.model, device=device, dtype=dtype, edit=edit)
     with quiet():
-        tools = instruments(model.device) if instruments else canvas()
+        tools = instruments(model.device) if instruments else _judge(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
     missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
@@ -95,6 +96,18 @@ def evaluate_run(
     plan = plan_for(suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing)
     plan |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, batch=batch, tick=tick)
+
+
+def _judge(model: Model) -> Instruments:
+    """The canvas's evaluators. Raises InputError for a model whose pictures are not like the canvas's."""
+    from ..metrics.instruments import canvas
+
+    if max(model.shape[1:]) > LARGEST:
+        raise InputError(
+            f"the canvas's judge knows small pictures of its own world, and {str(model.source)!r} draws others: name "
+            "what shall look, with --objects, --styles or --clip, and the prompts, with --suite"
+        )
+    return canvas()
 
 
 def evaluate(
