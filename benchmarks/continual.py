@@ -3,7 +3,7 @@
     python benchmarks/continual.py run [--contender esd ...] [--sequence objects ...]    order 0, seed 0
     python benchmarks/continual.py run --best 3       the other orders and seeds of the three best by now
     python benchmarks/continual.py plan               what is left, and how long it should take
-    python benchmarks/continual.py table              docs/continual.md and docs/continual.svg from the rows
+    python benchmarks/continual.py table              docs/continual.md and docs/continual.png from the rows
 
 A cell is a chain: contender, sequence, order, seed. It stands in ``runs/continual`` and goes on request by request;
 each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not made

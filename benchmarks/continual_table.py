@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from unlearnkit.stats import wilson
 
 DOCS = Path(__file__).parent.parent / "docs"
-COLOURS = ("#0f62c9", "#b42318", "#12733a", "#8a5a00", "#6b21a8", "#0e7490", "#be185d", "#4d7c0f", "#475569")
 Row = Mapping[str, Any]
 Rate = Mapping[str, int]
 
@@ -23,13 +21,13 @@ def ranked(rows: Sequence[Row]) -> list[str]:
 
 
 def write(rows: Sequence[Row]) -> Path:
-    """Write ``docs/continual.md`` and ``docs/continual.svg``, and return the former."""
+    """Write ``docs/continual.md`` and ``docs/continual.png``, and return the former."""
     text = ["# Continual unlearning on the canvas", "", *_about(rows), ""]
     for sequence in dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows):
         part = [row for row in rows if row["key"]["cell"]["sequence"] == sequence]
         text += [f"## {sequence}", "", *_table(part), ""]
-    text += ["![Erased and kept after every request](continual.svg)", ""]
-    (DOCS / "continual.svg").write_text(_svg(rows), encoding="utf-8")
+    text += ["![Erased and kept after every request](continual.png)", ""]
+    _plot(rows, DOCS / "continual.png")
     (DOCS / "continual.md").write_text("\n".join(text), encoding="utf-8")
     return DOCS / "continual.md"
 
@@ -132,48 +130,40 @@ def _mean(rows: Sequence[Row], figure: str, form: str = "{:.3g}") -> str:
     return form.format(sum(values) / len(values)) if values else "–"
 
 
-def _svg(rows: Sequence[Row]) -> str:
-    """Three plots a sequence: erased, kept objects, kept styles, by request; a line a contender."""
+def _plot(rows: Sequence[Row], path: Path) -> None:
+    """A row a sequence: erased, kept objects and kept styles by request; a line a contender."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     sequences = list(dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows))
     names = sorted({name(row) for row in rows})
-    plots: list[tuple[str, Callable[[Sequence[Row]], float]]] = [
-        ("erased, of all so far", lambda part: _share(_sum(row["all"] for row in part), wrong=True)),
-        ("kept objects", lambda part: _kept_share(part, "object")),
-        ("kept styles", lambda part: _kept_share(part, "style")),
-    ]
-    high = 150 * len(sequences) + 20 * -(-len(names) // 3) + 20
-    text = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {high}" font-family="sans-serif" font-size="10">'
-    ]
-    text.append(f'<rect width="660" height="{high}" fill="#ffffff"/>')
-    for r, sequence in enumerate(sequences):
+    figure, axes = pyplot.subplots(
+        len(sequences), 3, figsize=(12, 3 * len(sequences)), layout="constrained", squeeze=False
+    )
+    for sequence, line in zip(sequences, axes, strict=True):
         part = [row for row in rows if row["key"]["cell"]["sequence"] == sequence]
-        count = 1 + max(row["key"]["request"] for row in part)
-        for c, (title, of) in enumerate(plots):
-            x, y = 30 + 215 * c, 25 + 150 * r
-            text.append(f'<text x="{x}" y="{y - 6}">{escape(sequence)}: {title}</text>')
-            text.append(f'<path d="M{x} {y}V{y + 100}H{x + 180}" fill="none" stroke="#888"/>')
-            text.append(f'<text x="{x - 26}" y="{y + 4}">100 %</text><text x="{x}" y="{y + 113}">1</text>')
-            text.append(f'<text x="{x + 172}" y="{y + 113}">{count}</text>')
-            for i, one in enumerate(names):
-                points = []
-                for number in range(count):
-                    there = [row for row in part if name(row) == one and row["key"]["request"] == number]
-                    if there:
-                        at = x + 180 * number / max(1, count - 1)
-                        points.append(f"{at:.1f},{y + 100 - 100 * min(1.0, of(there)):.1f}")
-                colour = COLOURS[i % len(COLOURS)]
-                dash = ' stroke-dasharray="4 2"' if i >= len(COLOURS) else ""
-                line = f'fill="none" stroke="{colour}" stroke-width="1.5"{dash}'
-                text.append(f'<polyline points="{" ".join(points)}" {line}/>')
-    for i, one in enumerate(names):
-        x, y = 30 + 215 * (i % 3), 150 * len(sequences) + 25 + 20 * (i // 3)
-        colour = COLOURS[i % len(COLOURS)]
-        text.append(f'<rect x="{x}" y="{y - 4}" width="14" height="3" fill="{colour}"/>')
-        text.append(f'<text x="{x + 20}" y="{y}">{escape(one)}</text>')
-    return "\n".join([*text, "</svg>", ""])
+        for panel, (title, share) in zip(line, SHARES.items(), strict=True):
+            panel.set(title=f"{sequence}: {title}, %", xlabel="requests", ylim=(0, 103))
+            panel.grid(alpha=0.3)
+            for colour, one in zip(pyplot.get_cmap("tab20").colors, names, strict=False):
+                own = [row for row in part if name(row) == one]
+                numbers = sorted({row["key"]["request"] for row in own})
+                found = [100 * share([row for row in own if row["key"]["request"] == at]) for at in numbers]
+                panel.plot([at + 1 for at in numbers], found, color=colour, marker=".", label=one)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 def _kept_share(rows: Sequence[Row], kind: str) -> float:
     before, after = (_sum(part) for part in zip(*(kept(row, kind) for row in rows), strict=True))
     return after["k"] / max(1, before["k"])
+
+
+SHARES: dict[str, Callable[[Sequence[Row]], float]] = {
+    "erased, of all so far": lambda part: _share(_sum(row["all"] for row in part), wrong=True),
+    "kept objects": lambda part: _kept_share(part, "object"),
+    "kept styles": lambda part: _kept_share(part, "style"),
+}
