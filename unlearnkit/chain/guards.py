@@ -61,7 +61,7 @@ class Guards:
         low=0,
         source="ours, after Sculpting Memory's distillation",
     )
-    replay_weight: float = setting(1.0, "weight of the replay's loss", low=0.0, source="ours")
+    replay_weight: float = setting(5.0, "weight of the replay's loss", low=0.0, source="ours; canvas")
     l1sp_first: float = setting(0.0, "weight of L1-SP to the first model, for a mean", low=0.0, source="ours")
     l2sp_first: float = setting(0.0, "weight of L2-SP to the first model, for a mean", low=0.0, source="ours")
     project: int = setting(
