@@ -82,7 +82,7 @@ class Contender:
 
 PLAIN = {"keep": 0.0, "steps": 400}  # without the retention loss of the canvas's own defaults
 BARE = {"bank": 0, "replay": 0}
-GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10}
+GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10, "replay_weight": 1.0}
 CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
     "ca": Contender("ca", settings={"steps": 400}),

@@ -149,6 +149,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
         for panel, (title, share) in zip(line, SHARES.items(), strict=True):
             panel.set(title=f"{sequence}: {title}, %", xlabel="requests", ylim=(0, 103))
             panel.grid(alpha=0.3)
+            panel.xaxis.get_major_locator().set_params(integer=True)
             for colour, one in zip(pyplot.get_cmap("tab20").colors, names, strict=False):
                 own = [row for row in part if name(row) == one]
                 numbers = sorted({row["key"]["request"] for row in own})
