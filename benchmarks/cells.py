@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from peak import Peak
 from rows import once, plain
 
-from unlearnkit import Concept, load, suites
+from unlearnkit import Concept, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
 from unlearnkit.canvas.guide import guide
@@ -46,9 +45,6 @@ SIZES = {
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells
-DTYPE = (
-    torch.bfloat16
-)  # of the networks while they draw for the evaluators: twice as fast; all training is in float32
 NAMED = 3  # pictures of each prompt that asks by name, at full size: 207 of an object, 225 of a style
 
 
@@ -75,7 +71,7 @@ def concept(name: str) -> Concept:
 
 def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     """All that the row depends on, as JSON gives it back."""
-    looks = {"evaluators": tools.names, "size": cell.size, "eye": cell.eye, "drawn in": str(DTYPE)}
+    looks = {"evaluators": tools.names, "size": cell.size, "eye": cell.eye}
     facts = made_of(cell, model) | looks
     return plain(facts)
 
@@ -90,7 +86,13 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
         "settings": {name: value for name, value in filled.items() if value != own[name]},
         "target": " + ".join(cell.targets) + (", in turn" if cell.in_turn else ""),
         "seed": cell.seed,
+        "drawn by": sampler(model),
     }
+
+
+def earlier(key: Mapping[str, Any]) -> dict[str, Any]:
+    """The key that the row had before the canvas's sampler was changed: by DDIM in 25 steps, seen in bfloat16."""
+    return {name: value for name, value in key.items() if name != "drawn by"} | {"drawn in": "torch.bfloat16"}
 
 
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
@@ -106,19 +108,18 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     cases = asked(cell)
     names = {concept.name for concept in cell.request.erase}
     missing = {"object": world.NEVER_KNEW_OBJECTS, "style": world.NEVER_KNEW_STYLES}
-    half = drawer(model.source)
-    sides = [model_side("before", half, batch=50), model_side("after", half, edit=edit, batch=50)]
+    sides = [model_side("before", model, batch=50), model_side("after", model, edit=edit, batch=50)]
     known = (
         model.source == "canvas" and names <= {*missing["object"], *missing["style"]} and cell.size == "full"
     )
     if known:
-        sides.append(model_side("never-knew", never_knew(dtype=DTYPE), batch=50))
+        sides.append(model_side("never-knew", never_knew(), batch=50))
     told = plan_for(
         "canvas", cell.request, cases, [], sides, tools, Rules(), missing=missing if known else None
     )
-    folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash([tools.names, str(DTYPE)])}"
+    folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash(tools.names)}"
     for side in ("before", "never-knew"):
-        shared = (RUNS / f"{side}-{half.fingerprint()[:12]}").absolute()
+        shared = (RUNS / f"{side}-{model.fingerprint()[:12]}-{_hash(sampler(model))}").absolute()
         shared.mkdir(parents=True, exist_ok=True)
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if not (folder / "pictures" / side).exists():
@@ -191,10 +192,9 @@ class _Clock:
         self.last = now
 
 
-@functools.cache
-def drawer(source: str) -> Model:
-    """The model that draws for the evaluators."""
-    return load(source).cast(DTYPE)
+def sampler(model: Model) -> str:
+    """How the model draws."""
+    return f"{type(model.pipe.scheduler).__name__}, {model.hints.steps} steps"
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import RUNS, Cell, drawer, figures, made, made_of
+from cells import RUNS, Cell, figures, made, made_of
 from rows import once, read
 
 from unlearnkit import load
@@ -83,8 +83,7 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     edit, cost = made(cell, model)
     asked = panel(cell.request, model.hints, 1, replicates=ERASED)
     cases = [case for case in asked if case.role == "erased" or int(case.id.rpartition("-")[2]) < KEPT]
-    half = drawer(model.source)
-    sides = [model_side("before", half, batch=64), model_side("after", half, edit=edit, batch=64)]
+    sides = [model_side("before", model, batch=64), model_side("after", model, edit=edit, batch=64)]
     told = plan_for("vocabulary", cell.request, cases, [], sides, tools, Rules())
     folder = RUNS / f"classes-{slug(cell.targets[0])}-{edit.hash()[:8]}"
     evaluate(folder, cases, sides, told, tools, batch=64)

@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import continual_table
+from cells import sampler
 from rows import keep, plain, read
 
 from unlearnkit import Concept, chain, load
+from unlearnkit.chain.guards import Guards
 from unlearnkit.chain.making import make
 from unlearnkit.chain.project import opened
 from unlearnkit.chain.steps import base_model
@@ -99,7 +101,7 @@ CONTENDERS: dict[str, Contender] = {
     "doco, bank, replay": Contender("doco", guards=GUARDS),
     "duge, bank, replay": Contender("duge", settings={"steps": 400}, guards=GUARDS),
     "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards=GUARDS),
-    "as shipped": Contender(guards=GUARDS | {"replay_weight": 5.0}, matched=False),
+    "as shipped": Contender(guards=dataclasses.asdict(Guards()), matched=False),
 }
 
 
@@ -130,8 +132,8 @@ def rows() -> list[dict[str, Any]]:
 def key(cell: Cell, number: int, model: Model, pictures: int) -> dict[str, Any]:
     """All that a row depends on."""
     contender = CONTENDERS[cell.contender]
-    made = {name: value for name, value in vars(contender).items() if name != "matched"}
-    facts: dict[str, Any] = {"base": model.fingerprint()[:12], "pictures": pictures, "made": made}
+    facts: dict[str, Any] = {"base": model.fingerprint()[:12], "pictures": pictures, "made": vars(contender)}
+    facts["drawn by"] = sampler(model)
     facts |= {"cell": vars(cell), "request": number, "of": [one.name for one in cell.requests()]}
     return plain(facts)
 
@@ -145,14 +147,9 @@ def run(
     settings = dict(contender.settings) | (MATCH if trains and contender.matched else {})
     made = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
     if not cell.folder.exists():
-        told: dict[str, Any] = {
-            "method": contender.method,
-            "settings": settings,
-            "guards": BARE | contender.guards,
-        }
-        chain.init(
-            cell.folder, model, regime=contender.regime, merge=contender.merge, pictures=pictures, **told
-        )
+        how: dict[str, Any] = {"regime": contender.regime, "merge": contender.merge, "pictures": pictures}
+        guards = BARE | contender.guards
+        chain.init(cell.folder, model, method=contender.method, settings=settings, guards=guards, **how)
     for number, concept in enumerate(wanted):
         name = key(cell, number, model, pictures)
         row = made.get(json.dumps(name, sort_keys=True))
@@ -278,7 +275,7 @@ if __name__ == "__main__":
     if given.what == "table":
         print(continual_table.write(rows()))
     else:
-        opened_model = load("canvas", dtype="bfloat16")  # twice as fast; what is trained has fp32 masters
+        opened_model = load("canvas")
         chosen = list(
             cells(given.contender or list(CONTENDERS), given.sequence or list(SEQUENCES), given.best)
         )

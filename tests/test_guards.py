@@ -18,7 +18,7 @@ from unlearnkit.chain.screening import banked, joined, protected, screened
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model
-from unlearnkit.schema import Concept, Request
+from unlearnkit.schema import KINDS, Concept, Request
 from unlearnkit.training.descend import Job, Objective
 from unlearnkit.training.memory import holds
 from unlearnkit.training.settings import Training
@@ -112,11 +112,30 @@ def test_no_guard_adds_nothing(model: Model) -> None:
 def test_the_bank_grows_with_the_requests_within_its_budget_and_holds_nothing_erased(model: Model) -> None:
     one = banked(model, CAT, [], near=2, budget=8)
     two = banked(model, NEON, [CAT], near=2, budget=8)
-    assert len(one.prompts) == len(two.prompts) == 8
+    assert 6 <= len(two.prompts) <= len(one.prompts) <= 8
     assert {word.name for word in two.concepts} > {word.name for word in one.concepts} - {"neon"}
     for words, bank in ((["cat", "kitten"], one), (["cat", "kitten", "neon"], two)):
         assert not any(holds(prompt, words) for prompt in bank.prompts)
     assert banked(model, NEON, [CAT], near=2, budget=8) == two
+
+
+def test_a_request_takes_its_own_words_from_the_bank_and_moves_no_other(model: Model, tmp_path: Path) -> None:
+    one, two = banked(model, CAT, [], near=0, budget=12), banked(model, DOG, [CAT], near=0, budget=12)
+    assert len(one.words) == 5  # of six words
+    assert {len(each) for each in one.words} == {2}
+    assert set(two.words) == {each for each in one.words if not any(holds(text, ["dog"]) for text in each)}
+    base, drawn = model.weights("all"), []
+    for request, earlier in ((CAT, []), (DOG, [CAT])):
+        job = Job(cache=tmp_path, progress=lambda title, done, total: drawn.append((done, total)))
+        beside(model, request, earlier, base, [], alone(bank=12), batch=1, seed=0, job=job)
+        drawn.append((len(list(tmp_path.rglob("*.safetensors"))), 0))
+    assert drawn == [*((n, 10) for n in (2, 4, 6, 8, 10)), (5, 0), *((n, 8) for n in (2, 4, 6, 8)), (5, 0)]
+
+
+def test_a_bank_without_words_is_refused(model: Model) -> None:
+    every = Request(tuple(Concept(word, kind) for kind in KINDS for word in model.hints.vocabulary(kind)))
+    with pytest.raises(InputError, match="leaves no word for the bank: choose bank=0"):
+        banked(model, every, [], near=0, budget=8)
 
 
 def test_what_was_erased_is_screened_out_of_words_and_templates(model: Model) -> None:

@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -129,14 +134,14 @@ def make_unet() -> UNet2DConditionModel:
     return unet
 
 
-def make_scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
+def make_scheduler() -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ of second order (Lu et al. 2022): ten steps draw what DDIM draws in 25."""
+    return DPMSolverMultistepScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
+        timestep_spacing="leading",
         steps_offset=1,
         prediction_type="epsilon",
     )

@@ -31,7 +31,7 @@ from ..schema import Request
 from ..settings import setting
 from ..training.descend import Beside, Job, Objective, Student
 from ..training.prompts import neighbours
-from ..training.scenes import scene, wordings
+from ..training.scenes import gathered, wordings
 from ..training.train import Rows, predict
 from .screening import banked, protected
 
@@ -42,7 +42,8 @@ __all__ = ["Guards", "beside", "closed", "projection"]
 class Guards:
     bank: int = setting(
         200,
-        "prompts in the memory bank, 0 for none; with bank_near half of them near to requests, so it grows with them",
+        "prompts in the memory bank at most, as many of every word; 0 for none; with bank_near half of them near to "
+        "requests, so it grows with them",
         low=0,
         source="notes on DUGE: 64 to 200; canvas",
     )
@@ -166,16 +167,16 @@ def _keepers(
 ) -> list[_Keeper]:
     found = []
     if guards.bank:
-        words: tuple[str, ...] = banked(model, request, earlier, guards.bank_near, guards.bank).prompts
+        bank = banked(model, request, earlier, guards.bank_near, guards.bank)
         rows = (
-            _noise(model, words, batch, seed)
+            _noise(model, bank.prompts, batch, seed)
             if guards.bank_holds == "prompts"
-            else _pictures(model, words, first, batch, seed, "bank", job)
+            else _pictures(model, bank.words, first, batch, seed, "bank", job)
         )
         found.append(_Keeper("keep_bank", rows, first, guards.bank_weight))
     past = [concept for one in earlier for concept in one.erase]
     if guards.replay and past:
-        words = tuple(word for concept in past for word in wordings(model, concept, guards.replay))
+        words = [wordings(model, concept, guards.replay) for concept in past]
         rows = _pictures(model, words, first, batch, seed, "replay", job)
         found.append(_Keeper("keep_replay", rows, {}, guards.replay_weight))
     return found
@@ -183,7 +184,7 @@ def _keepers(
 
 def _pictures(
     model: Model,
-    words: Sequence[str],
+    words: Sequence[Sequence[str]],
     first: Mapping[str, Tensor],
     batch: int,
     seed: int,
@@ -192,7 +193,7 @@ def _pictures(
 ) -> Callable[[int], Rows]:
     """Noised pictures that the first model drew of these prompts."""
     with model.wearing(first):
-        drawn = scene(model, words, job=job, title=f"pictures for the {label}")
+        drawn = gathered(model, words, job=job, title=f"pictures for the {label}")
     return lambda step: drawn.batch(model, batch, seeds.stream(seed, "chain", label, step)).rows
 
 

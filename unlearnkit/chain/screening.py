@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..model import Model
 from ..parts.rules import apart, directions
 from ..schema import KINDS, Concept, Request
-from ..training.memory import bank, holds
+from ..seeds import derive
+from ..training.memory import holds
 from ..training.prompts import neighbours, prompts
 
 __all__ = ["Bank", "banked", "joined", "protected", "screened"]
@@ -22,10 +23,14 @@ __all__ = ["Bank", "banked", "joined", "protected", "screened"]
 
 @dataclass(frozen=True)
 class Bank:
-    """A memory bank: the nearest words of every request, and prompts, those of these words first."""
+    """A memory bank: the nearest words of every request, and the prompts of each word, those of the nearest first."""
 
     concepts: tuple[Concept, ...]
-    prompts: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(itertools.chain.from_iterable(self.words))
 
 
 def joined(requests: Sequence[Request]) -> Request:
@@ -67,21 +72,47 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
 
 
 def banked(model: Model, request: Request, earlier: Sequence[Request], near: int, budget: int) -> Bank:
-    """A bank of ``budget`` prompts, screened against every request: half of words near to them in turn, then general.
+    """A bank of at most ``budget`` prompts, screened against every request: half near to them, the others general.
 
-    So it grows with the requests until the half is full, and then they share it.
+    The near words share their half, so it grows with the requests until it is full. Each other word of the vocabulary
+    has as many prompts as it would have before any request, so that a request takes its own word's and moves no other.
+    Raises InputError where no word of the vocabulary is left.
     """
     everything = (*earlier, request)
     clean = screened(model, everything)
+    erased = [wording for one in everything for concept in one.erase for wording in concept.wordings]
     rings = [neighbours(clean, Request(one.erase), near) for one in everything] if near else []
     turns = [word for ring in itertools.zip_longest(*rings) for word in ring if word is not None]
-    words = tuple({(word.name, word.kind): word for word in turns}.values())
-    each = [prompts(word, clean.hints, templates=True) for word in words]
-    told = [form for forms in itertools.zip_longest(*each) for form in forms if form is not None]
-    told = list(dict.fromkeys(told))[: budget // 2]
-    others = sum(len(clean.hints.vocabulary(kind)) for kind in KINDS) > len(words)
-    general = bank(clean, joined(everything), words if others else (), budget - len(told))
-    return Bank(words, (*told, *general))
+    close = tuple({(word.name, word.kind): word for word in turns}.values())
+    half = budget // 2 if near else 0
+    found = [_told(word, clean, erased, -(-half // len(close))) for word in close]
+    known = {word.name.lower() for word in close}
+    vocabulary = [(word, kind) for kind in KINDS for word in dict.fromkeys(model.hints.vocabulary(kind))]
+    each = max(1, (budget - half) // max(1, len(vocabulary)))
+    for _, word, kind in sorted((derive(0, "bank", word, kind), word, kind) for word, kind in vocabulary):
+        if word.lower() not in known and not holds(word, erased):
+            found.append(_told(Concept(word, "style" if kind == "style" else "object"), clean, erased, each))
+    if not (words := tuple(_cut(found, budget))):
+        raise InputError(
+            "the model's vocabulary leaves no word for the bank: choose bank=0, or lengthen the vocabulary in the "
+            "model's unlearnkit.toml"
+        )
+    return Bank(close, words)
+
+
+def _told(word: Concept, clean: Model, erased: Sequence[str], count: int) -> tuple[str, ...]:
+    """``count`` prompts of a word that hold nothing erased, or all that there are; each word begins elsewhere."""
+    words = [text for text in prompts(word, clean.hints, templates=True) if not holds(text, erased)]
+    start = derive(0, "bank", word.name) % max(1, len(words))
+    return tuple((words[start:] + words[:start])[:count])
+
+
+def _cut(groups: Sequence[tuple[str, ...]], budget: int) -> Iterator[tuple[str, ...]]:
+    """The groups, as far as the budget goes."""
+    for group in groups:
+        if part := group[:budget]:
+            yield part
+        budget -= len(part)
 
 
 def protected(

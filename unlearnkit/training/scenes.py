@@ -6,7 +6,8 @@ A lesson is such rows with what the trained network shall predict for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..schema import Concept, Request
 from ..settings import setting
 from ..wording import fill
 from . import pictures
-from .descend import Job
+from .descend import Job, Progress
 from .prompts import neighbours, prompts, texts
 from .train import Rows, predict
 
@@ -29,6 +30,7 @@ __all__ = [
     "Scene",
     "counted",
     "gallery",
+    "gathered",
     "joined",
     "kept",
     "matched",
@@ -137,13 +139,30 @@ def scene(
     return Scene(latents, model.encode(list(place)), torch.tensor([place[word] for word in words]))
 
 
+def gathered(model: Model, groups: Sequence[Sequence[str]], *, job: Job, title: str = "pictures") -> Scene:
+    """The scenes of several lists of prompts, one after the other.
+
+    Each list is drawn by itself, so that the cache has its pictures for whoever asks for that list again.
+    """
+    total, done = sum(map(len, groups)), 0
+    found = []
+    for words in groups or [()]:
+        told = job.progress and partial(_further, job.progress, before=done, total=total)
+        found.append(scene(model, words, job=replace(job, progress=told), title=title))
+        done += len(words)
+    return joined(found)
+
+
+def _further(progress: Progress, title: str, done: int, _: int, *, before: int, total: int) -> None:
+    """Progress of a part, told as that of the whole."""
+    progress(title, before + done, total)
+
+
 def gallery(
     model: Model, concepts: Sequence[Concept], each: int, *, job: Job, title: str = "pictures"
 ) -> Scene:
     """``each`` pictures of every concept, one concept after the other, in all its wordings and the templates."""
-    return scene(
-        model, [word for one in concepts for word in wordings(model, one, each)], job=job, title=title
-    )
+    return gathered(model, [wordings(model, one, each) for one in concepts], job=job, title=title)
 
 
 def wordings(model: Model, concept: Concept, count: int) -> tuple[str, ...]:
