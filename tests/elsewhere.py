@@ -1,0 +1,85 @@
+"""A device that is not the CPU, for machines without one: it computes on the CPU and mixes with nothing.
+
+Its tensors wrap those that hold the numbers, and say that they are on ``PLACE``. As on a GPU an operation on tensors of
+both devices is an error, but for copies, single numbers, and indices on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+__all__ = ["PLACE", "elsewhere"]
+
+PLACE = torch.device("lazy:0")  # of torch's device types the one that asks for no library of its own
+MIXES = ("aten::copy_", "aten::index.Tensor", "aten::index_put", "aten::_index_put_impl_")
+
+
+class Away(Tensor):
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Away:
+        how = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        found: Away = Tensor._make_wrapper_subclass(cls, inner.shape, device=PLACE, **how)  # type: ignore[attr-defined]
+        found.inner = inner
+        return found
+
+    def tolist(self) -> Any:
+        return self.inner.tolist()
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Away({self.inner})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Elsewhere(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    away = [isinstance(one, Away) for one in given]
+    single = all(isinstance(one, Away) or one.dim() == 0 for one in given)
+    if any(away) and not single and not str(func).replace(".", "::", 1).startswith(MIXES):
+        shapes = [(tuple(one.shape), str(one.device)) for one in given]
+        raise RuntimeError(f"{func}: tensors of two devices: {shapes}")
+    there = any(away)
+    if kwargs.get("device") is not None:
+        there = torch.device(kwargs["device"]).type == PLACE.type
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    if func._schema.is_mutable:
+        return given[0] if isinstance(found, Tensor) else found
+    return tree_map(lambda one: Away(one) if there and isinstance(one, Tensor) else one, found)
+
+
+def _inner(one: Any) -> Any:
+    return one.inner if isinstance(one, Away) else one
+
+
+@contextmanager
+def elsewhere() -> Iterator[torch.device]:
+    """Within this block modules and tensors can be moved to the device that it gives."""
+    swaps, lifts = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    torch._C._set_only_lift_cpu_tensors(True)  # else ``torch.tensor`` passes the mode by
+    try:
+        with _Elsewhere():
+            yield PLACE
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swaps)
+        torch._C._set_only_lift_cpu_tensors(lifts)
