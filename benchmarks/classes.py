@@ -11,6 +11,7 @@ judge counts: UA is the share of the erased class's pictures that do not show it
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from cells import RUNS, Cell, figures, made, made_of
-from rows import once, read
+from rows import once, part, read, share
 
 from unlearnkit import load
 from unlearnkit.evaluation.draw import model_side
@@ -125,6 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["run", "table"])
     parser.add_argument("--class", dest="classes", action="append", choices=CLASSES)
     parser.add_argument("--contender", action="append", choices=list(CONTENDERS))
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     if given.what == "table":
         (DOCS / "classes.md").write_text(table(), encoding="utf-8")
@@ -132,6 +134,6 @@ if __name__ == "__main__":
     else:
         torch.set_num_threads(1)
         opened, looks = load("canvas-classes"), instruments.canvas()
-        for one in given.classes or CLASSES:
-            for contender in given.contender or CONTENDERS:
-                looked_at(contender, one, opened, looks)
+        pairs = itertools.product(given.classes or CLASSES, given.contender or CONTENDERS)
+        for one, contender in part(pairs, given.share):
+            looked_at(contender, one, opened, looks)

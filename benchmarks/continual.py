@@ -26,7 +26,7 @@ from typing import Any
 
 import continual_table
 from cells import sampler
-from rows import keep, plain, read
+from rows import keep, part, plain, read, share
 
 from unlearnkit import Concept, chain, load
 from unlearnkit.chain.guards import Guards
@@ -271,6 +271,7 @@ if __name__ == "__main__":
     parser.add_argument("--best", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=5, help="of each word after each request")
     parser.add_argument("--requests", type=int, help="stop a cell after so many")
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     if given.what == "table":
         print(continual_table.write(rows()))
@@ -282,5 +283,5 @@ if __name__ == "__main__":
         if given.what == "plan":
             left(chosen, opened_model, given.pictures)
         else:
-            for one in chosen:
+            for one in part(chosen, given.share):
                 print(one, run(one, opened_model, None, given.pictures, given.requests), flush=True)

@@ -6,8 +6,9 @@
     python benchmarks/methods.py quick      cat alone, few pictures, the four methods and their rivals: 20 minutes
     python benchmarks/methods.py table      docs/methods.md and docs/methods.png, from the rows that there are
 
-``--method``, ``--target`` and ``--seed`` choose cells, in any order and by several machines: rows are appended to
-``results/methods.jsonl``, and one that is there is not made again.
+``--method``, ``--target`` and ``--seed`` choose cells, in any order and by several machines; ``--share 0/4`` takes
+every fourth, for processes side by side. Rows are appended to ``results/methods.jsonl``, and one that is there is not
+made again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 from cells import TARGETS, TUNED, Cell, looked_at
 from papers import EXPERIMENTS, experiment
+from rows import part, share
 from table import write
 
 from unlearnkit import load
@@ -64,6 +66,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--size", choices=["full", "quick", "few"], help="pictures a cell: full for seed 0, else quick"
     )
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "table":
@@ -82,7 +85,7 @@ if __name__ == "__main__":
             )
         else:
             found = cells(methods, given.target or TARGETS, seeds, given.size)
-        for cell in found:
+        for cell in part(found, given.share):
             looked_at(cell, model)
-        if given.what == "claims" and {"rgd", "graddiff"} & set(methods):
+        if given.what == "claims" and given.share[0] == 0 and {"rgd", "graddiff"} & set(methods):
             experiment(model)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unlearnkit.errors import UnlearnError
 
-__all__ = ["keep", "once", "plain", "read"]
+__all__ = ["keep", "once", "part", "plain", "read", "share"]
+
+T = TypeVar("T")
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -41,3 +44,16 @@ def once(path: Path, facts: Mapping[str, Any], made: Callable[[], Mapping[str, A
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts as JSON gives them back."""
     return dict(json.loads(json.dumps(facts)))
+
+
+def share(text: str) -> tuple[int, int]:
+    """``"1/4"``: the second of four processes that divide the cells among them, side by side on one GPU."""
+    place, slash, count = text.partition("/")
+    if not (slash and place.isdigit() and count.isdigit() and int(place) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write 0/4 for the first of four")
+    return int(place), int(count)
+
+
+def part(cells: Iterable[T], share: tuple[int, int]) -> list[T]:
+    """The cells that this process makes."""
+    return list(cells)[share[0] :: share[1]]

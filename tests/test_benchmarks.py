@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -136,3 +137,11 @@ def test_the_page_of_full_sizes() -> None:
     assert "## full, on some GPU" in said
     assert "| SDXL | esd | all | 1.5 and 2 | 0.25 | 40% | 11 (+10%) | 10 |" in said
     assert "| SDXL | esd | no: it has too little memory |" in said
+
+
+def test_processes_side_by_side_share_the_cells() -> None:
+    every = [rows.part(range(7), rows.share(f"{place}/3")) for place in range(3)]
+    assert every == [[0, 3, 6], [1, 4], [2, 5]]
+    for odd in ("3/3", "1", "a/2", "-1/2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="write 0/4 for the first of four"):
+            rows.share(odd)
