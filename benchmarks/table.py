@@ -11,6 +11,7 @@ from typing import Any
 from cells import ROWS, TARGETS, TUNED, Cell, earlier, key
 from papers import CLAIMS, Find, Row, held, left
 from rows import read
+from scipy.stats import kendalltau
 
 from unlearnkit import load
 from unlearnkit.methods import METHODS
@@ -56,6 +57,7 @@ def write() -> None:
     further = [one for one in FURTHER if any(_rows(find, method, one) for method in METHODS)]
     parts += [_target(find, target) for target in (*TARGETS, *further)]
     parts.append(_claims(find))
+    parts.append(_ordering(_finder("canvas", ("full",)), _finder("canvas", ("quick",))))
     if folder_of("canvas-flow").is_dir():
         flow = _finder("canvas-flow")
         parts += [FLOW, *(_target(flow, target) for target in TUNED)]
@@ -63,16 +65,16 @@ def write() -> None:
     print(DOCS / "methods.md")
 
 
-def _finder(source: str) -> Find:
+def _finder(source: str, sizes: Sequence[str] = ("full", "quick")) -> Find:
     model, tools = load(source), instruments.canvas()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:
-        """The row of most pictures; one of the earlier sampler, marked, where there is no other."""
-        facts = [key(replace(cell, size=size), model, tools) for size in ("full", "quick")]
-        for asked, mark in ((facts, {}), (map(earlier, facts), {"earlier": True})):
-            for one in asked:
-                row = known.get(json.dumps(one, sort_keys=True))
+        """The row of most pictures; one of the earlier sampler, marked, where there is no other of that size."""
+        for size in sizes:
+            now = key(replace(cell, size=size), model, tools)
+            for facts, mark in ((now, {}), (earlier(now), {"earlier": True})):
+                row = known.get(json.dumps(facts, sort_keys=True))
                 if row and "left" in row:
                     return {**row, **mark}
         return None
@@ -150,7 +152,28 @@ def _claims(find: Find) -> str:
         said = judged(find)
         holds = "not measured yet" if said is None else "reproduced" if said[0] else "not reproduced"
         lines.append(f"| {claim} | {holds} | {said[1] if said else ''} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n"
+
+
+def _ordering(full: Find, quick: Find) -> str:
+    """Whether `quick` puts the methods in the order of the full measurement, on cat: kept less left, in points."""
+    cells = {method: Cell(method, ("cat",)) for method in METHODS}
+    both = {
+        method: (one, two) for method, cell in cells.items() if (one := full(cell)) and (two := quick(cell))
+    }
+    if len(both) < 3:
+        return ""
+    points = {method: [held(row) - left(row) for row in rows] for method, rows in both.items()}
+    ranks = [sorted(points, key=lambda method: -points[method][side]) for side in (0, 1)]
+    agreed = kendalltau(*zip(*points.values(), strict=True)).statistic
+    lines = ["## Quick mode\n", "Kept less left by name, in points, on cat with seed 0.\n"]
+    lines += ["| method | full | quick | place, full | place, quick |", "|---|---|---|---|---|"]
+    for method in ranks[0]:
+        one, two = points[method]
+        lines.append(
+            f"| {method} | {one:.1f} | {two:.1f} | {' | '.join(str(r.index(method) + 1) for r in ranks)} |"
+        )
+    return "\n".join(lines) + f"\n\nKendall's tau between the two orders: {agreed:.2f}.\n\n"
 
 
 def _plot(find: Find) -> None:

@@ -61,7 +61,7 @@ def make_classes() -> DiTTransformer2DModel:
         patch_size=2,
         in_channels=4,
         out_channels=4,
-        num_layers=8,
+        num_layers=6,
         attention_head_dim=32,
         num_attention_heads=4,
         num_embeds_ada_norm=NULL,

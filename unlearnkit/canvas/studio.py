@@ -118,7 +118,9 @@ class Studio:
         return torch.from_numpy(np.load(self.made("latents.npy", by="latents")))
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bfloat16, but on processors that would have to emulate it, tens of times as slowly."""
+        able = self.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=able)
 
     def tokenizer(self) -> CLIPTokenizer:
         return networks.make_tokenizer(self.folder / "tokenizer")

@@ -51,7 +51,7 @@ STAGES = {
     "judge": Stage(train_judge, 1500, "the evaluator that only evaluation may use"),
     "clip": Stage(train_clip, 4000, "the evaluators' CLIP"),
     "flow": Stage(train_flow, 12000, "canvas-flow, a transformer with rectified flow"),
-    "classes": Stage(train_classes, 12000, "canvas-classes, a transformer that is told an object"),
+    "classes": Stage(train_classes, 6000, "canvas-classes, a transformer that is told an object"),
     "ship": Stage(ship_all, None, "copy everything, in half precision, to where the package looks for it"),
 }
 STEPS = {name: stage.steps for name, stage in STAGES.items() if stage.steps is not None}

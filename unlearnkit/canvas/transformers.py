@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection
 
 from ..seeds import derive, stream
-from . import networks, relatives
+from . import networks, relatives, world
 from .loop import LossOf, train_averaged
 from .studio import CAPTIONS, Studio, numbered, sown
 from .unets import min_snr, noised
@@ -61,15 +61,16 @@ def train_flow(studio: Studio) -> None:
 
 
 def train_classes(studio: Studio) -> None:
-    """Predict epsilon of pictures told by their object alone, a tenth of them not told."""
-    latents, (objects, _) = studio.latents(), studio.labels("train")
+    """Predict epsilon of plain pictures told by their object, a tenth of them not told."""
+    latents, (objects, styles) = studio.latents(), studio.labels("train")
+    plain = torch.nonzero(styles == world.STYLES.index("plain"))[:, 0]
     alphas = networks.make_scheduler().alphas_cumprod
     with sown(derive(studio.seed, "classes")):
         classes = relatives.make_classes().to(studio.device)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         draw = stream(studio.seed, "classes", step)
-        index = torch.randint(len(latents), (BATCH,), generator=draw)
+        index = plain[torch.randint(len(plain), (BATCH,), generator=draw)]
         told = objects[index].clone()
         told[torch.rand(BATCH, generator=draw) < 0.1] = relatives.NULL
         t = torch.randint(1000, (BATCH,), generator=draw)
