@@ -17,7 +17,9 @@ __all__ = ["bank", "holds"]
 
 
 def bank(model: Model, request: Request, related: Sequence[Concept], budget: int) -> tuple[str, ...]:
-    """``budget`` prompts of the model's vocabulary: every word in turn, in an order of no meaning, then new templates.
+    """``budget`` prompts of the model's vocabulary: every word in turn, in an order of no meaning, then again.
+
+    Each word begins with another template, and has the next one at its next turn.
 
     related: concepts that are looked after elsewhere, and so are left out; no prompt holds an erased wording as words
     of its own. Raises InputError where no word of the vocabulary is left.
@@ -35,9 +37,9 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
     ).tolist()
     found: dict[str, None] = {}
     for turn in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
-        for word, kind in (words[place] for place in order):
+        for first, (word, kind) in enumerate(words[place] for place in order):
             forms = model.hints.templates.get(kind, ("{}",))
-            prompt = fill(forms[turn % len(forms)], word)
+            prompt = fill(forms[(first + turn) % len(forms)], word)
             if not holds(prompt, erased):
                 found[prompt] = None
     if not found:
