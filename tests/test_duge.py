@@ -96,6 +96,24 @@ def test_a_steered_target_steers_the_noise_too(model: Model, tmp_path: Path) -> 
     )
 
 
+def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: Path) -> None:
+    erase(model, output=1.0, null="rest", folder=tmp_path)
+    x, t, _, which = batch(model, "duge", CATS)
+    rests = [["", "a photo of a", "in a picture"][place] for place in which]
+    told = [CATS[place] for place in which]
+    way = plain(model, x, t, told) - plain(model, x, t, rests)
+    assert first(tmp_path)["erase_output"] == pytest.approx(way.square().mean().item(), rel=1e-4)
+    error = 0.0
+    for name in NAMES:  # the word's own column has a counterpart of nothing, what follows it is moved back by one
+        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, rests))
+        for one, other, place in zip(maps, null, which, strict=True):
+            at = [1, 5, 1][place]
+            apart = torch.cat([other[..., :at], torch.zeros_like(other[..., :1]), other[..., at:]], dim=-1)
+            apart = torch.cat([apart[..., :-2], apart[..., -2:].sum(dim=-1, keepdim=True)], dim=-1)
+            error += (one - apart).square().sum().item() / (maps.numel() * len(NAMES))
+    assert first(tmp_path)["erase"] == pytest.approx(error, rel=1e-3)
+
+
 def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: Path) -> None:
     erase(model, erase=3.0, erase_scale="first", folder=tmp_path)
     assert first(tmp_path)["erase"] == pytest.approx(3.0, rel=1e-4)
@@ -108,6 +126,7 @@ def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: P
         {"target": "steered", "prior_target": "teacher", "memory": 0},
         {"combine": "preserving", "distil": 1.0, "prior": 0.0, "checkpointing": True},
         {"erase": 0.0, "output": 1.0, "prior": 0.0, "memory": 0, "trains": "xattn-kv"},
+        {"null": "rest", "target": "steered", "output": 1.0},
     ],
 )
 def test_its_readings_work_with_several_concepts(changes: dict[str, Any], model: Model) -> None:
@@ -156,3 +175,4 @@ def test_the_plan_keeps_to_the_budgets(model: Model) -> None:
     )
     assert found.sampled_images == 3 + 3 + 7
     assert found.passes == (3 + 3 + 3, 9)
+

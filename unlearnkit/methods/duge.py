@@ -52,6 +52,12 @@ class Settings(Training):
         "what is to be reached: the empty prompt (or 'instead'), or from there steered away from the concept",
         source="paper, at second hand; steered is another reading",
     )
+    null: Literal["empty", "rest"] = setting(
+        "empty",
+        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, so "
+        "that what else it says is not steered away from",
+        source="paper: empty; rest: ours, for objects on the canvas",
+    )
     eta: float = setting(1.0, "how far target = steered goes", low=0.0, source="ours; 1.8 on the canvas")
     attends: Literal["maps", "output"] = setting(
         "maps", "what A is: the softmax, or its product with the values", source="paper, at second hand"
@@ -217,13 +223,16 @@ def _first(
 
 
 def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Forget:
+    nothing = "" if settings.null == "rest" else None
     prompts = [
-        (form, word, None if concept.instead is None else anchor(model, request, concept))
+        (form, word, nothing if concept.instead is None else anchor(model, request, concept))
         for concept in request.erase
         for form, word in turns(model, concept, settings.pictures)
     ]
     found = scene(model, [fill(form, word) for form, word, _ in prompts], job=job)
-    wanted = model.encode(["" if place is None else fill(form, place) for form, _, place in prompts])
+    wanted = model.encode(
+        ["" if place is None else " ".join(fill(form, place).split()) for form, _, place in prompts]
+    )
     unfolded = not settings.erase or settings.attends == "output"
     if unfolded or all(place is None for *_, place in prompts):
         return _Forget(found, wanted, None)
