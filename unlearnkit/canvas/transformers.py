@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection
 
+from ..errors import InputError
 from ..seeds import derive, stream
 from . import networks, relatives, world
 from .loop import LossOf, train_averaged
@@ -61,9 +62,14 @@ def train_flow(studio: Studio) -> None:
 
 
 def train_classes(studio: Studio) -> None:
-    """Predict epsilon of plain pictures told by their object, a tenth of them not told."""
+    """Predict epsilon of plain pictures told by their object, a tenth of them not told.
+
+    Raises InputError where no training picture is plain.
+    """
     latents, (objects, styles) = studio.latents(), studio.labels("train")
     plain = torch.nonzero(styles == world.STYLES.index("plain"))[:, 0]
+    if not len(plain):
+        raise InputError(f"none of the {len(latents)} training pictures is plain: paint more of them")
     alphas = networks.make_scheduler().alphas_cumprod
     with sown(derive(studio.seed, "classes")):
         classes = relatives.make_classes().to(studio.device)
