@@ -91,7 +91,10 @@ def test_the_memory_keeps_to_its_budget_and_to_what_is_unrelated(budget: int, mo
     assert len({prompt.split()[-1] for prompt in found[:4]}) == min(budget, 4)
     assert len(set(found)) == min(budget, 6)
     if budget > 3:  # and not all of them in the first template
-        assert {prompt.startswith("a photo of") for prompt in found[:4] if "art" not in prompt} == {True, False}
+        assert {prompt.startswith("a photo of") for prompt in found[:4] if "art" not in prompt} == {
+            True,
+            False,
+        }
 
 
 def test_the_memory_leaves_out_every_prompt_with_an_erased_word_in_it(model: Model) -> None:

@@ -294,6 +294,15 @@ def test_the_shipped_weights_are_small() -> None:
 
 
 @shipped
+def test_the_shipped_relative_is_told_an_object_and_borrows_the_autoencoder() -> None:
+    model = load("canvas-classes")
+    assert model.classes == tuple(sorted(world.OBJECTS))
+    assert model.hints.objects == tuple(world.OBJECTS)
+    assert not (WEIGHTS / "classes" / "vae").exists()
+    assert model.sample(["frog"], [0])[0].size == (64, 64)
+
+
+@shipped
 @painting
 def test_the_evaluators_know_painted_pictures() -> None:
     from unlearnkit.canvas.check import check_evaluators

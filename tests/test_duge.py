@@ -104,7 +104,9 @@ def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: 
     way = plain(model, x, t, told) - plain(model, x, t, rests)
     assert first(tmp_path)["erase_output"] == pytest.approx(way.square().mean().item(), rel=1e-4)
     error = 0.0
-    for name in NAMES:  # the word's own column has a counterpart of nothing, what follows it is moved back by one
+    for (
+        name
+    ) in NAMES:  # the word's own column has a counterpart of nothing, what follows it is moved back by one
         maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, rests))
         for one, other, place in zip(maps, null, which, strict=True):
             at = [1, 5, 1][place]
@@ -175,4 +177,3 @@ def test_the_plan_keeps_to_the_budgets(model: Model) -> None:
     )
     assert found.sampled_images == 3 + 3 + 7
     assert found.passes == (3 + 3 + 3, 9)
-
