@@ -54,9 +54,9 @@ class Settings(Training):
     )
     null: Literal["empty", "rest"] = setting(
         "empty",
-        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, so "
-        "that what else it says is not steered away from",
-        source="paper: empty; rest: ours, for objects on the canvas",
+        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, "
+        "so that what else it says is not steered away from",
+        source="paper: empty; rest: ours",
     )
     eta: float = setting(1.0, "how far target = steered goes", low=0.0, source="ours; 1.8 on the canvas")
     attends: Literal["maps", "output"] = setting(
