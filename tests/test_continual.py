@@ -87,6 +87,7 @@ def test_figures_of_the_table_by_hand() -> None:
             "request": 3,
             "base": "b",
             "pictures": 5,
+            "drawn by": "x, 10 steps",
         },
         "current": rate(1, 20),
         "past": {"k": 3, "n": 60},
