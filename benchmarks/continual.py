@@ -8,9 +8,10 @@
 A cell is a chain: contender, sequence, order, seed. It stands in ``runs/continual`` and goes on request by request;
 each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not made
 again. Erasure is matched: training ends at the first look (each 20 steps) at which the guide sees the requested concept
-in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. Only "as
-shipped", what ``chain add`` does on the canvas when nothing is told, goes its whole way. The judge gives the rows. A
-contender of which less than 30 % of the kept objects or styles are left has collapsed: its cell ends there.
+in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. "as shipped",
+what ``chain add`` does on the canvas when nothing is told, and "uce, whole", UCE with the canvas's settings, go their
+whole way. The judge gives the rows. A contender of which less than 30 % of the kept objects or styles are left has
+collapsed: its cell ends there.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
     "ca": Contender("ca", settings={"steps": 400}),
     "uce": Contender("uce", ladder=[{"erase_scale": scale} for scale in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)]),
+    "uce, whole": Contender("uce", matched=False),
     "salun": Contender("salun", settings={"steps": 400}),
     "esd, l2sp": Contender(settings=PLAIN | {"rule": ("l2sp",)}),
     "esd, selft": Contender(settings=PLAIN | {"mask": "selft", "mask_share": 0.1}),
