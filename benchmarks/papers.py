@@ -191,7 +191,8 @@ def _doco_unseen(*both: Row) -> tuple[bool, str]:
 def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -> tuple[bool, str]:
     pairs = [[left(row, *UNSEEN) for row in pair] for pair in ((doco_cat, ca_cat), (doco_style, ca_style))]
     figures = "; ".join(f"DoCo {ours:.1f} %, CA {theirs:.1f} %" for ours, theirs in pairs)
-    return all(ours < theirs for ours, theirs in pairs), f"left on unseen forms, cat and van gogh: {figures}"
+    holds = all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)
+    return holds, f"left on unseen forms, cat and van gogh: {figures}"
 
 
 def _better(whole: Row, name: str, other: Row) -> tuple[bool, str]:

@@ -145,3 +145,19 @@ def test_processes_side_by_side_share_the_cells() -> None:
     for odd in ("3/3", "1", "a/2", "-1/2"):
         with pytest.raises(argparse.ArgumentTypeError, match="write 0/4 for the first of four"):
             rows.share(odd)
+
+
+def test_doco_beats_ca_where_it_is_nowhere_worse_and_somewhere_better() -> None:
+    def said(*shares: int) -> bool:
+        names = [("doco", "cat"), ("ca", "cat"), ("doco", "van gogh"), ("ca", "van gogh")]
+        rows = {
+            name: row({"name": [0, 100], "template": [k, 100]}, 99, 99)
+            for name, k in zip(names, shares, strict=True)
+        }
+        found = papers.CLAIMS["DoCo leaves less on unseen wordings than CA"](
+            lambda cell: rows[cell.method, cell.targets[0]]
+        )
+        assert found is not None
+        return found[0]
+
+    assert [said(0, 0, 3, 9), said(0, 0, 3, 3), said(1, 0, 3, 9)] == [True, False, False]
