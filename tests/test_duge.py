@@ -104,9 +104,8 @@ def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: 
     way = plain(model, x, t, told) - plain(model, x, t, rests)
     assert first(tmp_path)["erase_output"] == pytest.approx(way.square().mean().item(), rel=1e-4)
     error = 0.0
-    for (
-        name
-    ) in NAMES:  # the word's own column has a counterpart of nothing, what follows it is moved back by one
+    # the word's own column has a counterpart of nothing, what follows it is moved back by one
+    for name in NAMES:
         maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, rests))
         for one, other, place in zip(maps, null, which, strict=True):
             at = [1, 5, 1][place]

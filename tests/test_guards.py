@@ -112,7 +112,9 @@ def test_no_guard_adds_nothing(model: Model) -> None:
 def test_the_bank_grows_with_the_requests_within_its_budget_and_holds_nothing_erased(model: Model) -> None:
     one = banked(model, CAT, [], near=2, budget=8)
     two = banked(model, NEON, [CAT], near=2, budget=8)
-    assert 6 <= len(two.prompts) <= len(one.prompts) <= 8
+    # half of 8 for the near words, of which there are two and then three; of 4 for six words each other one has one
+    assert [len(each) for each in one.words] == [2, 2, 1, 1, 1]
+    assert [len(each) for each in two.words] == [2, 2, 2, 1]
     assert {word.name for word in two.concepts} > {word.name for word in one.concepts} - {"neon"}
     for words, bank in ((["cat", "kitten"], one), (["cat", "kitten", "neon"], two)):
         assert not any(holds(prompt, words) for prompt in bank.prompts)
