@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_ca import KEPT, plain
 
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, esd, uce
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training import grammar, pictures
 from unlearnkit.training.descend import Job
 
 CAT = Request((Concept("cat"),))
@@ -77,6 +80,40 @@ def test_esd_first_loss_is_that_of_a_plain_ddim_loop(
     assert stop > 0
     null, told = noise(x, times[stop])
     assert logged == pytest.approx((1 + eta) ** 2 * (told - null).square().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "instead", "nulls"),
+    [
+        ({}, None, ["", "", ""]),
+        ({"null": "rest"}, None, ["", "a photo of a", "in a picture"]),
+        ({}, "owl", ["owl", "owl", "owl"]),
+        ({"null": "rest"}, "owl", ["owl", "a photo of an owl", "owl in a picture"]),
+    ],
+)
+def test_esd_steers_away_from_what_stands_for_no_concept(
+    changes: dict[str, str], instead: str | None, nulls: list[str], model: Model, tmp_path: Path
+) -> None:
+    told = ["cat", "a photo of a cat", "cat in a picture"]
+    settings = {
+        "steps": 1,
+        "batch": 3,
+        "pictures": 3,
+        "start": "pictures",
+        "templates": True,
+        "trains": "xattn",
+    }
+    request = Request((Concept("cat", instead=instead),))
+    edit_for(model, request, method="esd", settings=settings | changes, seed=2, job=Job(folder=tmp_path))
+    draws = seeds.stream(2, "esd", 0)
+    which = torch.randint(3, (3,), generator=draws)
+    noise = torch.randn((3, *model.shape), generator=draws)
+    t = torch.randint(1000, (3,), generator=draws)
+    share = torch.tensor(KEPT)[t].view(-1, 1, 1, 1)
+    x = (share**0.5 * pictures.draw(model, told)[which] + (1 - share) ** 0.5 * noise).float()
+    way = plain(model, x, t, [told[i] for i in which]) - plain(model, x, t, [nulls[i] for i in which])
+    logged = json.loads((tmp_path / "log.jsonl").read_text())["erase"]
+    assert logged == pytest.approx(2**2 * way.square().mean().item(), rel=1e-4)  # η is 1
 
 
 def test_esd_parts_are_the_papers(model: Model) -> None:
@@ -149,6 +186,25 @@ def test_uce_is_the_least_squares_solution(tokens: str, instead: str | None, mod
         aims = np.concatenate([s_e**0.5 * g @ w.T, s_k**0.5 * k @ w.T, ridge**0.5 * w.T])
         expected = np.linalg.lstsq(rows, aims, rcond=None)[0].T
         np.testing.assert_allclose(new.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_uce_on_sentences_is_uce_on_templates_that_say_the_same(make: Callable[..., Model]) -> None:
+    """As many of the grammar's as are asked for, of the seed's choice, for what is erased and for what is kept."""
+    request = Request((Concept("cat"),), keep=(Concept("car"), Concept("van gogh", kind="style")))
+    known = make()
+    words = {"object": ["dog", "bear", "car"], "style": list(known.hints.styles)}
+    told = {
+        kind: grammar.forms(grammar.read("plain"), kind, words, count=4, seed=5)
+        for kind in ("object", "style")
+    }
+    assert all(len(forms) == 4 for forms in told.values())
+    other = make()
+    other.hints = replace(other.hints, templates=told)
+    found = edit_for(known, request, method="uce", settings={"sentences": 4, "keep_sentences": 4}, seed=5)
+    expected = edit_for(other, request, method="uce", settings={"templates": True}, seed=1)
+    assert all(torch.equal(expected.weights[name], new) for name, new in found.weights.items())
+    fewer = edit_for(known, request, method="uce", settings={"sentences": 4, "keep_sentences": 3}, seed=5)
+    assert fewer.hash() != found.hash()
 
 
 def test_uce_changes_by_no_more_rank_than_columns(model: Model) -> None:

@@ -22,8 +22,9 @@ from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
 from unlearnkit.training import pictures
 from unlearnkit.training.descend import Job
-from unlearnkit.training.grammar import GRAMMARS, pairs, read
+from unlearnkit.training.grammar import GRAMMARS, forms, pairs, read
 from unlearnkit.training.scenes import noise_ratio
+from unlearnkit.wording import fill
 
 CAT = Request((Concept("cat"),), (Concept("dog"),))
 KNOWN = {
@@ -89,6 +90,17 @@ def test_a_small_grammar_repeats_and_seeds_matter() -> None:
     assert drawn("people") == drawn("people")
     other = pairs(read("people"), "object", ["cat"], ["dog"], KNOWN, count=40, seed=2)
     assert other != pairs(read("people"), "object", ["cat"], ["dog"], KNOWN, count=40, seed=1)
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+@pytest.mark.parametrize("kind", ["object", "style"])
+def test_forms_are_sentences_with_a_place_for_the_concept(name: str, kind: str) -> None:
+    found = forms(read(name), kind, KNOWN, count=30, seed=3)
+    assert 25 <= len(found) == len(set(found)) <= 30
+    assert all(form.count("{}") == 1 and not re.search(r"[\[\]]|  |{c", form) for form in found)
+    assert found != forms(read(name), kind, KNOWN, count=30, seed=4)
+    every = {erase.replace("kitten", "cat") for erase, _ in drawn(name, kind, count=20_000)}
+    assert {fill(form, "cat") for form in found} <= every
 
 
 def test_a_grammar_of_ones_own(tmp_path: Path) -> None:

@@ -49,10 +49,15 @@ class Estimate:
             f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
         )
         yield "method", self.recipe.method
-        yield (
-            "settings",
-            ", ".join(f"{name}={value}" for name, value in dataclasses.asdict(self.settings).items()),
-        )
+        usual = dataclasses.asdict(methods.find(self.recipe.method).settings())
+        changed = [
+            f"{name}={value}"
+            for name, value in dataclasses.asdict(self.settings).items()
+            if value != usual[name]
+        ]
+        yield "settings", ", ".join(changed) or "the method's defaults"
+        if changed:
+            yield "", f"and the method's defaults, see 'unlearnkit methods {self.recipe.method}'"
         if own := methods.of_the_family(self.model, self.recipe.method, self.recipe.settings, self.settings):
             yield "by family", ", ".join(f"{name}={value}" for name, value in own.items())
         yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, nearest
+from .schema import Concept
 
 __all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]
 
@@ -83,6 +84,12 @@ class Hints:
     def vocabulary(self, kind: str) -> tuple[str, ...]:
         """The words of ``"object"`` or ``"style"``."""
         return self.styles if kind == "style" else self.objects
+
+    @property
+    def words(self) -> tuple[Concept, ...]:
+        """The whole vocabulary, each word once, objects first."""
+        objects, styles = (dict.fromkeys(words) for words in (self.objects, self.styles))
+        return (*map(Concept, objects), *(Concept(word, "style") for word in styles))
 
     def settings(self, method: str, kind: str) -> dict[str, Any]:
         """What suits this model for ``method`` on a concept of ``kind``; empty if it says nothing."""

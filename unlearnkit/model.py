@@ -117,6 +117,12 @@ class Model:
         model._printed = printed
         return model
 
+    def knowing(self, hints: Hints) -> Model:
+        """The same pipeline with other hints, and with the prompts that it has encoded."""
+        model = Model(self.pipe, source=self.source, hints=hints)
+        model._states = self._states
+        return model
+
     def check(self, edit: Edit) -> None:
         """Raises EditError for an edit made from another model."""
         base = edit.facts.get("base", "")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import Model
 from ..parts.rules import apart, directions
-from ..schema import KINDS, Concept, Request
+from ..schema import Concept, Request
 from ..seeds import derive
 from ..training.memory import holds
 from ..training.prompts import neighbours, prompts
@@ -56,10 +56,8 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
     if not words:
         return model
     hints = model.hints
-    return Model(
-        model.pipe,
-        source=model.source,
-        hints=dataclasses.replace(
+    return model.knowing(
+        dataclasses.replace(
             hints,
             objects=tuple(word for word in hints.objects if not holds(word, words)),
             styles=tuple(word for word in hints.styles if not holds(word, words)),
@@ -67,7 +65,7 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
                 kind: tuple(form for form in forms if not holds(form, words)) or ("{}",)
                 for kind, forms in hints.templates.items()
             },
-        ),
+        )
     )
 
 
@@ -87,11 +85,11 @@ def banked(model: Model, request: Request, earlier: Sequence[Request], near: int
     half = budget // 2 if near else 0
     found = [_told(word, clean, erased, -(-half // len(close))) for word in close]
     known = {word.name.lower() for word in close}
-    vocabulary = [(word, kind) for kind in KINDS for word in dict.fromkeys(model.hints.vocabulary(kind))]
+    vocabulary = sorted(model.hints.words, key=lambda word: derive(0, "bank", word.name, word.kind))
     each = max(1, (budget - half) // max(1, len(vocabulary)))
-    for _, word, kind in sorted((derive(0, "bank", word, kind), word, kind) for word, kind in vocabulary):
-        if word.lower() not in known and not holds(word, erased):
-            found.append(_told(Concept(word, "style" if kind == "style" else "object"), clean, erased, each))
+    for word in vocabulary:
+        if word.name.lower() not in known and not holds(word.name, erased):
+            found.append(_told(word, clean, erased, each))
     if not (words := tuple(_cut(found, budget))):
         raise InputError(
             "the model's vocabulary leaves no word for the bank: choose bank=0, or lengthen the vocabulary in the "

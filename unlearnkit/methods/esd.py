@@ -24,10 +24,11 @@ from ..schema import Concept, Request
 from ..settings import setting
 from ..training import pictures
 from ..training.descend import Job, Objective, Student
-from ..training.prompts import prompts
+from ..training.prompts import texts
 from ..training.scenes import Lesson, counted, kept, matched
 from ..training.settings import Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
+from ..wording import fill
 
 __all__ = ["METHOD", "Settings", "target"]
 
@@ -42,6 +43,12 @@ class Settings(Training):
     batch: int = default("batch", 1, source="paper")
     eta: float = setting(
         1.0, "η, how far the target is steered away from the concept", low=0.0, source="paper"
+    )
+    null: Literal["empty", "rest"] = setting(
+        "empty",
+        "what stands for no concept: the empty prompt (or 'instead'), or the concept's prompt less its word (or with "
+        "'instead' for it), so that what else it says is not steered away from",
+        source="paper: empty; rest: ours",
     )
     eta_is: Literal["paper", "released"] = setting(
         "paper", "how η is meant; released = 2 is paper = 1", source="newer released code: 2, released"
@@ -129,10 +136,12 @@ def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, draw
     null: list[str] = []
     found: list[Tensor] = []
     for concept in concepts:
-        words = prompts(concept, model.hints, templates=settings.templates)
-        words = tuple(words[place % len(words)] for place in range(drawn or len(words)))
+        pairs = texts(concept, model.hints, templates=settings.templates)
+        pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
+        words = tuple(fill(form, word) for form, word in pairs)
+        rest = [form if settings.null == "rest" else "{}" for form, _ in pairs]
         asked += words
-        null += [concept.instead or ""] * len(words)
+        null += [" ".join(fill(form, concept.instead or "").split()) for form in rest]
         if drawn:
             found.append(pictures.draw(model, words, folder=job.cache))
             if job.progress:

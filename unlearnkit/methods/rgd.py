@@ -25,11 +25,11 @@ from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
-from ..schema import KINDS, Concept, Request
+from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
-from ..training.prompts import neighbours
+from ..training.prompts import neighbours, unerased
 from ..training.scenes import Noised, noise_ratio, scene
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
@@ -146,9 +146,7 @@ def sentences(
 
     held_out: from the grammar's test pools, which share no word with those of training.
     """
-    grammar = read(settings.grammar)
-    erased = {word.lower() for concept in request.erase for word in concept.wordings}
-    known = {kind: [w for w in model.hints.vocabulary(kind) if w.lower() not in erased] for kind in KINDS}
+    grammar, known = read(settings.grammar), unerased(model, request)
     found: list[tuple[str, str]] = []
     for concept in request.erase:
         others = _others(model, request, concept, known[concept.kind], settings)

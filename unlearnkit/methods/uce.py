@@ -25,7 +25,8 @@ from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job
-from ..training.prompts import neighbours, texts
+from ..training.grammar import forms, read
+from ..training.prompts import neighbours, texts, unerased
 from ..wording import fill, until
 
 __all__ = ["METHOD", "Settings", "change", "normal"]
@@ -50,6 +51,18 @@ class Settings:
     templates: bool = setting(
         False, "edit the wordings in the model's templates too, not only bare", source="released code: off"
     )
+    sentences: int = setting(
+        0,
+        "edit at most so many sentences of the grammar with each concept, beside the wordings above",
+        low=0,
+        source="ours, after RGD's diverse sets; paper: 0",
+    )
+    keep_sentences: int = setting(
+        0, "keep at most so many such sentences with each kept concept", low=0, source="ours; paper: 0"
+    )
+    grammar: str = setting(
+        "plain", "plain, people, scenes, or the path of a TOML file", source="ours, after RGD's paper"
+    )
     neighbours: int = setting(
         0,
         "if the request keeps nothing: so many of the nearest words are kept",
@@ -73,14 +86,14 @@ def change(w: Tensor, erased: Tensor, wanted: Tensor, solved: Tensor, *, scale: 
 
 @torch.no_grad()
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The new keys and values. Draws nothing, so the seed does not matter. Raises InputError for a singular A."""
+    """The new keys and values. The seed chooses the sentences, if any. Raises InputError for a singular A."""
     pairs = [
         _pair(model, concept, *text, settings)
         for concept in request.erase
-        for text in _texts(model, concept, settings)
+        for text in _texts(model, request, concept, settings.sentences, settings, seed)
     ]
     erased, wanted = (torch.cat(columns, dim=1) for columns in zip(*pairs, strict=True))
-    kept = _kept(model, request, settings, like=erased)
+    kept = _kept(model, request, settings, seed, like=erased)
     a = normal(erased, kept, settings)
     values = torch.linalg.eigvalsh(a)
     if values[0] <= 0 or values[-1] / values[0] > ILL:
@@ -102,8 +115,16 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
     return Plan(PART, len(weights), sum(weight.numel() for weight in weights.values()), 0, (0.0, 0.0), 0, 0)
 
 
-def _texts(model: Model, concept: Concept, settings: Settings) -> tuple[tuple[str, str], ...]:
-    return texts(concept, model.hints, templates=settings.templates)
+def _texts(
+    model: Model, request: Request, concept: Concept, sentences: int, settings: Settings, seed: int
+) -> tuple[tuple[str, str], ...]:
+    """Pairs (template, wording) of a concept, each once."""
+    found = texts(concept, model.hints, templates=settings.templates)
+    if sentences:
+        words = unerased(model, request)
+        more = forms(read(settings.grammar), concept.kind, words, count=sentences, seed=seed)
+        found += tuple((form, wording) for form in more for wording in concept.wordings)
+    return tuple(dict.fromkeys(found))
 
 
 def _pair(
@@ -116,10 +137,10 @@ def _pair(
     return erased[:, at : at + length], wanted[:, other : other + length]
 
 
-def _kept(model: Model, request: Request, settings: Settings, *, like: Tensor) -> Tensor:
+def _kept(model: Model, request: Request, settings: Settings, seed: int, *, like: Tensor) -> Tensor:
     columns = [like[:, :0]]
     for concept in neighbours(model, request, settings.neighbours):
-        for form, wording in _texts(model, concept, settings):
+        for form, wording in _texts(model, request, concept, settings.keep_sentences, settings, seed):
             states, at = _states(model, form, wording)
             columns.append(states[:, at : at + 1] if settings.tokens == "last" else states)
     return torch.cat(columns, dim=1)

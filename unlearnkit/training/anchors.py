@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model import Model
-from ..schema import KINDS, Concept, Request
-from ..wording import fill
+from ..schema import Concept, Request
+from ..wording import fill, plain
 from .descend import Job
 from .grammar import pairs, read
-from .prompts import neighbours, texts
+from .prompts import neighbours, texts, unerased
 from .scenes import Scene, joined, scene, wordings
 
 __all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
@@ -31,16 +31,16 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
 
     Raises InputError for an anchor that is erased itself, and where no word is left to choose from.
     """
-    erased = {_plain(wording) for one in request.erase for wording in one.wordings}
+    erased = {plain(wording) for one in request.erase for wording in one.wordings}
     if concept.instead is not None:
-        if _plain(concept.instead) in erased:
+        if plain(concept.instead) in erased:
             raise InputError(
                 f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"
             )
         return concept.instead
     everything = sum(len(model.hints.vocabulary(kind)) for kind in ("object", "style"))
     for near in neighbours(model, Request((concept,)), everything):
-        if near.kind == concept.kind and _plain(near.name) not in erased:
+        if near.kind == concept.kind and plain(near.name) not in erased:
             return near.name
     raise InputError(
         f"no anchor for the {concept.kind} {concept.name!r} is in the model's vocabulary: say with 'instead' what "
@@ -92,11 +92,5 @@ def _filled(
     model: Model, request: Request, concept: Concept, place: str, count: int, grammar: str
 ) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    erased = {_plain(wording) for one in request.erase for wording in one.wordings}
-    known = {kind: [w for w in model.hints.vocabulary(kind) if _plain(w) not in erased] for kind in KINDS}
-    forms = replace(read(grammar), others={})
+    forms, known = replace(read(grammar), others={}), unerased(model, request)
     return pairs(forms, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
-
-
-def _plain(word: str) -> str:
-    return " ".join(word.lower().split())

@@ -29,7 +29,7 @@ from ..errors import InputError, nearest
 from ..schema import KINDS
 from ..wording import articles
 
-__all__ = ["GRAMMARS", "Grammar", "Pool", "pairs", "read"]
+__all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read"]
 
 Pool = Literal["train", "test"]
 POOLS: tuple[Pool, ...] = ("train", "test")
@@ -91,35 +91,62 @@ def pairs(
     vocabulary: words for {object} and {style}, without what is erased. share: of others where it could simply go.
     Raises InputError where a dimension or ``others`` is empty.
     """
+    others = [*others, *grammar.others.get(kind, ())]
+    if not others and (share > 0 or any("[" not in form for form in grammar.templates.get(kind, ()))):
+        raise InputError(
+            "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
+        )
+    draws = seeds.stream(seed, "grammar", pool, *wordings)
+    found, queue = [], list[int]()
+    for turn, sentence in _sentences(grammar, kind, vocabulary, pool, count, draws):
+        instead = None
+        if float(torch.rand((), generator=draws)) < share or "[" not in sentence:
+            queue = queue or torch.randperm(len(others), generator=draws).tolist()
+            instead = others[queue.pop()]
+        found.append((_told(sentence, wordings[turn % len(wordings)]), _told(sentence, instead)))
+    return found
+
+
+def forms(
+    grammar: Grammar, kind: str, vocabulary: Mapping[str, Sequence[str]], *, count: int, seed: int
+) -> tuple[str, ...]:
+    """At most ``count`` different sentences of the training pool, of each template in turn, ``{}`` for the concept.
+
+    Raises InputError as ``pairs`` does.
+    """
+    draws = seeds.stream(seed, "grammar", kind)
+    found = (
+        _told(sentence, "{}") for _, sentence in _sentences(grammar, kind, vocabulary, "train", count, draws)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _sentences(
+    grammar: Grammar,
+    kind: str,
+    vocabulary: Mapping[str, Sequence[str]],
+    pool: Pool,
+    count: int,
+    draws: torch.Generator,
+) -> list[tuple[int, str]]:
+    """``count`` sentences with the concept still open, each with a number for the turns of the concept's wordings."""
     words, templates = {**vocabulary, **grammar.words[pool]}, grammar.templates.get(kind, ())
     if not templates:
         raise InputError(
             f"the grammar has no templates for a concept of kind {kind!r}: add [templates] {kind}"
         )
-    others = [*others, *grammar.others.get(kind, ())]
     sizes = [math.prod(len(words.get(slot, ())) for slot in _slots(template)) for template in templates]
     for template, size in zip(templates, sizes, strict=True):
         if not size:
             raise InputError(
                 f"the grammar's template {template!r} has a dimension without words for {pool}: add some"
             )
-    if not others and (share > 0 or any("[" not in template for template in templates)):
-        raise InputError(
-            "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
-        )
-    draws = seeds.stream(seed, "grammar", pool, *wordings)
     orders = [torch.randperm(size, generator=draws)[:count].tolist() for size in sizes]
-    found, queue = [], list[int]()
+    found = []
     for place in range(count):
         turn, which = divmod(place, len(templates))
         again, index = divmod(turn, len(orders[which]))
-        sentence = _sentence(templates[which], words, orders[which][index])
-        instead = None
-        if float(torch.rand((), generator=draws)) < share or "[" not in sentence:
-            queue = queue or torch.randperm(len(others), generator=draws).tolist()
-            instead = others[queue.pop()]
-        wording = wordings[(which + turn + again) % len(wordings)]
-        found.append((_told(sentence, wording), _told(sentence, instead)))
+        found.append((which + turn + again, _sentence(templates[which], words, orders[which][index])))
     return found
 
 

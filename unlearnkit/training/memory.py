@@ -10,7 +10,7 @@ import torch
 from .. import seeds
 from ..errors import InputError
 from ..model import Model
-from ..schema import KINDS, Concept, Request
+from ..schema import Concept, Request
 from ..wording import fill
 
 __all__ = ["bank", "holds"]
@@ -27,19 +27,15 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
     erased = [wording for concept in request.erase for wording in concept.wordings]
     taken = {wording.lower() for concept in related for wording in concept.wordings}
     words = [
-        (word, kind)
-        for kind in KINDS
-        for word in dict.fromkeys(model.hints.vocabulary(kind))
-        if word.lower() not in taken and not holds(word, erased)
+        word for word in model.hints.words if word.name.lower() not in taken and not holds(word.name, erased)
     ]
-    order = torch.randperm(
-        len(words), generator=seeds.stream(0, "memory", *(word for word, _ in words))
-    ).tolist()
+    draws = seeds.stream(0, "memory", *(word.name for word in words))
+    order = torch.randperm(len(words), generator=draws).tolist()
     found: dict[str, None] = {}
     for turn in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
-        for first, (word, kind) in enumerate(words[place] for place in order):
-            forms = model.hints.templates.get(kind, ("{}",))
-            prompt = fill(forms[(first + turn) % len(forms)], word)
+        for first, word in enumerate(words[place] for place in order):
+            forms = model.hints.templates.get(word.kind, ("{}",))
+            prompt = fill(forms[(first + turn) % len(forms)], word.name)
             if not holds(prompt, erased):
                 found[prompt] = None
     if not found:

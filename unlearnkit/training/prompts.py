@@ -8,9 +8,9 @@ from torch import Tensor
 from ..hints import Hints
 from ..model import Model
 from ..schema import KINDS, Concept, Request
-from ..wording import fill
+from ..wording import fill, plain
 
-__all__ = ["neighbours", "prompts", "texts"]
+__all__ = ["neighbours", "prompts", "texts", "unerased"]
 
 
 def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str, str], ...]:
@@ -36,14 +36,19 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     aims = torch.stack([_state(model, wording) for concept in request.erase for wording in concept.wordings])
     kinds = {concept.kind for concept in request.erase}
     ranked = []
-    for kind in KINDS:
-        for word in dict.fromkeys(model.hints.vocabulary(kind)):
-            if word.lower() not in erased:
-                near = torch.cosine_similarity(aims, _state(model, word)[None]).max().item()
-                ranked.append((kind not in kinds, -near, word, kind))
-    return tuple(
-        Concept(word, "style" if kind == "style" else "object") for _, _, word, kind in sorted(ranked)[:count]
-    )
+    for word in model.hints.words:
+        if word.name.lower() not in erased:
+            near = torch.cosine_similarity(aims, _state(model, word.name)[None]).max().item()
+            ranked.append((word.kind not in kinds, -near, word.name, word.kind))
+    return tuple(Concept(name, kind) for _, _, name, kind in sorted(ranked)[:count])
+
+
+def unerased(model: Model, request: Request) -> dict[str, list[str]]:
+    """The words of the model's vocabulary by kind, less those that are erased."""
+    erased = {plain(wording) for concept in request.erase for wording in concept.wordings}
+    return {
+        kind: [word for word in model.hints.vocabulary(kind) if plain(word) not in erased] for kind in KINDS
+    }
 
 
 def _state(model: Model, word: str) -> Tensor:
