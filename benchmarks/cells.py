@@ -8,7 +8,6 @@ cells share the pictures of the untouched model.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -30,11 +29,12 @@ from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.files import slug, write_text
-from unlearnkit.methods import Job, edit_for, find, plan, resolve
+from unlearnkit.methods import Job, edit_for, plan, resolve
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model
 from unlearnkit.schema import Case, Request
+from unlearnkit.settings import changed
 
 ROWS = Path(__file__).parent / "results" / "methods.jsonl"
 RUNS = Path("runs") / "methods"
@@ -78,12 +78,11 @@ def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
 
 def made_of(cell: Cell, model: Model) -> dict[str, Any]:
     """All that the edit depends on."""
-    filled = dataclasses.asdict(resolve(model, cell.request, cell.method, cell.settings))
-    own = dataclasses.asdict(find(cell.method).settings())
+    filled = resolve(model, cell.request, cell.method, cell.settings)
     return {
         "base": model.fingerprint()[:12],
         "method": cell.method,
-        "settings": {name: value for name, value in filled.items() if value != own[name]},
+        "settings": changed(filled),
         "target": " + ".join(cell.targets) + (", in turn" if cell.in_turn else ""),
         "seed": cell.seed,
         "drawn by": sampler(model),

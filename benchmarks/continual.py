@@ -40,6 +40,7 @@ from unlearnkit.methods import find, resolve
 from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
+from unlearnkit.settings import changed
 from unlearnkit.training.descend import Job
 from unlearnkit.training.settings import Training
 
@@ -83,7 +84,7 @@ class Contender:
     matched: bool = True
 
 
-PLAIN = {"keep": 0.0, "steps": 400}  # without the retention loss of the canvas's own defaults
+PLAIN = {"keep": 0.0, "steps": 400, "null": "empty", "eta": 1.0}  # the paper's loss, the canvas's pace
 BARE = {"bank": 0, "replay": 0}
 GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10, "replay_weight": 1.0}
 CONTENDERS: dict[str, Contender] = {
@@ -133,10 +134,11 @@ def rows() -> list[dict[str, Any]]:
 
 def key(cell: Cell, number: int, model: Model, pictures: int) -> dict[str, Any]:
     """All that a row depends on."""
-    contender = CONTENDERS[cell.contender]
+    contender, requests = CONTENDERS[cell.contender], cell.requests()
     facts: dict[str, Any] = {"base": model.fingerprint()[:12], "pictures": pictures, "made": vars(contender)}
-    facts["drawn by"] = sampler(model)
-    facts |= {"cell": vars(cell), "request": number, "of": [one.name for one in cell.requests()]}
+    filled = resolve(model, Request((requests[number],)), contender.method, contender.settings)
+    facts |= {"drawn by": sampler(model), "settings": changed(filled)}
+    facts |= {"cell": vars(cell), "request": number, "of": [one.name for one in requests]}
     return plain(facts)
 
 

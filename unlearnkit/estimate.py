@@ -15,6 +15,7 @@ from . import images, methods, undisturbed
 from .methods import Plan
 from .model import ROOM, Model
 from .schema import Recipe
+from .settings import changed
 from .training.copies import Copies
 from .training.settings import Training
 
@@ -49,17 +50,14 @@ class Estimate:
             f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
         )
         yield "method", self.recipe.method
-        usual = dataclasses.asdict(methods.find(self.recipe.method).settings())
-        changed = [
-            f"{name}={value}"
-            for name, value in dataclasses.asdict(self.settings).items()
-            if value != usual[name]
-        ]
-        yield "settings", ", ".join(changed) or "the method's defaults"
-        if changed:
+        own = [f"{name}={value}" for name, value in changed(self.settings).items()]
+        yield "settings", ", ".join(own) or "the method's defaults"
+        if own:
             yield "", f"and the method's defaults, see 'unlearnkit methods {self.recipe.method}'"
-        if own := methods.of_the_family(self.model, self.recipe.method, self.recipe.settings, self.settings):
-            yield "by family", ", ".join(f"{name}={value}" for name, value in own.items())
+        if forced := methods.of_the_family(
+            self.model, self.recipe.method, self.recipe.settings, self.settings
+        ):
+            yield "by family", ", ".join(f"{name}={value}" for name, value in forced.items())
         yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
         yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
         share = plan.weights / total

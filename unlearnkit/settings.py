@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from .errors import InputError, nearest
 
-__all__ = ["Setting", "build", "describe", "fitted", "in_words", "parse_pairs", "setting"]
+__all__ = ["Setting", "build", "changed", "describe", "fitted", "in_words", "parse_pairs", "setting"]
 
 T = TypeVar("T")
 
@@ -125,6 +125,12 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     known = {one.name: one for one in describe(cls)}
     return cls(**{name: _checked(_known(name, known), value) for name, value in values.items()})
+
+
+def changed(filled: Any) -> dict[str, Any]:
+    """Those of the settings that are not the defaults of their class."""
+    own = dataclasses.asdict(type(filled)())
+    return {name: value for name, value in dataclasses.asdict(filled).items() if value != own[name]}
 
 
 def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
