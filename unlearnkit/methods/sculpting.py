@@ -72,11 +72,11 @@ class Settings(Training):
     align: float = setting(
         0.25, "λ_a, weight of the denoising loss on the superclass", low=0.0, source="released code"
     )
-    aligned: Literal["superclass", "members"] = setting(
+    aligned: Literal["superclass", "members", "all"] = setting(
         "superclass",
         "whose pictures align and distil look at: the superclass's, or besides those of the other words of the "
-        "vocabulary that belong to it (to a style's: every other style)",
-        source="released code: superclass; members: ours",
+        "vocabulary that belong to it (to a style's: every other style), or of all words of the concept's kind",
+        source="released code: superclass; others: ours",
     )
     distil: float = setting(
         0.25,
@@ -194,8 +194,8 @@ def _anchors(
 ) -> tuple[tuple[str, ...], str]:
     """Prompts of the superclass, and as negative prompt all that is erased of it.
 
-    Its members' are of its own word and of the other words of the vocabulary that share it, in turn. Raises InputError
-    where there is none.
+    Its members' are of its own word and of the other words of the vocabulary that share it, in turn; all are those of
+    every word of the kind. Raises InputError where there is none.
     """
     wide = superclass(concept, settings)
     erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
@@ -203,7 +203,7 @@ def _anchors(
         return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
     gone = {word.lower() for word in erased}
     found = [word for word in model.hints.vocabulary(concept.kind) if word.lower() not in gone]
-    if concept.kind != "style":
+    if concept.kind != "style" and settings.aligned == "members":
         shared = broader(concept.name)
         found = [word for word in found if shared and broader(word) == shared]
     if not found:
