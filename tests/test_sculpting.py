@@ -148,16 +148,25 @@ def test_a_superclass_that_cannot_be_is_refused(
             go(model, Request((concept,)), method="sculpting", settings=changes)
 
 
-def test_members_are_the_other_words_of_the_superclass_in_turn(model: Model, tmp_path: Path) -> None:
-    erase(model, job=Job(folder=tmp_path), steps=1, align=0.5, aligned="members")
-    words = ["animal", "dog", "bear"]  # of the vocabulary's cat, dog, bear and car
+@pytest.mark.parametrize(
+    ("name", "aligned", "asked"),
+    [
+        ("cat", "members", ["animal", "dog", "bear"]),  # of the vocabulary's cat, dog, bear and car
+        ("car", "all", ["vehicle", "cat", "dog"]),  # and bear, had it more than three pictures
+    ],
+)
+def test_other_words_hold_the_superclass_in_turn(
+    name: str, aligned: str, asked: list[str], model: Model, tmp_path: Path
+) -> None:
+    request = Request((Concept(name),))
+    erase(model, request, job=Job(folder=tmp_path), steps=1, align=0.5, aligned=aligned)
     draws = seeds.stream(4, "sculpting", 1)
-    Plain(model, drawn(model, "cat"), ["cat"], draws)
+    Plain(model, drawn(model, name), [name], draws)
     which = torch.randint(3, (2,), generator=draws)
     t, noise = torch.randint(1000, (2,), generator=draws), torch.randn((2, 4, 8, 8), generator=draws)
-    x = model.pipe.scheduler.add_noise(pictures.draw(model, words)[which], noise, t)
+    x = model.pipe.scheduler.add_noise(pictures.draw(model, asked)[which], noise, t)
     with torch.no_grad():
-        told = model.eps(x, t, model.encode([words[place] for place in which]))
+        told = model.eps(x, t, model.encode([asked[place] for place in which]))
     assert logged(tmp_path)[1]["align"] == pytest.approx(
         0.5 * (told - noise).square().mean().item(), rel=1e-4
     )
