@@ -39,6 +39,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "esd": ({**QUICK, "trains": "xattn", "start_steps": 4}, "xattn", True),
     "finetune": ({**QUICK, "keep_pictures": 4}, "all", True),
     "ga": (FEW, "all", True),
+    "house": ({"sentences": 5, "keep_sentences": 2}, "text", True),
     "graddiff": ({**FEW, "keep_pictures": 4}, "all", True),
     "rgd": ({**FEW, "grammar": "plain"}, "all", True),
     "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),

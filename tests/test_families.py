@@ -27,6 +27,7 @@ from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Job
+from unlearnkit.training.settings import Training
 
 TITLES = [family.TITLE for family in FAMILIES]
 NEW = TITLES[1:]
@@ -46,6 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "esd": {"start_steps": 3},
     "finetune": {"keep_pictures": 2},
     "ga": {"pictures": 2, "cap": 1e9},
+    "house": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
     "graddiff": {"pictures": 2, "keep_pictures": 2, "cap": 1e9},
     "rgd": {"pictures": 2, "grammar": "plain", "cap": 1e9},
     "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
@@ -53,6 +55,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
     "uce": {},
 }
+
+
+def trains(method: str) -> bool:
+    return issubclass(METHODS[method].settings, Training)
 
 
 def opened(title: str, folder: Path, **changes: Any) -> Model:
@@ -65,7 +71,7 @@ def model(title: str, words: Path) -> Model:
 
 
 def erase(model: Model, method: str, *, seed: int = 0, job: Job | None = None, **changes: Any) -> Any:
-    settings = {**({} if method == "uce" else QUICK), **SETTINGS[method], **changes}
+    settings = {**(QUICK if trains(method) else {}), **SETTINGS[method], **changes}
     return edit_for(model, REQUEST, method=method, settings=settings, seed=seed, job=job)
 
 
@@ -385,13 +391,13 @@ def page(words: Path) -> str:
         cells = []
         for model in models:
             try:
-                settings = {**({} if method == "uce" else {**QUICK, "steps": 1}), **SETTINGS[method]}
+                settings = {**({**QUICK, "steps": 1} if trains(method) else {}), **SETTINGS[method]}
                 plan(model, REQUEST, method=method, settings=settings)
                 edit = edit_for(model, REQUEST, method=method, settings=settings)
                 assert edit.weights, (method, model.family.TITLE)
-                trains = edit.facts["settings"].get("trains", "text")
+                part = edit.facts["settings"].get("trains", "text")
                 unread = ", by its output" if edit.facts["settings"].get("erase") == 0 else ""
-                cells.append("yes" + (", low rank" if trains == "lora" else "") + unread)
+                cells.append("yes" + (", low rank" if part == "lora" else "") + unread)
             except InputError as refused:
                 cells.append(f"no ({notes.setdefault(str(refused), len(notes) + 1)})")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")

@@ -24,7 +24,17 @@ from typing import Any, Literal, TypeVar
 
 from .errors import InputError, nearest
 
-__all__ = ["Setting", "build", "changed", "describe", "fitted", "in_words", "parse_pairs", "setting"]
+__all__ = [
+    "Setting",
+    "build",
+    "changed",
+    "describe",
+    "fitted",
+    "in_words",
+    "inherited",
+    "parse_pairs",
+    "setting",
+]
 
 T = TypeVar("T")
 
@@ -55,6 +65,12 @@ def setting(
         "min_items": min_items,
     }
     return dataclasses.field(default=default, metadata=facts)
+
+
+def inherited(cls: type, name: str, value: Any, *, source: str) -> Any:
+    """The field ``name`` of ``cls`` with another default and its source."""
+    facts = next(one.metadata for one in dataclasses.fields(cls) if one.name == name)
+    return dataclasses.field(default=value, metadata={**facts, "source": source})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from . import (
     finetune,
     ga,
     graddiff,
+    house,
     rgd,
     salun,
     sculpting,
@@ -43,7 +44,7 @@ from . import (
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
 
 MODULES = (
-    *(duge, rgd, doco, sculpting),
+    *(duge, rgd, doco, sculpting, house),
     *(esd, uce, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}

@@ -8,14 +8,13 @@ A method's ``Settings`` extends ``Training``, and names what its paper does as i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import InputError
 from ..parts import erasing
-from ..settings import setting
+from ..settings import inherited, setting
 
 __all__ = [
     "Combines",
@@ -183,8 +182,7 @@ class Training:
 
 def default(name: str, value: Any, *, source: str) -> Any:
     """The field ``name`` of ``Training`` with a method's own default and its source."""
-    facts = next(one.metadata for one in dataclasses.fields(Training) if one.name == name)
-    return dataclasses.field(default=value, metadata={**facts, "source": source})
+    return inherited(Training, name, value, source=source)
 
 
 def check(settings: Training, *, losses: Sequence[str]) -> None:
