@@ -84,7 +84,7 @@ class Contender:
     matched: bool = True
 
 
-PLAIN = {"keep": 0.0, "steps": 400, "null": "empty", "eta": 1.0}  # the paper's loss, the canvas's pace
+PLAIN = {"keep": 0.0, "steps": 400, "null": "empty", "eta": 1.3}  # the paper's loss alone
 BARE = {"bank": 0, "replay": 0}
 GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10, "replay_weight": 1.0}
 CONTENDERS: dict[str, Contender] = {
