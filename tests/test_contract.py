@@ -39,13 +39,13 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "esd": ({**QUICK, "trains": "xattn", "start_steps": 4}, "xattn", True),
     "finetune": ({**QUICK, "keep_pictures": 4}, "all", True),
     "ga": (FEW, "all", True),
-    "house": ({"sentences": 5, "keep_sentences": 2}, "text", True),
     "graddiff": ({**FEW, "keep_pictures": 4}, "all", True),
     "rgd": ({**FEW, "grammar": "plain"}, "all", True),
     "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
     "selective_amnesia": ({**KEEP, "fisher_pictures": 2, "fisher_times": 2}, "all", True),
     "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
     "uce": ({}, "text", False),
+    "uce-diverse": ({"sentences": 5, "keep_sentences": 2}, "text", True),
 }
 methods = pytest.mark.parametrize("method", METHODS)
 predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

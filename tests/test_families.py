@@ -47,13 +47,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "esd": {"start_steps": 3},
     "finetune": {"keep_pictures": 2},
     "ga": {"pictures": 2, "cap": 1e9},
-    "house": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
     "graddiff": {"pictures": 2, "keep_pictures": 2, "cap": 1e9},
     "rgd": {"pictures": 2, "grammar": "plain", "cap": 1e9},
     "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
     "sculpting": {"pictures": 2, "mask_warmup": 1, "mask_every": 2},
     "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
     "uce": {},
+    "uce-diverse": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
 }
 
 

@@ -207,10 +207,10 @@ def test_uce_on_sentences_is_uce_on_templates_that_say_the_same(make: Callable[.
     assert fewer.hash() != found.hash()
 
 
-def test_the_house_is_uce_on_sentences(model: Model) -> None:
+def test_diverse_uce_is_uce_on_sentences(model: Model) -> None:
     told = {"sentences": 6, "keep_sentences": 2, "neighbours": 3}
     same = {"templates": True, "tokens": "all", "erase_scale": 10.0, "ridge": 0.1}
-    found = edit_for(model, CAT, method="house", settings=told, seed=3)
+    found = edit_for(model, CAT, method="uce-diverse", settings=told, seed=3)
     assert found.hash() == edit_for(model, CAT, method="uce", settings=told | same, seed=3).hash()
 
 

@@ -33,19 +33,19 @@ from . import (
     finetune,
     ga,
     graddiff,
-    house,
     rgd,
     salun,
     sculpting,
     selective_amnesia,
     uce,
+    uce_diverse,
 )
 
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
 
 MODULES = (
-    *(duge, rgd, doco, sculpting, house),
-    *(esd, uce, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
+    *(duge, rgd, doco, sculpting),
+    *(esd, uce, uce_diverse, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
 EDIT = "edit.safetensors"

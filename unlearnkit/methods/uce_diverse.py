@@ -1,4 +1,4 @@
-"""The house's own recipe: UCE's closed form (arXiv 2308.14761) on the diverse sentences of RGD (arXiv 2412.07808).
+"""Diverse UCE, ours: UCE's closed form (arXiv 2308.14761) on the diverse sentences of RGD (arXiv 2412.07808).
 
 Equation and code are UCE's (``uce.py``). A closed form moves what it is shown and nothing else, so it is shown more:
 the concept in many sentences of a grammar, and the words around it, which stay, in many more. So the concept goes in
@@ -33,8 +33,8 @@ class Settings(uce.Settings):
 
 
 METHOD = Method(
-    name="house",
-    title="UCE on diverse sentences",
+    name="uce-diverse",
+    title="Diverse UCE",
     paper="ours: Gandikota et al. 2024 with the data of Ko et al. 2024",
     summary="UCE's closed form on sentences of RGD's grammar: in seconds, in wordings that no template holds too",
     settings=Settings,
