@@ -136,9 +136,9 @@ def closed(
         name: torch.tensor([[x] for x in v or []], dtype=torch.float64).view(2, -1)
         for name, v in {"c": c, "g": g, "k": k}.items()
     }
-    solved = torch.linalg.solve(uce.normal(column["c"], column["k"], settings), column["c"])
+    a = uce.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T, settings)
     old = torch.tensor(w, dtype=torch.float64)
-    new = old + uce.change(old, column["c"], column["g"], solved, scale=settings.erase_scale)
+    new = old + old @ uce.change(a, (column["g"] - column["c"]) @ column["c"].T, settings)
     return new.numpy()
 
 

@@ -5,10 +5,11 @@ outputs v* = W g:
 
     W' = (λ W + s_e Σ_e v*_e c_eᵀ + s_k Σ_k W c_k c_kᵀ) A⁻¹,    A = λ I + s_e Σ_e c_e c_eᵀ + s_k Σ_k c_k c_kᵀ
 
-A is the same for every matrix. Subtracting W A on both sides leaves what is computed here: one float64 solve in all,
-nothing inverted, and a change of rank no higher than the number of erased columns:
+A is the same for every matrix. Subtracting W A on both sides, with v* = W g, leaves what is computed here: one float64
+solve in all, nothing inverted, a change of rank no higher than the number of erased columns, and sums as wide as the
+text, however many texts there are:
 
-    W' - W = s_e W (G - C) (A⁻¹ C)ᵀ
+    W' - W = W (s_e Σ_e (g - c_e) c_eᵀ A⁻¹)
 """
 
 from __future__ import annotations
@@ -72,39 +73,43 @@ class Settings:
 
 
 def normal(erased: Tensor, kept: Tensor, settings: Settings) -> Tensor:
-    """The matrix A (width, width) of float64 columns ``erased`` and ``kept`` (width, n)."""
+    """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64."""
     eye = torch.eye(len(erased), dtype=torch.float64)
-    return (
-        settings.ridge * eye + settings.erase_scale * erased @ erased.T + settings.keep_scale * kept @ kept.T
-    )
+    return settings.ridge * eye + settings.erase_scale * erased + settings.keep_scale * kept
 
 
-def change(w: Tensor, erased: Tensor, wanted: Tensor, solved: Tensor, *, scale: float) -> Tensor:
-    """W' - W (out, width) for W, columns C and G (width, n) and ``solved`` = A⁻¹ C, all float64."""
-    return scale * (w @ (wanted - erased)) @ solved.T
+def change(a: Tensor, towards: Tensor, settings: Settings) -> Tensor:
+    """What every W is multiplied with to get W' - W: s_e Σ_e (g - c) cᵀ A⁻¹ (width, width); ``towards`` is the sum."""
+    solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
+    return settings.erase_scale * solved.T
 
 
 @torch.no_grad()
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The new keys and values. The seed chooses the sentences, if any. Raises InputError for a singular A."""
-    pairs = [
-        _pair(model, concept, *text, settings)
-        for concept in request.erase
-        for text in _texts(model, request, concept, settings.sentences, settings, seed)
+    told = [(concept, settings.sentences, True) for concept in request.erase]
+    told += [
+        (concept, settings.keep_sentences, False)
+        for concept in neighbours(model, request, settings.neighbours)
     ]
-    erased, wanted = (torch.cat(columns, dim=1) for columns in zip(*pairs, strict=True))
-    kept = _kept(model, request, settings, seed, like=erased)
-    a = normal(erased, kept, settings)
+    sums: dict[str, Tensor] = {}
+    for done, (concept, sentences, goes) in enumerate(told):
+        for text in _texts(model, request, concept, sentences, settings, seed):
+            for name, product in _products(model, concept, *text, settings, goes=goes).items():
+                sums[name] = sums[name] + product if name in sums else product
+        if job.progress:
+            job.progress("reading", done + 1, len(told))
+    a = normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])), settings)
     values = torch.linalg.eigvalsh(a)
     if values[0] <= 0 or values[-1] / values[0] > ILL:
         raise InputError(
             f"the equations are singular with ridge = {settings.ridge:g}: raise ridge, for example to 0.5"
         )
-    solved = torch.linalg.solve(a, erased)
+    turn = change(a, sums["towards"], settings)
     weights = {}
     for done, (name, weight) in enumerate(model.weights(PART).items()):
         w = weight.detach().cpu().double()
-        weights[name] = (w + change(w, erased, wanted, solved, scale=settings.erase_scale)).float()
+        weights[name] = (w + w @ turn).float()
         if job.progress:
             job.progress("solving", done + 1, len(model.weights(PART)))
     return weights
@@ -127,23 +132,20 @@ def _texts(
     return tuple(dict.fromkeys(found))
 
 
-def _pair(
-    model: Model, concept: Concept, form: str, wording: str, settings: Settings
-) -> tuple[Tensor, Tensor]:
-    """Columns C of a wording and G of what shall take its place, aligned at the concept's last token."""
+def _products(
+    model: Model, concept: Concept, form: str, wording: str, settings: Settings, *, goes: bool
+) -> dict[str, Tensor]:
+    """What a text adds to the sums: c_k c_kᵀ; of one that goes c_e c_eᵀ and (g - c) cᵀ, aligned at its last token."""
+    states, at = _states(model, form, wording)
+    last = settings.tokens == "last"
+    if not goes:
+        kept = states[:, at : at + 1] if last else states
+        return {"kept": kept @ kept.T}
     instead = INSTEAD[concept.kind] if concept.instead is None else concept.instead
-    (erased, at), (wanted, other) = (_states(model, form, word) for word in (wording, instead))
-    length = 1 if settings.tokens == "last" else erased.shape[1] - max(at, other)
-    return erased[:, at : at + length], wanted[:, other : other + length]
-
-
-def _kept(model: Model, request: Request, settings: Settings, seed: int, *, like: Tensor) -> Tensor:
-    columns = [like[:, :0]]
-    for concept in neighbours(model, request, settings.neighbours):
-        for form, wording in _texts(model, request, concept, settings.keep_sentences, settings, seed):
-            states, at = _states(model, form, wording)
-            columns.append(states[:, at : at + 1] if settings.tokens == "last" else states)
-    return torch.cat(columns, dim=1)
+    wanted, other = _states(model, form, instead)
+    length = 1 if last else states.shape[1] - max(at, other)
+    c, g = states[:, at : at + length], wanted[:, other : other + length]
+    return {"erased": c @ c.T, "towards": (g - c) @ c.T}
 
 
 def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
