@@ -29,13 +29,14 @@ Written by `python benchmarks/methods.py table` from `benchmarks/results/methods
 the rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it,
 found by `tune` on cat and van gogh with the guide. Car and neon were never tuned on, but for Sculpting Memory's
 settings of styles: with those found on van gogh alone neon, and then blueprint, took other styles with it, so they
-were chosen anew on blueprint and halftone. Watercolor was not looked at before it was measured. What is left and what
-is kept is seen by the judge: per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that
-only a claim needs, are looked at with fewer pictures (`quick`); those of several seeds are counted together, as if
-they were independent. Pictures are drawn as the canvas draws them, by DPM-Solver++ in ten steps; those of rows with †
-by DDIM in 25 and in bfloat16, before the canvas's sampler was changed (the same seed gives the same picture to the
-eye). Seconds are of one processor thread, not of the same machine in every row, and hold the pictures that a method
-trains on; memory is what training needs above the loaded model.
+were chosen anew on blueprint and halftone. Watercolor was not looked at before it was measured. uce-diverse has no
+settings of the canvas: its defaults were chosen on cat, guitar, apple, tree, van gogh and pixel art, and the guide
+saw neon once on the way. What is left and what is kept is seen by the judge: per cent of pictures, with Wilson's 95 %
+interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at with fewer pictures (`quick`); those of
+several seeds are counted together, as if they were independent. Pictures are drawn as the canvas draws them, by
+DPM-Solver++ in ten steps; those of rows with † by DDIM in 25 and in bfloat16, before the canvas's sampler was changed
+(the same seed gives the same picture to the eye). Seconds are of one processor thread, not of the same machine in
+every row, and hold the pictures that a method trains on; memory is what training needs above the loaded model.
 
 """
 FLOW = """
