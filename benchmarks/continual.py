@@ -9,8 +9,8 @@ A cell is a chain: contender, sequence, order, seed. It stands in ``runs/continu
 each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not made
 again. Erasure is matched: training ends at the first look (each 20 steps) at which the guide sees the requested concept
 in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. "as shipped",
-what ``chain add`` does on the canvas when nothing is told, and "uce, whole", UCE with the canvas's settings, go their
-whole way. The judge gives the rows. A contender of which less than 30 % of the kept objects or styles are left has
+what ``chain add`` does on the canvas when nothing is told, "uce, whole", UCE with the canvas's settings, and
+"uce-diverse" go their whole way. The judge gives the rows. A contender of which less than 30 % of the kept objects or styles are left has
 collapsed: its cell ends there.
 """
 
@@ -260,7 +260,8 @@ def left(wanted: Sequence[Cell], model: Model, pictures: int) -> None:
         keys = [key(cell, number, model, pictures) for number in range(len(cell.requests()))]
         missing = sum(json.dumps(one, sort_keys=True) not in made for one in keys)
         took = [row["seconds"] for row in found if row["key"]["cell"]["contender"] == cell.contender]
-        mean = sum(took) / len(took) if took else None
+        known = [seconds for seconds in took if seconds is not None]  # not of a request that was killed
+        mean = sum(known) / len(known) if known else None
         total, unknown = total + missing * (mean or 0.0), unknown + (missing if mean is None else 0)
         print(f"{missing:3} requests left, {'?' if mean is None else f'{mean:.0f}'} s each: {cell}")
     print(f"about {total / 3600:.1f} h of training without the looks, and {unknown} requests of unknown cost")
