@@ -6,12 +6,12 @@
     python benchmarks/continual.py table              docs/continual.md and docs/continual.png from the rows
 
 A cell is a chain: contender, sequence, order, seed. It stands in ``runs/continual`` and goes on request by request;
-each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not made
-again. Erasure is matched: training ends at the first look (each 20 steps) at which the guide sees the requested concept
-in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. "as shipped",
-what ``chain add`` does on the canvas when nothing is told, "uce, whole", UCE with the canvas's settings, and
-"uce-diverse" go their whole way. The judge gives the rows. A contender of which less than 30 % of the kept objects or styles are left has
-collapsed: its cell ends there.
+each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not
+made again. Erasure is matched: training ends at the first look (each 20 steps) at which the guide sees the requested
+concept in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. "as
+shipped", what ``chain add`` does on the canvas when nothing is told, "uce, whole", UCE with the canvas's settings,
+and "uce-diverse" go their whole way. The judge gives the rows. A contender of which less than 30 % of the kept
+objects or styles are left has collapsed: its cell ends there.
 """
 
 from __future__ import annotations
