@@ -38,16 +38,17 @@ from . import (
     sculpting,
     selective_amnesia,
     uce,
-    uce_diverse,
 )
 
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
 
 MODULES = (
     *(duge, rgd, doco, sculpting),
-    *(esd, uce, uce_diverse, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
+    *(esd, uce, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
 )
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*(module.METHOD for module in MODULES), uce.DIVERSE)
+}
 EDIT = "edit.safetensors"
 
 
