@@ -92,7 +92,7 @@ CONTENDERS: dict[str, Contender] = {
     "ca": Contender("ca", settings={"steps": 400}),
     "uce": Contender("uce", ladder=[{"erase_scale": scale} for scale in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)]),
     "uce, whole": Contender("uce", matched=False),
-    "uce-diverse": Contender("uce-diverse", guards={"replay": 10}, matched=False),
+    "uce-diverse": Contender("uce-diverse", guards=dataclasses.asdict(Guards()), matched=False),
     "salun": Contender("salun", settings={"steps": 400}),
     "esd, l2sp": Contender(settings=PLAIN | {"rule": ("l2sp",)}),
     "esd, selft": Contender(settings=PLAIN | {"mask": "selft", "mask_share": 0.1}),
