@@ -8,7 +8,7 @@ With θ⁰ the first model, θ' the one that the last request left, θ the one i
     project    ΔW e = 0 for keys and values and protected text e: neighbours, earlier targets, general prompts
 
 Pictures are drawn by θ⁰, so that nothing is learned from a copy of a copy. A method without training has no loss: there
-the bank draws what the request keeps to θ⁰, the earlier targets are kept as they are, and the projection comes last.
+the words of the bank and the earlier targets are kept concepts of the request, and the projection is done afterwards.
 """
 
 from __future__ import annotations
