@@ -138,7 +138,7 @@ def closed(
     }
     a = uce.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T, settings)
     old = torch.tensor(w, dtype=torch.float64)
-    new = old + old @ uce.change(a, (column["g"] - column["c"]) @ column["c"].T, scale=settings.erase_scale)
+    new = old + old @ uce.change(a, (column["g"] - column["c"]) @ column["c"].T, settings)
     return new.numpy()
 
 

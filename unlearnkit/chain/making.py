@@ -19,7 +19,6 @@ from ..methods import Job
 from ..model import Model
 from ..schema import Request
 from ..settings import build, describe
-from ..training.descend import First
 from ..training.settings import Training
 from .guards import Guards, beside, closed, projection
 from .project import Project, Step
@@ -62,9 +61,6 @@ def make(
     method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     with model.wearing(worn):
         if not issubclass(method.settings, Training):
-            if guards.bank:
-                gone = frozenset(concept.name for one in earlier for concept in one.erase)
-                job = dataclasses.replace(job, first=First(base, gone))
             return _closed(own, request, earlier, recipe, guards, job)
         filled = methods.resolve(own, request, method.name, settings)
         added = beside(

@@ -11,9 +11,6 @@ text, however many texts there are:
 
     W' - W = W (s_e Σ_e (g - c_e) c_eᵀ A⁻¹)
 
-In a chain the kept c_k shall give what they gave in its first model, W° (ours): s_k Σ_k W° c_k c_kᵀ in the numerator
-adds s_k (W° - W) Σ_k c_k c_kᵀ A⁻¹, so that small changes do not add up over the requests.
-
 It moves what it is shown and nothing else. ``uce-diverse`` (ours) shows it more: the concept in the diverse sentences
 of RGD (arXiv 2412.07808), and the words around it, which stay, in many more.
 """
@@ -84,10 +81,10 @@ def normal(erased: Tensor, kept: Tensor, settings: Settings) -> Tensor:
     return settings.ridge * eye + settings.erase_scale * erased + settings.keep_scale * kept
 
 
-def change(a: Tensor, towards: Tensor, *, scale: float) -> Tensor:
+def change(a: Tensor, towards: Tensor, settings: Settings) -> Tensor:
     """What every W is multiplied with to get W' - W: s_e Σ_e (g - c) cᵀ A⁻¹ (width, width); ``towards`` is the sum."""
     solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
-    return scale * solved.T
+    return settings.erase_scale * solved.T
 
 
 @torch.no_grad()
@@ -101,27 +98,21 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     sums: dict[str, Tensor] = {}
     for done, (concept, sentences, goes) in enumerate(told):
         for text in _texts(model, request, concept, sentences, settings, seed):
-            products = _products(model, concept, *text, settings, goes=goes)
-            if not goes and job.first and concept.name not in job.first.gone:
-                products["home"] = products["kept"]
-            for name, product in products.items():
+            for name, product in _products(model, concept, *text, settings, goes=goes).items():
                 sums[name] = sums[name] + product if name in sums else product
         if job.progress:
             job.progress("reading", done + 1, len(told))
-    none = torch.zeros_like(sums["erased"])
-    a = normal(sums["erased"], sums.get("kept", none), settings)
+    a = normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])), settings)
     values = torch.linalg.eigvalsh(a)
     if values[0] <= 0 or values[-1] / values[0] > ILL:
         raise InputError(
             f"the equations are singular with ridge = {settings.ridge:g}: raise ridge, for example to 0.5"
         )
-    turn = change(a, sums["towards"], scale=settings.erase_scale)
-    back = change(a, sums.get("home", none), scale=settings.keep_scale)
+    turn = change(a, sums["towards"], settings)
     weights = {}
     for done, (name, weight) in enumerate(model.weights(PART).items()):
         w = weight.detach().cpu().double()
-        lost = job.first.weights[name].detach().cpu().double() - w if job.first else torch.zeros_like(w)
-        weights[name] = (w + w @ turn + lost @ back).float()
+        weights[name] = (w + w @ turn).float()
         if job.progress:
             job.progress("solving", done + 1, len(model.weights(PART)))
     return weights

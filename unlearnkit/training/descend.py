@@ -74,17 +74,6 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class First:
-    """What a chain adds to a closed form: what kept words gave in its first model they shall give again.
-
-    weights: of the first model, by full name. gone: names of what was erased since, which goes on as it is now.
-    """
-
-    weights: Mapping[str, Tensor]
-    gone: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Job:
     """How a run is carried out: nothing here changes the edit, except stopping early and what stands beside.
 
@@ -95,7 +84,7 @@ class Job:
     stop: early stopping, None for all steps.
     cache: where pictures of the base model are kept; None is the user's cache folder.
     identity: what a checkpoint must agree with to be taken up; set by ``edit_for``.
-    beside, first: what a chain adds to a method that trains, and to a closed form.
+    beside: what a chain adds to a method that trains.
     """
 
     folder: Path | None = None
@@ -105,7 +94,6 @@ class Job:
     cache: Path | None = None
     identity: str = ""
     beside: Beside | None = None
-    first: First | None = None
 
 
 @dataclass(frozen=True)
