@@ -19,9 +19,9 @@ not done.
 
 `benchmarks/continual.py` says what each contender is. *as shipped* is what `chain add` does on the canvas when
 nothing is told: ESD, a memory bank and replay; *uce, whole* is UCE with the canvas's settings, *uce-diverse* that
-method with replay. The others stop at the first look, each 20 steps, at which the guide sees the requested concept in
-no more than 5 % of 40 pictures; *uce* takes the first scale of a ladder that gets there. Rows with † are of the
-canvas's earlier sampler (DDIM, 25 steps).
+method with replay, or, *joint*, from the first model on all requests so far. The others stop at the first look, each
+20 steps, at which the guide sees the requested concept in no more than 5 % of 40 pictures; *uce* takes the first
+scale of a ladder that gets there. Rows with † are of the canvas's earlier sampler (DDIM, 25 steps).
 
 The goal was 95 % of all that was erased still gone after twelve objects, and 90 % of the other objects and of the
 styles kept. The best that was published on twelve requests keeps about 60 % and 77 % (another model and other pictures,
