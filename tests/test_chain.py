@@ -349,11 +349,12 @@ def test_killed_at_any_moment_it_opens_verifies_and_completes_to_the_same_weight
     def erase(project: Path, name: str) -> None:
         chain.add(project, name, guards={"replay": 2}, model=model)
 
-    whole = begun(tmp_path / "whole", model, pictures=1)
-    erase(whole, "cat")
-    start = time.monotonic()
-    erase(whole, "car")
-    took = time.monotonic() - start
+    for name in ("first", "whole"):  # the first draws the pictures that all others find in the cache
+        whole = begun(tmp_path / name, model, pictures=1)
+        erase(whole, "cat")
+        start = time.monotonic()
+        erase(whole, "car")
+        took = time.monotonic() - start
     wanted = opened(whole).weights
     kills = 0
     for turn in range(count):
@@ -367,7 +368,7 @@ def test_killed_at_any_moment_it_opens_verifies_and_completes_to_the_same_weight
             erase(project, "car")
         assert opened(project).weights == wanted
         assert not chain.verify(project)
-    assert kills >= count // 3  # the first run, which was timed, may have found a busier machine
+    assert kills > count // 2
 
 
 def test_a_hundred_requests_cost_and_take_no_more_than_in_proportion(model: Model, tmp_path: Path) -> None:
