@@ -17,6 +17,7 @@ of RGD (arXiv 2412.07808), and the words around it, which stay, in many more.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,9 +96,15 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
         (concept, settings.keep_sentences, False)
         for concept in neighbours(model, request, settings.neighbours)
     ]
+
+    @functools.cache
+    def sentences_of(kind: str, count: int) -> tuple[str, ...]:
+        words = unerased(model, request)
+        return forms(read(settings.grammar), kind, words, count=count, seed=seed) if count else ()
+
     sums: dict[str, Tensor] = {}
     for done, (concept, sentences, goes) in enumerate(told):
-        for text in _texts(model, request, concept, sentences, settings, seed):
+        for text in _texts(model, concept, sentences_of(concept.kind, sentences), settings):
             for name, product in _products(model, concept, *text, settings, goes=goes).items():
                 sums[name] = sums[name] + product if name in sums else product
         if job.progress:
@@ -124,15 +131,11 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
 
 
 def _texts(
-    model: Model, request: Request, concept: Concept, sentences: int, settings: Settings, seed: int
+    model: Model, concept: Concept, sentences: tuple[str, ...], settings: Settings
 ) -> tuple[tuple[str, str], ...]:
     """Pairs (template, wording) of a concept, each once."""
-    found = texts(concept, model.hints, templates=settings.templates)
-    if sentences:
-        words = unerased(model, request)
-        more = forms(read(settings.grammar), concept.kind, words, count=sentences, seed=seed)
-        found += tuple((form, wording) for form in more for wording in concept.wordings)
-    return tuple(dict.fromkeys(found))
+    more = ((form, wording) for form in sentences for wording in concept.wordings)
+    return tuple(dict.fromkeys((*texts(concept, model.hints, templates=settings.templates), *more)))
 
 
 def _products(

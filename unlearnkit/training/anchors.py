@@ -38,8 +38,7 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
                 f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"
             )
         return concept.instead
-    everything = sum(len(model.hints.vocabulary(kind)) for kind in ("object", "style"))
-    for near in neighbours(model, Request((concept,)), everything):
+    for near in neighbours(model, Request((concept,)), len(model.hints.words)):
         if near.kind == concept.kind and plain(near.name) not in erased:
             return near.name
     raise InputError(

@@ -91,14 +91,15 @@ def pairs(
     vocabulary: words for {object} and {style}, without what is erased. share: of others where it could simply go.
     Raises InputError where a dimension or ``others`` is empty.
     """
+    draws = seeds.stream(seed, "grammar", pool, *wordings)
+    sentences = _sentences(grammar, kind, vocabulary, pool, count, draws)
     others = [*others, *grammar.others.get(kind, ())]
-    if not others and (share > 0 or any("[" not in form for form in grammar.templates.get(kind, ()))):
+    if not others and (share > 0 or any("[" not in template for template in grammar.templates[kind])):
         raise InputError(
             "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
         )
-    draws = seeds.stream(seed, "grammar", pool, *wordings)
     found, queue = [], list[int]()
-    for turn, sentence in _sentences(grammar, kind, vocabulary, pool, count, draws):
+    for turn, sentence in sentences:
         instead = None
         if float(torch.rand((), generator=draws)) < share or "[" not in sentence:
             queue = queue or torch.randperm(len(others), generator=draws).tolist()
