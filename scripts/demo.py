@@ -41,7 +41,7 @@ def main(
     begun = time.monotonic()
     out = out or Path("runs") / f"demo-{method}-{concept}"
     recipe = Recipe("canvas", method, Request((Concept(concept),)))
-    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging; three to four minutes") as tick:
+    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging; about five minutes") as tick:
         run_recipe(recipe, out, model=load("canvas"), resume=True, tick=tick)
         verdict = evaluate_run(out, quick=not full, tick=tick)
     page = report(out)
