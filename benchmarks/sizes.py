@@ -135,7 +135,7 @@ def flux(reduced: bool) -> FluxPipeline:
         tokenizer_2=pieces,
         transformer=transformer,
     )
-    pipe.default_sample_size = 8 if reduced else 128
+    pipe.default_sample_size = 8 if reduced else 64  # pictures of 64, of 512
     return pipe
 
 

@@ -1,11 +1,13 @@
 """A device that is not the CPU, for machines without one: it computes on the CPU and mixes with nothing.
 
 Its tensors wrap those that hold the numbers, and say that they are on ``PLACE``. As on a GPU an operation on tensors of
-both devices is an error, but for copies, single numbers, and indices on the CPU.
+both devices is an error, but for copies, single numbers, and indices on the CPU. A machine with a GPU has the real one:
+``UNLEARNKIT_TEST_DEVICE=cuda pytest tests/test_devices.py``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["PLACE", "elsewhere"]
 
-PLACE = torch.device("lazy:0")  # of torch's device types the one that asks for no library of its own
+STAND_IN = "lazy:0"  # of torch's device types the one that asks for no library of its own
+PLACE = torch.device(os.environ.get("UNLEARNKIT_TEST_DEVICE", STAND_IN))
 MIXES = ("aten::copy_", "aten::index.Tensor", "aten::index_put", "aten::_index_put_impl_")
 
 
@@ -74,6 +77,9 @@ def _inner(one: Any) -> Any:
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
     """Within this block modules and tensors can be moved to the device that it gives."""
+    if str(PLACE) != STAND_IN:
+        yield PLACE
+        return
     swaps, lifts = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # else ``torch.tensor`` passes the mode by

@@ -121,7 +121,7 @@ def test_the_denoisers_have_the_published_sizes() -> None:
 def test_the_estimate_of_memory_is_what_a_run_takes(
     size: str, method: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings = full_size.asked(method, reduced=True) | changes
+    settings = full_size.asked(method, size, reduced=True) | changes
     row = full_size.measured(sizes.opened(size, reduced=True), method, settings, tmp_path)
     assert row["trains"] == changes.get("trains", "lora, rank 8")
     assert row["estimated bytes"] == pytest.approx(row["measured bytes"], rel=0.15)

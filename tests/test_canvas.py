@@ -16,6 +16,7 @@ from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
+from safetensors import safe_open
 
 from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, unknown, world
 from unlearnkit.canvas.check import cells, seen_right
@@ -126,7 +127,7 @@ def _toy_stage(folder: Path, steps: int, *, die_at: int | None = None) -> torch.
     torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
 
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if step == die_at:
             raise KeyboardInterrupt
         return network(torch.randn(8, 3, generator=stream(1, "toy", step))).square().mean(), {}
@@ -137,18 +138,21 @@ def _toy_stage(folder: Path, steps: int, *, die_at: int | None = None) -> torch.
 
 def test_a_stopped_stage_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unlearnkit.canvas.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("unlearnkit.canvas.loop.LOOK", 5)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole = _toy_stage(tmp_path / "a", 30)
     with pytest.raises(KeyboardInterrupt):
         _toy_stage(tmp_path / "b", 30, die_at=17)
+    with safe_open(tmp_path / "b" / "toy.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "15"
     resumed = _toy_stage(tmp_path / "b", 30)
     assert torch.equal(whole.weight, resumed.weight)
 
 
 def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    with pytest.raises(DivergedError, match="step 0"):
+    with pytest.raises(DivergedError, match="by step 2"):
         train_stage(
             "bad",
             network,

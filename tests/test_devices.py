@@ -41,10 +41,10 @@ def there(model: Model) -> Model:
 def test_the_other_device_mixes_with_nothing() -> None:
     with elsewhere():
         one = torch.ones(2).to(PLACE)
-        assert (one.device, (one + 1).device, (one * torch.tensor(2.0)).device) == (PLACE, PLACE, PLACE)
-        assert one[torch.tensor([0])].device == PLACE
+        found = (one, one + 1, one * torch.tensor(2.0), one[torch.tensor([0])])
+        assert {tensor.device.type for tensor in found} == {PLACE.type}
         assert (one.cpu() + torch.ones(2)).tolist() == [2.0, 2.0]
-        with pytest.raises(RuntimeError, match="tensors of two devices"):
+        with pytest.raises(RuntimeError, match="two devices"):
             one + torch.ones(2)
 
 
@@ -79,7 +79,7 @@ def test_every_family_draws_and_erases_there(title: str, words: Path) -> None:
         away = there(opened())
         found = edit_for(away, REQUEST, method="esd", settings=settings)
         with away.wearing(found):
-            assert away.latents(away.sample(["cat", "dog"], [0, 1])).device == PLACE
+            assert away.latents(away.sample(["cat", "dog"], [0, 1])).device.type == PLACE.type
         drawn = away.sample(["cat"], [0])[0]
     if title != "class-conditional U-Net":  # some weights of this toy have no gradient but rounding
         assert distance(wanted, found, opened()) <= CLOSE

@@ -19,11 +19,11 @@ def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
 
 
-def _reconstruction(y: Tensor, x: Tensor) -> tuple[Tensor, float]:
+def _reconstruction(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """L1 + L2 + half an L1 of the image gradients; and the L1 alone."""
     l1 = F.l1_loss(y, x)
     edges = [F.l1_loss(a, b) for a, b in zip(_gradients(y), _gradients(x), strict=True)]
-    return l1 + F.mse_loss(y, x) + 0.5 * sum(edges, torch.zeros_like(l1)), l1.item()
+    return l1 + F.mse_loss(y, x) + 0.5 * sum(edges, torch.zeros_like(l1)), l1
 
 
 def train_vae(studio: Studio) -> None:
@@ -32,7 +32,7 @@ def train_vae(studio: Studio) -> None:
         vae = networks.make_vae().to(studio.device)
     data = studio.data("train")
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         draw = stream(studio.seed, "vae", step)
         x = studio.images(data, torch.randint(len(data), (32,), generator=draw))
         with studio.autocast():
@@ -41,7 +41,7 @@ def train_vae(studio: Studio) -> None:
             y = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         loss, l1 = _reconstruction(y.float(), x)
-        return loss + 1e-3 * kl, {"l1": l1, "kl": kl.item()}
+        return loss + 1e-3 * kl, {"l1": l1, "kl": kl}
 
     steps = studio.steps["vae"]
     train_stage("vae-run", vae, loss_of, steps=steps, learning_rate=1.5e-3, folder=studio.folder)
@@ -58,7 +58,7 @@ def refine_decoder(studio: Studio) -> None:
     data, latents = studio.data("train"), studio.latents()
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         draw = stream(studio.seed, "decoder", step)
         index = torch.randint(len(data), (32,), generator=draw)
         z = latents[index] + 0.04 * torch.randn(32, 4, 16, 16, generator=draw)

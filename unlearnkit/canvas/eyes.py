@@ -36,9 +36,9 @@ def mixed_batch(
     return indices, augment.degrade(torch.cat(images), draw)
 
 
-def share_right(logits: Tensor, labels: Tensor) -> float:
+def share_right(logits: Tensor, labels: Tensor) -> Tensor:
     """How often the largest logit is the label's, in [0, 1]."""
-    return (logits.argmax(1) == labels).float().mean().item()
+    return (logits.argmax(1) == labels).float().mean()
 
 
 def _train_eye(studio: Studio, name: str, form: str) -> None:
@@ -49,7 +49,7 @@ def _train_eye(studio: Studio, name: str, form: str) -> None:
     with sown(seed):
         eye = Eye(form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]).to(studio.device)
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         indices, images = mixed_batch(studio, sources, stream(seed, "batch", step))
         with studio.autocast():
             o, s = eye(images)

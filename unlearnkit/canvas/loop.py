@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from ..files import whole
 
 __all__ = ["Average", "LossOf", "train_averaged", "train_stage"]
 
+LOOK = 50  # steps between two looks at the figures, after which a checkpoint may be due
 SAVE_EVERY = 60.0  # seconds
-LossOf = Callable[[int], tuple[Tensor, dict[str, float]]]  # of a step: the loss, and figures to log
+LossOf = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]  # of a step: the loss, and figures to log
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -101,31 +102,34 @@ def train_stage(
         print(f"{name}: resumed at step {first} of {steps}", flush=True)
     network.train()
     began = saved = time.monotonic()
-    mean: dict[str, float] = {}
+    mean: dict[str, Tensor] = {}
     for step in range(first, steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * rate(step, steps, warm)
         loss, figures = loss_of(step)
-        if not math.isfinite(loss.item()):
-            raise DivergedError(f"{name}: the loss of step {step} is {loss.item()}: lower the learning rate")
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         if average:
             average.update(network, step)
-        for key, value in ({"loss": loss.item()} | figures).items():
-            mean[key] = mean.get(key, value) * 0.98 + value * 0.02
+        for key, value in {"loss": loss, **figures}.items():
+            value = value.detach()
+            mean[key] = mean.get(key, value).lerp(value, 0.02)
         done, now = step + 1, time.monotonic()
-        if done % 50 == 0 or done == steps:
-            pace = (now - began) / (done - first)
-            row = {"step": done, "seconds_a_step": round(pace, 3)} | {k: round(v, 5) for k, v in mean.items()}
+        if done % LOOK == 0 or done == steps:  # a GPU is asked for numbers no more often than that
+            pace, seen = (now - began) / (done - first), {key: value.item() for key, value in mean.items()}
+            if not math.isfinite(seen["loss"]):
+                raise DivergedError(
+                    f"{name}: the loss is {seen['loss']} by step {done}: lower the learning rate"
+                )
+            row = {"step": done, "seconds_a_step": round(pace, 3)} | {k: round(v, 5) for k, v in seen.items()}
             with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{name} {done}/{steps} {row} left {pace * (steps - done) / 60:.1f} min", flush=True)
-        if now - saved > SAVE_EVERY or done == steps:
-            _save(path, network, optimiser, average, done)
-            saved = now
+            if now - saved > SAVE_EVERY or done == steps:
+                _save(path, network, optimiser, average, done)
+                saved = now
     network.eval()
     return average
 

@@ -84,12 +84,15 @@ def paint_many(
     pictures: Sequence[T],
     by: Callable[[T], NDArray[np.uint8]],
     *,
-    processes: int = 2,
+    processes: int | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Paint all pictures with ``by``: uint8 (n, 64, 64, 3), in order, whatever the number of processes."""
+    """Paint all pictures with ``by``: uint8 (n, 64, 64, 3), in order, whatever the number of processes.
+
+    processes: as many as there are processors, unless told.
+    """
     out = np.empty((len(pictures), SIZE, SIZE, 3), np.uint8)
-    if processes <= 1:
+    if processes == 1:
         for i, picture in enumerate(pictures):
             out[i] = by(picture)
         return out

@@ -117,6 +117,12 @@ class Studio:
         """The training pictures' scaled latents: (n, 4, 16, 16) on the CPU."""
         return torch.from_numpy(np.load(self.made("latents.npy", by="latents")))
 
+    def sent(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """A batch from the CPU on the device, on its way while a GPU still works on the batch before."""
+        if self.device.type == "cpu":
+            return batch
+        return tuple(one.pin_memory().to(self.device, non_blocking=True) for one in batch)
+
     def autocast(self) -> torch.autocast:
         """bfloat16, but on processors that would have to emulate it, tens of times as slowly."""
         able = self.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"

@@ -43,7 +43,7 @@ def train_text(studio: Studio) -> None:
     captions, which = numbered(studio.captions("seen", held=True))
     ids = networks.token_ids(tokenizer, captions)
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         draw = stream(studio.seed, "text", step)
         index = torch.randint(len(data), (192,), generator=draw)
         caption = which[index, torch.randint(CAPTIONS, (192,), generator=draw)]
@@ -52,7 +52,7 @@ def train_text(studio: Studio) -> None:
             texts = text(ids[caption].to(studio.device)).pooler_output
             images = image(studio.images(data, index))
         loss = _contrast(images.float(), texts.float(), same, pair.temperature)
-        return loss, {"temperature": pair.temperature.exp().item()}
+        return loss, {"temperature": pair.temperature.exp()}
 
     train_stage(
         "text-run",
@@ -99,7 +99,7 @@ def train_clip(studio: Studio) -> None:
         clip = networks.make_alignment_clip(tokenizer).to(studio.device)
         heads = nn.Linear(128, len(world.OBJECTS) + len(world.STYLES)).to(studio.device)
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         draw = stream(seed, "batch", step)
         indices, images = mixed_batch(studio, [(data, 64), (trips, 64)], draw)
         index = torch.cat(indices)
@@ -115,7 +115,7 @@ def train_clip(studio: Studio) -> None:
         contrast = _contrast(image.float(), text.float(), same, clip.logit_scale)
         loss = contrast + F.cross_entropy(o, to) + F.cross_entropy(s, ts)
         right = {"object": share_right(o, to), "style": share_right(s, ts)}
-        return loss, {"contrast": contrast.item()} | right
+        return loss, {"contrast": contrast} | right
 
     train_stage(
         "clip-run",

@@ -31,11 +31,11 @@ def noised(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
     return a.sqrt() * latents + (1 - a).sqrt() * noise
 
 
-def min_snr(out: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, dict[str, float]]:
+def min_snr(out: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of epsilon with min-SNR-5 weights (Hang et al. 2023), and the error without them."""
     snr = (alphas / (1 - alphas)).to(out.device)
     error = (out.float() - noise.to(out.device)).pow(2).mean((1, 2, 3))
-    return (error * (snr.clamp(max=5) / snr)).mean(), {"error": error.mean().item()}
+    return (error * (snr.clamp(max=5) / snr)).mean(), {"error": error.mean()}
 
 
 def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
@@ -51,7 +51,7 @@ def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
 
         unet.set_attn_processor(AttnProcessor())
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         draw = stream(seed, name, step)
         index = keep[torch.randint(len(keep), (64,), generator=draw)]
         caption = which[index, torch.randint(CAPTIONS, (64,), generator=draw)]
