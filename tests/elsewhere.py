@@ -78,7 +78,8 @@ def _inner(one: Any) -> Any:
 def elsewhere() -> Iterator[torch.device]:
     """Within this block modules and tensors can be moved to the device that it gives."""
     if str(PLACE) != STAND_IN:
-        yield PLACE
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # products of ten bits, unless told
+            yield PLACE
         return
     swaps, lifts = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
     torch.__future__.set_swap_module_params_on_conversion(True)

@@ -47,6 +47,23 @@ def test_it_goes_where_adam_goes() -> None:
     assert loss < trained(Adam, 1)[0] / 2
 
 
+@pytest.mark.parametrize("kind", [Adam, Adam8])
+def test_a_gradient_may_lie_otherwise_in_memory(kind: type) -> None:
+    start, gradient, last = torch.randn(4, 3, 3, 3), torch.randn(4, 3, 3, 3), torch.channels_last
+    found = []
+    for turned in (gradient, gradient.to(memory_format=last)):
+        for master in (start.clone(), start.clone(memory_format=last)):
+            optimiser = kind({"w": master})
+            optimiser.step({"w": turned}, lr=0.1, beta=0.9)
+            again = kind({"w": master})
+            held = {key.removesuffix("/w"): {"w": value} for key, value in optimiser.tensors().items()}
+            again.restore({what: {"w": one["w"].contiguous()} for what, one in held.items()}, 1)
+            again.step({"w": turned}, lr=0.1, beta=0.9)
+            found.append(master)
+    for one in found[1:]:
+        torch.testing.assert_close(one, found[0])
+
+
 def test_two_bytes_a_number_and_no_giant_step_for_a_small_entry() -> None:
     gradient = torch.logspace(-12, 0, 4096).view(64, 64)
     master = torch.zeros(64, 64, requires_grad=True)

@@ -50,7 +50,7 @@ class Adam:
         for group in self.adam.param_groups:
             group["lr"], group["betas"] = lr, (beta, DECAY)
         for name, master in self.masters.items():
-            master.grad = gradients[name]
+            master.grad = _laid_out(gradients[name], master)
         self.adam.step()
         self.adam.zero_grad()
 
@@ -70,7 +70,8 @@ class Adam:
     def restore(self, held: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
         for name, master in self.masters.items():
             state: dict[str, Any] = {"step": torch.tensor(float(steps), device=master.device)}
-            state |= {"exp_avg": held["first"][name], "exp_avg_sq": held["second"][name]}
+            moments = (_laid_out(held[what][name], master) for what in ("first", "second"))
+            state |= dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True))
             self.adam.state[master] = state
 
 
@@ -126,6 +127,11 @@ class Adam8:
         codes, master = self.held[what][name], self.masters[name]
         scales = self.held[f"{what} scale"][name].repeat_interleave(BLOCK)[: len(codes)]
         return (self.levels[what][codes.int()] * scales).view_as(master)
+
+
+def _laid_out(tensor: Tensor, master: Tensor) -> Tensor:
+    """The numbers in the master's layout in memory: torch's fused step goes through all four as they lie there."""
+    return tensor if tensor.stride() == master.stride() else torch.empty_like(master).copy_(tensor)
 
 
 def _levels(*, signed: bool) -> Tensor:
