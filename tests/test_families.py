@@ -247,6 +247,20 @@ def test_size(words: Path) -> None:
         Model(pipe)
 
 
+@pytest.mark.parametrize("title", ["Stable Diffusion 3/3.5", "Flux.1"])
+def test_fewer_tokens_are_what_the_pipeline_draws_with_as_well(title: str, words: Path) -> None:
+    few = Model(kinds.pipeline(title, words), hints=replace(SIZE, tokens=5, steps=2))
+    stock = few.knowing(replace(few.hints, tokens=None))
+    assert stock.encode(["cat"]).shape[1] > few.encode(["cat"]).shape[1] > 5
+    assert not torch.equal(few.encode([""])[0, :2], stock.encode(["cat"])[0, :2])
+    seed = torch.Generator().manual_seed(0)
+    how = {"num_inference_steps": 2, "guidance_scale": few.hints.guidance, "height": 16, "width": 16}
+    drawn = few.pipe("cat", max_sequence_length=5, generator=seed, **how).images[0]
+    assert few.sample(["cat"], [0], batch=1)[0].tobytes() == drawn.tobytes()
+    with pytest.raises(ModelError, match="Stable Diffusion XL cannot be told how many tokens"):
+        Model(kinds.pipeline("Stable Diffusion XL", words), hints=replace(SIZE, tokens=5))
+
+
 # the contract
 
 

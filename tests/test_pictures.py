@@ -114,6 +114,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
         ("[samplin]\nsteps = 3", "unknown table 'samplin' .did you mean 'sampling'"),
         ("[sampling]\nstep = 3", "unknown key sampling.step .did you mean 'steps'"),
         ("[sampling]\nsteps = 0", "steps is a whole number from 1"),
+        ("[sampling]\ntokens = 0", "size and tokens whole numbers from 1"),
         ("[sampling]\nguidance = -1", "guidance a number from 0"),
         ("[vocabulary]\nobjects = [1]", "a list of words"),
         ("[templates]\nobject = ['cat']", "one"),

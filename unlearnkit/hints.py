@@ -1,6 +1,6 @@
 """What a model folder may say about itself in ``unlearnkit.toml``: how to sample it, what it knows, what suits it.
 
-[sampling]              steps = 25, guidance = 5.0, size = 512
+[sampling]              steps = 25, guidance = 5.0, size = 512, tokens = 128
 [vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
 [templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
 [methods.esd.object]    lr = 1e-4, ...
@@ -66,6 +66,7 @@ class Hints:
     """How a model likes to be used.
 
     steps, guidance: for sampling. size: of its pictures in pixels, None as the model is meant.
+    tokens: that T5 gives, of Stable Diffusion 3 and Flux (``max_sequence_length``), None as the pipeline is meant.
     objects, styles: words that it knows, to choose neighbours from.
     templates: prompts by kind, each with one ``{}`` for the concept.
     methods: settings by method and kind, which take the place of the method's own defaults.
@@ -75,6 +76,7 @@ class Hints:
     steps: int = 50
     guidance: float = 7.5
     size: int | None = None
+    tokens: int | None = None
     objects: tuple[str, ...] = OBJECTS
     styles: tuple[str, ...] = STYLES
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
@@ -135,7 +137,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{where!r} is not TOML: {error}") from None
     tables = {
-        "sampling": ("steps", "guidance", "size"),
+        "sampling": ("steps", "guidance", "size", "tokens"),
         "vocabulary": ("objects", "styles"),
         "templates": tuple(TEMPLATES),
     }
@@ -152,6 +154,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
         steps=sampling.get("steps", GENERAL.steps),
         guidance=float(sampling.get("guidance", GENERAL.guidance)),
         size=sampling.get("size"),
+        tokens=sampling.get("tokens"),
         objects=tuple(vocabulary.get("objects", OBJECTS)),
         styles=tuple(vocabulary.get("styles", STYLES)),
         templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
@@ -161,7 +164,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
 
 
 _WANTED = {
-    "sampling": "steps is a whole number from 1, guidance a number from 0, size a whole number from 1",
+    "sampling": "steps is a whole number from 1, guidance a number from 0, size and tokens whole numbers from 1",
     "vocabulary": "it takes a list of words",
     "templates": 'it takes a list of texts with one "{}" each',
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
@@ -171,7 +174,7 @@ _WANTED = {
 def _fits(table: str, key: str, value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    if key in ("steps", "size"):
+    if key in ("steps", "size", "tokens"):
         return isinstance(value, int) and value >= 1
     if key == "guidance":
         return isinstance(value, int | float) and value >= 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,18 @@ class Model:
         self.classes = self.family.classes(pipe)
         self.pipe, self.source = pipe, source
         self.hints = hints.suited(self.family.sampling(pipe), self.classes)
+        if hints.tokens and "tokens" not in signature(self.family.encode).parameters:
+            raise ModelError(
+                f"{self.family.TITLE} cannot be told how many tokens T5 gives: take sampling.tokens out of the hints"
+            )
         self.denoiser: nn.Module = getattr(pipe, self.family.DENOISER)
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.shape: tuple[int, int, int] = self.family.shape(pipe, hints.size)  # (c, h, w) of one latent
         self.schedule = self.family.schedule(pipe, self.shape)
         self._slots = Slots(self.family.DENOISER, self.denoiser)
+        self._encode: Callable[..., Tensor] = self.family.encode
+        self._told = {"tokens": hints.tokens} if hints.tokens else {}
         self._states: dict[str, Tensor] = {}
         self._printed: tuple[str, ...] = ()  # fingerprints that it had in other dtypes
 
@@ -120,7 +127,8 @@ class Model:
     def knowing(self, hints: Hints) -> Model:
         """The same pipeline with other hints, and with the prompts that it has encoded."""
         model = Model(self.pipe, source=self.source, hints=hints)
-        model._states = self._states
+        if hints.tokens == self.hints.tokens:
+            model._states = self._states
         return model
 
     def check(self, edit: Edit) -> None:
@@ -144,7 +152,7 @@ class Model:
         for prompt, states in found.items():
             if states is None:
                 with self._whole():
-                    found[prompt] = new = self.family.encode(self.pipe, prompt, self.device)
+                    found[prompt] = new = self._encode(self.pipe, prompt, self.device, **self._told)
                 while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
                     del self._states[next(iter(self._states))]
                 self._states[prompt] = new

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Table
@@ -34,6 +34,7 @@ app.add_typer(canvas, name="canvas")
 app.add_typer(evaluate.commands)
 app.add_typer(chain.commands, name="chain")
 
+SMALLER = "set a smaller batch, checkpointing=true, or trains=lora; --dry-run says what a run takes"
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 
 
@@ -45,8 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="unlearnkit")
     except UnlearnError as error:
-        err.print(" ".join(str(error).split()), style="red", markup=False)
-        sys.exit(2)
+        _refuse(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, by name: it may not be imported here
+            raise
+        _refuse(f"the device has too little memory: {SMALLER}. ({error})")
+
+
+def _refuse(why: str) -> NoReturn:
+    err.print(" ".join(why.split()), style="red", markup=False)
+    sys.exit(2)
 
 
 @app.callback()

@@ -49,7 +49,8 @@ class Family(Protocol):
     def encode(self, pipe: Any, prompt: str, device: torch.device) -> Tensor:
         """The states of one prompt, (rows, width): of its tokens, and behind them what else the network is told.
 
-        The empty prompt is what the pipeline itself takes for no prompt.
+        The empty prompt is what the pipeline itself takes for no prompt. Where T5 can be told how many
+        tokens to give, it takes ``tokens`` as well.
         """
 
     def text(self, pipe: Any, states: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import CLIPTextModel
 
 __all__ = ["BORROWED", "borrowed", "borrows", "opened"]
 
@@ -48,8 +49,14 @@ def opened(kind: Any, place: Path, **how: Any) -> Any:
     if not issubclass(kind, nn.Module):
         return kind.from_pretrained(place)
     network, told = kind.from_pretrained(place, **how, output_loading_info=True)
-    if missing := set(told["missing_keys"]) - {PROJECTION}:
-        raise ValueError(f"{str(place)!r} lacks {', '.join(sorted(missing))}")
-    if told["missing_keys"]:
+    missing = set(told["missing_keys"])
+    if (
+        PROJECTION in missing
+    ):  # some releases of transformers look for all of the tower under other names then
+        tower, told = CLIPTextModel.from_pretrained(place, **how, output_loading_info=True)
+        network.text_model.load_state_dict(getattr(tower, "text_model", tower).state_dict())
         nn.init.eye_(network.text_projection.weight)
+        missing = set(told["missing_keys"])
+    if missing:
+        raise ValueError(f"{str(place)!r} lacks {', '.join(sorted(missing))}")
     return network.eval()

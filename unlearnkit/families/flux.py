@@ -41,8 +41,8 @@ def check(pipe: Any) -> None:
         raise ModelError("a text encoder is missing: load the pipeline with both")
 
 
-def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    text, pooled, _ = pipe.encode_prompt(prompt, None, device=device)
+def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = 512) -> Tensor:
+    text, pooled, _ = pipe.encode_prompt(prompt, None, device=device, max_sequence_length=tokens)
     return packed(text[0], pooled[0], torch.ones(1, device=device))
 
 
@@ -104,7 +104,7 @@ def guided(
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
     text, pooled, _ = _apart(pipe, states)
-    if not torch.equal(negative[0], encode(pipe, "", negative.device)):
+    if not torch.equal(negative[0], encode(pipe, "", negative.device, tokens=text.shape[1])):
         away = _apart(pipe, negative)
         how |= {"negative_prompt_embeds": away[0], "negative_pooled_prompt_embeds": away[1]}
         how |= {"true_cfg_scale": TRUE_GUIDANCE}

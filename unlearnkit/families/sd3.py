@@ -39,8 +39,9 @@ def check(pipe: Any) -> None:
         raise ModelError("a CLIP text encoder is missing: load the pipeline with both (T5 may be left out)")
 
 
-def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    found = pipe.encode_prompt(prompt, None, None, device=device, do_classifier_free_guidance=False)
+def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = 256) -> Tensor:
+    how = {"device": device, "do_classifier_free_guidance": False, "max_sequence_length": tokens}
+    found = pipe.encode_prompt(prompt, None, None, **how)
     return packed(found[0][0], found[2][0])
 
 
