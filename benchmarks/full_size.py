@@ -6,8 +6,8 @@
 Weights are random: that changes neither time nor memory. On a GPU the denoisers of Stable Diffusion 1.5, SDXL and
 Flux.1 dev stand in bfloat16; ``--reduced``, the only form without a GPU, takes the same classes and kinds of blocks at
 a fraction of width, depth and latent, in float32 on one thread of the CPU, with fewer rows a step. Settings are what a
-user gets who names a method and a concept, but for few steps and few pictures to begin with; Flux.1 trains one picture
-a side, of 512 x 512, with its activations recomputed.
+user gets who names a method and a concept, but for few steps and few pictures to begin with; SDXL trains two pictures
+a side, Flux.1 one, of 512 x 512, with its activations recomputed.
 
 A method runs several times alike: for the FLOPs of its steps (``FlopCounterMode``: matrices, convolutions, attention),
 for their seconds (of the processor, on a CPU), and for the most that torch's allocator held, networks and all. The
@@ -60,7 +60,10 @@ once, the networks included; estimated is what `erase --dry-run` says.
 """
 STEPS = 4  # the first is not timed
 FEWER = {"batch": 2, "steps": 2, "start_steps": 4}  # in the reduced form
-LARGE = {"Flux.1 dev": {"batch": 1, "steps": 3, "checkpointing": True}}  # in the full one
+LARGE: dict[str, dict[str, Any]] = {  # in the full one
+    "SDXL": {"batch": 2, "steps": 3},
+    "Flux.1 dev": {"batch": 1, "steps": 3, "checkpointing": True},
+}
 HEADS = (
     "model",
     "method",

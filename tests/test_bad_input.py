@@ -10,11 +10,14 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 import saved
 from unlearnkit.cli import main
@@ -345,3 +348,19 @@ def test_a_disk_without_room_is_noticed_before_work_begins(refused, tmp_path: Pa
         assert "full" in said
     finally:
         subprocess.run(["umount", str(tmp_path / "disk")], check=True)
+
+
+def full_gpu(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB.")
+
+
+def full_cpu(*_: Any, **__: Any) -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("full", [full_gpu, full_cpu])
+def test_too_little_memory(full: Callable[..., None], refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UNet2DConditionModel, "forward", full)
+    said = refused("erase", saved.folder(), "--concept", "cat", "--out", "run", begun=True)
+    assert "too little memory: set a smaller batch, checkpointing=true, or trains=lora" in said
+    assert "allocate" in said

@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnlearnError as error:
         _refuse(str(error))
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, by name: it may not be imported here
+        # torch's, by name: it may not be imported here
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
-        _refuse(f"the device has too little memory: {SMALLER}. ({error})")
+        _refuse(f"the device has too little memory: {SMALLER} ({error})")
 
 
 def _refuse(why: str) -> NoReturn:
