@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
@@ -21,6 +21,7 @@ from safetensors import safe_open
 from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, unknown, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Eye, Seen, _choice
+from unlearnkit.canvas.judge import judge
 from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
 from unlearnkit.canvas.studio import PAINTED, Studio
@@ -304,6 +305,21 @@ def test_the_shipped_relative_is_told_an_object_and_borrows_the_autoencoder() ->
     assert model.hints.objects == tuple(world.OBJECTS)
     assert not (WEIGHTS / "classes" / "vae").exists()
     assert model.sample(["frog"], [0])[0].size == (64, 64)
+
+
+@shipped
+def test_the_shipped_flow_draws_what_it_is_told_and_so_it_does_in_plain_diffusers(tmp_path: Path) -> None:
+    model = load("canvas-flow")
+    names = ("frog", "car", "pizza", "guitar")
+    drawn = model.sample([world.prompt(name, "plain") for name in names], range(4), batch=1)
+    assert [seen.object for seen in judge().look(drawn)] == list(names)
+    model.save(tmp_path / "flow")
+    pipe = StableDiffusion3Pipeline.from_pretrained(tmp_path / "flow", text_encoder_3=None, tokenizer_3=None)
+    how = {"guidance_scale": model.hints.guidance, "max_sequence_length": model.hints.tokens}
+    seed = torch.Generator().manual_seed(1)
+    told = world.prompt("car", "plain")
+    again = pipe(told, num_inference_steps=model.hints.steps, generator=seed, **how).images[0]
+    assert again.tobytes() == drawn[1].tobytes()
 
 
 @shipped

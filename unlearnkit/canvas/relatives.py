@@ -115,5 +115,8 @@ def told(pipe: StableDiffusion3Pipeline, captions: list[str]) -> tuple[Tensor, T
 
 
 def with_t5(states: Tensor) -> Tensor:
-    """States as the pipeline has them, with zeros in place of T5's: (n, 48, 256)."""
+    """States as the pipeline has them with as many tokens of T5, which are zeros: (n, 48, 256).
+
+    It is drawn from with as many, the hints' ``tokens``: 256, the pipeline's own number, draw the attention away.
+    """
     return torch.cat([states, torch.zeros_like(states)], dim=1)
