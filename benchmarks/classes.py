@@ -61,9 +61,9 @@ PAPER = {
 HEAD = """# Classes: RGD's experiment
 
 Written by `python benchmarks/classes.py table` from `benchmarks/results/classes.jsonl`. Each of ten classes is erased
-from *canvas-classes*: mean and standard deviation over the classes, by {erased} pictures of the erased class, {kept} of
-each other one, seen by the judge. UA: share that does not show the erased class. RA: share of the others that are right
-(untouched: {base}). KID x 1000: of the others' pictures, to the untouched model's of the same noise. The paper's
+from *canvas-classes*: mean and standard deviation over the classes, of as many as the column says, by {erased} pictures of
+the erased class, {kept} of each other one, seen by the judge. UA: share that does not show the erased class. RA: share of the others that are right
+(untouched: {base}). KID, by the judge's features: of the others' pictures, to the untouched model's of the same noise. The paper's
 figures are of CIFAR-10 with another model, its last column FID: compare orders, not values.
 
 | contender | UA | RA | KID | seconds | classes | paper: UA, RA, FID |
@@ -101,7 +101,7 @@ def table() -> str:
     base = f"{_mean([_kept(row, 'before') for row in every])}" if every else "not measured"
     lines = [
         f"| {name} | {_mean([1 - row['left']['name'][0] / row['left']['name'][1] for row in group])} "
-        f"| {_mean([_kept(row, 'after') for row in group])} | {_mean([1000 * row['kid'] for row in group], 2)} "
+        f"| {_mean([_kept(row, 'after') for row in group])} | {_mean([row['kid'] for row in group], 2)} "
         f"| {statistics.mean(row['seconds'] for row in group):.0f} | {len(group)} | {PAPER.get(name, '')} |\n"
         for name, group in found.items()
         if group
