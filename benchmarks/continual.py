@@ -96,8 +96,11 @@ CONTENDERS: dict[str, Contender] = {
     "uce-diverse, joint": Contender("uce-diverse", regime="joint", matched=False),
     "salun": Contender("salun", settings={"steps": 400}),
     "esd, l2sp": Contender(settings=PLAIN | {"rule": ("l2sp",)}),
+    "esd, weak l2sp": Contender(settings=PLAIN | {"rule": ("l2sp",), "l2sp": 500.0}),
     "esd, selft": Contender(settings=PLAIN | {"mask": "selft", "mask_share": 0.1}),
-    "esd, projection": Contender(settings=PLAIN | {"trains": "xattn-kv"}, guards={"project": 16}),
+    "esd, projection": Contender(
+        settings=PLAIN | {"trains": "xattn-kv"}, guards={"project": 16, "free": 0.1}
+    ),
     "esd, joint": Contender(regime="joint", settings=PLAIN),
     "esd, ties": Contender(regime="merged", settings=PLAIN),
     "sculpting": Contender("sculpting", settings={"steps": 400}),
