@@ -61,10 +61,11 @@ PAPER = {
 HEAD = """# Classes: RGD's experiment
 
 Written by `python benchmarks/classes.py table` from `benchmarks/results/classes.jsonl`. Each of ten classes is erased
-from *canvas-classes*: mean and standard deviation over the classes, of as many as the column says, by {erased} pictures of
-the erased class, {kept} of each other one, seen by the judge. UA: share that does not show the erased class. RA: share of the others that are right
-(untouched: {base}). KID, by the judge's features: of the others' pictures, to the untouched model's of the same noise. The paper's
-figures are of CIFAR-10 with another model, its last column FID: compare orders, not values.
+from *canvas-classes*: mean and standard deviation over the classes, of as many as the column says, by {erased} pictures
+of the erased class, {kept} of each other one, seen by the judge. UA: share that does not show the erased class. RA:
+share of the others that are right (untouched: {base}). KID, by the judge's features: of the others' pictures, to the
+untouched model's of the same noise. The paper's figures are of CIFAR-10 with another model, its last column FID:
+compare orders, not values.
 
 | contender | UA | RA | KID | seconds | classes | paper: UA, RA, FID |
 |---|---|---|---|---|---|---|
