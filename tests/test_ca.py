@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearnkit import seeds
@@ -21,6 +23,7 @@ from unlearnkit.schema import Concept, Request
 from unlearnkit.training import pictures
 from unlearnkit.training.attention import start_held
 from unlearnkit.training.descend import Job
+from unlearnkit.training.scenes import Scene, untold
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "lr": 1e-3}
@@ -80,6 +83,32 @@ def test_its_first_losses_are_those_of_the_plain_network(
     x, t, noise, which = batch(model, "ca keep", dogs)
     kept = (plain(model, x, t, [dogs[place] for place in which]) - noise).square().mean()
     assert first(tmp_path / "model")["keep"] == pytest.approx(0.2 * kept.item(), rel=1e-4)
+
+
+def test_kept_words_can_be_drawn_to_the_base_model(model: Model, tmp_path: Path) -> None:
+    """What the untouched network says of them is what is wanted: no loss at first, some after a step."""
+    changes = {"keep": 1.0, "neighbours": 2, "keep_target": "teacher", "untold": 0.5}
+    ca(model, steps=2, folder=tmp_path, **changes)
+    lines = [json.loads(line)["keep"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[0] == pytest.approx(0, abs=1e-9) and lines[1] > 1e-7
+    found = plan(model, CAT, method="ca", settings=QUICK | changes)
+    # without gradient 3 rows for the anchor and 3 that are kept; with, 3 of each; 3 pictures of either side
+    assert (found.passes, found.sampled_images) == ((6.0, 6.0), 6)
+
+
+@given(count=st.integers(1, 40), share=st.floats(0, 0.9))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_share_of_pictures_is_told_nothing(count: int, share: float, model: Model) -> None:
+    latents = torch.arange(count).float().reshape(-1, 1, 1, 1)
+    found = untold(
+        model, Scene(latents, model.encode(["a dog"]), torch.zeros(count, dtype=torch.long)), share
+    )
+    nothing, again = found.states[found.asked] == model.encode([""]), found.latents[count:].flatten()
+    assert torch.equal(found.latents[:count], latents)
+    assert nothing.flatten(1).all(1).tolist() == [False] * count + [True] * len(again)
+    assert abs(len(again) - share * len(found.latents)) <= 0.5 + 1e-9  # rounded to whole pictures
+    seen = torch.bincount(again.long(), minlength=count)
+    assert seen.max() - seen.min() <= 1  # none is taken twice before every other
 
 
 def test_the_teacher_is_the_base_or_moves_along(model: Model) -> None:

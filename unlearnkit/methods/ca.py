@@ -26,7 +26,8 @@ from ..settings import setting
 from ..training.anchors import anchor, anchored, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
-from ..training.scenes import Lesson, counted, matched
+from ..training.prompts import neighbours
+from ..training.scenes import KeepTarget, Lesson, aimed, counted, matched, unprompted, untold
 from ..training.settings import Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -51,10 +52,13 @@ class Settings(Training):
     )
     keep: float = setting(
         0.0,
-        "weight of the denoising loss on anchors, and on what the request keeps",
+        "weight of the retention loss, on the anchors' pictures and those of what is kept",
         low=0.0,
         source="paper: only where names overlap; 0.2 in the released code",
     )
+    keep_target: KeepTarget = aimed(source="released code")
+    untold: float = unprompted()
+    neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
     pictures: int = counted("anchors", 1000, source="released code, 200 prompts with 5 each")
     hold_start: bool = setting(
         True, "keys and values learn nothing from the start token", source="released code"
@@ -65,7 +69,10 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
     _check(model, settings)
     found = anchored(model, request, settings.pictures, job=job)
-    kept = retained(model, request, found, settings.pictures, job=job) if settings.keep else None
+    kept = None
+    if settings.keep:
+        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
+        kept = untold(model, kept, settings.untold)
 
     def prepare(step: int, student: Student) -> Lesson:
         batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "ca", step))
@@ -76,7 +83,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
         if kept is not None:
             other = kept.batch(model, settings.batch, seeds.stream(seed, "ca keep", step))
             rows.append(other.rows)
-            wanted.append(other.noise)
+            wanted += predict(model, [other.rows]) if settings.keep_target == "teacher" else [other.noise]
         return Lesson(rows, wanted)
 
     def losses(given: Lesson) -> dict[str, Tensor]:
@@ -90,14 +97,14 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(model, settings)
     for concept in request.erase:
         anchor(model, request, concept)
-    kept = settings.pictures if settings.keep and request.keep else 0
+    n, kept = settings.batch, settings.keep and neighbours(model, request, settings.neighbours)
     return plan_of(
         model,
         settings,
         losses=_losses(settings),
-        free=settings.batch if settings.target == "model" else 0,
-        rows=settings.batch * (1 + bool(settings.keep)),
-        sampled=settings.pictures * len(request.erase) + kept,
+        free=n * ((settings.target == "model") + bool(settings.keep and settings.keep_target == "teacher")),
+        rows=n * (1 + bool(settings.keep)),
+        sampled=settings.pictures * (len(request.erase) + bool(kept)),
     )
 
 

@@ -39,7 +39,7 @@ from ..training.anchors import anchored, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
-from ..training.scenes import counted
+from ..training.scenes import KeepTarget, aimed, counted, unprompted, untold
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -76,11 +76,8 @@ class Settings(Training):
         low=0.0,
         source="released code",
     )
-    keep_target: Literal["noise", "teacher"] = setting(
-        "noise",
-        "what that loss is drawn to: the true noise or the base model's prediction",
-        source="released code",
-    )
+    keep_target: KeepTarget = aimed(source="released code")
+    untold: float = unprompted()
     pictures: int = setting(
         1000,
         "pictures of the anchor for each concept",
@@ -140,6 +137,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     kept = None
     if settings.keep:
         kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
+        kept = untold(model, kept, settings.untold)
     critic = Discriminator(
         model.shape,
         kind=settings.discriminator,

@@ -14,7 +14,6 @@ concept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
 from ..training.prompts import neighbours, unerased
-from ..training.scenes import Noised, noise_ratio, scene
+from ..training.scenes import KeepTarget, Noised, aimed, noise_ratio, scene, unprompted, untold
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -80,11 +79,8 @@ class Settings(Training):
         low=0,
         source="ours; paper: balanced",
     )
-    keep_target: Literal["noise", "teacher"] = setting(
-        "noise",
-        "what the keeping loss is drawn to: the true noise or the base model's prediction",
-        source="paper; teacher is ours",
-    )
+    keep_target: KeepTarget = aimed(source="paper; teacher is ours")
+    untold: float = unprompted()
     whole_keep: bool = setting(
         False,
         "the keeping gradient over every kept picture at each step",
@@ -106,7 +102,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     check(settings, losses=LOSSES)
     erased, rest = zip(*sentences(model, request, settings, seed=seed), strict=True)
     erase = scene(model, erased, job=job, title="pictures to erase")
-    keep = scene(model, rest, job=job, title="pictures to keep")
+    keep = untold(model, scene(model, rest, job=job, title="pictures to keep"), settings.untold)
 
     def prepare(step: int, student: Student) -> _Step:
         draws = seeds.stream(seed, "rgd", step)

@@ -32,7 +32,7 @@ from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
-from ..training.scenes import Noised, Scene, joined, retold, scene, wordings
+from ..training.scenes import Noised, Scene, joined, retold, scene, unprompted, untold, wordings
 from ..training.settings import Masks, Schedules, Training, Trains, check, default
 from ..training.state import CHECKPOINT
 from ..training.superclasses import broader
@@ -93,6 +93,7 @@ class Settings(Training):
     earlier: tuple[str, ...] = setting(
         (), "concepts erased from this model by earlier edits, to replay", source="ours"
     )
+    untold: float = unprompted()
     pictures: int = setting(100, "pictures a concept, and of its superclass", low=1, source="released code")
 
 
@@ -182,11 +183,10 @@ def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
 def _target(model: Model, request: Request, concept: Concept, settings: Settings, job: Job) -> _Target:
     words = wordings(model, concept, settings.pictures)
     anchors, without = _anchors(model, request, concept, settings)
-    return _Target(
-        scene(model, words, job=job, title="pictures to erase"),
-        retold(model, concept, [superclass(concept, settings)]),
-        scene(model, anchors, job=job, negative=without, title="pictures of the superclass"),
-    )
+    erase = scene(model, words, job=job, title="pictures to erase")
+    wide = scene(model, anchors, job=job, negative=without, title="pictures of the superclass")
+    become = retold(model, concept, [superclass(concept, settings)])
+    return _Target(erase, become, untold(model, wide, settings.untold))
 
 
 def _anchors(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,9 +25,11 @@ from .prompts import neighbours, prompts, texts
 from .train import Rows, predict
 
 __all__ = [
+    "KeepTarget",
     "Lesson",
     "Noised",
     "Scene",
+    "aimed",
     "counted",
     "gallery",
     "gathered",
@@ -37,8 +39,12 @@ __all__ = [
     "noise_ratio",
     "retold",
     "scene",
+    "unprompted",
+    "untold",
     "wordings",
 ]
+
+KeepTarget = Literal["noise", "teacher"]
 
 COUNTS = {
     "pictures": "pictures of each concept",
@@ -51,6 +57,18 @@ COUNTS = {
 def counted(what: str, count: int, *, source: str) -> Any:
     """The setting that says how many of ``COUNTS``, with a method's own default and its source."""
     return setting(count, COUNTS[what], low=0 if what == "neighbours" else 1, source=source)
+
+
+def aimed(*, source: str) -> Any:
+    """The setting of a ``KeepTarget``, with its source."""
+    what = "what the keeping loss is drawn to: the true noise or the base model's prediction"
+    return setting("noise", what, source=source)
+
+
+def unprompted() -> Any:
+    """The setting for ``share`` of ``untold``."""
+    what = "share of the kept pictures that are shown without a prompt: what guidance starts from stays so"
+    return setting(0.0, what, low=0.0, high=0.9, source="ours; paper: none")
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,16 @@ def joined(scenes: Sequence[Scene]) -> Scene:
         torch.cat([one.states for one in scenes]),
         torch.cat([start + one.asked for start, one in zip(first, scenes, strict=True)]),
     )
+
+
+def untold(model: Model, found: Scene, share: float) -> Scene:
+    """The scene with some of its pictures a second time, told nothing: they are ``share``, in [0, 1), of what it is."""
+    count = len(found.latents)
+    again = round(count * share / (1 - share))
+    if not again:
+        return found
+    which = torch.arange(again) * count // again
+    return joined([found, Scene(found.latents[which], model.encode([""]), torch.zeros_like(which))])
 
 
 def scene(
