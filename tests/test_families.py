@@ -391,8 +391,9 @@ HEAD = """# Methods and families
 
 One method file serves every kind of model. This table is made by `tests/test_families.py`, which takes a step of every
 method on a tiny pipeline of every family's real classes, and compares what comes out with this page. So *yes* says that
-it runs, changes only what it says, and can be saved; what it forgets there has been measured on Stable Diffusion's
-kind of model only ([canvas.md](canvas.md)).
+it runs, changes only what it says, and can be saved. What is forgotten is measured on the small models that come with
+the package: the canvas, of Stable Diffusion's kind, and its flow transformer, of Stable Diffusion 3's
+([methods.md](methods.md)), and its class-conditional DiT ([classes.md](classes.md)).
 
 """
 
