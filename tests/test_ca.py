@@ -21,8 +21,11 @@ from unlearnkit.methods import edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training import pictures
+from unlearnkit.training.anchors import anchored
 from unlearnkit.training.attention import start_held
 from unlearnkit.training.descend import Job
+from unlearnkit.training.grammar import pairs, read
+from unlearnkit.training.prompts import unerased
 from unlearnkit.training.scenes import Scene, untold
 
 CAT = Request((Concept("cat", instead="dog"),))
@@ -83,6 +86,16 @@ def test_its_first_losses_are_those_of_the_plain_network(
     x, t, noise, which = batch(model, "ca keep", dogs)
     kept = (plain(model, x, t, [dogs[place] for place in which]) - noise).square().mean()
     assert first(tmp_path / "model")["keep"] == pytest.approx(0.2 * kept.item(), rel=1e-4)
+
+
+def test_a_grammar_fills_the_prompts(model: Model) -> None:
+    request = Request((Concept("cat", instead="dog"),))
+    found = anchored(model, request, 5, job=Job(), grammar="plain")
+    forms = pairs(
+        read("plain"), "object", ("cat",), ["dog"], unerased(model, request), count=5, seed=0, share=1.0
+    )
+    assert torch.equal(found.told, model.encode([concerning for concerning, _ in forms]))
+    assert ca(model, grammar="plain").hash() != ca(model).hash()
 
 
 def test_kept_words_can_be_drawn_to_the_base_model(model: Model, tmp_path: Path) -> None:

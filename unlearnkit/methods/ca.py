@@ -23,7 +23,7 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import setting
-from ..training.anchors import anchor, anchored, retained
+from ..training.anchors import anchor, anchored, phrased, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
@@ -60,6 +60,7 @@ class Settings(Training):
     untold: float = unprompted()
     neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
     pictures: int = counted("anchors", 1000, source="released code, 200 prompts with 5 each")
+    grammar: str = phrased(source="ours; released code: 200 captions")
     hold_start: bool = setting(
         True, "keys and values learn nothing from the start token", source="released code"
     )
@@ -68,7 +69,7 @@ class Settings(Training):
 def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
     """The trained weights. Raises InputError for a concept without an anchor of its own."""
     _check(model, settings)
-    found = anchored(model, request, settings.pictures, job=job)
+    found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
         kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)

@@ -35,7 +35,7 @@ from ..parts.combine import sides
 from ..parts.discriminator import Discriminator, Kinds
 from ..schema import Request
 from ..settings import setting
-from ..training.anchors import anchored, retained
+from ..training.anchors import anchored, phrased, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
@@ -85,11 +85,7 @@ class Settings(Training):
         source="released code, 200 prompts with 5 each",
     )
     neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
-    grammar: str = setting(
-        "",
-        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates",
-        source="ours; released code: 200 captions",
-    )
+    grammar: str = phrased(source="ours; released code: 200 captions")
     hold_start: bool = setting(
         True, "keys and values learn nothing from the start token", source="released code"
     )

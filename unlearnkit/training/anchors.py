@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import InputError
 from ..model import Model
 from ..schema import Concept, Request
+from ..settings import setting
 from ..wording import fill, plain
 from .descend import Job
 from .grammar import pairs, read
 from .prompts import neighbours, texts, unerased
 from .scenes import Scene, joined, scene, wordings
 
-__all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
+__all__ = ["Anchored", "anchor", "anchored", "phrased", "retained", "turns"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Anchored:
 
     scene: Scene
     told: Tensor
+
+
+def phrased(*, source: str) -> Any:
+    """The setting for the ``grammar`` of ``anchored``."""
+    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
+    return setting("", what, source=source)
 
 
 def anchor(model: Model, request: Request, concept: Concept) -> str:
