@@ -298,6 +298,13 @@ def test_rgd_can_keep_what_the_base_model_says(whole: bool, model: Model, tmp_pa
     assert lines[1]["keep"] > 1e-9
 
 
+def test_the_plan_counts_what_the_whole_keep_set_shows_again(model: Model) -> None:
+    settings = {"pictures": 4, "batch": 2, "whole_keep": True, "keep_target": "teacher", "untold": 0.2}
+    found = plan(model, CAT, method="rgd", settings=settings)
+    # 4 kept pictures and one again, a fifth of 5, each asked twice without gradient
+    assert (found.passes, found.sampled_images) == ((10.0, 7.0), 8)
+
+
 # SalUn
 
 

@@ -27,7 +27,7 @@ from ..training.anchors import anchor, anchored, phrased, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
-from ..training.scenes import KeepTarget, Lesson, aimed, counted, matched, unprompted, untold
+from ..training.scenes import KeepTarget, Lesson, aimed, counted, matched, unprompted
 from ..training.settings import Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -72,8 +72,12 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
-        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
-        kept = untold(model, kept, settings.untold)
+        kept = retained(
+            *(model, request, found, settings.pictures),
+            job=job,
+            nearest=settings.neighbours,
+            share=settings.untold,
+        )
 
     def prepare(step: int, student: Student) -> Lesson:
         batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "ca", step))
@@ -98,14 +102,15 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
     _check(model, settings)
     for concept in request.erase:
         anchor(model, request, concept)
-    n, kept = settings.batch, settings.keep and neighbours(model, request, settings.neighbours)
+    n = settings.batch
     return plan_of(
         model,
         settings,
         losses=_losses(settings),
         free=n * ((settings.target == "model") + bool(settings.keep and settings.keep_target == "teacher")),
         rows=n * (1 + bool(settings.keep)),
-        sampled=settings.pictures * (len(request.erase) + bool(kept)),
+        sampled=settings.pictures
+        * (len(request.erase) + bool(settings.keep and neighbours(model, request, settings.neighbours))),
     )
 
 

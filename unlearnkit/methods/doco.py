@@ -39,7 +39,7 @@ from ..training.anchors import anchored, phrased, retained
 from ..training.attention import readable, start_held
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import neighbours
-from ..training.scenes import KeepTarget, aimed, counted, unprompted, untold
+from ..training.scenes import KeepTarget, aimed, counted, unprompted
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -132,8 +132,12 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
     kept = None
     if settings.keep:
-        kept = retained(model, request, found, settings.pictures, job=job, nearest=settings.neighbours)
-        kept = untold(model, kept, settings.untold)
+        kept = retained(
+            *(model, request, found, settings.pictures),
+            job=job,
+            nearest=settings.neighbours,
+            share=settings.untold,
+        )
     critic = Discriminator(
         model.shape,
         kind=settings.discriminator,

@@ -34,7 +34,7 @@ from ..training.anchors import anchor, turns
 from ..training.attention import Watch, distance, folds, readable, steered, watched
 from ..training.descend import Job, Objective, Student
 from ..training.memory import bank
-from ..training.scenes import Scene, kept, scene, wordings
+from ..training.scenes import KeepTarget, Scene, kept, scene, wordings
 from ..training.settings import Rules, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 from ..wording import fill, until
@@ -80,7 +80,7 @@ class Settings(Training):
     prior: float = setting(
         1.0, "λ_pr, weight of prior preservation", low=0.0, source="ours, as in DreamBooth"
     )
-    prior_target: Literal["noise", "teacher"] = setting(
+    prior_target: KeepTarget = setting(
         "noise",
         "what it is drawn to: the true noise, or the base model's prediction",
         source="paper, at second hand",

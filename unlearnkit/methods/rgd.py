@@ -29,7 +29,7 @@ from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
 from ..training.prompts import neighbours, unerased
-from ..training.scenes import KeepTarget, Noised, aimed, noise_ratio, scene, unprompted, untold
+from ..training.scenes import KeepTarget, Noised, aimed, noise_ratio, repeats, scene, unprompted, untold
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -187,11 +187,11 @@ def _fit(model: Model, batch: Noised, wanted: Tensor) -> Tensor:
 
 
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    kept = settings.pictures * len(request.erase) if settings.whole_keep else settings.batch
+    asked = settings.pictures * len(request.erase)
+    kept = asked + repeats(asked, settings.untold) if settings.whole_keep else settings.batch
     free = kept * (settings.whole_keep + (settings.keep_target == "teacher"))
     rows = settings.batch + kept
-    sampled = 2 * settings.pictures * len(request.erase)
-    return plan_of(model, settings, losses=LOSSES, free=free, rows=rows, sampled=sampled)
+    return plan_of(model, settings, losses=LOSSES, free=free, rows=rows, sampled=2 * asked)
 
 
 METHOD = Method(

@@ -15,7 +15,7 @@ from ..wording import fill, plain
 from .descend import Job
 from .grammar import pairs, read
 from .prompts import neighbours, texts, unerased
-from .scenes import Scene, joined, scene, wordings
+from .scenes import Scene, joined, scene, untold, wordings
 
 __all__ = ["Anchored", "anchor", "anchored", "phrased", "retained", "turns"]
 
@@ -81,18 +81,26 @@ def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: s
 
 
 def retained(
-    model: Model, request: Request, found: Anchored, count: int, *, job: Job, nearest: int = 0
+    model: Model,
+    request: Request,
+    found: Anchored,
+    count: int,
+    *,
+    job: Job,
+    nearest: int = 0,
+    share: float = 0.0,
 ) -> Scene:
     """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps.
 
-    nearest: if it keeps nothing, so many nearest words are kept.
+    nearest: if it keeps nothing, so many nearest words are kept. share: of the pictures that are ``untold``.
     """
     others = neighbours(model, request, nearest)
     if not others:
-        return found.scene
+        return untold(model, found.scene, share)
     each = [wordings(model, concept, -(-count // len(others))) for concept in others]
     words = [word for together in zip(*each, strict=True) for word in together][:count]
-    return joined([found.scene, scene(model, words, job=job, title="pictures to keep")])
+    keep = scene(model, words, job=job, title="pictures to keep")
+    return untold(model, joined([found.scene, keep]), share)
 
 
 def _filled(

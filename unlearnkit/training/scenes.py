@@ -37,6 +37,7 @@ __all__ = [
     "kept",
     "matched",
     "noise_ratio",
+    "repeats",
     "retold",
     "scene",
     "unprompted",
@@ -134,10 +135,15 @@ def joined(scenes: Sequence[Scene]) -> Scene:
     )
 
 
+def repeats(count: int, share: float) -> int:
+    """How many of ``count`` pictures ``untold`` shows a second time."""
+    return round(count * share / (1 - share))
+
+
 def untold(model: Model, found: Scene, share: float) -> Scene:
     """The scene with some of its pictures a second time, told nothing: they are ``share``, in [0, 1), of what it is."""
     count = len(found.latents)
-    again = round(count * share / (1 - share))
+    again = repeats(count, share)
     if not again:
         return found
     which = torch.arange(again) * count // again
