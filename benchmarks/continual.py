@@ -107,7 +107,12 @@ CONTENDERS: dict[str, Contender] = {
     "duge": Contender("duge", settings={"steps": 400}),
     "doco": Contender("doco"),
     "doco, bank, replay": Contender("doco", guards=GUARDS),
-    "duge, bank, replay": Contender("duge", settings={"steps": 400}, guards=GUARDS),
+    "duge, bank, replay": Contender(
+        "duge", settings={"steps": 400, "memory": 0}, guards=dataclasses.asdict(Guards())
+    ),
+    "sculpting, bank, replay": Contender(
+        "sculpting", settings={"steps": 400}, guards=dataclasses.asdict(Guards())
+    ),
     "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards=GUARDS),
     "as shipped": Contender(guards=dataclasses.asdict(Guards()), matched=False),
 }

@@ -258,3 +258,20 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
     other = Job(folder=tmp_path / "whole")
     with pytest.raises(InputError, match="holds the edit of another run"):
         edit_for(model, DOG, method="esd", settings=settings, job=other)
+
+
+def test_a_method_leaves_its_own_memory_to_the_chains_unless_it_is_told_otherwise(
+    model: Model, tmp_path: Path
+) -> None:
+    few = {"steps": 1, "batch": 2, "related": 1, "related_pictures": 2, "pictures": 2}
+    for turn, (guards, told, memory) in enumerate(
+        [
+            ({"bank": 4}, {}, 0),
+            ({"bank": 0}, {}, 100),
+            ({"bank": 4}, {"memory": 3}, 3),
+        ]
+    ):
+        project, guards = tmp_path / f"{turn}", OFF | guards
+        chain.init(project, model, method="duge", settings=few, guards=guards, pictures=0)
+        entry = chain.add(project, "cat", settings=told, model=model)
+        assert entry.facts["recipe"]["settings"]["memory"] == memory

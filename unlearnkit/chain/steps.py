@@ -24,7 +24,7 @@ from ..schema import Concept, Request
 from ..settings import build
 from ..versions import versions
 from . import ledger
-from .guards import Guards
+from .guards import Guards, handed_over
 from .ledger import Entry
 from .looking import look, tools
 from .making import make
@@ -124,11 +124,12 @@ def add(
         steps = project.steps
         _refuse(project, steps, request)
         chosen = method or project.options["method"]
-        own = dict(project.options["settings"]) if chosen == project.options["method"] else {}
-        build(methods.find(chosen).settings, own | dict(settings or {}))
+        own = project.options["settings"] if chosen == project.options["method"] else {}
+        build(methods.find(chosen).settings, {**own, **(settings or {})})
         guarded = build(Guards, {**project.options["guards"], **(guards or {})})
         model = base_model(project, model, device)
-        filled = methods.resolve(model, request, chosen, own | dict(settings or {}))
+        told = {**handed_over(chosen, guarded), **own, **(settings or {})}
+        filled = methods.resolve(model, request, chosen, told)
         recipe = {
             "method": chosen,
             "settings": dataclasses.asdict(filled),
