@@ -149,17 +149,18 @@ def test_a_superclass_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "aligned", "asked"),
+    ("name", "aligned", "earlier", "asked"),
     [
-        ("cat", "members", ["animal", "dog", "bear"]),  # of the vocabulary's cat, dog, bear and car
-        ("car", "all", ["vehicle", "cat", "dog"]),  # and bear, had it more than three pictures
+        ("cat", "members", (), ["animal", "dog", "bear"]),  # of the vocabulary's cat, dog, bear and car
+        ("car", "all", (), ["vehicle", "cat", "dog"]),  # and bear, had it more than three pictures
+        ("bear", "all", ("cat",), ["animal", "dog", "car"]),  # what is gone holds nothing
     ],
 )
 def test_other_words_hold_the_superclass_in_turn(
-    name: str, aligned: str, asked: list[str], model: Model, tmp_path: Path
+    name: str, aligned: str, earlier: tuple[str, ...], asked: list[str], model: Model, tmp_path: Path
 ) -> None:
     request = Request((Concept(name),))
-    erase(model, request, job=Job(folder=tmp_path), steps=1, align=0.5, aligned=aligned)
+    erase(model, request, job=Job(folder=tmp_path), steps=1, align=0.5, aligned=aligned, earlier=earlier)
     draws = seeds.stream(4, "sculpting", 1)
     Plain(model, drawn(model, name), [name], draws)
     which = torch.randint(3, (2,), generator=draws)

@@ -32,6 +32,7 @@ from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
+from ..training.prompts import unerased
 from ..training.scenes import Noised, Scene, joined, retold, scene, unprompted, untold, wordings
 from ..training.settings import Masks, Schedules, Training, Trains, check, default
 from ..training.state import CHECKPOINT
@@ -195,14 +196,15 @@ def _anchors(
     """Prompts of the superclass, and as negative prompt all that is erased of it.
 
     Its members' are of its own word and of the other words of the vocabulary that share it, in turn; all are those of
-    every word of the kind. Raises InputError where there is none.
+    every word of the kind. What the request erases, or erased earlier, is none of them. Raises InputError where there
+    is none.
     """
     wide = superclass(concept, settings)
     erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
     if settings.aligned == "superclass":
         return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
-    gone = {word.lower() for word in erased}
-    found = [word for word in model.hints.vocabulary(concept.kind) if word.lower() not in gone]
+    past = Request(tuple(Concept(word) for word in settings.earlier) + request.erase)
+    found = unerased(model, past)[concept.kind]
     if concept.kind != "style" and settings.aligned == "members":
         shared = broader(concept.name)
         found = [word for word in found if shared and broader(word) == shared]
