@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from unlearnkit.schema import Request
 from unlearnkit.training.descend import Job, Stop
 from unlearnkit.training.scenes import Noised, scene
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "experiment", "held", "left", "lost"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "experiment", "held", "left", "lost"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
@@ -102,7 +103,8 @@ class _Both:
 
 Row = Mapping[str, Any]
 Find = Callable[[Cell], Row | None]
-Said = tuple[bool, str] | None  # whether it holds, and the figure; None where a row is missing
+Verdict = bool | None  # whether it holds; None where the rows are too close to tell
+Said = tuple[Verdict, str] | None  # that, and the figure; None where a row is missing
 
 
 def left(row: Row, *forms: str) -> float:
@@ -138,10 +140,10 @@ def shipped(method: str, target: str = "cat") -> Cell:
     return Cell(method, (target,))
 
 
-def on(*needed: Cell) -> Callable[[Callable[..., tuple[bool, str]]], Callable[[Find], Said]]:
+def on(*needed: Cell) -> Callable[[Callable[..., tuple[Verdict, str]]], Callable[[Find], Said]]:
     """A claim that needs these cells' rows."""
 
-    def claim(judged: Callable[..., tuple[bool, str]]) -> Callable[[Find], Said]:
+    def claim(judged: Callable[..., tuple[Verdict, str]]) -> Callable[[Find], Said]:
         def said(find: Find) -> Said:
             found = [row for cell in needed if (row := find(cell))]
             return judged(*found) if len(found) == len(needed) else None
@@ -173,12 +175,10 @@ def _rgd_both(find: Find) -> Said:
     shipped("rgd"),
     *(Cell("rgd", ("cat",), settings=RGD[name]) for name in ("without diversity", "nearest two")),
 )
-def _rgd_diverse(whole: Row, plain: Row, nearest: Row) -> tuple[bool, str]:
+def _rgd_diverse(whole: Row, plain: Row, nearest: Row) -> tuple[Verdict, str]:
     figures = [f"{name} {left(row):.1f} % left, {held(row):.1f} % kept" for name, row in
                (("diverse", whole), ("not", plain), ("two nearest concepts", nearest))]  # fmt: skip
-    return held(whole) - left(whole) > max(held(row) - left(row) for row in (plain, nearest)), "; ".join(
-        figures
-    )
+    return beats(whole, plain, nearest), "; ".join(figures)
 
 
 @on(shipped("doco"), shipped("doco", "van gogh"))
@@ -195,10 +195,26 @@ def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -
     return holds, f"left on unseen forms, cat and van gogh: {figures}"
 
 
-def _better(whole: Row, name: str, other: Row) -> tuple[bool, str]:
+def error(row: Row) -> float:
+    """The standard error of kept less left by name, in points."""
+    kept = [counts["after"] for counts in row["kept"].values()]
+    parts = [(held(row) / 100, sum(n for _, n in kept)), (left(row) / 100, row["left"]["name"][1])]
+    return 100 * math.sqrt(sum(share * (1 - share) / n for share, n in parts))
+
+
+def beats(one: Row, *others: Row) -> Verdict:
+    """Whether it keeps more, less what is left by name, than each of the others; None within the noise (95 %)."""
+    verdicts = []
+    for other in others:
+        more = (held(one) - left(one)) - (held(other) - left(other))
+        verdicts.append(more > 0 if abs(more) > 1.96 * math.hypot(error(one), error(other)) else None)
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _better(whole: Row, name: str, other: Row) -> tuple[Verdict, str]:
     """Whether more is kept and less is left than in the variant of this name, in points together."""
     figures = [f"{left(row):.1f} % left and {held(row):.1f} % kept" for row in (whole, other)]
-    return held(whole) - left(whole) > held(other) - left(other), f"{figures[0]}; {name}: {figures[1]}"
+    return beats(whole, other), f"{figures[0]}; {name}: {figures[1]}"
 
 
 def _doco_variant(name: str) -> Callable[[Find], Said]:
@@ -221,25 +237,22 @@ def _ten(order: str) -> Callable[[Find], Said]:
 
 @on(_sculpting("sequence"), _sculpting("sequence", mask="none"), _sculpting("sequence", mask="saliency"),
     Cell("salun", TEN, in_turn=True), Cell("esd", TEN, in_turn=True))  # fmt: skip
-def _ten_rivals(*found: Row) -> tuple[bool, str]:
+def _ten_rivals(*found: Row) -> tuple[Verdict, str]:
     names = ("dynamic mask", "dense", "static mask", "SalUn", "ESD")
     figures = [
         f"{name} {left(row):.1f} % left, {held(row):.1f} % kept"
         for name, row in zip(names, found, strict=True)
     ]
-    own, *others = (held(row) - left(row) for row in found)
-    return own > max(others), "; ".join(figures)
+    return beats(*found), "; ".join(figures)
 
 
 def _without(part: str) -> Callable[[Find], Said]:
     @on(_sculpting("sequence"), _sculpting("sequence", **SCULPTING[part]))
-    def judged(whole: Row, less: Row) -> tuple[bool, str]:
+    def judged(whole: Row, less: Row) -> tuple[Verdict, str]:
         most = [max(_share([counts]) for counts in row["by concept"].values()) for row in (whole, less)]
         figures = [f"{left(row):.1f} % left (the worst concept {worst:.1f} %), {held(row):.1f} % kept"
                    for row, worst in zip((whole, less), most, strict=True)]  # fmt: skip
-        return held(whole) - left(whole) > held(less) - left(
-            less
-        ), f"with: {figures[0]}; {part}: {figures[1]}"
+        return beats(whole, less), f"with: {figures[0]}; {part}: {figures[1]}"
 
     return judged
 

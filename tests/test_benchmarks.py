@@ -46,6 +46,20 @@ def test_figures_by_hand() -> None:
     assert table._rate([0, 0]) == ""
 
 
+def test_one_beats_others_only_beyond_the_noise() -> None:
+    better, worse = row({"name": [0, 100]}, 99, 98), row({"name": [10, 100]}, 99, 96)
+    near = row({"name": [1, 100]}, 99, 98)
+    # standard errors: √(.98 .02 / 200) and √(.96 .04 / 200 + .9 .1 / 100), 0.99 and 3.30 points; 98 less 86 is 12
+    assert (papers.error(better), papers.error(worse)) == pytest.approx((0.98995, 3.30454), abs=1e-4)
+    assert papers.beats(better, worse) is True
+    assert papers.beats(worse, better) is False
+    assert papers.beats(better, near) is None
+    assert papers.beats(better, worse, near) is None
+    assert papers.beats(worse, better, near) is False
+    told = table._claims([lambda cell: None, lambda cell: better if cell.method == "duge" else None])
+    assert "| DUGE is worse without prior | too close to tell |" in told
+
+
 def test_a_claim_is_judged_by_its_rows_or_not_at_all() -> None:
     good, bad = row({"name": [1, 100]}, 99, 98), row({"name": [2, 100]}, 99, 99)
     claim = papers.CLAIMS["RGD erases 99 % with alignment within 1 % of the base"]
