@@ -87,6 +87,7 @@ class Contender:
 PLAIN = {"keep": 0.0, "steps": 400, "null": "empty", "eta": 1.3}  # the paper's loss alone
 BARE = {"bank": 0, "replay": 0}
 GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10, "replay_weight": 1.0}
+SHIPPED = dataclasses.asdict(Guards())
 CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
     "ca": Contender("ca", settings={"steps": 400}),
@@ -107,14 +108,10 @@ CONTENDERS: dict[str, Contender] = {
     "duge": Contender("duge", settings={"steps": 400}),
     "doco": Contender("doco"),
     "doco, bank, replay": Contender("doco", guards=GUARDS),
-    "duge, bank, replay": Contender(
-        "duge", settings={"steps": 400, "memory": 0}, guards=dataclasses.asdict(Guards())
-    ),
-    "sculpting, bank, replay": Contender(
-        "sculpting", settings={"steps": 400}, guards=dataclasses.asdict(Guards())
-    ),
+    "duge, bank, replay": Contender("duge", settings={"steps": 400, "memory": 0}, guards=SHIPPED),
+    "sculpting, bank, replay": Contender("sculpting", settings={"steps": 400}, guards=SHIPPED),
     "esd, keep, bank, replay": Contender(settings={"steps": 400}, guards=GUARDS),
-    "as shipped": Contender(guards=dataclasses.asdict(Guards()), matched=False),
+    "as shipped": Contender(guards=SHIPPED, matched=False),
 }
 
 

@@ -34,7 +34,7 @@ Rate = Mapping[str, int]
 def ranked(rows: Sequence[Row]) -> list[str]:
     """Contenders in order of the least of erased, kept objects and kept styles at the last request all were asked."""
     return sorted(
-        {name(row) for row in rows}, key=lambda one: -_score([row for row in rows if name(row) == one])
+        dict.fromkeys(map(name, rows)), key=lambda one: -_score([row for row in rows if name(row) == one])
     )
 
 

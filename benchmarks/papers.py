@@ -18,7 +18,7 @@ from unlearnkit.schema import Request
 from unlearnkit.training.descend import Job, Stop
 from unlearnkit.training.scenes import Noised, scene
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "experiment", "held", "left", "lost"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")

@@ -22,20 +22,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .. import methods, seeds
+from .. import seeds
 from ..errors import InputError
 from ..model import Model
 from ..parts import Rule
 from ..parts.rules import Project, Pull
 from ..schema import Request
-from ..settings import describe, setting
+from ..settings import setting
 from ..training.descend import Beside, Job, Objective, Student
 from ..training.prompts import neighbours
 from ..training.scenes import gathered, wordings
 from ..training.train import Rows, predict
 from .screening import banked, protected
 
-__all__ = ["Guards", "beside", "closed", "handed_over", "projection"]
+__all__ = ["Guards", "beside", "closed", "projection"]
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,6 @@ class Guards:
         high=1.0,
         source="notes on Lee et al.",
     )
-
-
-def handed_over(method: str, guards: Guards) -> dict[str, Any]:
-    """What a method is set to unless it is told otherwise, because the guards do it.
-
-    A method's own memory (DUGE's) would be pictures and predictions of the last model: a copy of a copy.
-    """
-    known = {one.name for one in describe(methods.find(method).settings)}
-    return {"memory": 0} if guards.bank and "memory" in known else {}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from .project import Project, Step
 from .screening import joined, screened
 from .weights import current
 
-__all__ = ["make", "stale"]
+__all__ = ["handed_over", "make", "stale"]
 
 
 def stale(project: Project, steps: Sequence[Step]) -> list[int]:
@@ -37,6 +37,14 @@ def stale(project: Project, steps: Sequence[Step]) -> list[int]:
     if regime == "joint":
         return [] if fits[-1] else numbers[-1:]
     return numbers[fits.index(False) :]
+
+
+def handed_over(method: str, guards: Guards) -> dict[str, Any]:
+    """What a method is set to unless it is told otherwise, because the guards do it.
+
+    A method's own memory (DUGE's) would be pictures and predictions of the last model: a copy of a copy.
+    """
+    return {"memory": 0} if guards.bank and _has(method, "memory") else {}
 
 
 def make(
@@ -96,8 +104,12 @@ def _closed(
 def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict[str, Any]:
     """The settings; a method that has the setting ``earlier`` is told what was erased before, unless it was told."""
     settings = dict(recipe["settings"])
-    known = {one.name for one in describe(methods.find(recipe["method"]).settings)}
-    if "earlier" in known and not settings.get("earlier"):
+    if _has(recipe["method"], "earlier") and not settings.get("earlier"):
         names = [one.name for past in earlier for one in past.erase if one.kind == "object"]
         settings["earlier"] = tuple(names)
     return settings
+
+
+def _has(method: str, name: str) -> bool:
+    """Whether a method has a setting of this name."""
+    return any(one.name == name for one in describe(methods.find(method).settings))

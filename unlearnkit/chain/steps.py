@@ -24,10 +24,10 @@ from ..schema import Concept, Request
 from ..settings import build
 from ..versions import versions
 from . import ledger
-from .guards import Guards, handed_over
+from .guards import Guards
 from .ledger import Entry
 from .looking import look, tools
-from .making import make
+from .making import handed_over, make
 from .merging import Merge
 from .project import EDITS, WORK, Project, Step, identity, locked, opened, swept
 from .weights import current, drift, kept

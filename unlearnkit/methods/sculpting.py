@@ -200,8 +200,8 @@ def _anchors(
     is none.
     """
     wide = superclass(concept, settings)
-    erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
     if settings.aligned == "superclass":
+        erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
         return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
     past = Request(tuple(Concept(word) for word in settings.earlier) + request.erase)
     found = unerased(model, past)[concept.kind]
