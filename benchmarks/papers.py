@@ -22,7 +22,10 @@ __all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "lef
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
-TOGETHER = {"order": "joint", "steps": 1200}  # all ten at once, for as many steps as ten times the canvas's 120
+TOGETHER = {
+    "order": "joint",
+    "steps": 1200,
+}  # all ten at once, for as many steps as ten times the canvas's 120
 HELD = 32  # held-out pictures of each side, for the share of steps in which both losses fall
 STEPS = "steps in which both held-out losses fall"
 
