@@ -89,11 +89,6 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
     }
 
 
-def earlier(key: Mapping[str, Any]) -> dict[str, Any]:
-    """The key that the row had before the canvas's sampler was changed: by DDIM in 25 steps, seen in bfloat16."""
-    return {name: value for name, value in key.items() if name != "drawn by"} | {"drawn in": "torch.bfloat16"}
-
-
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
     """The row of a cell, from the file or made now."""
     tools = (

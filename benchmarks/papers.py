@@ -18,7 +18,7 @@ from unlearnkit.schema import Request
 from unlearnkit.training.descend import Job, Stop
 from unlearnkit.training.scenes import Noised, scene
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
@@ -112,7 +112,7 @@ Said = tuple[Verdict, str] | None  # that, and the figure; None where a row is m
 
 def left(row: Row, *forms: str) -> float:
     """Per cent of pictures on which what was erased is still seen; by name unless other forms are told."""
-    return _share([row["left"][form] for form in forms or ("name",) if form in row["left"]])
+    return _share([_counts(row, forms or ("name",))])
 
 
 def held(row: Row) -> float:
@@ -129,6 +129,11 @@ def alignment(row: Row) -> float:
     """The change of the CLIP score of kept prompts, in per cent of the untouched model's."""
     share: float = row["clip"]["after"] / row["clip"]["before"]
     return 100 * (share - 1)
+
+
+def _counts(row: Row, forms: Sequence[str]) -> list[int]:
+    """[k, n] of the pictures of these forms together."""
+    return [sum(row["left"][form][at] for form in forms if form in row["left"]) for at in (0, 1)]
 
 
 def _share(counts: Sequence[Sequence[int]]) -> float:
@@ -163,15 +168,15 @@ def _rgd_erases(*all_four: Row) -> tuple[bool, str]:
 
 
 def _rgd_both(find: Find) -> Said:
-    shares = {}
+    both = {}
     for row in read(ROWS):
         if row["key"].get("claim") == STEPS:
             method, combine = row["key"]["method"], row["key"]["settings"].get("combine", "restricted")
-            shares[method if method == "graddiff" else combine] = _share([row["both"]])
-    if not {"restricted", "graddiff"} <= set(shares):
+            both[method if method == "graddiff" else combine] = row["both"]
+    if not {"restricted", "graddiff"} <= set(both):
         return None
-    figures = ", ".join(f"{name} {share:.0f} %" for name, share in sorted(shares.items()))
-    return shares["restricted"] > shares["graddiff"], f"share of steps: {figures}"
+    figures = ", ".join(f"{name} {_share([counts]):.0f} %" for name, counts in sorted(both.items()))
+    return more(both["restricted"], both["graddiff"]), f"share of steps: {figures}"
 
 
 @on(
@@ -191,11 +196,13 @@ def _doco_unseen(*both: Row) -> tuple[bool, str]:
 
 
 @on(*(shipped(method, target) for target in ("cat", "van gogh") for method in ("doco", "ca")))
-def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -> tuple[bool, str]:
-    pairs = [[left(row, *UNSEEN) for row in pair] for pair in ((doco_cat, ca_cat), (doco_style, ca_style))]
-    figures = "; ".join(f"DoCo {ours:.1f} %, CA {theirs:.1f} %" for ours, theirs in pairs)
-    holds = all(ours <= theirs for ours, theirs in pairs) and any(ours < theirs for ours, theirs in pairs)
-    return holds, f"left on unseen forms, cat and van gogh: {figures}"
+def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -> tuple[Verdict, str]:
+    pairs = ((doco_cat, ca_cat), (doco_style, ca_style))
+    figures = "; ".join(
+        f"DoCo {left(ours, *UNSEEN):.1f} %, CA {left(theirs, *UNSEEN):.1f} %" for ours, theirs in pairs
+    )
+    less = [more(*(_counts(row, UNSEEN) for row in (theirs, ours))) for ours, theirs in pairs]
+    return _together(less), f"left on unseen forms, cat and van gogh: {figures}"
 
 
 def error(row: Row) -> float:
@@ -209,9 +216,21 @@ def beats(one: Row, *others: Row) -> Verdict:
     """Whether it keeps more, less what is left by name, than each of the others; None within the noise (95 %)."""
     verdicts = []
     for other in others:
-        more = (held(one) - left(one)) - (held(other) - left(other))
-        verdicts.append(more > 0 if abs(more) > 1.96 * math.hypot(error(one), error(other)) else None)
+        ahead = (held(one) - left(one)) - (held(other) - left(other))
+        verdicts.append(ahead > 0 if abs(ahead) > 1.96 * math.hypot(error(one), error(other)) else None)
     return False if False in verdicts else None if None in verdicts else True
+
+
+def more(one: Sequence[int], other: Sequence[int]) -> Verdict:
+    """Whether the first of two shares [k, n] is the larger; None within the noise (95 %)."""
+    (p, n), (q, m) = ((k / n, n) for k, n in (one, other))
+    noise = 1.96 * math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
+    return p > q if abs(p - q) > noise else None
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Whether it holds somewhere and fails nowhere; None where it is told nowhere."""
+    return False if False in verdicts else True if True in verdicts else None
 
 
 def _better(whole: Row, name: str, other: Row) -> tuple[Verdict, str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cells import ROWS, TARGETS, TUNED, Cell, earlier, key
+from cells import ROWS, TARGETS, TUNED, Cell, key
 from papers import CLAIMS, Find, Row, beats, held, left
 from rows import read
 from scipy.stats import kendalltau
@@ -37,9 +37,8 @@ settings of the canvas: its defaults were chosen on cat, guitar, apple, tree, va
 saw neon once on the way. What is left and what is kept is seen by the judge: per cent of pictures, with Wilson's 95 %
 interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at with fewer pictures (`quick`); those of
 several seeds are counted together, as if they were independent. Pictures are drawn as the canvas draws them, by
-DPM-Solver++ in ten steps; those of rows with † by DDIM in 25 and in bfloat16, before the canvas's sampler was changed
-(the same seed gives the same picture to the eye). Seconds are of one processor thread, not of the same machine in
-every row, and hold the pictures that a method trains on; memory is what training needs above the loaded model.
+DPM-Solver++ in ten steps. Seconds are of one processor thread, not of the same machine in every row, and hold the
+pictures that a method trains on; memory is what training needs above the loaded model.
 
 """
 FLOW = """
@@ -81,14 +80,10 @@ def _finder(source: str, sizes: Sequence[str] = ("full", "quick")) -> Find:
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:
-        """The row of most pictures; one of the earlier sampler, marked, where there is no other of that size."""
-        for size in sizes:
-            now = key(replace(cell, size=size), model, tools)
-            for facts, mark in ((now, {}), (earlier(now), {"earlier": True})):
-                row = known.get(json.dumps(facts, sort_keys=True))
-                if row and "left" in row:
-                    return {**row, **mark}
-        return None
+        """The row of most pictures."""
+        keys = (key(replace(cell, size=size), model, tools) for size in sizes)
+        found = (known.get(json.dumps(facts, sort_keys=True)) for facts in keys)
+        return next((row for row in found if row and "left" in row), None)
 
     return find
 
@@ -131,8 +126,7 @@ def _line(method: str, found: Sequence[Row]) -> str:
     cells += [_never_knew(found[0], "after")]
     cells += [f"{sum(row['seconds'] for row in found) / len(found):.0f}"]
     cells += [f"{max(row['peak MB above the model'] for row in found)}", str(len(found))]
-    mark = " †" if any("earlier" in row for row in found) else ""
-    return f"| {method}{mark} | {' | '.join(cells)} |"
+    return f"| {method} | {' | '.join(cells)} |"
 
 
 def _sum(counts: Iterable[Sequence[int]]) -> list[int]:

@@ -162,7 +162,7 @@ def test_processes_side_by_side_share_the_cells() -> None:
 
 
 def test_doco_beats_ca_where_it_is_nowhere_worse_and_somewhere_better() -> None:
-    def said(*shares: int) -> bool:
+    def said(*shares: int) -> bool | None:
         names = [("doco", "cat"), ("ca", "cat"), ("doco", "van gogh"), ("ca", "van gogh")]
         rows = {
             name: row({"name": [0, 100], "template": [k, 100]}, 99, 99)
@@ -174,4 +174,10 @@ def test_doco_beats_ca_where_it_is_nowhere_worse_and_somewhere_better() -> None:
         assert found is not None
         return found[0]
 
-    assert [said(0, 0, 3, 9), said(0, 0, 3, 3), said(1, 0, 3, 9)] == [True, False, False]
+    assert [said(0, 0, 3, 20), said(9, 0, 3, 20), said(0, 0, 3, 9)] == [True, False, None]
+
+
+def test_one_share_is_more_than_another_only_beyond_the_noise() -> None:
+    # the noise of 4 of 16 beside 12 of 16: 1.96 √(2 × .25 × .75 / 16) = 0.30; of 6 and 10, 0.335
+    assert (papers.more([12, 16], [4, 16]), papers.more([4, 16], [12, 16])) == (True, False)
+    assert papers.more([10, 16], [6, 16]) is None
