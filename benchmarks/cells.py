@@ -42,6 +42,7 @@ TARGETS = ("cat", "car", "van gogh", "neon")
 TUNED = ("cat", "van gogh")  # the others are for measuring alone
 SIZES = {
     "full": None,
+    "some": (120, 120),  # for ten concepts at a time
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from cells import TARGETS, TUNED, Cell, looked_at
+from cells import SIZES, TARGETS, TUNED, Cell, looked_at
 from papers import EXPERIMENTS, experiment
 from rows import part, share
 from table import write
@@ -63,9 +63,7 @@ if __name__ == "__main__":
     parser.add_argument("--target", action="append", help=f"{', '.join(TARGETS)}, unless told")
     parser.add_argument("--seed", action="append", type=int, help="0, 1 and 2, unless told")
     parser.add_argument("--model", default="canvas", choices=["canvas", "canvas-flow"])
-    parser.add_argument(
-        "--size", choices=["full", "quick", "few"], help="pictures a cell: full for seed 0, else quick"
-    )
+    parser.add_argument("--size", choices=list(SIZES), help="pictures a cell: full for seed 0, else quick")
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -80,9 +78,8 @@ if __name__ == "__main__":
             chosen = [method for method in QUICK if method in methods]
             found = cells(chosen, given.target or ["cat"], given.seed or [0], "quick")
         elif given.what == "claims":
-            found = (
-                replace(cell, size=given.size or "quick") for cell in EXPERIMENTS if cell.method in methods
-            )
+            asked = [cell for cell in EXPERIMENTS if cell.method in methods]
+            found = (replace(cell, size=given.size or cell.size) for cell in asked)
         else:
             found = cells(methods, given.target or TARGETS, seeds, given.size)
         for cell in part(found, given.share):

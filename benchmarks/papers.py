@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,13 +56,19 @@ SCULPTING: Changes = {
     "without replay": {"replay": 0.0},
 }
 
-EXPERIMENTS: tuple[Cell, ...] = (
+SMALL: tuple[Cell, ...] = (
     *(Cell("duge", ("cat",), settings=changes) for changes in DUGE.values()),
     Cell("duge", FIVE, in_turn=True),
     *(Cell("rgd", ("cat",), settings=changes) for changes in RGD.values()),
     *(Cell("doco", (t,), settings=changes) for changes in DOCO.values() for t in ("cat", "van gogh")),
+)
+LARGE: tuple[Cell, ...] = (
     *(Cell("sculpting", TEN, settings=changes) for changes in (TOGETHER, {}, *SCULPTING.values())),
     *(Cell(method, TEN, in_turn=turn) for method in ("salun", "esd") for turn in (False, True)),
+)
+EXPERIMENTS = (
+    *(replace(cell, size="quick") for cell in SMALL),
+    *(replace(cell, size="some") for cell in LARGE),
 )
 
 

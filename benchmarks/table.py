@@ -75,7 +75,7 @@ def write() -> None:
     print(DOCS / "methods.md")
 
 
-def _finder(source: str, sizes: Sequence[str] = ("full", "quick")) -> Find:
+def _finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
     model, tools = load(source), instruments.canvas()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
