@@ -11,7 +11,7 @@ import torch
 from unlearnkit.errors import InputError
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.anchors import anchor, anchored, retained
+from unlearnkit.training.anchors import anchor, anchored, phrases, retained
 from unlearnkit.training.descend import Job
 from unlearnkit.training.memory import bank
 from unlearnkit.training.prompts import neighbours
@@ -76,6 +76,14 @@ def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytes
     words = next(words for words in asked if len(words) == 10 and words != told)
     assert len(set(told)) == 10
     assert [one.replace("van gogh", "art") for one in told] == words  # no other style's name, as in RGD
+
+
+def test_what_is_kept_can_be_phrased_by_a_grammar_too(model: Model) -> None:
+    told = phrases(model, Request((CAT,)), GOGH, 12, grammar="plain")
+    assert len(told) == 12 and all("van gogh" in one for one in told)
+    assert {word for one in told for word in ("bear", "car", "dog") if word in one} == {"bear", "car", "dog"}
+    assert not any(word in one.split() for one in told for word in ("cat", "kitten"))
+    assert phrases(model, Request((CAT,)), GOGH, 2) == ["van gogh", "art by van gogh"]
 
 
 # the memory bank

@@ -30,11 +30,11 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import anchor, turns
+from ..training.anchors import anchor, phrased, phrases, turns
 from ..training.attention import Watch, distance, folds, readable, steered, watched
 from ..training.descend import Job, Objective, Student
 from ..training.memory import bank
-from ..training.scenes import KeepTarget, Scene, kept, scene, wordings
+from ..training.scenes import KeepTarget, Scene, kept, scene
 from ..training.settings import Rules, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 from ..wording import fill, until
@@ -92,6 +92,7 @@ class Settings(Training):
         source="ours",
     )
     related_pictures: int = setting(25, "pictures for each related concept", low=1, source="ours: 200 in all")
+    grammar: str = phrased(source="ours", whose="the related concepts'")
     memory: int = setting(
         100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
     )
@@ -255,7 +256,11 @@ def _words(model: Model, request: Request, settings: Settings) -> dict[str, list
     related: tuple[Concept, ...] = ()
     if settings.prior:
         related = kept(model, request, settings.related)
-        found["prior"] = [word for one in related for word in wordings(model, one, settings.related_pictures)]
+        found["prior"] = [
+            word
+            for one in related
+            for word in phrases(model, request, one, settings.related_pictures, settings.grammar)
+        ]
     if settings.memory and (settings.prior or settings.distil):
         found["memory"] = list(bank(model, request, related, settings.memory))
     return found

@@ -17,7 +17,7 @@ from .grammar import pairs, read
 from .prompts import neighbours, texts, unerased
 from .scenes import Scene, joined, scene, untold, wordings
 
-__all__ = ["Anchored", "anchor", "anchored", "phrased", "retained", "turns"]
+__all__ = ["Anchored", "anchor", "anchored", "phrased", "phrases", "retained", "turns"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Anchored:
     told: Tensor
 
 
-def phrased(*, source: str) -> Any:
-    """The setting for the ``grammar`` of ``anchored``."""
-    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
+def phrased(*, source: str, whose: str = "the") -> Any:
+    """The setting for the ``grammar`` of ``anchored`` and ``phrases``."""
+    what = f"a grammar for {whose} prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
     return setting("", what, source=source)
 
 
@@ -59,6 +59,16 @@ def turns(model: Model, concept: Concept, count: int) -> list[tuple[str, str]]:
     """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn."""
     pairs = texts(concept, model.hints, templates=True)
     return [pairs[number % len(pairs)] for number in range(count)]
+
+
+def phrases(model: Model, request: Request, concept: Concept, count: int, grammar: str = "") -> list[str]:
+    """``count`` prompts of a concept, none of them with what the request erases.
+
+    grammar: fills this grammar (``grammar.read``) in place of the templates.
+    """
+    if not grammar:
+        return list(wordings(model, concept, count))
+    return [told for told, _ in _filled(model, request, concept, concept.name, count, grammar)]
 
 
 def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: str = "") -> Anchored:
