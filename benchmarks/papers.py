@@ -63,7 +63,8 @@ SMALL: tuple[Cell, ...] = (
     *(Cell("doco", (t,), settings=changes) for changes in DOCO.values() for t in ("cat", "van gogh")),
 )
 LARGE: tuple[Cell, ...] = (
-    *(Cell("sculpting", TEN, settings=changes) for changes in (TOGETHER, {}, *SCULPTING.values())),
+    Cell("sculpting", TEN, settings={"order": "joint"}),
+    *(Cell("sculpting", TEN, settings={"order": "sequence"} | c) for c in ({}, *SCULPTING.values())),
     *(Cell(method, TEN, in_turn=turn) for method in ("salun", "esd") for turn in (False, True)),
 )
 EXPERIMENTS = (
@@ -251,12 +252,12 @@ def _doco_variant(name: str) -> Callable[[Find], Said]:
     return on(*pair)(lambda whole, other: _better(whole, name, other))
 
 
-def _sculpting(**changes: Any) -> Cell:
-    return Cell("sculpting", TEN, settings=changes)
+def _sculpting(order: str = "sequence", **changes: Any) -> Cell:
+    return Cell("sculpting", TEN, settings={"order": order} | changes)
 
 
-def _ten(**changes: Any) -> Callable[[Find], Said]:
-    @on(_sculpting(**changes))
+def _ten(order: str) -> Callable[[Find], Said]:
+    @on(_sculpting(order))
     def judged(row: Row) -> tuple[bool, str]:
         moved = 100 * (row["clip"]["after"] - row["clip"]["before"])
         return left(row) <= 2 and abs(moved) <= 1, f"{left(row):.1f} % left, alignment {moved:+.1f} points"
@@ -312,8 +313,8 @@ CLAIMS: dict[str, Callable[[Find], Said]] = {
     "DoCo leaves less on unseen wordings than CA": _doco_beats_ca,
     "DoCo's surgery is worth more than plain addition": _doco_variant("without surgery"),
     "DoCo's projection is worth more than the released code's": _doco_variant("released"),
-    "Sculpting Memory leaves 2 % of ten concepts at once, alignment within a point": _ten(**TOGETHER),
-    "Sculpting Memory leaves 2 % of ten concepts in sequence, alignment within a point": _ten(),
+    "Sculpting Memory leaves 2 % of ten concepts at once, alignment within a point": _ten("joint"),
+    "Sculpting Memory leaves 2 % of ten concepts in sequence, alignment within a point": _ten("sequence"),
     "Sculpting Memory's ten in sequence beat dense, static mask, SalUn and ESD": _ten_rivals,
     **{
         f"Sculpting Memory is worse {part}": _without(part)

@@ -24,7 +24,11 @@ from unlearnkit.stats import wilson
 __all__ = ["write"]
 
 DOCS = Path(__file__).parents[1] / "docs"
-FURTHER = ("blueprint", "watercolor", "halftone")  # for what was tuned on one of the four that was to be seen untuned
+FURTHER = (
+    "blueprint",
+    "watercolor",
+    "halftone",
+)  # for what was tuned on one of the four that was to be seen untuned
 HEAD = """# The methods side by side
 
 Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make

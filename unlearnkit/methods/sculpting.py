@@ -54,7 +54,9 @@ class Settings(Training):
     schedule: Schedules = default("schedule", "onecycle", source="released code")
     batch: int = default("batch", 2, source="released code")
     order: Literal["sequence", "joint"] = setting(
-        "sequence", "one concept after the other, or all at once", source="released code: sequence"
+        "sequence",
+        "one concept after the other, or all at once, in as many steps together",
+        source="released code: sequence; joint on the canvas",
     )
     superclass: str | None = setting(
         None,
@@ -138,6 +140,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
         for name in settings.earlier
     ]
     if settings.order == "joint" or len(targets) == 1:
+        settings = replace(settings, steps=settings.steps * len(targets))
         objective = _objective(model, targets, past, settings, seed=seed)
         return train(model, request, settings, objective, seed=seed, job=job)
     return _in_turn(model, request, targets, past, settings, seed=seed, job=job)
@@ -285,13 +288,13 @@ def plan(model: Model, request: Request, settings: Settings) -> Plan:
     for concept in request.erase:
         _anchors(model, request, concept, settings)
     losses, count = _losses(settings), len(request.erase)
-    stages = count if settings.order == "sequence" else 1
+    stages, turns = (count, 1) if settings.order == "sequence" else (1, count)
     anchor = bool(settings.align or settings.distil)
     share = 1.0 if settings.earlier else (stages - 1) / stages  # of the stages that replay
     replayed = share if settings.replay else 0.0
     one = plan_of(
         model,
-        settings,
+        replace(settings, steps=settings.steps * turns),
         losses=losses,
         free=settings.batch * (1 + bool(settings.away) + bool(settings.distil) + replayed),
         rows=settings.batch * (1 + anchor + replayed),
