@@ -11,10 +11,11 @@ import torch
 from unlearnkit.errors import InputError
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.anchors import anchor, anchored, phrases, retained
+from unlearnkit.training.anchors import anchor, anchored, retained, turns
 from unlearnkit.training.descend import Job
 from unlearnkit.training.memory import bank
 from unlearnkit.training.prompts import neighbours
+from unlearnkit.wording import fill
 
 CAT, DOG, GOGH = Concept("cat", phrases=("kitten",)), Concept("dog"), Concept("van gogh", kind="style")
 
@@ -78,12 +79,17 @@ def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytes
     assert [one.replace("van gogh", "art") for one in told] == words  # no other style's name, as in RGD
 
 
-def test_what_is_kept_can_be_phrased_by_a_grammar_too(model: Model) -> None:
-    told = phrases(model, Request((CAT,)), GOGH, 12, grammar="plain")
-    assert len(told) == 12 and all("van gogh" in one for one in told)
+def test_a_concept_can_be_told_by_a_grammar_without_what_is_erased(model: Model) -> None:
+    request = Request((CAT,))
+    told = [fill(*pair) for pair in turns(model, request, GOGH, 12, grammar="plain")]
+    assert len(set(told)) == 12 and all("van gogh" in one for one in told)
     assert {word for one in told for word in ("bear", "car", "dog") if word in one} == {"bear", "car", "dog"}
     assert not any(word in one.split() for one in told for word in ("cat", "kitten"))
-    assert phrases(model, Request((CAT,)), GOGH, 2) == ["van gogh", "art by van gogh"]
+    own = turns(model, request, CAT, 4, grammar="plain")
+    assert [word for _, word in own] == ["cat", "kitten", "cat", "kitten"] and all(
+        "{}" in form for form, _ in own
+    )
+    assert [fill(*pair) for pair in turns(model, request, GOGH, 2)] == ["van gogh", "art by van gogh"]
 
 
 # the memory bank

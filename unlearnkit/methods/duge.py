@@ -30,7 +30,7 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import anchor, phrased, phrases, turns
+from ..training.anchors import anchor, phrased, turns
 from ..training.attention import Watch, distance, folds, readable, steered, watched
 from ..training.descend import Job, Objective, Student
 from ..training.memory import bank
@@ -92,7 +92,6 @@ class Settings(Training):
         source="ours",
     )
     related_pictures: int = setting(25, "pictures for each related concept", low=1, source="ours: 200 in all")
-    grammar: str = phrased(source="ours", whose="the related concepts'")
     memory: int = setting(
         100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
     )
@@ -100,6 +99,7 @@ class Settings(Training):
         0.0, "weight of distilling the base on the memory bank", low=0.0, source="the other reading of L_reg"
     )
     pictures: int = setting(200, "pictures of each concept", low=1, source="ours: 20 prompts with 10 each")
+    grammar: str = phrased(source="ours; for the concept and the related ones")
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Fo
     prompts = [
         (form, word, nothing if concept.instead is None else anchor(model, request, concept))
         for concept in request.erase
-        for form, word in turns(model, concept, settings.pictures)
+        for form, word in turns(model, request, concept, settings.pictures, settings.grammar)
     ]
     found = scene(model, [fill(form, word) for form, word, _ in prompts], job=job)
     wanted = model.encode(
@@ -257,9 +257,9 @@ def _words(model: Model, request: Request, settings: Settings) -> dict[str, list
     if settings.prior:
         related = kept(model, request, settings.related)
         found["prior"] = [
-            word
+            fill(*told)
             for one in related
-            for word in phrases(model, request, one, settings.related_pictures, settings.grammar)
+            for told in turns(model, request, one, settings.related_pictures, settings.grammar)
         ]
     if settings.memory and (settings.prior or settings.distil):
         found["memory"] = list(bank(model, request, related, settings.memory))

@@ -135,7 +135,7 @@ def _prompts(model: Model, request: Request, settings: Settings) -> tuple[list[s
     words: list[str] = []
     instead: list[str] = []
     for concept in request.erase:
-        found = turns(model, concept, settings.pictures)
+        found = turns(model, request, concept, settings.pictures)
         words += [fill(form, wording) for form, wording in found]
         if settings.target == "anchor":
             place = anchor(model, request, concept)

@@ -7,17 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import seeds
 from ..errors import InputError
 from ..model import Model
 from ..schema import Concept, Request
 from ..settings import setting
 from ..wording import fill, plain
 from .descend import Job
-from .grammar import pairs, read
+from .grammar import forms, pairs, read
 from .prompts import neighbours, texts, unerased
 from .scenes import Scene, joined, scene, untold, wordings
 
-__all__ = ["Anchored", "anchor", "anchored", "phrased", "phrases", "retained", "turns"]
+__all__ = ["Anchored", "anchor", "anchored", "phrased", "retained", "turns"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Anchored:
     told: Tensor
 
 
-def phrased(*, source: str, whose: str = "the") -> Any:
-    """The setting for the ``grammar`` of ``anchored`` and ``phrases``."""
-    what = f"a grammar for {whose} prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
+def phrased(*, source: str) -> Any:
+    """The setting for the ``grammar`` of ``anchored`` and ``turns``."""
+    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
     return setting("", what, source=source)
 
 
@@ -55,20 +56,21 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
     )
 
 
-def turns(model: Model, concept: Concept, count: int) -> list[tuple[str, str]]:
-    """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn."""
-    pairs = texts(concept, model.hints, templates=True)
-    return [pairs[number % len(pairs)] for number in range(count)]
+def turns(
+    model: Model, request: Request, concept: Concept, count: int, grammar: str = ""
+) -> list[tuple[str, str]]:
+    """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn.
 
-
-def phrases(model: Model, request: Request, concept: Concept, count: int, grammar: str = "") -> list[str]:
-    """``count`` prompts of a concept, none of them with what the request erases.
-
-    grammar: fills this grammar (``grammar.read``) in place of the templates.
+    grammar: sentences of this grammar (``grammar.read``), none with what the request erases, in the templates' place.
     """
-    if not grammar:
-        return list(wordings(model, concept, count))
-    return [told for told, _ in _filled(model, request, concept, concept.name, count, grammar)]
+    pairs = texts(concept, model.hints, templates=True)
+    if grammar:
+        own = seeds.derive(0, "turns", concept.name)
+        told = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=own)
+        pairs = tuple(
+            (form, concept.wordings[place % len(concept.wordings)]) for place, form in enumerate(told)
+        )
+    return [pairs[number % len(pairs)] for number in range(count)]
 
 
 def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: str = "") -> Anchored:
@@ -83,8 +85,8 @@ def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: s
         if grammar:
             asked = _filled(model, request, concept, place, count, grammar)
         else:
-            forms = turns(model, concept, count)
-            asked = [(fill(form, wording), fill(form, place)) for form, wording in forms]
+            found = turns(model, request, concept, count)
+            asked = [(fill(form, wording), fill(form, place)) for form, wording in found]
         told += [concerning for concerning, _ in asked]
         words += [instead for _, instead in asked]
     return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))
