@@ -272,21 +272,37 @@ def test_above_the_gate_only_the_keeping_loss_moves_the_weights(model: Model, tm
     assert free.hash() != gated.hash()
 
 
-def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> None:
-    changes = {"pictures": 5, "diverse": False, "keep_weight": 1.0}
-    draws = seeds.stream(4, "rgd", 0)
-    bad = Plain(model, ["cat"] * 5, draws)
-    latents, errors = pictures.draw(model, ["dog"] * 5), []
-    for places in torch.split(torch.arange(5), 2):
+def once_each(model: Model, prompts: list[str], draws: torch.Generator) -> float:
+    """The mean error over pictures that are noised once each, two at a time."""
+    latents, errors = pictures.draw(model, prompts), []
+    for places in torch.split(torch.arange(len(prompts)), 2):
         t = torch.randint(1000, (len(places),), generator=draws)
         noise = torch.randn((len(places), 4, 8, 8), generator=draws)
         x = model.noised(latents[places], noise, t)
         with torch.no_grad():
-            told = model.eps(x, t, model.encode(["dog"] * len(places)))
+            told = model.eps(x, t, model.encode([prompts[place] for place in places]))
         errors += (told - noise).square().mean(dim=(1, 2, 3)).tolist()
+    return sum(errors) / len(prompts)
+
+
+def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> None:
+    changes = {"pictures": 5, "diverse": False, "keep_weight": 1.0}
+    draws = seeds.stream(4, "rgd", 0)
+    bad = Plain(model, ["cat"] * 5, draws)
+    error = once_each(model, ["dog"] * 5, draws)
     found = first(model, tmp_path / "whole", "rgd", whole_keep=True, cap=100.0, **changes)
-    assert found["keep"] == pytest.approx(sum(errors) / 5, rel=1e-4)
+    assert found["keep"] == pytest.approx(error, rel=1e-4)
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
+
+
+def test_rgd_can_count_the_concepts_error_in_what_it_was(model: Model, tmp_path: Path) -> None:
+    changes = {"diverse": False, "pictures": 3, "erase_scale": "first"}
+    was = once_each(model, ["cat"] * 3, seeds.stream(4, "rgd first"))
+    bad = Plain(model, ["cat"] * 3, seeds.stream(4, "rgd", 0))
+    found = first(model, tmp_path / "free", "rgd", cap=100.0, **changes)
+    assert found["erase"] == pytest.approx(-bad.error() / was, rel=1e-4)
+    found = first(model, tmp_path / "gated", "rgd", cap=0.1, **changes)
+    assert found["erase"] == pytest.approx(-0.1)  # a tenth of what it was
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -14,6 +14,7 @@ concept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +30,17 @@ from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
 from ..training.prompts import neighbours, unerased
-from ..training.scenes import KeepTarget, Noised, aimed, noise_ratio, repeats, scene, unprompted, untold
+from ..training.scenes import (
+    KeepTarget,
+    Noised,
+    Scene,
+    aimed,
+    noise_ratio,
+    repeats,
+    scene,
+    unprompted,
+    untold,
+)
 from ..training.settings import Combines, Training, Trains, check, default
 from ..training.train import Rows, plan_of, predict, train
 
@@ -58,6 +69,12 @@ class Settings(Training):
         "batch",
         "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
         source="released code: batch for SD, picture (with cap 0.1) for CIFAR-10",
+    )
+    erase_scale: Literal["none", "first"] = setting(
+        "none",
+        "first: the concept's error is counted in that of the network before, and so is the cap; some concepts are "
+        "drawn with a fifth of another's error, and would hardly be climbed",
+        source="paper: none; first: ours",
     )
     pictures: int = setting(800, "pairs of pictures a concept", low=1, source="paper, SD")
     diverse: bool = setting(
@@ -103,6 +120,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
     erased, rest = zip(*sentences(model, request, settings, seed=seed), strict=True)
     erase = scene(model, erased, job=job, title="pictures to erase")
     keep = untold(model, scene(model, rest, job=job, title="pictures to keep"), settings.untold)
+    unit = _first(model, erase, settings, seed=seed) if settings.erase_scale == "first" else 1.0
 
     def prepare(step: int, student: Student) -> _Step:
         draws = seeds.stream(seed, "rgd", step)
@@ -125,7 +143,7 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
             (other,), (wanted,) = given.keep, given.wanted
             told, as_before = predict(model, [given.erase.rows, other.rows], apart=settings.apart)
             fit = (as_before - wanted).square().mean()
-        squares = (told - given.erase.noise).square()
+        squares = (told - given.erase.noise).square() / unit
         ratio = noise_ratio(model, given.erase.rows.t)
         return {
             "erase": ascent(squares, settings.cap, settings.cap_on, ratio),
@@ -133,6 +151,17 @@ def run(model: Model, request: Request, settings: Settings, *, seed: int, job: J
         }
 
     return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
+
+
+@torch.no_grad()
+def _first(model: Model, found: Scene, settings: Settings, *, seed: int) -> float:
+    """The untrained network's mean squared error on the concept's pictures, each noised once."""
+    draws, errors = seeds.stream(seed, "rgd first"), 0.0
+    for which in torch.split(torch.arange(len(found.latents)), settings.batch):
+        batch = found.noised(model, which, draws)
+        (told,) = predict(model, [batch.rows])
+        errors += len(which) * (told - batch.noise).square().mean().item()
+    return errors / len(found.latents)
 
 
 def sentences(
