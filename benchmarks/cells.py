@@ -65,6 +65,11 @@ class Cell:
     def request(self) -> Request:
         return Request(tuple(concept(target) for target in self.targets))
 
+    @property
+    def requests(self) -> list[Request]:
+        """One after the other."""
+        return [Request((one,)) for one in self.request.erase] if self.in_turn else [self.request]
+
 
 def concept(name: str) -> Concept:
     return Concept(name, "style" if name in world.STYLES else "object")
@@ -79,11 +84,13 @@ def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
 
 def made_of(cell: Cell, model: Model) -> dict[str, Any]:
     """All that the edit depends on."""
-    filled = resolve(model, cell.request, cell.method, cell.settings)
+    by_kind = {
+        one.erase[0].kind: changed(resolve(model, one, cell.method, cell.settings)) for one in cell.requests
+    }
     return {
         "base": model.fingerprint()[:12],
         "method": cell.method,
-        "settings": changed(filled),
+        "settings": by_kind if len(by_kind) > 1 else next(iter(by_kind.values())),
         "target": " + ".join(cell.targets) + (", in turn" if cell.in_turn else ""),
         "seed": cell.seed,
         "drawn by": sampler(model),
@@ -150,13 +157,12 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     if (folder / "cost.json").is_file():
         return Edit.load(folder / "edit.safetensors"), json.loads((folder / "cost.json").read_text())
     resumed = (folder / "stage-0").is_dir()
-    requests = [Request((one,)) for one in cell.request.erase] if cell.in_turn else [cell.request]
     weights: dict[str, Any] = {}
     clock, sampled = _Clock(), 0
     with Peak() as idle:
         time.sleep(0.02)
     with Peak() as peak:
-        for stage, request in enumerate(requests):
+        for stage, request in enumerate(cell.requests):
             job = Job(folder=folder / f"stage-{stage}", progress=clock.tick)
             with model.wearing(weights):
                 sampled += plan(model, request, method=cell.method, settings=cell.settings).sampled_images
