@@ -31,15 +31,16 @@ HEAD = """# The methods side by side
 Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make the
 rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it, found by
 `tune` with the guide on cat and van gogh, and for styles anew where one that had not been looked at failed: Sculpting
-Memory's on blueprint and halftone (neon had taken other styles with it), DUGE's, RGD's and DoCo's on watercolor and
-blueprint (watercolor had taken van gogh with it, or had stayed), RGD's on halftone too, which had not gone at all. Car
-and neon were never looked at in choosing, nor halftone for DUGE and DoCo, nor watercolor for Sculpting Memory, nor
-either for ESD. uce-diverse has no settings of the canvas: its defaults were chosen on cat, guitar, apple, tree, van
-gogh and pixel art, and the guide saw neon once on the way. What is left and what is kept is seen by the judge: per cent
-of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at with fewer
-pictures (`quick`); those of several seeds are counted together, as if they were independent. Pictures are drawn as the
-canvas draws them, by DPM-Solver++ in ten steps. Seconds are of one processor thread, not of the same machine in every
-row, and hold the pictures that a method trains on; memory is what training needs above the loaded model.
+Memory's on blueprint and halftone (neon had taken other styles with it), DUGE's and RGD's on watercolor and blueprint
+(watercolor had taken a tenth of van gogh with it), RGD's on halftone too, which had not gone at all; for DoCo, which
+leaves watercolor, no rate was found that suits van gogh as well. Car and neon were never looked at in choosing, nor
+halftone for DUGE and DoCo, nor watercolor for DoCo and Sculpting Memory, nor either for ESD. uce-diverse has no
+settings of the canvas: its defaults were chosen on cat, guitar, apple, tree, van gogh and pixel art, and the guide saw
+neon once on the way. What is left and what is kept is seen by the judge: per cent of pictures, with Wilson's 95 %
+interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at with fewer pictures (`quick`); those of
+several seeds are counted together, as if they were independent. Pictures are drawn as the canvas draws them, by
+DPM-Solver++ in ten steps. Seconds are of one processor thread, not of the same machine in every row, and hold the
+pictures that a method trains on; memory is what training needs above the loaded model.
 
 """
 FLOW = """
