@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from peak import Peak
+from peak import Peak, trimmed
 from rows import once, plain
 
 from unlearnkit import Concept, suites
@@ -159,6 +159,7 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     resumed = (folder / "stage-0").is_dir()
     weights: dict[str, Any] = {}
     clock, sampled = _Clock(), 0
+    trimmed()
     with Peak() as idle:
         time.sleep(0.02)
     with Peak() as peak:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Peak", "allocated"]
+__all__ = ["Peak", "allocated", "trimmed"]
 
 
 class Peak:
@@ -41,6 +43,13 @@ def _held() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def trimmed() -> None:
+    """Give memory that nothing holds any more back to the system, so that work after it is seen to take its own."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
 
 
 def allocated(work: Callable[[], object]) -> int:
