@@ -303,6 +303,11 @@ def test_rgd_can_count_the_concepts_error_in_what_it_was(model: Model, tmp_path:
     assert found["erase"] == pytest.approx(-bad.error() / was, rel=1e-4)
     found = first(model, tmp_path / "gated", "rgd", cap=0.1, **changes)
     assert found["erase"] == pytest.approx(-0.1)  # a tenth of what it was
+    asked = {"batch": 2, "steps": 4, **changes}
+    assert plan(model, CAT, method="rgd", settings=asked).passes == (
+        3 / 4,
+        4,
+    )  # three pictures once, in four steps
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -218,7 +218,9 @@ def _fit(model: Model, batch: Noised, wanted: Tensor) -> Tensor:
 def plan(model: Model, request: Request, settings: Settings) -> Plan:
     asked = settings.pictures * len(request.erase)
     kept = asked + repeats(asked, settings.untold) if settings.whole_keep else settings.batch
-    free = kept * (settings.whole_keep + (settings.keep_target == "teacher"))
+    free: float = kept * (settings.whole_keep + (settings.keep_target == "teacher"))
+    if settings.erase_scale == "first":
+        free += asked / max(1, settings.steps)  # once
     rows = settings.batch + kept
     return plan_of(model, settings, losses=LOSSES, free=free, rows=rows, sampled=2 * asked)
 
