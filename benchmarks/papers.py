@@ -23,10 +23,6 @@ __all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "lef
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
-TOGETHER = {
-    "order": "joint",
-    "steps": 1200,
-}  # all ten at once, for as many steps as ten times the canvas's 120
 HELD = 32  # held-out pictures of each side, for the share of steps in which both losses fall
 STEPS = "steps in which both held-out losses fall"
 
@@ -56,6 +52,11 @@ SCULPTING: Changes = {
     "without replay": {"replay": 0.0},
 }
 
+
+def _sculpting(order: str = "sequence", **changes: Any) -> Cell:
+    return Cell("sculpting", TEN, settings={"order": order} | changes)
+
+
 SMALL: tuple[Cell, ...] = (
     *(Cell("duge", ("cat",), settings=changes) for changes in DUGE.values()),
     Cell("duge", FIVE, in_turn=True),
@@ -63,8 +64,8 @@ SMALL: tuple[Cell, ...] = (
     *(Cell("doco", (t,), settings=changes) for changes in DOCO.values() for t in ("cat", "van gogh")),
 )
 LARGE: tuple[Cell, ...] = (
-    Cell("sculpting", TEN, settings={"order": "joint"}),
-    *(Cell("sculpting", TEN, settings={"order": "sequence"} | c) for c in ({}, *SCULPTING.values())),
+    *(_sculpting(order) for order in ("joint", "sequence")),
+    *(_sculpting(**changes) for changes in SCULPTING.values()),
     *(Cell(method, TEN, in_turn=turn) for method in ("salun", "esd") for turn in (False, True)),
 )
 EXPERIMENTS = (
@@ -250,10 +251,6 @@ def _better(whole: Row, name: str, other: Row) -> tuple[Verdict, str]:
 def _doco_variant(name: str) -> Callable[[Find], Said]:
     pair = (shipped("doco"), Cell("doco", ("cat",), settings=DOCO[name]))
     return on(*pair)(lambda whole, other: _better(whole, name, other))
-
-
-def _sculpting(order: str = "sequence", **changes: Any) -> Cell:
-    return Cell("sculpting", TEN, settings={"order": order} | changes)
 
 
 def _ten(order: str) -> Callable[[Find], Said]:

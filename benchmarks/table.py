@@ -33,15 +33,16 @@ rows, `quick` the first of them in 20 minutes. Each method runs with the setting
 `tune` with the guide on cat and van gogh, and for styles anew where one that had not been looked at failed: Sculpting
 Memory's on blueprint and halftone (neon had taken other styles with it), DUGE's and RGD's on watercolor and blueprint
 (watercolor had taken a tenth of van gogh with it), RGD's on halftone too, which had not gone at all; for DoCo, which
-leaves watercolor, no rate was found that suits van gogh as well. Car and neon were never looked at in choosing, nor
-halftone for DUGE and DoCo, nor watercolor for DoCo and Sculpting Memory, nor either for ESD. uce-diverse has no
-settings of the canvas: its defaults were chosen on cat, guitar, apple, tree, van gogh and pixel art, and the guide saw
-neon once on the way. What is left and what is kept is seen by the judge: per cent of pictures, with Wilson's 95 %
-interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at with fewer pictures (`quick`); those of
-several seeds are counted together, as if they were independent. Pictures are drawn as the canvas draws them, by
-DPM-Solver++ in ten steps. Seconds are of one processor thread, not of the same machine in every row, and hold the
-pictures that a method trains on; memory is what training needs above the loaded model, and missing where the process
-still held as much from an earlier cell.
+leaves watercolor, no rate was found that suits van gogh as well. The guide never looked at car in choosing, nor at neon
+but for Sculpting Memory, nor at halftone for DUGE and DoCo, nor at watercolor for Sculpting Memory, nor at either for
+ESD; but it was the judge's rows of neon, with an earlier setting of RGD's in 199 of 225 pictures, of watercolor and of
+halftone that had a choice made anew. uce-diverse has no settings of the canvas: its defaults were chosen on cat,
+guitar, apple, tree, van gogh and pixel art, and the guide saw neon once on the way. What is left and what is kept is
+seen by the judge: per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim
+needs, are looked at with fewer pictures (`quick`); those of several seeds are counted together, as if they were
+independent. Pictures are drawn as the canvas draws them, by DPM-Solver++ in ten steps. Seconds are of one processor
+thread, not of the same machine in every row, and hold the pictures that a method trains on; memory is what training
+needs above the loaded model, and missing where the process still held as much from an earlier cell.
 
 """
 FLOW = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,14 +64,12 @@ def turns(
 
     grammar: sentences of this grammar (``grammar.read``), none with what the request erases, in the templates' place.
     """
-    pairs = texts(concept, model.hints, templates=True)
+    found = texts(concept, model.hints, templates=True)
     if grammar:
         own = seeds.derive(0, "turns", concept.name)
         told = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=own)
-        pairs = tuple(
-            (form, concept.wordings[place % len(concept.wordings)]) for place, form in enumerate(told)
-        )
-    return [pairs[number % len(pairs)] for number in range(count)]
+        found = tuple(zip(told, itertools.cycle(concept.wordings), strict=False))
+    return [found[number % len(found)] for number in range(count)]
 
 
 def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: str = "") -> Anchored:
@@ -119,5 +118,5 @@ def _filled(
     model: Model, request: Request, concept: Concept, place: str, count: int, grammar: str
 ) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    forms, known = replace(read(grammar), others={}), unerased(model, request)
-    return pairs(forms, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
+    alone, known = replace(read(grammar), others={}), unerased(model, request)
+    return pairs(alone, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
