@@ -21,6 +21,7 @@ import sizes
 import table
 import torch
 
+from unlearnkit import load
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import build
@@ -159,6 +160,18 @@ def test_processes_side_by_side_share_the_cells() -> None:
     for odd in ("3/3", "1", "a/2", "-1/2"):
         with pytest.raises(argparse.ArgumentTypeError, match="write 0/4 for the first of four"):
             rows.share(odd)
+
+
+def test_a_cell_in_turn_depends_on_the_settings_of_every_kind() -> None:
+    canvas = load("canvas")
+    each = {
+        target: cells.made_of(cells.Cell("duge", (target,)), canvas)["settings"] for target in ("cat", "neon")
+    }
+    assert each["cat"] != each["neon"]
+    both = cells.made_of(cells.Cell("duge", ("cat", "neon"), in_turn=True), canvas)["settings"]
+    assert both == {"object": each["cat"], "style": each["neon"]}
+    alike = cells.made_of(cells.Cell("duge", ("cat", "car"), in_turn=True), canvas)["settings"]
+    assert alike == each["cat"]
 
 
 def test_doco_beats_ca_where_it_is_nowhere_worse_and_somewhere_better() -> None:
