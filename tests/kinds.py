@@ -125,12 +125,12 @@ def sd3(folder: Path) -> StableDiffusion3Pipeline:
     )
 
 
-def flux(folder: Path, *, schnell: bool = False) -> FluxPipeline:
+def flux(folder: Path, *, schnell: bool = False, single: int = 1) -> FluxPipeline:
     words, pieces = tiny.tokenizer(folder), sentencepiece()
     transformer = FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
-        num_single_layers=1,
+        num_single_layers=single,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=WIDTH,

@@ -22,10 +22,11 @@ import kinds
 import tiny
 import unlearnkit
 from unlearnkit.errors import InputError, ModelError
+from unlearnkit.estimate import estimate
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model, load
-from unlearnkit.schema import Concept, Request
+from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.descend import Job
 from unlearnkit.training.settings import Training
 
@@ -288,7 +289,8 @@ def test_1_to_5_and_7_to_9(title: str, method: str, words: Path) -> None:
         assert picture(model) != base
     assert picture(model) == base
 
-    recomputed = erase(model, method, seed=3, checkpointing=True)
+    stock = resolve(model, REQUEST, method, {}).checkpointing
+    recomputed = erase(model, method, seed=3, checkpointing=not stock)
     for name, value in edit.weights.items():
         torch.testing.assert_close(recomputed.weights[name], value)
 
@@ -297,6 +299,20 @@ def test_1_to_5_and_7_to_9(title: str, method: str, words: Path) -> None:
     assert rough.weights.keys() <= part.keys()
     with half.wearing(rough):
         assert len(picture(half)) == len(base)
+
+
+def test_an_estimate_counts_what_blocks_are_given_and_the_one_that_is_made_again(words: Path) -> None:
+    """64 rows of 512 tokens and a picture's 16, each of 32 numbers in fp32, are given to a block."""
+
+    def told(single: int, on: bool) -> int:
+        model, settings = opened("Flux.1", words, single=single), {"batch": 64, "checkpointing": on}
+        return estimate(
+            model, Recipe("tiny", "finetune", REQUEST, {**QUICK, **SETTINGS["finetune"], **settings})
+        ).memory
+
+    block = told(2, False) - told(1, False)
+    assert told(1, True) > block > told(1, False) / 3
+    assert told(2, True) - told(1, True) == pytest.approx(64 * (512 + 16) * 32 * 4, rel=0.05)
 
 
 @new

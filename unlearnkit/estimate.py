@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import images, methods, undisturbed
 from .methods import Plan
@@ -115,12 +116,22 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     masters = copies.begin(0)
     weights: dict[int, int] = {}
     held: dict[int, int] = {}
+    recomputed = 0  # by the largest block, while its gradient is computed
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            held[storage.data_ptr()] = storage.nbytes()
+    def note(tensor: Tensor, into: dict[int, int] = held) -> Tensor:
+        into.update(_storages([tensor]).items() - weights.items())
         return tensor
+
+    def block(module: nn.Module, *given: Any) -> Any:
+        nonlocal recomputed
+        for tensor in (one for one in given if isinstance(one, Tensor)):
+            note(tensor)
+        inside: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: note(one, inside), lambda one: one):
+            output = module(*given)  # holds what is counted, so that no address comes twice
+        recomputed = max(recomputed, sum(size for place, size in inside.items() if place not in held))
+        del output
+        return checkpoint(module, *given, use_reentrant=False)
 
     def step() -> None:
         worn = copies.worn(masters)
@@ -129,15 +140,17 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
             loss = model.forward(*given).float().square().mean()
             torch.autograd.grad(loss, list(masters.values()), allow_unused=True)
 
-    with model.frozen(), model.checkpointing(settings.checkpointing), torch.enable_grad():
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with model.frozen(), torch.enable_grad():
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with model.checkpointing(settings.checkpointing, block), hooks:
             step()
-        seconds = _timed(step, model) / rows
+        with model.checkpointing(settings.checkpointing):
+            seconds = _timed(step, model) / rows
     with torch.no_grad():
         others = _storages(copies.worn(masters).values()).items() - _storages(masters.values()).items()
     numbers = sum(master.numel() for master in masters.values())
     moving = 2 * max(held.values(), default=0)  # into the widest layer and out of it, on the way back
-    passing = sum(held.values()) + moving + sum(size for _, size in others)
+    passing = sum(held.values()) + recomputed + moving + sum(size for _, size in others)
     return seconds, settings.most(numbers, passing)
 
 

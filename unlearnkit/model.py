@@ -331,9 +331,11 @@ class Model:
     def _whole(self) -> AbstractContextManager[None]:
         return undisturbed.beside(self.pipe, self.denoiser, self.device)
 
-    def checkpointing(self, on: bool = True) -> AbstractContextManager[None]:
+    def checkpointing(
+        self, on: bool = True, through: Callable[..., Any] | None = None
+    ) -> AbstractContextManager[None]:
         """Activations recomputed in the backward pass instead of kept: less memory, about a third more time."""
-        return undisturbed.checkpointing(self.denoiser, on)
+        return undisturbed.checkpointing(self.denoiser, on, through)
 
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,12 +52,15 @@ def beside(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterator[Non
 
 
 @contextmanager
-def checkpointing(denoiser: Any, on: bool) -> Iterator[None]:
-    """Activations recomputed in the backward pass instead of kept."""
+def checkpointing(denoiser: Any, on: bool, through: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Activations recomputed in the backward pass instead of kept.
+
+    through: called with every block and what it is given, in place of torch's own checkpoint.
+    """
     change = on and not denoiser.is_gradient_checkpointing
     try:
         if change:
-            denoiser.enable_gradient_checkpointing()
+            denoiser.enable_gradient_checkpointing(through)
         yield
     finally:
         if change:

@@ -24,7 +24,7 @@ from .stable_diffusion import shape as shape
 
 TITLE = "Stable Diffusion XL"
 PIPELINES: tuple[str, ...] = ("StableDiffusionXLPipeline",)
-DEFAULTS: dict[str, Any] = {"trains": "lora"}
+DEFAULTS: dict[str, Any] = {"trains": "lora", "checkpointing": True}
 
 
 def sampling(pipe: Any) -> tuple[int, float]:
