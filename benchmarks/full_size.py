@@ -56,7 +56,7 @@ row says that everything runs and that the estimate of memory holds, and nothing
 
 Rows a step: without gradient, and forward and backward. Seconds on a CPU are of the processor. Peak FLOP/s is what a
 large product of matrices reaches on the device in the same dtype. Memory is the most that torch's allocator held at
-once, the networks included; estimated is what `erase --dry-run` says.
+once, the networks included; estimated is what `erase --dry-run` says. SDXL and Flux.1 recompute activations.
 """
 STEPS = 4  # the first is not timed
 FEWER = {"batch": 2, "steps": 2, "start_steps": 4}  # in the reduced form

@@ -116,20 +116,24 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     masters = copies.begin(0)
     weights: dict[int, int] = {}
     held: dict[int, int] = {}
-    recomputed = 0  # by the largest block, while its gradient is computed
+    blocks = 0
+    recomputed = widest = 0.0  # bytes of the largest block and its widest layer, while its gradient is computed
 
     def note(tensor: Tensor, into: dict[int, int] = held) -> Tensor:
         into.update(_storages([tensor]).items() - weights.items())
         return tensor
 
     def block(module: nn.Module, *given: Any) -> Any:
-        nonlocal recomputed
+        nonlocal blocks, recomputed, widest
+        blocks += 1
         for tensor in (one for one in given if isinstance(one, Tensor)):
             note(tensor)
         inside: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda one: note(one, inside), lambda one: one):
             output = module(*given)  # holds what is counted, so that no address comes twice
-        recomputed = max(recomputed, sum(size for place, size in inside.items() if place not in held))
+        sides = 1 + settings.apart  # each has a pass of its own, which is recomputed alone
+        new = [size / sides for place, size in inside.items() if place not in held]
+        recomputed, widest = max(recomputed, sum(new)), max([widest, *new])
         del output
         return checkpoint(module, *given, use_reentrant=False)
 
@@ -149,9 +153,11 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     with torch.no_grad():
         others = _storages(copies.worn(masters).values()).items() - _storages(masters.values()).items()
     numbers = sum(master.numel() for master in masters.values())
-    moving = 2 * max(held.values(), default=0)  # into the widest layer and out of it, on the way back
-    passing = sum(held.values()) + recomputed + moving + sum(size for _, size in others)
-    return seconds, settings.most(numbers, passing)
+    moving = 2 * max([widest, *held.values()])  # into the widest layer and out of it, on the way back
+    passing = sum(held.values()) + moving + sum(size for _, size in others)
+    if blocks:  # what they were given goes as gradients come, and the one that is recomputed has none yet
+        passing += recomputed - min(4 * numbers, sum(held.values())) - 4 * numbers / blocks
+    return seconds, settings.most(numbers, max(0, round(passing)))
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
