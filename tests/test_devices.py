@@ -72,7 +72,9 @@ def test_every_family_draws_and_erases_there(title: str, words: Path) -> None:
     def opened() -> Model:
         return Model(kinds.pipeline(title, words), source="tiny", hints=replace(HINTS, size=16))
 
-    settings = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 3}
+    settings: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 3}
+    if PLACE.type != "cuda":  # torch asks a device's own module for random states before it recomputes
+        settings["checkpointing"] = False
     wanted = edit_for(opened(), REQUEST, method="esd", settings=settings)
     here = opened().sample(["cat"], [0])[0]
     with elsewhere():

@@ -117,7 +117,9 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     weights: dict[int, int] = {}
     held: dict[int, int] = {}
     blocks = 0
-    recomputed = widest = 0.0  # bytes of the largest block and its widest layer, while its gradient is computed
+    recomputed = widest = (
+        0.0  # bytes of the largest block and its widest layer, while its gradient is computed
+    )
 
     def note(tensor: Tensor, into: dict[int, int] = held) -> Tensor:
         into.update(_storages([tensor]).items() - weights.items())
