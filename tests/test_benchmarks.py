@@ -130,6 +130,7 @@ def test_the_denoisers_have_the_published_sizes() -> None:
         ("SDXL", "ca", {}),
         ("SDXL", "finetune", {"trains": "all"}),
         ("Flux.1 dev", "ca", {}),
+        ("Flux.1 dev", "rgd", {}),  # its two sides have a pass each
         ("Flux.1 dev", "finetune", {"trains": "all", "optimiser": "adam8"}),
     ],
 )

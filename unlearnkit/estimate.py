@@ -116,10 +116,7 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     masters = copies.begin(0)
     weights: dict[int, int] = {}
     held: dict[int, int] = {}
-    blocks = 0
-    recomputed = widest = (
-        0.0  # bytes of the largest block and its widest layer, while its gradient is computed
-    )
+    blocks, recomputed, widest = 0, 0.0, 0.0  # of those made again: how many, the largest, its widest layer
 
     def note(tensor: Tensor, into: dict[int, int] = held) -> Tensor:
         into.update(_storages([tensor]).items() - weights.items())

@@ -334,7 +334,10 @@ class Model:
     def checkpointing(
         self, on: bool = True, through: Callable[..., Any] | None = None
     ) -> AbstractContextManager[None]:
-        """Activations recomputed in the backward pass instead of kept: less memory, about a third more time."""
+        """Activations recomputed in the backward pass instead of kept: less memory, about a third more time.
+
+        through: called with every block and what it is given, in place of torch's own checkpoint.
+        """
         return undisturbed.checkpointing(self.denoiser, on, through)
 
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
