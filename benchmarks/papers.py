@@ -19,7 +19,18 @@ from unlearnkit.schema import Request
 from unlearnkit.training.descend import Job, Stop
 from unlearnkit.training.scenes import Noised, scene
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
+__all__ = [
+    "CLAIMS",
+    "EXPERIMENTS",
+    "beats",
+    "error",
+    "experiment",
+    "held",
+    "left",
+    "lost",
+    "more",
+    "points_lost",
+]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
@@ -132,6 +143,13 @@ def held(row: Row) -> float:
 def lost(row: Row) -> float:
     """Points of ``held`` that were lost."""
     return _share([counts["before"] for counts in row["kept"].values()]) - held(row)
+
+
+def points_lost(row: Row, kind: str) -> float:
+    """Points of the pictures of other ``kind``, objects or styles, near and far together, that were lost."""
+    kept = [counts for group, counts in row["kept"].items() if group.endswith(kind)]
+    before, after = (sum(counts[side][0] for counts in kept) for side in ("before", "after"))
+    return 100 * (before - after) / sum(counts["before"][1] for counts in kept)
 
 
 def alignment(row: Row) -> float:

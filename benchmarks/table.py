@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import ROWS, TARGETS, TUNED, Cell, key
-from papers import CLAIMS, Find, Row, beats, held, left
+from papers import CLAIMS, Find, Row, beats, held, left, points_lost
 from rows import read
 from scipy.stats import kendalltau
 
@@ -58,6 +58,13 @@ all weights are trained (`trains = all`). That moves what is drawn without a pro
 some of the kept pictures are shown without one (`untold`).
 
 """
+GLANCE = """
+
+Pictures that still show what was erased, asked for by name, as the judge sees them; the most points of the other
+objects and of the other styles that went with any of the four, near and far together; seconds of one processor thread,
+the pictures to train on included.
+
+"""
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
 FORMS = ("name", "synonym", "template", "background")
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
@@ -65,13 +72,13 @@ KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
 def write() -> None:
     find = _finder("canvas")
-    parts = [HEAD]
+    full, quick = _finder("canvas", ("full",)), _finder("canvas", ("quick",))
+    parts = [HEAD, _glance(full)]
     if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
         _plot(find)
         parts.append("![What is left of a concept against what is kept](methods.png)\n\n")
     further = [one for one in FURTHER if any(_rows(find, method, one) for method in METHODS)]
     parts += [_target(find, target) for target in (*TARGETS, *further)]
-    full, quick = _finder("canvas", ("full",)), _finder("canvas", ("quick",))
     parts.append(_claims([full, quick, find]))
     parts.append(_ordering(full, quick))
     if folder_of("canvas-flow").is_dir():
@@ -92,6 +99,26 @@ def _finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Fi
         return next((row for row in found if row and "left" in row), None)
 
     return find
+
+
+def _glance(full: Find) -> str:
+    """A line a method, of what one seed left by name of each target, and of what else was lost; README has it too."""
+    lines = [
+        "## At a glance\n",
+        f"| method | {' | '.join(TARGETS)} | objects lost | styles lost | seconds |",
+        "|---" * (len(TARGETS) + 4) + "|",
+    ]
+    for method in METHODS:
+        found = [full(Cell(method, (target,))) for target in TARGETS]
+        measured = [row for row in found if row]
+        if not measured:
+            continue
+        cells = ["{} of {}".format(*row["left"]["name"]) if row else "" for row in found]
+        cells += [f"{max(points_lost(row, kind) for row in measured):.1f}" for kind in ("objects", "styles")]
+        seconds = sorted(round(row["seconds"]) for row in measured)
+        cells.append(" to ".join(map(str, dict.fromkeys((seconds[0], seconds[-1])))))
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + GLANCE
 
 
 def _rows(find: Find, method: str, target: str) -> list[Row]:

@@ -42,9 +42,23 @@ def test_figures_by_hand() -> None:
     assert papers.left(one) == 2.0
     assert papers.left(one, "synonym", "template", "background") == 10.0  # 4 of 40
     assert (papers.held(one), papers.lost(one)) == (97.0, 2.0)
+    assert papers.points_lost(one, "objects") == 2.0
+    one["kept"]["unrelated objects"] = {"before": [100, 100], "after": [90, 100]}
+    assert papers.points_lost(one, "objects") == 6.0  # 199 less 187, of 200
+    assert papers.points_lost(one, "styles") == 2.0
     assert papers.alignment(one) == pytest.approx(-1.0)
     assert table._rate([10, 10]) == "100.0 (72.2 to 100.0)"  # Wilson: 1 / (1 + 1.96² / 10)
     assert table._rate([0, 0]) == ""
+
+
+def test_the_table_at_a_glance_has_the_worst_of_the_targets() -> None:
+    made = {
+        "cat": row({"name": [2, 207]}, 99, 97) | {"seconds": 80.4},
+        "neon": row({"name": [0, 225]}, 99, 98) | {"seconds": 120.6},
+    }
+    told = table._glance(lambda cell: made.get(cell.targets[0]) if cell.method == "rgd" else None)
+    assert "| rgd | 2 of 207 |  |  | 0 of 225 | 2.0 | 2.0 | 80 to 121 |" in told
+    assert "duge" not in told
 
 
 def test_one_beats_others_only_beyond_the_noise() -> None:

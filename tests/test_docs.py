@@ -123,3 +123,9 @@ def test_importing_and_help_are_light(code: str):
     code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert HEAVY.isdisjoint(done.stderr.split())
+
+
+def test_the_readme_has_the_measured_table():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = re.search(r"## At a glance\n\n((?:\|.*\n)+)", page)
+    assert table and table[1] in README, "copy the table at a glance of docs/methods.md into the README"
