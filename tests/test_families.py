@@ -393,6 +393,22 @@ def test_low_rank_updates_are_a_default_below_what_is_said(words: Path) -> None:
         assert resolve(Model(model.pipe, hints=hints), REQUEST, "esd", {}).trains == "xattn"
 
 
+def test_hints_of_all_training_lie_above_the_family_and_below_the_method(words: Path) -> None:
+    pipe = kinds.pipeline("Stable Diffusion XL", words)
+    told = {"checkpointing": False, "trains": "xattn", "pictures": 7}
+    hints = replace(SIZE, training=told, methods={"esd": {"object": {"trains": "all"}}}, text="own")
+    model = Model(pipe, hints=hints)
+    found = resolve(model, REQUEST, "esd", {})
+    assert (found.checkpointing, found.trains, found.pictures) == (False, "all", 7)
+    assert resolve(model, REQUEST, "ca", {}).trains == "xattn"
+    assert resolve(model, REQUEST, "ca", {"trains": "all"}).trains == "all"
+    assert resolve(Model(pipe), REQUEST, "ca", {}).checkpointing is True
+    resolve(model, REQUEST, "uce", {})  # has none of them
+    for method in ("esd", "uce"):
+        with pytest.raises(InputError, match="'stepz' is unknown"):
+            resolve(Model(pipe, hints=replace(SIZE, training={"stepz": 3}, text="own")), REQUEST, method, {})
+
+
 def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path) -> None:
     for title in ("Stable Diffusion 3/3.5", "Flux.1", "PixArt-Sigma", "class-conditional DiT"):
         model = opened(title, words)

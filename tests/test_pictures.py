@@ -90,6 +90,8 @@ guidance = 6
 objects = ["cat", "dog"]
 [templates]
 style = ["a {} picture"]
+[training]
+checkpointing = true
 [methods.esd.object]
 lr = 1e-4
 """
@@ -103,6 +105,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
     assert hints.styles == GENERAL.styles
     assert hints.templates["style"] == ("a {} picture",)
     assert hints.templates["object"] == GENERAL.templates["object"]
+    assert hints.training == {"checkpointing": True}
     assert hints.settings("esd", "object") == {"lr": 1e-4}
     assert hints.settings("esd", "style") == {} == hints.settings("uce", "object")
 
@@ -118,6 +121,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
         ("[sampling]\nguidance = -1", "guidance a number from 0"),
         ("[vocabulary]\nobjects = [1]", "a list of words"),
         ("[templates]\nobject = ['cat']", "one"),
+        ("[training.esd]\nlr = 1", "a text, a number, a list, true or false"),
         ("[methods.esd.things]\nlr = 1", "methods.NAME.object"),
     ],
 )

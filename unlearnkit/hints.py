@@ -3,6 +3,7 @@
 [sampling]              steps = 25, guidance = 5.0, size = 512, tokens = 128
 [vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
 [templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
+[training]              checkpointing = true, ...
 [methods.esd.object]    lr = 1e-4, ...
 """
 
@@ -69,7 +70,8 @@ class Hints:
     tokens: that T5 gives, of Stable Diffusion 3 and Flux (``max_sequence_length``), None as the pipeline is meant.
     objects, styles: words that it knows, to choose neighbours from.
     templates: prompts by kind, each with one ``{}`` for the concept.
-    methods: settings by method and kind, which take the place of the method's own defaults.
+    training: settings that take the place of the defaults of every method that has them.
+    methods: settings by method and kind, which take the place of these, and of the method's own defaults.
     text: the file that this came from, empty for the general hints.
     """
 
@@ -80,6 +82,7 @@ class Hints:
     objects: tuple[str, ...] = OBJECTS
     styles: tuple[str, ...] = STYLES
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
+    training: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     text: str = ""
 
@@ -142,8 +145,8 @@ def parse(text: str, *, where: str = FILE) -> Hints:
         "templates": tuple(TEMPLATES),
     }
     for name, table in data.items():
-        if name not in (*tables, "methods") or not isinstance(table, dict):
-            raise ModelError(f"{where!r} has an unknown table {name!r}{nearest(name, [*tables, 'methods'])}")
+        if name not in (allowed := [*tables, "training", "methods"]) or not isinstance(table, dict):
+            raise ModelError(f"{where!r} has an unknown table {name!r}{nearest(name, allowed)}")
         for key, value in table.items():
             if name in tables and key not in tables[name]:
                 raise ModelError(f"{where!r} has an unknown key {name}.{key}{nearest(key, tables[name])}")
@@ -158,6 +161,7 @@ def parse(text: str, *, where: str = FILE) -> Hints:
         objects=tuple(vocabulary.get("objects", OBJECTS)),
         styles=tuple(vocabulary.get("styles", STYLES)),
         templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
+        training=data.get("training", {}),
         methods={**GENERAL.methods, **data.get("methods", {})},
         text=text,
     )
@@ -167,11 +171,14 @@ _WANTED = {
     "sampling": "steps is a whole number from 1, guidance a number from 0, size and tokens whole numbers from 1",
     "vocabulary": "it takes a list of words",
     "templates": 'it takes a list of texts with one "{}" each',
+    "training": "it takes settings, each a text, a number, a list, true or false",
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
 }
 
 
 def _fits(table: str, key: str, value: Any) -> bool:
+    if table == "training":
+        return isinstance(value, bool | int | float | str | list)
     if isinstance(value, bool):
         return False
     if key in ("steps", "size", "tokens"):

@@ -49,6 +49,7 @@ MODULES = (
 METHODS: dict[str, Method] = {
     method.name: method for method in (*(module.METHOD for module in MODULES), uce.DIVERSE)
 }
+SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method.settings)}
 EDIT = "edit.safetensors"
 
 
@@ -64,15 +65,17 @@ def find(name: str) -> Method:
 def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Any:
     """The method's settings with every default spelled out.
 
-    What is given goes first, then what the model's own hints say for the kind of the first erased concept, its
-    family's defaults, the general hints, and the method's defaults. Low-rank updates are a family's default only where
-    the other settings let them. Raises InputError for an unknown name and a value of the wrong type or out of range.
+    What is given goes first, then what the model's own hints say of the method for the kind of the first erased
+    concept, what they say of all training, the family's defaults, the general hints, and the method's defaults.
+    Low-rank updates are a default of these only where the other settings let them. Raises InputError for an unknown
+    name and a value of the wrong type or out of range.
     """
     chosen = find(method)
     kind = request.erase[0].kind
     hinted, general = (one.settings(method, kind) for one in (model.hints, hints.GENERAL))
     known = {field.name for field in dataclasses.fields(chosen.settings)}
-    own = {name: value for name, value in model.family.DEFAULTS.items() if name in known}
+    usual = model.family.DEFAULTS | dict(model.hints.training)
+    own = {name: value for name, value in usual.items() if name in known or name not in SETTINGS}
     given = settings if hinted == general else {**hinted, **settings}
     filled: Any = build(chosen.settings, {**hinted, **own, **given})
     if own.get("trains") == "lora" and not getattr(filled, "low_rank", True):
