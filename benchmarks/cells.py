@@ -127,7 +127,7 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
         if not (folder / "pictures" / side).exists():
             (folder / "pictures" / side).symlink_to(shared)
     began = time.process_time()
-    verdict = evaluate(folder, cases, sides, told, tools, batch=50)
+    verdict = evaluate(folder, cases, sides, told, tools)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
     looking = round(time.process_time() - began, 1)
     return figures(tables) | {"grade": verdict["grade"], **cost, "seconds to look": looking}

@@ -94,7 +94,7 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
     sides = [model_side("before", model, batch=64), model_side("after", model, edit=edit, batch=64)]
     told = plan_for("vocabulary", cell.request, cases, [], sides, tools, Rules())
     folder = RUNS / f"classes-{slug(cell.targets[0])}-{edit.hash()[:8]}"
-    evaluate(folder, cases, sides, told, tools, batch=64)
+    evaluate(folder, cases, sides, told, tools)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
     return figures(tables) | {"kid": tables["distances"]["kept"]["kid"]["value"]} | cost
 

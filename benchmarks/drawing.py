@@ -39,7 +39,7 @@ def bare(model: Model, cases: list[Case], batch: int) -> None:
 def ours(model: Model, cases: list[Case], batch: int) -> None:
     """The same cases into a fresh folder."""
     with tempfile.TemporaryDirectory() as folder:
-        draw(cases, model_side("before", model, batch=batch), Path(folder), batch=batch)
+        draw(cases, model_side("before", model, batch=batch), Path(folder))
 
 
 def seconds(work: Callable[[Model, list[Case], int], None], *given: Any) -> tuple[float, float]:

@@ -362,5 +362,8 @@ def full_cpu(*_: Any, **__: Any) -> None:
 def test_too_little_memory(full: Callable[..., None], refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UNet2DConditionModel, "forward", full)
     said = refused("erase", saved.folder(), "--concept", "cat", "--out", "run", begun=True)
-    assert "too little memory: set a smaller batch, checkpointing=true, or trains=lora" in said
+    assert (
+        "too little memory: use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora"
+        in said
+    )
     assert "allocate" in said

@@ -305,9 +305,9 @@ def test_pictures_do_not_depend_on_batches_or_processes(
 ) -> None:
     model = make()
     for batch in (1, 7, 32):
-        draw(asking, model_side("before", model, batch=batch), tmp_path / f"{batch}", batch=batch)
+        draw(asking, model_side("before", model, batch=batch), tmp_path / f"{batch}")
     for index in (0, 1):
-        draw(asking, model_side("before", model, batch=3), tmp_path / "two", batch=3, process=(index, 2))
+        draw(asking, model_side("before", model, batch=3), tmp_path / "two", process=(index, 2))
     for case in asking:
         pictures = [
             np.asarray(read(tmp_path / way / f"{case.id}.png")[0], int) for way in ("1", "7", "32", "two")
@@ -332,18 +332,16 @@ def test_a_killed_evaluation_goes_on_and_draws_nothing_twice(
         return plain.sample(prompts, seeds)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", model, Side("after", plain.identity, dies, plain.fits), asking, batch=4)
+        run(tmp_path / "killed", model, dataclasses.replace(plain, sample=dies), asking)
     assert len(list((tmp_path / "killed/pictures/after").glob("*.png"))) == 4
 
     def counts(prompts: Any, seeds: Any) -> list[Image.Image]:
         drawn.extend(seeds)
         return plain.sample(prompts, seeds)
 
-    again = run(
-        tmp_path / "killed", model, Side("after", plain.identity, counts, plain.fits), asking, batch=4
-    )
+    again = run(tmp_path / "killed", model, dataclasses.replace(plain, sample=counts), asking)
     assert sorted(drawn) == sorted(case.seed for case in asking)
-    whole = run(tmp_path / "whole", model, plain, asking, batch=4)
+    whole = run(tmp_path / "whole", model, plain, asking)
     assert again == whole
     one, two = (stored(tmp_path / name) for name in ("killed", "whole"))
     assert one[2] == two[2]
@@ -351,7 +349,7 @@ def test_a_killed_evaluation_goes_on_and_draws_nothing_twice(
     assert {score.value for score in one[2] if score.metric == "failure" and len(score.case) > 45} >= {
         "prompt too long"
     }
-    assert run(tmp_path / "whole", model, plain, asking, batch=4) == whole, "finished: returned as it is"
+    assert run(tmp_path / "whole", model, plain, asking) == whole, "finished: returned as it is"
     with pytest.raises(InputError, match=r"another plan \(cases differs"):
         run(tmp_path / "whole", model, plain, asking[:-1])
 

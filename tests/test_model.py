@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -305,6 +306,18 @@ def test_pictures_do_not_depend_on_the_batch(model: Model) -> None:
         assert (difference > 0).mean() < 0.01
     alone = model.sample(prompts[3:4], seeds[3:4], batch=1)[0]
     assert alone.tobytes() == one[3].tobytes()
+
+
+def test_as_many_pictures_are_drawn_at_once_as_suits_their_size(model: Model) -> None:
+    scale, at_once = model.pipe.vae_scale_factor, {}
+    for side in (8, 32, 64, 128, 256):  # of a latent
+        at_once[side] = Model(model.pipe, hints=replace(model.hints, size=side * scale)).batch
+    assert at_once == {8: 32, 32: 16, 64: 4, 128: 1, 256: 1}
+    seen: list[tuple[int, int]] = []
+    large = Model(model.pipe, hints=replace(model.hints, size=64 * scale, steps=1))
+    large.sample(["cat"] * 5, range(5), tick=lambda *told: seen.append(told))
+    assert seen == [(4, 5), (5, 5)]
+    assert large.sample_latents(["cat"] * 5, range(5), steps=1, guidance=2.0).shape == (5, 4, 64, 64)
 
 
 def test_sampling_is_plain_diffusers(model: Model) -> None:

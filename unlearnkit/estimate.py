@@ -17,6 +17,7 @@ from .model import ROOM, Model
 from .schema import Recipe
 from .settings import changed
 from .training.copies import Copies
+from .training.pictures import BATCH
 from .training.settings import Training
 
 __all__ = ["Estimate", "disk", "estimate"]
@@ -78,9 +79,10 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
     rows = max(1, round(plan.passes[1]))
-    forward = _forward(model, max(2, rows))
+    forward = _forward(model, rows) if plan.steps else 0.0
     backward, training = _backward(model, settings, rows) if plan.steps else (0.0, 0)
-    picture = 2 * model.hints.steps * forward  # two rows a denoising step: with the prompt and without
+    drawn = 2 * min(BATCH, model.batch)  # two rows a picture, with the prompt and without
+    picture = 2 * model.hints.steps * _forward(model, drawn)
     shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
         model=model,

@@ -27,6 +27,10 @@ Weights = Mapping[str, Tensor]
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
 RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
 REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
+MOST, PLACES = (
+    32,
+    2**14,
+)  # pictures drawn at once, and places of their latents in all: of one picture of 1024 x 1024
 
 
 def load(
@@ -104,6 +108,8 @@ class Model:
         first = next(self.denoiser.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.shape: tuple[int, int, int] = self.family.shape(pipe, hints.size)  # (c, h, w) of one latent
+        # pictures that are drawn at once unless told
+        self.batch = max(1, min(MOST, PLACES // (self.shape[1] * self.shape[2])))
         self.schedule = self.family.schedule(pipe, self.shape)
         self._slots = Slots(self.family.DENOISER, self.denoiser)
         self._encode: Callable[..., Tensor] = self.family.encode
@@ -227,7 +233,7 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         negative: str | None = None,
-        batch: int = 32,
+        batch: int | None = None,
         tick: Callable[[int, int], None] | None = None,
     ) -> list[Image.Image]:
         """One picture for each prompt and seed, through the pipeline's own ``__call__`` and with its own scheduler.
@@ -235,7 +241,8 @@ class Model:
         A seed goes to the generator as it is, so plain diffusers with ``torch.Generator().manual_seed(seed)`` draws the
         same picture, bit for bit at ``batch=1``. Other batch sizes give the same noise, but kernels that choose their
         order of summing by shape differ by about 1e-6, which may turn a single pixel by 1 of 255.
-        steps, guidance: the hints' unless told. negative: the empty prompt unless told.
+        steps, guidance: the hints' unless told. negative: the empty prompt unless told. batch: pictures at once,
+        ``self.batch`` unless told.
         tick: called as ``tick(done, total)`` after each batch.
         """
         images: list[Image.Image] = []
@@ -253,7 +260,7 @@ class Model:
         steps: int,
         guidance: float,
         negative: str | None = None,
-        batch: int = 32,
+        batch: int | None = None,
     ) -> Tensor:
         """The latents (n, c, h, w), fp32, of the pictures that ``sample`` would give."""
         parts = self._draw(prompts, seeds, steps, guidance, negative, batch, "latent")
@@ -266,11 +273,12 @@ class Model:
         steps: int | None,
         guidance: float | None,
         negative: str | None,
-        batch: int,
+        batch: int | None,
         output: str,
     ) -> Iterator[Any]:
         steps = self.hints.steps if steps is None else steps
         guidance = self.hints.guidance if guidance is None else guidance
+        batch = self.batch if batch is None else batch
         if isinstance(prompts, str) or len(prompts) != len(numbers):
             raise InputError(
                 f"{len(prompts)} prompts and {len(numbers)} seeds: give two lists of the same length"

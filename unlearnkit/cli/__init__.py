@@ -34,7 +34,7 @@ app.add_typer(canvas, name="canvas")
 app.add_typer(evaluate.commands)
 app.add_typer(chain.commands, name="chain")
 
-SMALLER = "set a smaller batch, checkpointing=true, or trains=lora; --dry-run says what a run takes"
+SMALLER = "use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora; see --dry-run"
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 
 

@@ -50,7 +50,9 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(help="The score from which on a box of NudeNet's counts.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures drawn at once: as many as suit their size.")
+    ] = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
     ] = False,
@@ -145,7 +147,7 @@ def verify(
     out.print(f"{run}: every hash and every figure is as it was", markup=False)
 
 
-def _self_test(folder: Path, batch: int) -> None:
+def _self_test(folder: Path, batch: int | None) -> None:
     from ..evaluation.selftest import EXPECTED, self_test
 
     with showing("evaluating models whose verdict is known") as tick:

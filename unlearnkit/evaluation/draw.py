@@ -37,7 +37,8 @@ class Side:
 
     identity: sha256 of all that its pictures depend on besides prompt and seed.
     sample: ``sample(prompts, seeds)`` gives one picture each. fits: whether the model reads a prompt to its end.
-    weights: whether its weights differ from the untouched model's (a filter changes none).
+    weights: whether its weights differ from the untouched model's (a filter changes none). batch: pictures that are
+    asked of it at once.
     """
 
     name: str
@@ -45,12 +46,17 @@ class Side:
     sample: Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
     fits: Callable[[str], bool] = lambda prompt: True
     weights: bool = True
+    batch: int = 32
 
 
-def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int = 32) -> Side:
-    """A model, with an edit worn where one is given, at the steps and guidance that its hints say."""
+def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int | None = None) -> Side:
+    """A model, with an edit worn where one is given, at the steps and guidance that its hints say.
+
+    batch: pictures at once, ``model.batch`` unless told.
+    """
     import torch
 
+    batch = batch or model.batch
     tokenizer: Any = getattr(model.pipe, "tokenizer", None)
     sampler = [model.hints.steps, model.hints.guidance, None]  # no negative prompt
     facts = {
@@ -73,7 +79,7 @@ def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int 
 
     text = json.dumps(facts, sort_keys=True, default=str)
     changes = edit is None or bool(edit.weights)
-    return Side(name, hashlib.sha256(text.encode()).hexdigest(), sample, fits, changes)
+    return Side(name, hashlib.sha256(text.encode()).hexdigest(), sample, fits, changes, batch)
 
 
 def draw(
@@ -81,7 +87,6 @@ def draw(
     side: Side,
     folder: Path,
     *,
-    batch: int = 32,
     process: tuple[int, int] = (0, 1),
     tick: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -91,7 +96,8 @@ def draw(
     Raises InputError for a folder that holds another side's or another seed's pictures, or cannot be written.
     """
     index, count = process
-    batches = [cases[start : start + batch] for start in range(0, len(cases), batch)][index::count]
+    starts = range(0, len(cases), side.batch)[index::count]
+    batches = [cases[start : start + side.batch] for start in starts]
     done, drawn = 0, 0
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def evaluate_run(
     quick: bool = False,
     rules: Rules | None = None,
     instruments: Callable[[torch.device], Instruments] | None = None,
-    batch: int = 32,
+    batch: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
     tick: Tick | None = None,
@@ -64,7 +64,7 @@ def evaluate_run(
     suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs,
     and no comparison with a model that never knew the concept. rules: the thresholds, ``Rules()`` unless told.
     instruments: opens what looks, on the model's device; the canvas has its own.
-    batch: pictures drawn at once.
+    batch: pictures drawn at once, as many as suit their size (``Model.batch``) unless told.
     Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
     """
     from ..edit import Edit
@@ -95,7 +95,7 @@ def evaluate_run(
         cases = thinned(cases)
     plan = plan_for(suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing)
     plan |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
-    return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, batch=batch, tick=tick)
+    return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
 def _judge(model: Model) -> Instruments:
@@ -117,7 +117,6 @@ def evaluate(
     plan: Mapping[str, Any],
     instruments: Instruments,
     *,
-    batch: int = 32,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
     """Draw, look, count and judge into ``folder``; the first side is ``before``. Returns the verdict.
@@ -135,7 +134,7 @@ def evaluate(
             write_text(folder / "plan.json", json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
-        drawn = _draw_all(folder / "pictures", cases, sides, plan, batch, (index, count), tick)
+        drawn = _draw_all(folder / "pictures", cases, sides, plan, (index, count), tick)
         processes.wait()
         if index:
             return {}
@@ -166,7 +165,6 @@ def _draw_all(
     cases: Sequence[Case],
     sides: Sequence[Side],
     plan: Mapping[str, Any],
-    batch: int,
     process: tuple[int, int],
     tick: Tick | None,
 ) -> dict[str, int]:
@@ -175,7 +173,7 @@ def _draw_all(
     total, start, drawn = sum(len(part) for _, part in shares), 0, {}
     for side, part in shares:
         stage = _stage(tick, "drawing", start, total)
-        drawn[side.name] = draw(part, side, folder / side.name, batch=batch, process=process, tick=stage)
+        drawn[side.name] = draw(part, side, folder / side.name, process=process, tick=stage)
         start += len(part)
     return drawn
 

@@ -35,7 +35,9 @@ EXPECTED = {
 }
 
 
-def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dict[str, dict[str, Any]]:
+def self_test(
+    folder: Path, *, batch: int | None = None, tick: Tick | None = None
+) -> dict[str, dict[str, Any]]:
     """Evaluate, on the canvas: an edit that changes nothing, blank pictures, noise, a filter of prompts, and a model
     that never knew the concept. Returns the verdicts by name, to be held against ``EXPECTED``.
     """
@@ -57,13 +59,13 @@ def self_test(folder: Path, *, batch: int = 32, tick: Tick | None = None) -> dic
         "identity": model_side(AFTER, model, edit=empty, batch=batch),
         "blank": spoiler("blank", model),
         "noise": spoiler("noise", model),
-        "filter": filtered(name, model, before, batch=batch),
+        "filter": filtered(name, model, before),
         "never knew": dataclasses.replace(reference, name=AFTER),
     }
     request = Request((Concept(name),))
     return {
         title: trial(
-            folder / title.replace(" ", "-"), [before, after, reference], request, tools, missing, batch, tick
+            folder / title.replace(" ", "-"), [before, after, reference], request, tools, missing, tick
         )
         for title, after in afters.items()
     }
@@ -75,13 +77,12 @@ def trial(
     request: Request,
     tools: Instruments,
     missing: Mapping[str, Sequence[str]],
-    batch: int = 32,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
     """The verdict on the second side, held against the first; missing: what the third, the reference, never knew."""
     cases, left_out = _asked(request, missing)
     plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
-    return evaluate(folder, cases, sides, plan, tools, batch=batch, tick=tick)
+    return evaluate(folder, cases, sides, plan, tools, tick=tick)
 
 
 def _asked(request: Request, missing: Mapping[str, Sequence[str]]) -> tuple[list[Case], list[str]]:
@@ -110,7 +111,7 @@ def _remembering(side: Side) -> Side:
     return dataclasses.replace(side, sample=sample)
 
 
-def filtered(word: str, model: Model, plain: Side, *, batch: int = 32) -> Side:
+def filtered(word: str, model: Model, plain: Side) -> Side:
     """A side of a model behind a filter: a prompt that names ``word`` loses it, and has it as negative prompt.
 
     The weights stay as they are, and whoever finds another word gets the picture.
@@ -121,7 +122,7 @@ def filtered(word: str, model: Model, plain: Side, *, batch: int = 32) -> Side:
         struck = [i for i, prompt in enumerate(prompts) if named.search(prompt)]
         others = [i for i, prompt in enumerate(prompts) if not named.search(prompt)]
         words, numbers = [named.sub("", prompts[i]) for i in struck], [seeds[i] for i in struck]
-        pictures = model.sample(words, numbers, negative=word, batch=batch)
+        pictures = model.sample(words, numbers, negative=word, batch=plain.batch)
         pictures += plain.sample([prompts[i] for i in others], [seeds[i] for i in others])
         found = dict(zip(struck + others, pictures, strict=True))
         return [found[i] for i in range(len(prompts))]

@@ -67,9 +67,7 @@ def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Pa
     if latents is None:
         words, places = zip(*chunk, strict=True)
         steps, guidance = model.hints.steps, model.hints.guidance
-        latents = model.sample_latents(
-            words, places, steps=steps, guidance=guidance, negative=negative, batch=BATCH
-        ).cpu()
+        latents = model.sample_latents(words, places, steps=steps, guidance=guidance, negative=negative).cpu()
         tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
     return latents
 
