@@ -29,21 +29,33 @@ FURTHER = ("blueprint", "watercolor", "halftone")
 HEAD = """# The methods side by side
 
 Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make the
-rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it, found by
-`tune` with the guide on cat and van gogh, and for styles anew where one that had not been looked at failed: Sculpting
-Memory's on blueprint and halftone (neon had taken other styles with it), DUGE's and RGD's on watercolor and blueprint
-(watercolor had taken a tenth of van gogh with it), RGD's on halftone too, which had not gone at all, and DoCo's on
-watercolor, left in 21 of 225 pictures (a first choice failed by the judge, who missed 5 points of the objects after van
-gogh; the guide had missed 2). The guide never looked at car in choosing, nor at neon
-but for Sculpting Memory, nor at halftone for DUGE and DoCo, nor at watercolor for Sculpting Memory, nor at either for
-ESD; but it was the judge's rows of neon, with an earlier setting of RGD's in 199 of 225 pictures, of watercolor and of
-halftone that had a choice made anew. uce-diverse has no settings of the canvas: its defaults were chosen on cat,
-guitar, apple, tree, van gogh and pixel art, and the guide saw neon once on the way. What is left and what is kept is
-seen by the judge: per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim
-needs, are looked at with fewer pictures (`quick`); those of several seeds are counted together, as if they were
-independent. Pictures are drawn as the canvas draws them, by DPM-Solver++ in ten steps. Seconds are of one processor
-thread, not of the same machine in every row, and hold the pictures that a method trains on; memory is what training
-needs above the loaded model, and missing where the process still held as much from an earlier cell.
+rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it; pictures
+are drawn as the canvas draws them, by DPM-Solver++ in ten steps. What is left and what is kept is seen by the judge,
+which training never asked; where its rows had settings chosen anew, it is said below.
+
+"""
+CHOSEN = """## How the settings were chosen
+
+By `tune`, with the guide, on cat and van gogh; and for styles anew where one that had not been looked at failed.
+
+- Sculpting Memory's on blueprint and halftone: neon had taken other styles with it.
+- DUGE's and RGD's on watercolor and blueprint: watercolor had taken a tenth of van gogh with it. RGD's on halftone too,
+  which had not gone at all.
+- DoCo's on watercolor, left in 21 of 225 pictures. A first choice failed by the judge, who missed 5 points of the
+  objects after van gogh; the guide had missed 2.
+
+The guide never looked at car in choosing, nor at neon but for Sculpting Memory, nor at halftone for DUGE and DoCo, nor
+at watercolor for Sculpting Memory, nor at either for ESD; but it was the judge's rows of neon, with an earlier setting
+of RGD's in 199 of 225 pictures, of watercolor and of halftone that had a choice made anew. uce-diverse has no settings
+of the canvas: its defaults were chosen on cat, guitar, apple, tree, van gogh and pixel art, and the guide saw neon once
+on the way.
+
+## How to read the tables
+
+Per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at
+with fewer pictures (`quick`); those of several seeds are counted together, as if they were independent. Seconds are of
+one processor thread, not of the same machine in every row, and hold the pictures that a method trains on; memory is
+what training needs above the loaded model, and missing where the process still held as much from an earlier cell.
 
 """
 FLOW = """
@@ -77,6 +89,7 @@ def write() -> None:
     if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
         _plot(find)
         parts.append("![What is left of a concept against what is kept](methods.png)\n\n")
+    parts.append(CHOSEN)
     further = [one for one in FURTHER if any(_rows(find, method, one) for method in METHODS)]
     parts += [_target(find, target) for target in (*TARGETS, *further)]
     parts.append(_claims([full, quick, find]))
