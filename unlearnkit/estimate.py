@@ -81,8 +81,7 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
     rows = max(1, round(plan.passes[1]))
     forward = _forward(model, rows) if plan.steps else 0.0
     backward, training = _backward(model, settings, rows) if plan.steps else (0.0, 0)
-    drawn = 2 * min(BATCH, model.batch)  # two rows a picture, with the prompt and without
-    picture = 2 * model.hints.steps * _forward(model, drawn)
+    picture = model.hints.steps * _denoising(model)
     shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
         model=model,
@@ -110,6 +109,15 @@ def _forward(model: Model, rows: int) -> float:
     given = _given(model, rows)
     with torch.no_grad():
         return _timed(lambda: model.forward(*given), model) / rows
+
+
+def _denoising(model: Model) -> float:
+    """Seconds a picture of one step of drawing."""
+    pictures = min(BATCH, model.batch)
+    x, t, states = _given(model, pictures)
+    with torch.no_grad():
+        step = (model.forward, x, t, states, states, model.hints.guidance)
+        return _timed(lambda: model.family.guided(*step), model) / pictures
 
 
 def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
