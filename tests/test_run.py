@@ -16,6 +16,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import saved
+from unlearnkit import undisturbed
 from unlearnkit.cli import main
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
@@ -88,6 +89,43 @@ def test_the_saved_pipeline_draws_what_the_edited_model_draws(known: Model, tmp_
     ).images[0]
     with known.wearing(edit):
         assert drawn.tobytes() == known.sample(["a cat"], [7])[0].tobytes()
+
+
+def test_the_whole_pipeline_may_be_left_out_and_added(
+    known: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "erase",
+        saved.folder(),
+        "--concept",
+        "cat",
+        "--method",
+        "uce",
+        "--pictures",
+        "1",
+        "--out",
+        "run",
+    ]
+    needed = [estimate(known, recipe("uce"), pipeline=whole).disk for whole in (True, False)]
+    assert needed[0] - needed[1] == sum(
+        held.nbytes
+        for network in undisturbed.networks(known.pipe)
+        for held in (*network.parameters(), *network.buffers())
+    )
+    assert command(*words, "--no-pipeline", "--dry-run") == 0
+    assert command(*words, "--no-pipeline") == 0
+    assert sorted(path.name for path in Path("run").iterdir()) == sorted(
+        set(ORDER) - {"pipeline", "log.jsonl"}
+    )
+    facts, grid = (Path("run", name).read_bytes() for name in ("run.json", "grid.png"))
+    capsys.readouterr()
+    assert command("erase", "--resume", "--no-pipeline", "--out", "run") == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert command("erase", "--resume", "--out", "run") == 0
+    assert "run/pipeline  the whole model" in capsys.readouterr().out
+    assert StableDiffusionPipeline.from_pretrained("run/pipeline").unet is not None
+    assert [facts, grid] == [Path("run", name).read_bytes() for name in ("run.json", "grid.png")]
 
 
 @pytest.mark.parametrize("method", ["esd", "uce"])

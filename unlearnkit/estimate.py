@@ -74,7 +74,7 @@ class Estimate:
         yield "disk", f"about {_size(self.disk)}"
 
 
-def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
+def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool = True) -> Estimate:
     """What ``run_recipe`` with the same arguments would take. Runs a few real passes; changes and writes nothing."""
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
@@ -92,16 +92,15 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3) -> Estimate:
         + plan.sampled_images * picture,
         drawing=2 * pictures * shown * picture,
         memory=max(_networks(model), _resident(model) + training + _told(model, plan)),
-        disk=disk(model, plan),
+        disk=disk(model, plan, pipeline=pipeline),
     )
 
 
-def disk(model: Model, plan: Plan) -> int:
+def disk(model: Model, plan: Plan, *, pipeline: bool = True) -> int:
     """Bytes that a run writes: the whole pipeline, the edit, and a checkpoint of weights and two moments."""
     latent = 4 * int(torch.Size(model.shape).numel())
-    return (
-        _networks(model) + (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
-    )
+    own = (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
+    return own + (_networks(model) if pipeline else 0)
 
 
 def _forward(model: Model, rows: int) -> float:

@@ -33,7 +33,7 @@ from .schema import Concept, Kind, Recipe, Request
 from .settings import build
 from .versions import versions
 
-__all__ = ["Tick", "check_folder", "default_folder", "erase", "request_for", "run_recipe"]
+__all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "request_for", "run_recipe"]
 
 Tick = Callable[[str, int, int], None]
 """Called as ``tick(stage, done, total)``; stages are the method's own, then ``"drawing"`` (pictures)."""
@@ -126,6 +126,7 @@ def run_recipe(
     device: str | None = None,
     dtype: str | None = None,
     pictures: int = 3,
+    pipeline: bool = True,
     tick: Tick | None = None,
 ) -> Edit:
     """Carry out a recipe and leave a run folder (see the top of this file).
@@ -133,6 +134,7 @@ def run_recipe(
     model: the loaded model of the recipe, to save loading it again.
     resume: go on with a run that was interrupted; it must have the same recipe. A finished run is returned as is.
     pictures: before/after pictures a row of grid.png; 0 draws none.
+    pipeline: whether to write the whole model beside the edit; resuming a finished run adds it.
 
     Raises InputError if ``out`` already holds something else, cannot be written, or the disk is full. Nothing that
     was in ``out`` before is lost: every file is written whole beside its place and then renamed.
@@ -145,13 +147,11 @@ def run_recipe(
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     if resuming:
         _same(load_recipe(folder / "recipe.toml"), recipe, settings, folder)
-        if (folder / "run.json").exists():
+        if is_finished(folder, pipeline=pipeline):
             return Edit.load(folder / "edit.safetensors")
     else:
-        _room(
-            folder,
-            disk(model, methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)),
-        )
+        plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
+        _room(folder, disk(model, plan, pipeline=pipeline))
     begun = time.monotonic()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -167,8 +167,10 @@ def run_recipe(
         )
         if not processes.first():
             return edit
-        if not (folder / "pipeline").exists():
+        if pipeline and not (folder / "pipeline").exists():
             model.save(folder / "pipeline", edit=edit)
+        if is_finished(folder, pipeline=pipeline):
+            return edit
         if pictures:
             drawing = (lambda done, total: tick("drawing", done, total)) if tick else None
             grid = images.before_and_after(model, recipe.request, edit, seeds=range(pictures), tick=drawing)
@@ -185,6 +187,11 @@ def run_recipe(
         }
         write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     return edit
+
+
+def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
+    """Whether ``folder`` holds all of a run, and the whole model where it is wanted."""
+    return (folder / "run.json").exists() and (not pipeline or (folder / "pipeline").exists())
 
 
 def check_folder(folder: Path, *, resume: bool) -> bool:

@@ -56,6 +56,9 @@ def erase(
     pictures: Annotated[
         int, typer.Option(min=0, max=16, help="Pictures a row before and after; 0 draws none.")
     ] = 3,
+    pipeline: Annotated[
+        bool, typer.Option(help="Write the whole model beside the edit; --resume adds it later.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
@@ -93,10 +96,8 @@ def erase(
     from ..run import default_folder
 
     folder = folder or default_folder(wanted)
-    if dry_run:
-        _dry_run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
-    else:
-        _run(wanted, folder, resume=resume, device=device, dtype=dtype, pictures=pictures)
+    writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline}
+    (_dry_run if dry_run else _run)(wanted, folder, resume=resume, device=device, dtype=dtype, **writes)
 
 
 def _recipe(
@@ -151,17 +152,20 @@ def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | N
 
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
-    from ..run import run_recipe
+    from ..run import is_finished, run_recipe
 
     names = ", ".join(concept.name for concept in recipe.request.erase)
-    finished = (folder / "run.json").exists()
+    finished = is_finished(folder, pipeline=options["pipeline"])
     try:
         title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"
         with showing(title) as tick:
             edit = run_recipe(recipe, folder, tick=tick, **options)
     except KeyboardInterrupt:
         if (folder / "recipe.toml").exists():
-            err.print(f"stopped; go on with: unlearnkit erase --resume --out {quoted(folder)}", markup=False)
+            same = "" if options["pipeline"] else "--no-pipeline "
+            err.print(
+                f"stopped; go on with: unlearnkit erase --resume {same}--out {quoted(folder)}", markup=False
+            )
         else:
             err.print("stopped before anything was written")
         sys.exit(130)
@@ -181,7 +185,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 
 
 def _dry_run(
-    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, pictures: int
+    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
 ) -> None:
     from ..estimate import estimate
     from ..model import load
@@ -189,6 +193,6 @@ def _dry_run(
 
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype)
-    for name, value in estimate(model, recipe, pictures=pictures).lines():
+    for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}", markup=False)
     out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
