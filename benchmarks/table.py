@@ -78,6 +78,7 @@ the pictures to train on included.
 
 """
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
+TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
 FORMS = ("name", "synonym", "template", "background")
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
@@ -240,32 +241,26 @@ def _ordering(full: Find, quick: Find) -> str:
 
 
 def _plot(find: Find) -> None:
-    """Erased against kept, a panel a target; the best place is the upper right."""
+    """Left against kept, a panel a target, all seeds of a method together; the best place is the upper right."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    every = [row for method in METHODS for target in TARGETS for row in _rows(find, method, target)]
-    least = [
-        min(share, default=0.0)
-        for share in ([100 - 100 * wilson(*r["left"]["name"])[1] for r in every], [held(r) for r in every])
-    ]
-    spans = [
-        (low - 0.1 * (100 - low) - 1, 100.5) for low in least
-    ]  # all panels alike, as far as there are points
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 9), layout="constrained", sharey=True)
     for panel, target in zip(axes.flat, TARGETS, strict=True):
-        panel.set(title=target, xlabel="erased by name, %", ylabel="kept, %", xlim=spans[0], ylim=spans[1])
+        panel.set_xscale("symlog", linthresh=2, linscale=0.6)
+        panel.set_xticks(TICKS, [f"{tick}" for tick in TICKS])
+        panel.set(title=target, xlabel="left by name, %", ylabel="kept, %", xlim=(120, -0.3))
         panel.grid(alpha=0.3)
         for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
-            for row in _rows(find, method, target):
-                x, y = 100 - left(row), held(row)
-                low, high = wilson(*row["left"]["name"])
-                bars = [[x - 100 * (1 - high)], [100 * (1 - low) - x]]
-                panel.errorbar(
-                    x, y, xerr=bars, fmt="o", color=colour, markersize=5, linewidth=0.8, label=method
-                )
+            if not (found := _rows(find, method, target)):
+                continue
+            k, n = _sum(row["left"]["name"] for row in found)
+            x, y = 100 * k / n, sum(map(held, found)) / len(found)
+            low, high = wilson(k, n)
+            bars = [[x - 100 * low], [100 * high - x]]
+            panel.errorbar(x, y, xerr=bars, fmt="o", color=colour, markersize=5, linewidth=0.8, label=method)
     told: dict[str, Any] = {}
     for panel in axes.flat:
         told |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
