@@ -72,7 +72,7 @@ SMALL: tuple[Cell, ...] = (
     *(Cell("duge", ("cat",), settings=changes) for changes in DUGE.values()),
     Cell("duge", FIVE, in_turn=True),
     *(Cell("rgd", ("cat",), settings=changes) for changes in RGD.values()),
-    *(Cell("doco", (t,), settings=changes) for changes in DOCO.values() for t in ("cat", "van gogh")),
+    *(Cell("doco", ("cat",), settings=changes) for changes in DOCO.values()),
 )
 LARGE: tuple[Cell, ...] = (
     *(_sculpting(order) for order in ("joint", "sequence")),
