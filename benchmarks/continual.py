@@ -154,8 +154,7 @@ def run(
 ) -> str:
     """Go on with a cell until it is done or has collapsed: which of the two, or why it failed."""
     contender, wanted = CONTENDERS[cell.contender], cell.requests()[:requests]
-    trains = issubclass(find(contender.method).settings, Training)
-    settings = dict(contender.settings) | (MATCH if trains and contender.matched else {})
+    settings = dict(contender.settings) | (MATCH if trains(cell.contender) and contender.matched else {})
     made = {json.dumps(row["key"], sort_keys=True): row for row in rows()}
     if not cell.folder.exists():
         how: dict[str, Any] = {"regime": contender.regime, "merge": contender.merge, "pictures": pictures}
@@ -246,15 +245,22 @@ def _pooled(rates: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def cells(contenders: Sequence[str], sequences: Sequence[str], best: int) -> Iterator[Cell]:
-    """Order 0 and seed 0 of each; with ``best`` every order and seed of so many, in order of what they reached."""
+    """Order 0 and seed 0 of each; with ``best`` every order and seed of so many, in order of what they reached.
+
+    A closed form draws nothing: another seed would give the very same pictures, and counts no more.
+    """
     if best:
         ranked = continual_table.ranked(rows())
         contenders = [name for name in ranked if name in contenders][:best]
     for sequence in sequences:
         for name in contenders:
             for order in ORDERS if best else ORDERS[:1]:
-                for seed in SEEDS if best else SEEDS[:1]:
+                for seed in SEEDS if best and trains(name) else SEEDS[:1]:
                     yield Cell(name, sequence, order, seed)
+
+
+def trains(contender: str) -> bool:
+    return issubclass(find(CONTENDERS[contender].method).settings, Training)
 
 
 def left(wanted: Sequence[Cell], model: Model, pictures: int) -> None:
