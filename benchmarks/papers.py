@@ -19,18 +19,7 @@ from unlearnkit.schema import Request
 from unlearnkit.training.descend import Job, Stop
 from unlearnkit.training.scenes import Noised, scene
 
-__all__ = [
-    "CLAIMS",
-    "EXPERIMENTS",
-    "beats",
-    "error",
-    "experiment",
-    "held",
-    "left",
-    "lost",
-    "more",
-    "points_lost",
-]
+__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
@@ -135,21 +124,14 @@ def left(row: Row, *forms: str) -> float:
     return _share([_counts(row, forms or ("name",))])
 
 
-def held(row: Row) -> float:
-    """Per cent of the other cells' pictures that show the right object, and the right style, in the mean."""
-    return _share([counts["after"] for counts in row["kept"].values()])
+def held(row: Row, kind: str = "", side: str = "after") -> float:
+    """Per cent of the other cells' pictures that show what they should, objects and styles together or of one kind."""
+    return _share([counts[side] for group, counts in row["kept"].items() if group.endswith(kind)])
 
 
-def lost(row: Row) -> float:
+def lost(row: Row, kind: str = "") -> float:
     """Points of ``held`` that were lost."""
-    return _share([counts["before"] for counts in row["kept"].values()]) - held(row)
-
-
-def points_lost(row: Row, kind: str) -> float:
-    """Points of the pictures of other ``kind``, objects or styles, near and far together, that were lost."""
-    kept = [counts for group, counts in row["kept"].items() if group.endswith(kind)]
-    before, after = (sum(counts[side][0] for counts in kept) for side in ("before", "after"))
-    return 100 * (before - after) / sum(counts["before"][1] for counts in kept)
+    return held(row, kind, "before") - held(row, kind)
 
 
 def alignment(row: Row) -> float:

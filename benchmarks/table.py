@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import ROWS, TARGETS, TUNED, Cell, key
-from papers import CLAIMS, Find, Row, beats, held, left, points_lost
+from papers import CLAIMS, Find, Row, beats, held, left, lost
 from rows import read
 from scipy.stats import kendalltau
 
@@ -128,7 +128,7 @@ def _glance(full: Find) -> str:
         if not measured:
             continue
         cells = ["{} of {}".format(*row["left"]["name"]) if row else "" for row in found]
-        cells += [f"{max(points_lost(row, kind) for row in measured):.1f}" for kind in ("objects", "styles")]
+        cells += [f"{max(lost(row, kind) for row in measured):.1f}" for kind in ("objects", "styles")]
         seconds = sorted(round(row["seconds"]) for row in measured)
         cells.append(" to ".join(map(str, dict.fromkeys((seconds[0], seconds[-1])))))
         lines.append(f"| {method} | {' | '.join(cells)} |")

@@ -42,10 +42,10 @@ def test_figures_by_hand() -> None:
     assert papers.left(one) == 2.0
     assert papers.left(one, "synonym", "template", "background") == 10.0  # 4 of 40
     assert (papers.held(one), papers.lost(one)) == (97.0, 2.0)
-    assert papers.points_lost(one, "objects") == 2.0
+    assert papers.lost(one, "objects") == 2.0
     one["kept"]["unrelated objects"] = {"before": [100, 100], "after": [90, 100]}
-    assert papers.points_lost(one, "objects") == 6.0  # 199 less 187, of 200
-    assert papers.points_lost(one, "styles") == 2.0
+    assert papers.lost(one, "objects") == 6.0  # 199 less 187, of 200
+    assert papers.lost(one, "styles") == 2.0
     assert papers.alignment(one) == pytest.approx(-1.0)
     assert table._rate([10, 10]) == "100.0 (72.2 to 100.0)"  # Wilson: 1 / (1 + 1.96² / 10)
     assert table._rate([0, 0]) == ""

@@ -27,10 +27,8 @@ Weights = Mapping[str, Tensor]
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
 RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
 REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
-MOST, PLACES = (
-    32,
-    2**14,
-)  # pictures drawn at once, and places of their latents in all: of one picture of 1024 x 1024
+# pictures drawn at once, and places of all their latents: those of 1024 x 1024 pixels
+MOST, PLACES = 32, 2**14
 
 
 def load(
