@@ -465,6 +465,15 @@ def test_save_writes_a_whole_folder_or_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
 
 
+def test_whoever_may_read_a_new_file_may_read_weights(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "saved")
+    Edit({}).save(tmp_path / "edit.safetensors")
+    (tmp_path / "new").touch()
+    written = [tmp_path / "edit.safetensors", *(tmp_path / "saved").rglob("*.*")]
+    assert len(written) > 5
+    assert {path.stat().st_mode for path in written} == {(tmp_path / "new").stat().st_mode}
+
+
 def test_the_safety_checker_is_kept(words: Path, tmp_path: Path) -> None:
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision = small | {"image_size": 16, "patch_size": 8}

@@ -15,6 +15,7 @@ from .lazy import lazily
 if TYPE_CHECKING:
     from .edit import Edit
     from .errors import DivergedError, EditError, InputError, ModelError, UnlearnError
+    from .export import save_checkpoint, save_lora
     from .methods import METHODS
     from .model import Model, load
     from .run import erase, run_recipe
@@ -38,6 +39,8 @@ __all__ = [
     "erase",
     "load",
     "run_recipe",
+    "save_checkpoint",
+    "save_lora",
 ]
 
 _HOME = {
@@ -55,6 +58,8 @@ _HOME = {
     "erase": "run",
     "load": "model",
     "run_recipe": "run",
+    "save_checkpoint": "export",
+    "save_lora": "export",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["existing", "new_folder", "slug", "whole", "write_text", "writing"]
+__all__ = ["existing", "new_file", "new_folder", "shared", "slug", "whole", "write_text", "writing"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -38,6 +38,12 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def new_file(path: Path) -> None:
+    """Raises InputError where something is at ``path`` already."""
+    if path.exists():
+        raise InputError(f"{str(path)!r} exists already: choose a new file")
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside ``folder`` to write to, which becomes it only if all went well.
@@ -57,6 +63,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
         raise
+
+
+def shared(path: Path) -> None:
+    """Give a file the permissions of any new one: those that safetensors writes are for their owner alone."""
+    beside = path.with_name(path.name + ".new")
+    beside.touch()
+    path.chmod(beside.stat().st_mode)
+    beside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
-from .files import new_folder
+from .files import new_folder, shared
 from .hints import Hints
 from .slots import Slots
 
@@ -355,5 +355,7 @@ class Model:
             with self.wearing(edit or {}), quiet():
                 self.pipe.save_pretrained(partial)
             self.family.saved(self.pipe, partial)
+            for file in partial.rglob("*.safetensors"):
+                shared(file)
             if self.hints.text:
                 (partial / hints.FILE).write_text(self.hints.text, encoding="utf-8")

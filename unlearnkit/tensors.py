@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import processes
 from .errors import InputError
-from .files import whole
+from .files import shared, whole
 
 __all__ = ["read", "write"]
 
@@ -35,6 +35,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial:
             save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
+            shared(partial)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{str(path)!r} cannot be written: {error}; free space or choose another folder"

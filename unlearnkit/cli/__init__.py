@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import UnlearnError
 from . import chain, evaluate
 from .erase import erase
+from .export import export
 from .terminal import Device, Dtype, Seed, err, out, showing
 
 __all__ = ["app", "main"]
@@ -70,6 +71,7 @@ def root(
 
 
 app.command()(erase)
+app.command()(export)
 
 
 @app.command()

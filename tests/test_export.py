@@ -1,0 +1,339 @@
+"""An edit as other tools take it: loaded again by them, a LoRA or a checkpoint gives the model that wears the edit."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import kinds
+from unlearnkit import Edit, InputError, Model, save_checkpoint, save_lora
+from unlearnkit.cli import main
+from unlearnkit.errors import EditError
+from unlearnkit.export.lora import SKETCH, factors
+
+LOADERS = [kind for kind in kinds.KINDS if not kind.startswith(("PixArt", "class"))]
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def changed(model: Model, rank: int, belongs: Callable[[str], bool] = lambda name: True) -> Edit:
+    """An edit that moves the matrices and convolutions by products of that rank."""
+    weights = {}
+    for number, (name, weight) in enumerate(model.weights("all").items()):
+        if weight.dim() > 1 and belongs(name):
+            flat = weight.detach().flatten(1)
+            move = drawn(len(flat), rank, seed=number) @ drawn(rank, flat.shape[1], seed=-number)
+            weights[name] = (flat + 0.01 * move).view_as(weight)
+    return Edit(weights, {"base": model.fingerprint(), "source": model.source})
+
+
+def attention(name: str) -> bool:
+    return "attn" in name or "transformer_blocks" in name
+
+
+# a LoRA
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+@pytest.mark.parametrize("kind", LOADERS)
+def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline(kind, words))
+    edit = changed(model, 2, lambda name: "add_embedding" not in name)
+    held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
+    assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
+    pipe = kinds.pipeline(kind, words)
+    pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    found = Model(pipe).weights("all")
+    for name, weight in model.weights("all").items():
+        torch.testing.assert_close(found[name], edit.weights.get(name, weight), atol=1e-5, rtol=1e-4)
+
+
+def test_a_lora_of_a_closed_form_needs_no_more_rank_than_texts(model: Model, tmp_path: Path) -> None:
+    from unlearnkit import erase
+
+    edit = erase(model, "cat", method="uce", templates=False, tokens="last", neighbours=0)
+    assert save_lora(model, edit, tmp_path / "a.safetensors", lose=0).rank == 1
+
+
+def test_one_rank_for_all_with_its_scale_beside(model: Model, tmp_path: Path) -> None:
+    one = changed(model, 1, lambda name: name.endswith("to_k.weight"))
+    two = changed(model, 3, lambda name: name.endswith("to_v.weight"))
+    both = Edit(one.weights | two.weights, one.facts)
+    save_lora(model, both, tmp_path / "a.safetensors", lose=0)
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert {tensor.item() for name, tensor in tensors.items() if name.endswith(".alpha")} == {3.0}
+    downs = {name: tensor for name, tensor in tensors.items() if name.endswith("lora_down.weight")}
+    assert {len(down) for down in downs.values()} == {3}
+    assert all(name.startswith("lora_unet_") and "." not in name.split(".lora_down")[0] for name in downs)
+    assert any(not down[1:].any() for down in downs.values())
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["unlearnkit"])["edit"] == both.hash()
+
+
+def test_factors_by_hand() -> None:
+    """diag(3, 4): its squared singular values are 9 and 16 of 25, so rank 1 keeps 64 %."""
+    change = torch.diag(torch.tensor([3.0, 4.0]))
+    up, down = factors(change, None, 0.36)
+    torch.testing.assert_close(up @ down, torch.diag(torch.tensor([0.0, 4.0])))
+    assert factors(change, None, 0.35)[0].shape == (2, 2)
+    assert factors(change, 1, 0.0)[0].shape == (2, 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    room=st.floats(0, 1),
+    seed=st.integers(0, 2**20),
+)
+def test_no_more_is_lost_than_there_is_room_for(shape: tuple[int, int], room: float, seed: int) -> None:
+    change = drawn(*shape, seed=seed)
+    up, down = factors(change, None, room)
+    lost = (change - up @ down).square().sum() / change.square().sum()
+    assert lost <= room + 1e-5
+    values = torch.linalg.svdvals(change.double()).square()
+    if (less := up.shape[1] - 1) > 0:  # and no smaller rank would do
+        assert values[less:].sum() > (room - 1e-6) * values.sum()
+
+
+@pytest.mark.parametrize("shape", [(300, 280), (280, 300)])
+def test_a_large_matrix_is_looked_at_through_a_sketch(shape: tuple[int, int]) -> None:
+    low = drawn(shape[0], 5) @ drawn(5, shape[1], seed=1)
+    up, down = factors(low, None, 1e-9)
+    assert up.shape[1] == 5
+    torch.testing.assert_close(up @ down, low, atol=1e-4, rtol=1e-4)
+    full = drawn(*shape)  # which no sketch holds
+    up, down = factors(full, None, 1e-9)
+    assert min(shape) > 4 * SKETCH
+    torch.testing.assert_close(up @ down, full, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> None:
+    file, edit = tmp_path / "a.safetensors", changed(model, 4, attention)
+    with pytest.raises(InputError, match=r"^rank 2 loses [\d.]+ % of the change, more than 1 %"):
+        save_lora(model, edit, file, rank=2)
+    held = save_lora(model, edit, tmp_path / "b.safetensors", rank=2, lose=0.9)
+    assert 0.1 < held.lost < 0.9
+    with pytest.raises(InputError, match="exists already: choose a new file"):
+        save_lora(model, edit, tmp_path / "b.safetensors")
+    bias = next(name for name in model.weights("all") if name.endswith("to_out.0.bias"))
+    beside = Edit(edit.weights | {bias: model.weights("all")[bias].detach() + 1.0}, edit.facts)
+    with pytest.raises(
+        InputError,
+        match=r"without the 1 biases, norms and the like that no LoRA holds \(unet\..*to_out\.0\.bias, \.\.\.\)",
+    ):
+        save_lora(model, beside, file)
+    assert save_lora(model, beside, tmp_path / "c.safetensors", lose=0.9).left_out == (bias,)
+    with pytest.raises(InputError, match="rank 0 is out of range"):
+        save_lora(model, edit, file, rank=0)
+    with pytest.raises(InputError, match="lose 2 is out of range: use 0 to 1"):
+        save_lora(model, edit, file, lose=2)
+    with pytest.raises(EditError, match="changes no weight"):
+        save_lora(model, Edit({}), file)
+    with pytest.raises(EditError, match="was made from"):
+        save_lora(model, Edit(edit.weights, {"base": "another"}), file)
+    large = Model(kinds.pipeline("Stable Diffusion XL", words))
+    names = [f"unet.add_embedding.linear_{number}.weight" for number in (1, 2)]
+    assert list(save_lora(large, changed(large, 2), tmp_path / "d.safetensors", lose=0.9).left_out) == names
+    other = Model(kinds.pipeline("PixArt-Sigma", words))
+    with pytest.raises(InputError, match="PixArtSigmaPipeline of diffusers loads no LoRA"):
+        save_lora(other, changed(other, 1), file)
+
+
+# a checkpoint
+
+
+def renamed(name: str) -> str:
+    """The name that Stable Diffusion's first code gave a weight of a U-Net of two levels, a layer a block."""
+    inside = (
+        *(("norm1.", "in_layers.0."), ("conv1.", "in_layers.2."), ("time_emb_proj.", "emb_layers.1.")),
+        *(("norm2.", "out_layers.0."), ("conv2.", "out_layers.3."), ("conv_shortcut.", "skip_connection.")),
+    )
+    fronts = {
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+    }
+    for level in range(2):
+        fronts[f"down_blocks.{level}.resnets.0"] = f"input_blocks.{1 + 2 * level}.0"
+        fronts[f"down_blocks.{level}.attentions.0"] = f"input_blocks.{1 + 2 * level}.1"
+        for layer in range(2):
+            fronts[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{2 * level + layer}.0"
+            fronts[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{2 * level + layer}.1"
+    fronts["up_blocks.0.upsamplers.0.conv"] = "output_blocks.1.2.conv"
+    front = next(front for front in fronts if name.startswith(f"{front}."))
+    rest = name.removeprefix(f"{front}.")
+    if ".resnets." in front:
+        for ours, theirs in inside:
+            rest = theirs + rest.removeprefix(ours) if rest.startswith(ours) else rest
+    return f"model.diffusion_model.{fronts[front]}.{rest}"
+
+
+@pytest.fixture
+def original(model: Model, tmp_path: Path) -> Path:
+    """The toy model's U-Net as the first code wrote it, in float16, with something beside."""
+    held = {renamed(name): weight.half() for name, weight in model.pipe.unet.state_dict().items()}
+    held |= {"first_stage_model.decoder.conv_in.bias": drawn(7), "model_ema_decay": torch.tensor(1)}
+    save_file(held, tmp_path / "original.safetensors", {"format": "pt"})
+    return tmp_path / "original.safetensors"
+
+
+def test_diffusers_opens_the_checkpoint_with_the_edit_in_it(
+    model: Model, original: Path, tmp_path: Path
+) -> None:
+    edit = changed(model, 40)
+    held = save_checkpoint(model, edit, original, tmp_path / "new.safetensors")
+    assert (held.tensors, held.rank) == (len(edit.weights), 0)
+    model.pipe.unet.save_config(tmp_path / "unet")
+    opened = UNet2DConditionModel.from_single_file(
+        str(tmp_path / "new.safetensors"), config=str(tmp_path), subfolder="unet", local_files_only=True
+    )
+    for name, weight in opened.state_dict().items():
+        wanted = edit.weights.get(f"unet.{name}", model.weights("all")[f"unet.{name}"])
+        torch.testing.assert_close(weight.float(), wanted.detach().half().float(), atol=0, rtol=0)
+
+
+def test_all_else_stays_as_it_was_byte_for_byte(model: Model, original: Path, tmp_path: Path) -> None:
+    name = next(name for name in model.weights("all") if name.endswith("attn2.to_v.weight"))
+    edit = changed(model, 3, lambda one: one == name)
+    save_checkpoint(model, edit, original, tmp_path / "new.safetensors")
+    old, new = (_data(path) for path in (original, tmp_path / "new.safetensors"))
+    header, start = _header(original)
+    begin, end = header[renamed(name.removeprefix("unet."))]["data_offsets"]
+    assert start
+    assert new[:begin] == old[:begin]
+    assert new[end:] == old[end:]
+    assert new[begin:end] == edit.weights[name].half().numpy().tobytes()
+    header, start = _header(tmp_path / "new.safetensors")
+    assert start % 8 == 0
+    assert header["__metadata__"]["format"] == "pt"
+    assert json.loads(header["__metadata__"]["unlearnkit"])["edit"] == edit.hash()
+
+
+def _header(path: Path) -> tuple[dict[str, dict[str, list[int]]], int]:
+    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+    return json.loads(path.read_bytes()[8 : 8 + length]), 8 + length
+
+
+def _data(path: Path) -> bytes:
+    return path.read_bytes()[_header(path)[1] :]
+
+
+def test_matrices_that_stand_together_in_one_tensor(words: Path, tmp_path: Path) -> None:
+    """As Flux's own files hold queries, keys and values."""
+    model = Model(kinds.pipeline("Flux.1", words))
+    front = "transformer.transformer_blocks.0.attn"
+    three = [f"{front}.{name}" for name in ("to_q", "to_k", "to_v")]
+    own = model.weights("all")
+    fused = {
+        "double_blocks.0.img_attn.qkv.weight": torch.cat([own[f"{one}.weight"].detach() for one in three]),
+        "double_blocks.0.img_attn.qkv.bias": torch.cat([own[f"{one}.bias"].detach() for one in three]),
+    }
+    save_file({name: value.bfloat16() for name, value in fused.items()}, tmp_path / "old.safetensors")
+    edit = Edit(
+        {f"{three[1]}.{leaf}": own[f"{three[1]}.{leaf}"].detach() + 1.0 for leaf in ("weight", "bias")}
+    )
+    assert (
+        save_checkpoint(model, edit, tmp_path / "old.safetensors", tmp_path / "new.safetensors").tensors == 2
+    )
+    width = len(own[f"{three[1]}.bias"])
+    for name, new in load_file(tmp_path / "new.safetensors").items():
+        wanted = fused[name].clone()
+        wanted[width : 2 * width] = edit.weights[f"{three[1]}.{name.rsplit('.', 1)[1]}"]
+        torch.testing.assert_close(new, wanted.bfloat16(), atol=0, rtol=0)
+
+
+def test_a_model_in_half_precision_knows_its_file_in_full(
+    make: Callable[..., Model], model: Model, tmp_path: Path
+) -> None:
+    save_file(
+        {name: weight.detach() for name, weight in model.weights("all").items()}, tmp_path / "old.safetensors"
+    )
+    half = make(dtype=torch.bfloat16)
+    edit = changed(half, 2, attention)
+    edit = Edit({name: weight.float() for name, weight in edit.weights.items()}, edit.facts)
+    save_checkpoint(half, edit, tmp_path / "old.safetensors", tmp_path / "new.safetensors")
+    new = load_file(tmp_path / "new.safetensors")
+    assert all(torch.equal(new[name], weight) for name, weight in edit.weights.items())
+
+
+def test_checkpoints_that_cannot_take_the_edit(model: Model, original: Path, tmp_path: Path) -> None:
+    edit, new, other = changed(model, 2, attention), tmp_path / "new.safetensors", tmp_path / "b.safetensors"
+    with pytest.raises(InputError, match="exists already: choose a new file"):
+        save_checkpoint(model, edit, original, original)
+    with pytest.raises(InputError, match="was not found"):
+        save_checkpoint(model, edit, tmp_path / "none.safetensors", new)
+    other.write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match="cannot be read"):
+        save_checkpoint(model, edit, other, new)
+    held = load_file(original)
+    save_file(held | {"model_ema.diffusion_modelout2bias": drawn(4)}, other)
+    with pytest.raises(InputError, match="holds the network twice"):
+        save_checkpoint(model, edit, other, new)
+    name = next(iter(edit.weights))
+    key = renamed(name.removeprefix("unet."))
+    save_file(held | {"again": held[key].clone()}, other)
+    with pytest.raises(InputError, match=f"the values of {name} twice, in .*(again|{key}).* and "):
+        save_checkpoint(model, edit, other, new)
+    save_file(held | {key: held[key] + 1}, other)
+    with pytest.raises(
+        InputError, match=f"lacks 1 of the {len(edit.weights)} weights that change, such as {name}"
+    ):
+        save_checkpoint(model, edit, other, new)
+    own = model.weights("all")
+    small = Edit({name: weight.detach() * 1.0001 for name, weight in own.items() if name in edit.weights})
+    with pytest.raises(InputError, match=r"loses [\d.]+ % of the change, more than 1 %"):
+        save_checkpoint(model, small, original, new)
+    assert not new.exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+# the command
+
+
+def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save(tmp_path / "model")
+    source = str(tmp_path / "model")
+    from unlearnkit import load
+
+    opened = load(source)
+    changed(opened, 2, attention).save(tmp_path / "run" / "edit.safetensors")
+    told = ["export", str(tmp_path / "run"), "--out"]
+    assert run([*told, str(tmp_path / "lora.safetensors"), "--lose", "0"]) == 0
+    assert "a LoRA of rank 2 for" in (said := capsys.readouterr().out)
+    assert "nothing of the change is lost" in said
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert run([*told, str(tmp_path / "new.safetensors"), "--into", str(weights)]) == 0
+    assert "diffusion_pytorch_model.safetensors with" in capsys.readouterr().out
+    assert run([*told, str(tmp_path / "c.safetensors"), "--into", str(weights), "--rank", "3"]) == 2
+    assert "--rank is for a LoRA" in capsys.readouterr().err
+    assert run([*told, str(tmp_path / "c.safetensors"), "--rank", "1"]) == 2
+    assert "rank 1 loses" in capsys.readouterr().err
+
+
+def run(words: list[str]) -> int:
+    try:
+        main(words)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0

@@ -1,0 +1,142 @@
+"""An edit as a LoRA file, which diffusers, ComfyUI and the UIs that know kohya's names load onto the untouched model.
+
+A change D of a matrix is projected onto its leading singular vectors: B = U_r, A = U_rᵀ D, the nearest matrix of rank r
+(Eckart and Young, 1936). A closed form's change has no more rank than texts that it moved, a low-rank training's no
+more than its own: such an edit fits without loss. Of a U-Net the names are kohya's, of a transformer those of PEFT
+behind ``transformer.``: what ComfyUI's comfy/lora.py and diffusers' ``load_lora_weights`` both read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .. import seeds, tensors
+from ..edit import Edit
+from ..errors import InputError
+from ..files import new_file
+from ..model import Model
+from .held import LOSE, Held, Tally, changes, checked, facts_of, percent
+
+__all__ = ["save_lora"]
+
+SKETCH = 64
+UNREAD = ".add_embedding."  # of SDXL's size and crop, whose name diffusers does not find again in kohya's
+
+
+def save_lora(
+    model: Model,
+    edit: Edit,
+    path: str | Path,
+    *,
+    rank: int | None = None,
+    lose: float = LOSE,
+    tick: Callable[[int, int], None] | None = None,
+) -> Held:
+    """Write the edit as a LoRA file of the model, in fp32, whole or not at all.
+
+    rank: at most that of a matrix; unless told, the least with which no more is lost than may be. lose: how much of the
+    change (0 to 1) may be lost; that of biases and norms, which no LoRA holds, counts in. tick: called as ``tick(done,
+    total)`` after each matrix. Raises InputError where more would be lost, for a model whose pipeline
+    loads no LoRA, and where ``path`` exists already; EditError for an edit of another model.
+    """
+    if not hasattr(model.pipe, "load_lora_weights"):
+        raise InputError(
+            f"a {type(model.pipe).__name__} of diffusers loads no LoRA: use the run's pipeline folder"
+        )
+    new_file(Path(path))
+    if rank is not None and rank < 1:
+        raise InputError(f"rank {rank} is out of range: use 1 or more")
+    own, lose = changes(model, edit), checked(lose)
+    left = [name for name, weight in own.items() if weight.dim() < 2 or UNREAD in name]
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    tally = Tally()
+    for name in left:
+        change = _change(edit, own, name)
+        tally.add(torch.zeros_like(change), change)
+    vectors, matrices = tally.whole, [name for name in own if name not in left]
+    total = vectors + sum(float(_change(edit, own, name).double().square().sum()) for name in matrices)
+    room = max(0.0, (lose * total - vectors) / (total - vectors)) if matrices else 0.0
+    for done, name in enumerate(matrices):
+        change = _change(edit, own, name)
+        up, down = factors(change.flatten(1), rank, room)
+        tally.add(up @ down, change)
+        found[name] = up.cpu(), down.cpu()
+        if tick:
+            tick(done + 1, len(matrices))
+    reached = max((up.shape[1] for up, _ in found.values()), default=0)
+    if tally.lost > lose:
+        raise InputError(_too_much(tally.lost, lose, reached, left))
+    named: dict[str, Tensor] = {}
+    for name, (up, down) in found.items():
+        named |= _named(name, up, down, own[name].shape, reached)
+    tensors.write(path, named, facts_of(edit) | {"rank": reached, "lost": tally.lost})
+    return Held(Path(path), len(found), reached, tally.lost, tuple(left))
+
+
+def _change(edit: Edit, own: Mapping[str, Tensor], name: str) -> Tensor:
+    return edit.weights[name].to(own[name].device) - own[name].float()
+
+
+def factors(change: Tensor, rank: int | None, room: float) -> tuple[Tensor, Tensor]:
+    """B (out, r) and A (r, in), fp32, whose product is nearest to ``change`` (out, in) of its rank.
+
+    r: the least that loses no more than ``room`` of |D|², at most ``rank``. A large matrix is looked at through a
+    sketch of its range first (Halko, Martinsson and Tropp 2011, arXiv 0909.4061), which is enough where r is small.
+    """
+    wide = change.double() if len(change) <= change.shape[1] else change.double().T
+    enough = (1 - room) * float(wide.square().sum())
+    for span in (_sketch(wide), None):
+        seen = wide if span is None else span.T @ wide
+        values, vectors = torch.linalg.eigh(seen @ seen.T)  # the squares of singular values, rising
+        energy = values.flip(0).cumsum(0)
+        if energy[-1] >= enough:
+            break
+    r = min(int((energy < enough).sum()) + 1, rank or len(energy), len(energy))
+    lead = vectors.flip(1)[:, :r] if span is None else span @ vectors.flip(1)[:, :r]
+    up, down = lead.float(), (lead.T @ wide).float()
+    return (up, down) if len(change) <= change.shape[1] else (down.T, up.T)
+
+
+def _sketch(wide: Tensor) -> Tensor | None:
+    """Orthonormal columns that span nearly the range of ``wide``, if it has little more than so many dimensions."""
+    if len(wide) <= 4 * SKETCH:
+        return None
+    draws = torch.randn((wide.shape[1], SKETCH), generator=seeds.stream(0, "sketch"), dtype=torch.float64)
+    span = torch.linalg.qr(wide @ draws.to(wide.device)).Q
+    found: Tensor = torch.linalg.qr(wide @ (wide.T @ span)).Q
+    return found
+
+
+def _named(name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int) -> dict[str, Tensor]:
+    """The factors of one weight under the names that other tools know; a convolution's have its kernel in A.
+
+    All have one rank, with zeros where less is needed: loaders read the scale of several ranks in several ways.
+    """
+    up, down = pad(up, (0, rank - up.shape[1])), pad(down, (0, 0, 0, rank - len(down)))
+    component, _, rest = name.partition(".")
+    module = rest.removesuffix(".weight")
+    if len(shape) > 2:
+        up, down = up.view(*up.shape, *(1,) * (len(shape) - 2)), down.view(rank, *shape[1:])
+    if component == "unet":
+        kohya = f"lora_unet_{module.replace('.', '_')}"
+        return {
+            f"{kohya}.lora_up.weight": up,
+            f"{kohya}.lora_down.weight": down,
+            f"{kohya}.alpha": torch.tensor(float(rank)),
+        }
+    return {f"{component}.{module}.lora_B.weight": up, f"{component}.{module}.lora_A.weight": down}
+
+
+def _too_much(lost: float, lose: float, rank: int, left: list[str]) -> str:
+    what = f"rank {rank}"
+    if left:
+        what += f" without the {len(left)} biases, norms and the like that no LoRA holds ({left[0]}, ...)"
+    return (
+        f"{what} loses {percent(lost)} of the change, more than {percent(lose)}: let more be lost (lose), raise the "
+        "rank, or put the edit into a checkpoint"
+    )
