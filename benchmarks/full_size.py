@@ -114,7 +114,8 @@ def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path
         if model.device.type == "cpu":  # where looking at every allocation takes time
             timed = [over(model, method, settings, cache, clock(model.device))]
         seconds = timed[0]
-        guess = estimate(model, Recipe(model.source, method, REQUEST, settings)).memory
+        recipe = Recipe(model.source, method, REQUEST, settings)
+        guess = estimate(model, recipe, pictures=0).memory
     except UnlearnError as refused:
         return {"refused": str(refused)}
     except torch.OutOfMemoryError:

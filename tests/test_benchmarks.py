@@ -20,9 +20,11 @@ import rows
 import sizes
 import table
 import torch
+from peak import allocated
 
 from unlearnkit import load
 from unlearnkit.errors import InputError
+from unlearnkit.footprint import footprint
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import build
 
@@ -157,6 +159,28 @@ def test_the_estimate_of_memory_is_what_a_run_takes(
     assert row["estimated bytes"] == pytest.approx(row["measured bytes"], rel=0.15)
     assert row["seconds a step"] > 0
     assert 0 < row["TFLOP a step"] < 1
+
+
+@pytest.mark.parametrize("size", [16, 40])
+def test_the_estimate_of_decoding_is_what_it_takes(size: int) -> None:
+    vae = load("canvas").pipe.vae
+    told = footprint(lambda: vae.decode(torch.empty(2, 4, size, size)))
+    with torch.no_grad():
+        taken = allocated(lambda: vae.decode(torch.zeros(2, 4, size, size)))
+    assert told == pytest.approx(taken, rel=0.15)
+
+
+def test_a_footprint_by_hand() -> None:
+    """100 and 50 numbers of 4 bytes at once, then 10 beside the 50, and the 100 once more; the 1,000 were there."""
+    there = torch.ones(1000)
+
+    def work() -> None:
+        first = torch.empty(100)
+        second = torch.empty(50)
+        del first
+        assert len(there[:10] + second[:10]) == 10
+
+    assert footprint(work) == 600 + 400
 
 
 def test_the_page_of_full_sizes() -> None:

@@ -220,6 +220,8 @@ def test_a_dry_run_tells_what_it_takes_and_writes_nothing(
     assert used <= told.disk
     assert told.drawing > 0
     assert (told.erasing > 0) == (method == "esd")
+    if method == "uce":  # which takes most where pictures are decoded
+        assert told.memory > estimate(known, recipe(method), pictures=0).memory
 
     there = sorted(tmp_path.rglob("*"))
     assert command("erase", saved.folder(), "--concept", "cat", "--method", method, "--dry-run") == 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import images, methods, undisturbed
+from .footprint import footprint
 from .methods import Plan
 from .model import ROOM, Model
 from .schema import Recipe
@@ -29,8 +30,8 @@ PATIENCE = 0.5  # seconds that one measurement may take, unless a single pass ta
 class Estimate:
     """A plan and what it costs on this machine, now.
 
-    erasing, drawing: seconds. memory, disk: bytes; memory is what the networks, the training and the activations
-    of its fullest step hold, without what the libraries themselves take.
+    erasing, drawing: seconds. memory, disk: bytes; memory is what the networks hold, and with them the fullest of
+    training's steps or the decoding of pictures, without what the libraries themselves take.
     """
 
     model: Model
@@ -91,7 +92,10 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool 
         erasing=plan.steps * (plan.passes[0] * forward + plan.passes[1] * backward)
         + plan.sampled_images * picture,
         drawing=2 * pictures * shown * picture,
-        memory=max(_networks(model), _resident(model) + training + _told(model, plan)),
+        memory=max(
+            _networks(model) + _decoding(model, pictures * shown),
+            _resident(model) + training + _told(model, plan),
+        ),
         disk=disk(model, plan, pipeline=pipeline),
     )
 
@@ -117,6 +121,18 @@ def _denoising(model: Model) -> float:
     with torch.no_grad():
         step = (model.forward, x, t, states, states, model.hints.guidance)
         return _timed(lambda: model.family.guided(*step), model) / pictures
+
+
+def _decoding(model: Model, pictures: int) -> int:
+    """Bytes that it takes to decode so many pictures, as many at once as suit the model."""
+    vae, at_once = getattr(model.pipe, "vae", None), min(pictures, model.batch)
+    if vae is None or not at_once:
+        return 0
+    taken = footprint(
+        lambda: vae.decode(torch.empty(at_once, *model.shape, dtype=vae.dtype, device=vae.device))
+    )
+    # SDXL's in half precision is decoded in full
+    return taken * (2 if vae.dtype == torch.float16 and vae.config.force_upcast else 1)
 
 
 def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
