@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import saved
 from unlearnkit.cli import main
@@ -49,6 +50,9 @@ def test_from_init_to_build(said, tmp_path: Path) -> None:
         "add",
         "drop",
     ]
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", "p", "--out", "lora.safetensors", "--lose", "0"])
+    assert load_file("lora.safetensors")
     said("undo", "p")
     assert "no request holds" in said("status", "p")
     said("build", "p", "--out", "built")
