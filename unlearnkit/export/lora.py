@@ -41,8 +41,8 @@ def save_lora(
 
     rank: at most that of a matrix; unless told, the least with which no more is lost than may be. lose: how much of the
     change (0 to 1) may be lost; that of biases and norms, which no LoRA holds, counts in. tick: called as ``tick(done,
-    total)`` after each matrix. Raises InputError where more would be lost, for a model whose pipeline
-    loads no LoRA, and where ``path`` exists already; EditError for an edit of another model.
+    total)`` after each matrix. Raises InputError where more would be lost, for a model whose pipeline loads no LoRA,
+    and where ``path`` exists already; EditError for an edit of another model.
     """
     if not hasattr(model.pipe, "load_lora_weights"):
         raise InputError(
