@@ -40,6 +40,7 @@ def ranked(rows: Sequence[Row]) -> list[str]:
 
 def write(rows: Sequence[Row]) -> Path:
     """Write ``docs/continual.md`` and ``docs/continual.png``, and return the former."""
+    rows = standing(rows)
     bases, words = (", ".join(sorted({str(row["key"][of]) for row in rows})) for of in ("base", "pictures"))
     text = [ABOUT.format(bases=bases, words=words)]
     for sequence in dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows):
@@ -49,6 +50,16 @@ def write(rows: Sequence[Row]) -> Path:
     _plot(rows, DOCS / "continual.png")
     (DOCS / "continual.md").write_text("\n".join(text), encoding="utf-8")
     return DOCS / "continual.md"
+
+
+def standing(rows: Sequence[Row]) -> list[Row]:
+    """Those that count: of the canvas's earlier sampler only what was not made again with the present one."""
+
+    def asked(row: Row) -> tuple[str, str]:
+        return row["key"]["cell"]["contender"], row["key"]["cell"]["sequence"]
+
+    again = {asked(row) for row in rows if "drawn by" in row["key"]}
+    return [row for row in rows if "drawn by" in row["key"] or asked(row) not in again]
 
 
 def name(row: Row) -> str:

@@ -78,6 +78,15 @@ def test_orders_are_the_same_every_time() -> None:
     assert len(continual.SEQUENCES["mixed"]) == 10
 
 
+def test_what_was_made_again_stands_alone() -> None:
+    def row(contender: str, sequence: str, **more: str) -> dict[str, object]:
+        return {"key": {"cell": {"contender": contender, "sequence": sequence}} | more}
+
+    old, other, elsewhere = row("a", "objects"), row("b", "objects"), row("a", "styles")
+    new = row("a", "objects", **{"drawn by": "DPM"})
+    assert continual_table.standing([old, new, other, elsewhere]) == [new, other, elsewhere]
+
+
 def test_figures_of_the_table_by_hand() -> None:
     def rate(k: int, n: int) -> dict[str, float]:
         return {"k": k, "n": n, "value": k / n}
