@@ -13,9 +13,9 @@ ABOUT = """# Continual unlearning on the canvas
 
 Made by `benchmarks/continual.py table` from `benchmarks/results/continual.jsonl`; the canvas is {bases}, with {words}
 pictures of each word after each request. UA is the share of pictures of erased concepts on which the judge does not see
-them; kept is the number of right pictures over that of the first model. Brackets hold 95 % intervals (Wilson, over
-pictures). A contender with fewer requests has collapsed (less than 30 % of the objects or styles kept) or failed, or is
-not done.
+them; kept is the number of right pictures over that of the first model. Brackets, and the bands about the curves, hold
+95 % intervals (Wilson, over pictures). A contender with fewer requests has collapsed (less than 30 % of the objects or
+styles kept) or failed, or is not done.
 
 `benchmarks/continual.py` says what each contender is. *as shipped* is what `chain add` does on the canvas when
 nothing is told: ESD, a memory bank and replay; *uce, whole* is UCE with the canvas's settings, *uce-diverse* that
@@ -29,6 +29,7 @@ so no more than a direction; from notes on Lee et al., arXiv 2511.07970).
 """
 Row = Mapping[str, Any]
 Rate = Mapping[str, int]
+Interval = tuple[float, float, float]  # a share, and its interval of 95 %
 
 
 def ranked(rows: Sequence[Row]) -> list[str]:
@@ -80,11 +81,8 @@ def kept(row: Row, kind: str, *, near: bool | None = None) -> tuple[Rate, Rate]:
 def _score(rows: Sequence[Row]) -> float:
     last = max(row["key"]["request"] for row in rows)
     final = [row for row in rows if row["key"]["request"] == last]
-    shares = [_share(_sum(row["all"] for row in final), wrong=True)]
-    for kind in ("object", "style"):
-        before, after = (_sum(part) for part in zip(*(kept(row, kind) for row in final), strict=True))
-        shares.append(after["k"] / max(1, before["k"]))
-    return last + min(shares)
+    shares = [share(final) for share in SHARES.values()]
+    return last + min(found[0] for found in shares if found)
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -100,12 +98,12 @@ def _table(rows: Sequence[Row]) -> list[str]:
             one,
             str(len(final)),
             str(last + 1),
-            _percent(_sum(row["current"] for row in final if row["current"]), wrong=True),
-            _percent(_sum(row["past"] for row in final), wrong=True),
+            _written(_gone(row["current"] for row in final if row["current"])),
+            _written(_gone(row["past"] for row in final)),
             f"{100 * max(row['relapse'] for row in final):.0f}",
-            _ratio(final, "object"),
-            _ratio(final, "style"),
-            _ratio(final, "object", near=True),
+            _written(_left(final, "object")),
+            _written(_left(final, "style")),
+            _written(_left(final, "object", near=True)),
             *(_mean(final, figure) for figure in ("alignment", "kid", "drift")),
             _mean(own, "seconds", "{:.0f}"),
             f"{max(row['bytes'] for row in final) / 1e6:.1f}",
@@ -119,27 +117,30 @@ def _sum(rates: Any) -> dict[str, int]:
     return {part: sum(rate[part] for rate in found) for part in ("k", "n")}
 
 
-def _share(rate: Rate, *, wrong: bool) -> float:
+def _gone(rates: Any) -> Interval | None:
+    """The share of pictures on which what was erased is not seen."""
+    rate = _sum(rates)
     if not rate["n"]:
-        return 1.0 if wrong else 0.0
-    return 1 - rate["k"] / rate["n"] if wrong else rate["k"] / rate["n"]
+        return None
+    k = rate["n"] - rate["k"]
+    return k / rate["n"], *wilson(k, rate["n"])
 
 
-def _percent(rate: Rate, *, wrong: bool) -> str:
-    if not rate["n"]:
-        return "–"
-    k = rate["n"] - rate["k"] if wrong else rate["k"]
-    low, high = wilson(k, rate["n"])
-    return f"{100 * k / rate['n']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
-
-
-def _ratio(rows: Sequence[Row], kind: str, *, near: bool | None = None) -> str:
+def _left(rows: Sequence[Row], kind: str, *, near: bool | None = None) -> Interval | None:
+    """Right pictures of what stays, over those of the first model."""
     before, after = (_sum(part) for part in zip(*(kept(row, kind, near=near) for row in rows), strict=True))
     if not before["k"]:
-        return "–"
+        return None
     low, high = wilson(after["k"], after["n"])
-    scale = 100 * after["n"] / before["k"]
-    return f"{100 * after['k'] / before['k']:.1f} ({scale * low:.0f}–{scale * high:.0f})"
+    scale = after["n"] / before["k"]
+    return after["k"] / before["k"], scale * low, scale * high
+
+
+def _written(found: Interval | None) -> str:
+    if found is None:
+        return "–"
+    value, low, high = (100 * one for one in found)
+    return f"{value:.1f} ({low:.0f}–{high:.0f})"
 
 
 def _mean(rows: Sequence[Row], figure: str, form: str = "{:.3g}") -> str:
@@ -148,7 +149,7 @@ def _mean(rows: Sequence[Row], figure: str, form: str = "{:.3g}") -> str:
 
 
 def _plot(rows: Sequence[Row], path: Path) -> None:
-    """A row a sequence: erased, kept objects and kept styles by request; a line a contender."""
+    """A row a sequence: erased, kept objects and kept styles by request; a line a contender, in its interval."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -168,20 +169,18 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
             for colour, one in zip(pyplot.get_cmap("tab20").colors, names, strict=False):
                 own = [row for row in part if name(row) == one]
                 numbers = sorted({row["key"]["request"] for row in own})
-                found = [100 * share([row for row in own if row["key"]["request"] == at]) for at in numbers]
-                panel.plot([at + 1 for at in numbers], found, color=colour, marker=".", label=one)
+                found = {at + 1: share([row for row in own if row["key"]["request"] == at]) for at in numbers}
+                points = [(at, *(100 * end for end in one)) for at, one in found.items() if one]
+                at, value, low, high = zip(*points, strict=True) if points else ((),) * 4
+                panel.plot(at, value, color=colour, marker=".", label=one)
+                panel.fill_between(at, low, high, color=colour, alpha=0.07, linewidth=0)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def _kept_share(rows: Sequence[Row], kind: str) -> float:
-    before, after = (_sum(part) for part in zip(*(kept(row, kind) for row in rows), strict=True))
-    return after["k"] / max(1, before["k"])
-
-
-SHARES: dict[str, Callable[[Sequence[Row]], float]] = {
-    "erased, of all so far": lambda part: _share(_sum(row["all"] for row in part), wrong=True),
-    "kept objects": lambda part: _kept_share(part, "object"),
-    "kept styles": lambda part: _kept_share(part, "style"),
+SHARES: dict[str, Callable[[Sequence[Row]], Interval | None]] = {
+    "erased, of all so far": lambda part: _gone(row["all"] for row in part),
+    "kept objects": lambda part: _left(part, "object"),
+    "kept styles": lambda part: _left(part, "style"),
 }
