@@ -154,6 +154,17 @@ def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> N
         save_lora(other, changed(other, 1), file)
 
 
+def test_ranks_lose_no_more_than_what_is_left_out_leaves(model: Model, tmp_path: Path) -> None:
+    """A bias that is half of what may be lost leaves the other half."""
+    edit, own = changed(model, 40, attention), model.weights("all")
+    moved = sum(float((weight - own[name].detach()).square().sum()) for name, weight in edit.weights.items())
+    bias = next(name for name in own if name.endswith("to_out.0.bias"))
+    move = torch.zeros_like(own[bias])
+    move[0] = (moved * 0.15 / 0.85) ** 0.5
+    both = Edit(edit.weights | {bias: own[bias].detach() + move}, edit.facts)
+    assert 0.2 < save_lora(model, both, tmp_path / "a.safetensors", lose=0.3).lost <= 0.3
+
+
 # a checkpoint
 
 
