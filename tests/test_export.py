@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_run import command
 from torch import Tensor
 
 import kinds
-from unlearnkit import Edit, InputError, Model, save_checkpoint, save_lora
-from unlearnkit.cli import main
+from unlearnkit import Edit, InputError, Model, erase, load, save_checkpoint, save_lora
 from unlearnkit.errors import EditError
 from unlearnkit.export.lora import SKETCH, factors
 
@@ -64,8 +64,6 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
 
 
 def test_a_lora_of_a_closed_form_needs_no_more_rank_than_texts(model: Model, tmp_path: Path) -> None:
-    from unlearnkit import erase
-
     edit = erase(model, "cat", method="uce", templates=False, tokens="last", neighbours=0)
     assert save_lora(model, edit, tmp_path / "a.safetensors", lose=0).rank == 1
 
@@ -134,7 +132,8 @@ def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> N
     beside = Edit(edit.weights | {bias: model.weights("all")[bias].detach() + 1.0}, edit.facts)
     with pytest.raises(
         InputError,
-        match=r"without the 1 biases, norms and the like that no LoRA holds \(unet\..*to_out\.0\.bias, \.\.\.\)",
+        match=r"^a LoRA without the 1 biases, norms and the like that no LoRA holds "
+        r"\(unet\..*to_out\.0\.bias, \.\.\.\)",
     ):
         save_lora(model, beside, file)
     assert save_lora(model, beside, tmp_path / "c.safetensors", lose=0.9).left_out == (bias,)
@@ -325,26 +324,16 @@ def test_checkpoints_that_cannot_take_the_edit(model: Model, original: Path, tmp
 def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model.save(tmp_path / "model")
     source = str(tmp_path / "model")
-    from unlearnkit import load
-
     opened = load(source)
     changed(opened, 2, attention).save(tmp_path / "run" / "edit.safetensors")
     told = ["export", str(tmp_path / "run"), "--out"]
-    assert run([*told, str(tmp_path / "lora.safetensors"), "--lose", "0"]) == 0
+    assert command(*told, str(tmp_path / "lora.safetensors"), "--lose", "0") == 0
     assert "a LoRA of rank 2 for" in (said := capsys.readouterr().out)
     assert "nothing of the change is lost" in said
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    assert run([*told, str(tmp_path / "new.safetensors"), "--into", str(weights)]) == 0
+    assert command(*told, str(tmp_path / "new.safetensors"), "--into", str(weights)) == 0
     assert "diffusion_pytorch_model.safetensors with" in capsys.readouterr().out
-    assert run([*told, str(tmp_path / "c.safetensors"), "--into", str(weights), "--rank", "3"]) == 2
+    assert command(*told, str(tmp_path / "c.safetensors"), "--into", str(weights), "--rank", "3") == 2
     assert "--rank is for a LoRA" in capsys.readouterr().err
-    assert run([*told, str(tmp_path / "c.safetensors"), "--rank", "1"]) == 2
+    assert command(*told, str(tmp_path / "c.safetensors"), "--rank", "1") == 2
     assert "rank 1 loses" in capsys.readouterr().err
-
-
-def run(words: list[str]) -> int:
-    try:
-        main(words)
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0

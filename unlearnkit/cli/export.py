@@ -45,6 +45,7 @@ def export(
     from .. import export as exporting
     from ..chain.ledger import LEDGER
     from ..edit import Edit
+    from ..export.held import percent
     from ..files import new_file
     from ..methods import EDIT
     from ..model import load
@@ -70,7 +71,7 @@ def export(
                 tick=lambda done, total: tick("factoring", done, total),
             )
         what = f"a LoRA of rank {held.rank} for {held.tensors} matrices"
-    size, lost = file.stat().st_size / 1e6, "nothing" if held.lost < 1e-6 else f"{100 * held.lost:.2g} %"
+    size, lost = file.stat().st_size / 1e6, percent(held.lost)
     out.print(f"{file}: {what}, {size:.3g} MB; {lost} of the change is lost", markup=False)
     if held.left_out:
         left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"

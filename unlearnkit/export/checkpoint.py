@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import new_file, whole, writing
 from ..model import Model
 from ..tensors import HEADER
-from .held import LOSE, Held, Tally, changes, checked, facts_of, percent
+from .held import LOSE, Held, changes, checked, facts_of, inner, missing, percent
 
 __all__ = ["save_checkpoint"]
 
@@ -57,7 +57,8 @@ def save_checkpoint(
     """
     source, path, lose = Path(source), Path(path), checked(lose)
     new_file(path)
-    own, tally, values = changes(model, edit), Tally(), dict[str, Tensor]()
+    own, values = changes(model, edit), dict[str, Tensor]()
+    held = moved = 0.0
     try:
         with safe_open(source, framework="pt") as file:
             keys = list(file.keys())
@@ -67,31 +68,34 @@ def save_checkpoint(
                     "know what was erased: give one without averaged weights"
                 )
             places = find(own, ((key, file.get_tensor(key)) for key in keys))
-            if missing := [name for name in own if name not in places]:
+            if lacks := [name for name in own if name not in places]:
                 raise InputError(
-                    f"checkpoint {str(source)!r} is not of {model.source}: it lacks {len(missing)} of the {len(own)} "
-                    f"weights that change, such as {missing[0]}; give the one that the model was made from"
+                    f"checkpoint {str(source)!r} is not of {model.source}: it lacks {len(lacks)} of the {len(own)} "
+                    f"weights that change, such as {lacks[0]}; give the one that the model was made from"
                 )
             for name, place in places.items():
                 before = place.read(file.get_tensor(place.key))
                 wanted = edit.weights[name].view_as(before)
                 values[name] = wanted.to(before.dtype)
-                tally.add(values[name].float() - before.float(), wanted - before.float())
+                change = wanted - before.float()
+                held += inner(values[name].float() - before.float(), change)
+                moved += inner(change, change)
     except FileNotFoundError:
         raise InputError(f"checkpoint {str(source)!r} was not found: give a .safetensors file") from None
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"checkpoint {str(source)!r} cannot be read: {reason}") from None
-    if tally.lost > lose:
+    lost = missing(held, moved)
+    if lost > lose:
         raise InputError(
-            f"the precision of checkpoint {str(source)!r} loses {percent(tally.lost)} of the change, more than "
+            f"the precision of checkpoint {str(source)!r} loses {percent(lost)} of the change, more than "
             f"{percent(lose)}: let more be lost (lose), or give one in float32"
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, {HEADER: json.dumps(facts_of(edit), sort_keys=True)}, places, values)
-    return Held(path, len(places), 0, tally.lost)
+    return Held(path, len(places), 0, lost)
 
 
 def find(own: Mapping[str, Tensor], stored: Iterable[tuple[str, Tensor]]) -> dict[str, Place]:

@@ -13,7 +13,7 @@ from ..edit import Edit
 from ..errors import EditError, InputError
 from ..model import Model
 
-__all__ = ["LOSE", "Held", "Tally", "changes", "checked", "facts_of", "percent"]
+__all__ = ["LOSE", "Held", "changes", "checked", "facts_of", "inner", "missing", "percent"]
 
 LOSE = 0.01  # of a change; on the canvas erasure and what stays are then as with the whole
 NOTHING = 1e-6  # what rounding to float32 takes at most
@@ -34,21 +34,9 @@ class Held:
     left_out: tuple[str, ...] = ()
 
 
-class Tally:
-    """<d', d> and |d|² summed over weights, in float64."""
-
-    def __init__(self) -> None:
-        self.held, self.whole = 0.0, 0.0
-
-    def add(self, held: Tensor, change: Tensor) -> None:
-        """What a file makes of a weight's change."""
-        change = change.double().flatten()
-        self.held += float(held.double().flatten() @ change)
-        self.whole += float(change @ change)
-
-    @property
-    def lost(self) -> float:
-        return max(0.0, 1.0 - self.held / self.whole) if self.whole else 0.0
+def inner(a: Tensor, b: Tensor) -> float:
+    """<a, b> over all entries, in float64."""
+    return float(a.double().flatten() @ b.double().flatten())
 
 
 def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
@@ -75,5 +63,10 @@ def checked(lose: float) -> float:
     return max(lose, NOTHING)
 
 
+def missing(held: float, whole: float) -> float:
+    """``Held.lost`` of <d', d> and |d|²."""
+    return max(0.0, 1.0 - held / whole) if whole else 0.0
+
+
 def percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g} %" if share >= NOTHING else "nothing"

@@ -8,7 +8,7 @@ behind ``transformer.``: what ComfyUI's comfy/lora.py and diffusers' ``load_lora
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..edit import Edit
 from ..errors import InputError
 from ..files import new_file
 from ..model import Model
-from .held import LOSE, Held, Tally, changes, checked, facts_of, percent
+from .held import LOSE, Held, changes, checked, facts_of, inner, missing, percent
 
 __all__ = ["save_lora"]
 
@@ -53,33 +53,33 @@ def save_lora(
         raise InputError(f"rank {rank} is out of range: use 1 or more")
     own, lose = changes(model, edit), checked(lose)
     left = [name for name, weight in own.items() if weight.dim() < 2 or UNREAD in name]
+    squares = {name: inner(change, change) for name, change in _changes(edit, own)}
+    whole, without = sum(squares.values()), sum(squares[name] for name in left)
+    if without > lose * whole:
+        raise InputError(_too_much(0, missing(whole - without, whole), lose, left))
+    room = (lose * whole - without) / (whole - without) if whole > without else 0.0
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    tally = Tally()
-    for name in left:
-        change = _change(edit, own, name)
-        tally.add(torch.zeros_like(change), change)
-    vectors, matrices = tally.whole, [name for name in own if name not in left]
-    total = vectors + sum(float(_change(edit, own, name).double().square().sum()) for name in matrices)
-    room = max(0.0, (lose * total - vectors) / (total - vectors)) if matrices else 0.0
-    for done, name in enumerate(matrices):
-        change = _change(edit, own, name)
+    held, matrices = 0.0, {name: weight for name, weight in own.items() if name not in left}
+    for name, change in _changes(edit, matrices):
         up, down = factors(change.flatten(1), rank, room)
-        tally.add(up @ down, change)
+        held += inner(up @ down, change)
         found[name] = up.cpu(), down.cpu()
         if tick:
-            tick(done + 1, len(matrices))
-    reached = max((up.shape[1] for up, _ in found.values()), default=0)
-    if tally.lost > lose:
-        raise InputError(_too_much(tally.lost, lose, reached, left))
+            tick(len(found), len(matrices))
+    reached, lost = max((up.shape[1] for up, _ in found.values()), default=0), missing(held, whole)
+    if lost > lose:
+        raise InputError(_too_much(reached, lost, lose, left))
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached)
-    tensors.write(path, named, facts_of(edit) | {"rank": reached, "lost": tally.lost})
-    return Held(Path(path), len(found), reached, tally.lost, tuple(left))
+    tensors.write(path, named, facts_of(edit) | {"rank": reached, "lost": lost})
+    return Held(Path(path), len(found), reached, lost, tuple(left))
 
 
-def _change(edit: Edit, own: Mapping[str, Tensor], name: str) -> Tensor:
-    return edit.weights[name].to(own[name].device) - own[name].float()
+def _changes(edit: Edit, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What the edit adds to each weight, in fp32, one after the other: all at once they are as large as the edit."""
+    for name, weight in own.items():
+        yield name, edit.weights[name].to(weight.device) - weight.float()
 
 
 def factors(change: Tensor, rank: int | None, room: float) -> tuple[Tensor, Tensor]:
@@ -88,8 +88,9 @@ def factors(change: Tensor, rank: int | None, room: float) -> tuple[Tensor, Tens
     r: the least that loses no more than ``room`` of |D|², at most ``rank``. A large matrix is looked at through a
     sketch of its range first (Halko, Martinsson and Tropp 2011, arXiv 0909.4061), which is enough where r is small.
     """
-    wide = change.double() if len(change) <= change.shape[1] else change.double().T
-    enough = (1 - room) * float(wide.square().sum())
+    tall = len(change) > change.shape[1]
+    wide = (change.T if tall else change).double()
+    enough = (1 - room) * inner(wide, wide)
     for span in (_sketch(wide), None):
         seen = wide if span is None else span.T @ wide
         values, vectors = torch.linalg.eigh(seen @ seen.T)  # the squares of singular values, rising
@@ -97,9 +98,10 @@ def factors(change: Tensor, rank: int | None, room: float) -> tuple[Tensor, Tens
         if energy[-1] >= enough:
             break
     r = min(int((energy < enough).sum()) + 1, rank or len(energy), len(energy))
-    lead = vectors.flip(1)[:, :r] if span is None else span @ vectors.flip(1)[:, :r]
+    lead = vectors.flip(1)[:, :r]
+    lead = lead if span is None else span @ lead
     up, down = lead.float(), (lead.T @ wide).float()
-    return (up, down) if len(change) <= change.shape[1] else (down.T, up.T)
+    return (down.T, up.T) if tall else (up, down)
 
 
 def _sketch(wide: Tensor) -> Tensor | None:
@@ -132,11 +134,12 @@ def _named(name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int) ->
     return {f"{component}.{module}.lora_B.weight": up, f"{component}.{module}.lora_A.weight": down}
 
 
-def _too_much(lost: float, lose: float, rank: int, left: list[str]) -> str:
-    what = f"rank {rank}"
+def _too_much(rank: int, lost: float, lose: float, left: list[str]) -> str:
+    """rank: 0 where no rank would be enough."""
+    what, mend = (f"rank {rank}", "raise the rank, ") if rank else ("a LoRA", "")
     if left:
         what += f" without the {len(left)} biases, norms and the like that no LoRA holds ({left[0]}, ...)"
     return (
-        f"{what} loses {percent(lost)} of the change, more than {percent(lose)}: let more be lost (lose), raise the "
-        "rank, or put the edit into a checkpoint"
+        f"{what} loses {percent(lost)} of the change, more than {percent(lose)}: let more be lost (lose), {mend}or put "
+        "the edit into a checkpoint"
     )
