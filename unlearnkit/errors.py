@@ -13,9 +13,36 @@ exits with 2; any other exception is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
 
-__all__ = ["DivergedError", "EditError", "InputError", "ModelError", "UnlearnError", "nearest"]
+__all__ = [
+    "DivergedError",
+    "EditError",
+    "InputError",
+    "ModelError",
+    "UnlearnError",
+    "nearest",
+    "printable",
+    "quoted",
+    "reason",
+]
+
+LONGEST = 80  # characters of a value that a message quotes
+_REASONS = {
+    errno.ENOENT: "it does not exist",
+    errno.ENOTDIR: "a part of its path is a file",
+    errno.EISDIR: "it is a folder",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "the disk is read-only",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.ELOOP: "it is a symbolic link where none is allowed, or a loop of them",
+    errno.EMFILE: "this process has too many open files",
+    errno.ENFILE: "this machine has too many open files",
+}
 
 
 class UnlearnError(Exception):
@@ -40,5 +67,25 @@ class DivergedError(UnlearnError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
+    close = difflib.get_close_matches(name, list(allowed), n=1) if len(name) <= LONGEST else []
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def quoted(value: Any, longest: int = LONGEST) -> str:
+    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped."""
+    try:
+        text = repr(str(value) if isinstance(value, PurePath) else value)
+    except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
+        text = f"a {type(value).__name__} that is too large to print"
+    text = printable(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """``text`` on one line: characters that would move the cursor or hide text come as their escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def reason(error: OSError) -> str:
+    """Why a file or folder cannot be used, in words, such as ``"no permission"``."""
+    return _REASONS.get(error.errno or 0) or error.strerror or printable(str(error))

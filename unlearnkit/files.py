@@ -1,18 +1,40 @@
-"""Files are written whole or not at all, and what a disk answers is said in one line."""
+"""Files are written whole or not at all, by one process at a time, and what a disk answers is said in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import shutil
+import socket
+import sys
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .errors import InputError
+from .errors import InputError, quoted, reason
 
-__all__ = ["existing", "new_file", "new_folder", "shared", "slug", "whole", "write_text", "writing"]
+__all__ = [
+    "LOCK",
+    "existing",
+    "locked",
+    "member",
+    "new_file",
+    "new_folder",
+    "shared",
+    "slug",
+    "there",
+    "user_path",
+    "whole",
+    "write_text",
+    "writing",
+]
+
+LOCK = ".lock"
+PART = ".part"  # how unfinished files and folders end
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -24,13 +46,127 @@ _REFUSED = {
     errno.EEXIST,
     errno.ENOENT,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENFILE,
 }
+
+
+def user_path(path: str | Path) -> Path:
+    """A path that a user named, with ``~`` expanded. Raises InputError for one that no file system takes."""
+    try:
+        path = Path(path).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()  # some names are refused only when they are looked up
+    except (OSError, ValueError, RuntimeError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{quoted(path)} cannot be used: {why}; give another path") from None
+    return path
+
+
+def there(folder: Path) -> list[Path]:
+    """What is in ``folder``, in order, less locks and unfinished files; nothing where it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PART))
+
+
+def member(folder: Path, *names: str) -> Path:
+    """A path inside ``folder`` by plain names.
+
+    Raises InputError where a part of it is a symbolic link, or leads outside.
+    """
+    path = folder
+    for name in names:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise InputError(f"{quoted(name)} is no plain file name")
+        path = path / name
+        if path.is_symlink():
+            raise InputError(
+                f"{quoted(path)} is a symbolic link: a folder of ours holds none; put the file itself there"
+            )
+    return path
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within this no other process writes in ``folder``, which is made if it is absent.
+
+    What killed processes left unfinished in it is removed. Raises InputError where another process holds the lock, with
+    its name, or where the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # never truncated before it is ours, never through a symbolic link
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
+            if not _lock(file):
+                file.seek(1)
+                holder = file.read(200).strip() or "of an unknown number"
+                raise InputError(
+                    f"another process ({holder}) is writing in {quoted(folder)}: wait until it is done, "
+                    "or choose another folder"
+                )
+            try:
+                file.truncate(0)
+                file.write(f" {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+                for path in folder.iterdir():
+                    if path.name.endswith(PART):
+                        _remove(path)
+                yield
+            finally:
+                _unlock(file)
+
+
+def _lock(file: Any) -> bool:
+    """Whether the lock on a file's first byte is ours now."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def _unlock(file: Any) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; it takes the place of ``path`` only if all went well."""
-    partial = path.with_name(path.name + ".part")
+    """Yield a new file beside ``path`` to write to; it takes the place of ``path`` only if all went well.
+
+    Its name cannot be guessed, so that nobody puts a link there first. A link at ``path`` is replaced, not followed.
+    """
+    handle, name = tempfile.mkstemp(suffix=PART, prefix=".", dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    shared(partial)
     try:
         yield partial
         partial.replace(path)
@@ -39,9 +175,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def new_file(path: Path) -> None:
-    """Raises InputError where something is at ``path`` already."""
-    if path.exists():
-        raise InputError(f"{str(path)!r} exists already: choose a new file")
+    """Raises InputError where something is at ``path`` already, or no file can have that name."""
+    if user_path(path).exists():
+        raise InputError(f"{quoted(path)} exists already: choose a new file")
 
 
 @contextlib.contextmanager
@@ -50,27 +186,33 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises InputError where it exists already or cannot be written.
     """
-    if folder.exists():
-        raise InputError(f"folder {str(folder)!r} exists already: choose a new one")
-    partial = folder.with_name(folder.name + ".part")
+    if user_path(folder).exists():
+        raise InputError(f"folder {quoted(folder)} exists already: choose a new one")
+    partial = None
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder.parent))
+        partial.chmod(0o777 & ~_umask())
         yield partial
         partial.replace(folder)
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise InputError(f"folder {str(folder)!r} cannot be written: {error}") from None
+            why = reason(error) if isinstance(error, OSError) else error
+            raise InputError(f"folder {quoted(folder)} cannot be written: {why}") from None
         raise
 
 
 def shared(path: Path) -> None:
-    """Give a file the permissions of any new one: those that safetensors writes are for their owner alone."""
-    beside = path.with_name(path.name + ".new")
-    beside.touch()
-    path.chmod(beside.stat().st_mode)
-    beside.unlink()
+    """Give a file the permissions of any new one: those of a temporary file are for its owner alone."""
+    path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,16 +227,15 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = str(folder)
         if error.errno in _FULL:
             free = shutil.disk_usage(existing(folder)).free / 1e9
             raise InputError(
-                f"the disk of {where!r} is full or a file on it grew too large ({free:.2f} GB free): make room and "
-                f"try again; an interrupted run goes on with --resume"
+                f"the disk of {quoted(folder)} is full or a file on it grew too large ({free:.2f} GB free): make room "
+                f"and try again; an interrupted run goes on with --resume"
             ) from error
         if error.errno in _REFUSED:
             raise InputError(
-                f"{str(error.filename or folder)!r} cannot be written ({error.strerror}): choose a folder that can be"
+                f"{quoted(error.filename or folder)} cannot be written ({reason(error)}): choose a folder that can be"
             ) from error
         raise
 
