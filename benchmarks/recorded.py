@@ -1,0 +1,185 @@
+"""Do the methods still make the same edits? Record the hashes of many small edits, change the code, compare.
+
+    python benchmarks/recorded.py record before.json
+    python benchmarks/recorded.py compare before.json
+
+Every method runs on a toy pipeline of every family (one thread, few steps), in several variants of its settings on the
+first of them, and on the canvas with the settings that ship, but for three steps and few pictures. A hash depends on
+the processor and on torch's release, so a file is good for one machine and environment only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import torch
+import typer
+
+import kinds
+import unlearnkit
+from unlearnkit.errors import InputError
+from unlearnkit.hints import Hints
+from unlearnkit.methods import METHODS, edit_for, resolve
+from unlearnkit.model import Model
+from unlearnkit.schema import Concept, Request
+from unlearnkit.training.descend import Job
+
+HINTS = Hints(
+    steps=3,
+    guidance=4.0,
+    size=16,
+    objects=("cat", "dog", "bear", "car"),
+    styles=("van gogh", "neon", "photo"),
+    templates={"object": ("a photo of a {}", "{} in a picture"), "style": ("art by {}",)},
+)
+ONE = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
+TWO = Request((Concept("cat", instead="bear"), Concept("car")))
+STYLE = Request((Concept("van gogh", "style"),))
+FEW: dict[str, Any] = {
+    **{"steps": 3, "lr": 1e-3, "batch": 2, "pictures": 3, "keep_pictures": 2, "related_pictures": 2},
+    **{
+        "related": 1,
+        "memory": 2,
+        "warm_up": 1,
+        "mask_warmup": 1,
+        "mask_every": 2,
+        "start_steps": 3,
+        "neighbours": 2,
+    },
+    **{"fisher_pictures": 2, "fisher_times": 2, "sentences": 4, "keep_sentences": 2, "grammar": "plain"},
+}
+TRAINED: tuple[dict[str, Any], ...] = (
+    {"trains": "all"},
+    {"trains": "lora", "rank": 2, "rule": (), "mask": "none"},
+    {"rule": ("l1sp", "l2sp")},
+    {"mask": "saliency"},
+    {"mask": "dynamic", "steps": 5},
+    {"combine": "restricted", "keep": 1.0},
+    {"combine": "preserving", "adds": 0.5, "keep": 1.0},
+    {"combine": "pcgrad", "schedule": "onecycle", "keep": 1.0},
+    {"checkpointing": True, "optimiser": "adam8"},
+)
+OWN: dict[str, tuple[dict[str, Any], ...]] = {
+    "duge": (
+        {"target": "steered", "eta": 1.8, "output": 3.0, "prior_target": "teacher", "null": "rest"},
+        {"attends": "output", "distil": 1.0},
+        {"erase": 0.0, "output": 1.0},
+        {"erase_scale": "none", "memory": 0},
+    ),
+    "rgd": (
+        {"cap_on": "element", "erase_scale": "first"},
+        {"keep_target": "teacher", "untold": 0.3},
+        {"diverse": False},
+    ),
+    "doco": (
+        {"teacher": "student"},
+        {"domain": "eps"},
+        {"keep_target": "teacher", "untold": 0.2},
+        {"released": True},
+    ),
+    "sculpting": ({"order": "joint", "away": 2.0}, {"aligned": "all", "distil": 10.0}, {"target": "student"}),
+    "esd": ({"start": "pictures", "templates": True, "null": "rest", "keep": 3.0}, {"eta_is": "released"}),
+    "uce": ({"tokens": "all", "templates": True}, {"sentences": 0, "keep_sentences": 0}),
+    "ca": (
+        {"target": "noise"},
+        {"teacher": "student", "keep": 1.0},
+        {"keep": 4.0, "keep_target": "teacher", "untold": 0.1},
+    ),
+    "salun": ({"target": "teacher"},),
+    "ga": ({"cap_on": "picture"},),
+    "erasediff": ({"balance": "cosine"}, {"balance": "fixed"}, {"target": "uniform"}),
+    "selective_amnesia": ({"replay": 2.0, "elastic": 5.0},),
+}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+File = Annotated[Path, typer.Argument(help="A JSON file of hashes by case.")]
+
+
+def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, Any]]]:
+    """Every case: its name, the model, the request, the method and the settings."""
+    words = Path(tempfile.mkdtemp())
+    for title in kinds.KINDS:
+        model = Model(kinds.pipeline(title, words), source="tiny", hints=HINTS)
+        for method in METHODS:
+            yield f"{title} | {method}", model, TWO, method, {}
+    for prediction in ("epsilon", "v_prediction"):
+        model = Model(kinds.tiny.pipeline(words, prediction=prediction), source="tiny", hints=HINTS)
+        for method in METHODS:
+            known = {field.name for field in dataclasses.fields(METHODS[method].settings)}
+            variants = [*OWN.get(method, ()), *(TRAINED if "trains" in known else ())]
+            for title, request in (("one", ONE), ("style", STYLE)):
+                yield f"{prediction} | {method} | {title}", model, request, method, {}
+            for variant in variants if prediction == "epsilon" else ():
+                yield f"{prediction} | {method} | {json.dumps(variant)}", model, ONE, method, variant
+    if canvas:
+        model = unlearnkit.load("canvas")
+        for method in METHODS:
+            for concept in (Concept("cat"), Concept("neon", "style")):
+                yield (
+                    f"canvas | {method} | {concept.name}",
+                    model,
+                    Request((concept,)),
+                    method,
+                    {"canvas": True},
+                )
+
+
+def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> str:
+    """The edit's hash, or why there is none."""
+    known = {field.name for field in dataclasses.fields(METHODS[method].settings)}
+    few = {name: value for name, value in FEW.items() if name in known}
+    settings = {name: value for name, value in settings.items() if name in known or name == "canvas"}
+    if model.classes is not None:
+        few.pop("grammar", None)  # classes have no sentences
+    try:
+        if settings == {"canvas": True}:
+            kept = {"lr", "batch", "grammar", "neighbours", "sentences", "keep_sentences"}
+            shipped = dataclasses.asdict(resolve(model, request, method, {}))
+            settings = shipped | {name: value for name, value in few.items() if name not in kept}
+        else:
+            settings = few | settings
+        return edit_for(model, request, method=method, settings=settings, job=Job(cache=cache)).hash()
+    except InputError as error:
+        return f"refused: {error}"
+
+
+@app.command()
+def record(
+    file: File, canvas: Annotated[bool, typer.Option(help="The canvas too, in about ten minutes.")] = True
+) -> None:
+    """Write the hash of every case to FILE."""
+    torch.set_num_threads(1)
+    cache, hashes = Path(tempfile.mkdtemp()), {}
+    for name, *case in cases(canvas):
+        hashes[name] = made(*case, cache=cache)
+        print(f"{len(hashes)}: {name}: {hashes[name][:60]}", flush=True)
+        file.write_text(json.dumps(hashes, indent=1) + "\n")
+
+
+@app.command()
+def compare(file: File) -> None:
+    """Make every case of FILE again; exit 1 where a hash differs."""
+    torch.set_num_threads(1)
+    before, cache, off, count = json.loads(file.read_text()), Path(tempfile.mkdtemp()), 0, 0
+    for name, *case in cases(any(name.startswith("canvas") for name in before)):
+        if name in before:
+            now, count = made(*case, cache=cache), count + 1
+            if now != before[name] and not (now.startswith("refused") and before[name].startswith("refused")):
+                off += 1
+                print(f"{name}: was {before[name][:60]}, is {now[:60]}", flush=True)
+    print(f"{count} edits made again, {off} differ")
+    raise typer.Exit(int(off > 0))
+
+
+if __name__ == "__main__":
+    app()
