@@ -29,7 +29,7 @@ import kinds
 import unlearnkit
 from unlearnkit.errors import InputError
 from unlearnkit.hints import Hints
-from unlearnkit.methods import METHODS, edit_for, resolve
+from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Job
@@ -134,8 +134,8 @@ def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, An
                 )
 
 
-def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> str:
-    """The edit's hash, or why there is none."""
+def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> list[Any]:
+    """The edit's hash and what the plan says, or why there is none."""
     known = {field.name for field in dataclasses.fields(METHODS[method].settings)}
     few = {name: value for name, value in FEW.items() if name in known}
     settings = {name: value for name, value in settings.items() if name in known or name == "canvas"}
@@ -148,9 +148,11 @@ def made(model: Model, request: Request, method: str, settings: dict[str, Any], 
             settings = shipped | {name: value for name, value in few.items() if name not in kept}
         else:
             settings = few | settings
-        return edit_for(model, request, method=method, settings=settings, job=Job(cache=cache)).hash()
+        said = dataclasses.astuple(plan(model, request, method=method, settings=settings))
+        edit = edit_for(model, request, method=method, settings=settings, job=Job(cache=cache))
+        return [edit.hash(), json.loads(json.dumps(said))]
     except InputError as error:
-        return f"refused: {error}"
+        return ["refused", str(error)]
 
 
 @app.command()
@@ -162,7 +164,7 @@ def record(
     cache, hashes = Path(tempfile.mkdtemp()), {}
     for name, *case in cases(canvas):
         hashes[name] = made(*case, cache=cache)
-        print(f"{len(hashes)}: {name}: {hashes[name][:60]}", flush=True)
+        print(len(hashes), name, *hashes[name], flush=True)
         file.write_text(json.dumps(hashes, indent=1) + "\n")
 
 
@@ -174,9 +176,11 @@ def compare(file: File) -> None:
     for name, *case in cases(any(name.startswith("canvas") for name in before)):
         if name in before:
             now, count = made(*case, cache=cache), count + 1
-            if now != before[name] and not (now.startswith("refused") and before[name].startswith("refused")):
+            if now[0] != before[name][0]:
                 off += 1
-                print(f"{name}: was {before[name][:60]}, is {now[:60]}", flush=True)
+                print(f"{name}: was {before[name]}, is {now}", flush=True)
+            elif now[0] != "refused" and now[1] != before[name][1]:
+                print(f"{name}: the plan was {before[name][1]}, is {now[1]}", flush=True)
     print(f"{count} edits made again, {off} differ")
     raise typer.Exit(int(off > 0))
 
