@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +222,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a place that cannot be written into an InputError; ``folder`` is where we write."""
+def writing(folder: Path, *, then: Callable[[], str] = str) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into an InputError; ``folder`` is where we write.
+
+    then: gives the end of the message about a full disk: how to go on with what is there.
+    """
     try:
         yield
     except OSError as error:
@@ -231,7 +234,7 @@ def writing(folder: Path) -> Iterator[None]:
             free = shutil.disk_usage(existing(folder)).free / 1e9
             raise InputError(
                 f"the disk of {quoted(folder)} is full or a file on it grew too large ({free:.2f} GB free): make room "
-                f"and try again; an interrupted run goes on with --resume"
+                f"and try again{then()}"
             ) from error
         if error.errno in _REFUSED:
             raise InputError(

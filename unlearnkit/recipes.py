@@ -12,7 +12,9 @@ from .errors import InputError, nearest
 from .schema import Concept, Recipe, Request
 from .settings import describe, fitted, in_words
 
-__all__ = ["dump_recipe", "load_recipe"]
+__all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
+
+SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # models by name, wherever a folder of that name may be
 
 
 def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
@@ -26,6 +28,8 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
         docs = {one.name: one.doc for one in describe(type(settings))}
         values = {name: getattr(settings, name) for name in docs}
     lines = [f"{name} = {_toml(getattr(recipe, name))}" for name in ("model", "method", "seed")]
+    if recipe.dtype is not None:
+        lines.append(f"dtype = {_toml(recipe.dtype)}")
     for table, concepts in (("erase", recipe.request.erase), ("keep", recipe.request.keep)):
         for concept in concepts:
             lines += ["", f"[[{table}]]", f"name = {_toml(concept.name)}", f"kind = {_toml(concept.kind)}"]
@@ -41,7 +45,10 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file. Raises InputError for a file, table, key or value that cannot be used."""
+    """The recipe in a TOML file; a relative path of a model is one from the file's own folder.
+
+    Raises InputError for a file, table, key or value that cannot be used.
+    """
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -58,18 +65,31 @@ def load_recipe(path: str | Path) -> Recipe:
         for table in ("erase", "keep")
     }
     return Recipe(
-        model=top["model"],
+        model=placed(top["model"], Path(path).parent),
         method=top["method"],
         request=Request(**concepts),
         settings={name: _frozen(value) for name, value in top.get("settings", {}).items()},
         seed=top.get("seed", 0),
+        dtype=top.get("dtype"),
     )
+
+
+def placed(model: str, folder: Path = Path()) -> str:
+    """The absolute path of a model that is a file or folder, seen from ``folder``; any other name as it is."""
+    if model in SHIPPED:
+        return model
+    try:
+        path = folder / Path(model).expanduser()
+        return str(path.resolve()) if path.exists() else model
+    except (OSError, ValueError, RuntimeError):  # a name that no file system takes
+        return model
 
 
 _RECIPE: dict[str, Any] = {
     "model": str,
     "method": str,
     "seed": int,
+    "dtype": str,
     "erase": list,
     "keep": list,
     "settings": dict,

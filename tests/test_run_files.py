@@ -1,0 +1,225 @@
+"""A finished run folder: every damage is found, two commands never mix in it, and no link leads out of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+import saved
+from unlearnkit import manifest
+from unlearnkit.cli import main
+from unlearnkit.edit import Edit
+from unlearnkit.errors import InputError
+from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.report import report
+from unlearnkit.evaluation.verify import check, redraw, verify
+from unlearnkit.model import load
+from unlearnkit.run import erase
+
+SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def whole(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a log that was evaluated and reported; treat it as read-only."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    erase(load(saved.folder()), "cat", out=run, seed=5, **SHORT)
+    file = evaluated.parent / "rows.csv"
+    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+    report(run)
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    return int(stopped.value.code or 0)
+
+
+def test_a_flipped_and_a_missing_byte_of_every_file_is_found(run: Path) -> None:
+    files = {name: path for name, path in manifest.contents(run).items() if path.is_file()}
+    assert {name.partition("/")[0] for name in files} == {
+        *("recipe.toml", "log.jsonl", "edit.safetensors", "pipeline", "grid.png", "run.json"),
+        *("evaluation", "report.html", "report.json"),
+    }
+    assert check(run) == ([], [])
+    draws = random.Random(0)
+    for name, path in files.items():
+        data = path.read_bytes()
+        at, bit = draws.randrange(len(data)), 1 << draws.randrange(8)
+        flipped = bytearray(data)
+        flipped[at] ^= bit
+        for damaged in (bytes(flipped), data[:at] + data[at + 1 :]):
+            path.write_bytes(damaged)
+            found = verify(run)
+            assert found and all(line.startswith(name) for line in found), (name, at, bit, found)
+        path.unlink()
+        assert any(line.startswith(name) for line in check(run)[0] + check(run)[1]), name
+        path.write_bytes(data)
+    assert check(run) == ([], [])
+
+
+def reseal(run: Path) -> None:
+    """Write the hashes of a run anew, as one would who wants to hide a change."""
+    facts = json.loads((run / "run.json").read_text())
+    files = {name: manifest.listing(run)[name] for name in facts["files"]}
+    facts |= {"files": files, "seal": files["edit.safetensors"]["sha256"]}
+    (run / "run.json").write_text(manifest.dump(facts))
+
+
+def test_what_was_exchanged_is_found_although_the_hashes_were_written_anew(run: Path) -> None:
+    kept = {name: path.read_bytes() for name, path in manifest.contents(run).items()}
+    unet, edit = run / "pipeline/unet", Edit.load(run / "edit.safetensors")
+    recipe = (run / "recipe.toml").read_text()
+
+    def found() -> list[str]:
+        reseal(run)
+        lines = verify(run)
+        for name, data in kept.items():
+            (run / name).write_bytes(data)
+        return lines
+
+    shutil.copytree(saved.folder() / "unet", unet, dirs_exist_ok=True)
+    (line,) = found()
+    assert line.startswith("pipeline/unet does not have ") and line.endswith(" as edit.safetensors has it")
+
+    model = load(saved.folder())
+    other = {name: value + 1 for name, value in model.weights("all").items() if name not in edit.weights}
+    shutil.rmtree(run / "pipeline")
+    with model.wearing(other):
+        model.save(run / "pipeline", edit=Edit(edit.weights))
+    assert found() == ["pipeline/unet differs from the first model where edit.safetensors changes nothing"]
+
+    for name, value in {"method": "uce", "seed": 6, "request": {"erase": [], "keep": []}}.items():
+        Edit(edit.weights, edit.facts | {name: value}).save(run / "edit.safetensors")
+        assert found() == [f"recipe.toml has another {name} than edit.safetensors"]
+    for old, new, what in (
+        ("seed = 5", "seed = 6", "seed"),
+        ("steps = 3", "steps = 4", "steps"),
+        ('name = "cat"', 'name = "dog"', "request"),
+    ):
+        (run / "recipe.toml").write_text(recipe.replace(old, new))
+        assert f"recipe.toml has another {what} than edit.safetensors" in found()
+
+    Edit({name: 2 * value for name, value in edit.weights.items()}, edit.facts).save(run / "edit.safetensors")
+    assert "edit.safetensors is not the edit that run.json names" in found()
+
+
+def test_a_report_is_compared_with_the_figures(run: Path, evaluated: Path) -> None:
+    html, facts = run / "report.html", json.loads((run / "report.json").read_text())
+    kept = (run / "report.json").read_bytes(), html.read_bytes()
+    facts["evaluations"]["prompts-rows"]["verdict"]["grade"] = "excellent"
+    (run / "report.json").write_text(manifest.dump(facts))
+    assert verify(run) == ["report.json does not follow from the run: its evaluations differs"]
+    html.write_text(html.read_text().replace("What is not claimed", "What is claimed"))
+    facts = json.loads(kept[0]) | {"sha256": {"report.html": manifest.file_hash(html)}}
+    (run / "report.json").write_text(manifest.dump(facts))
+    assert verify(run) == ["report.html does not follow from the figures: unlearnkit report writes it again"]
+    for path, data in zip((run / "report.json", html), kept, strict=True):
+        path.write_bytes(data)
+    file = run.parent / "others.csv"
+    file.write_text("prompt,role,object\nmy cat,erased,cat\nmy dog,near,dog\n")
+    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+    (remark,) = check(run)[1]
+    assert verify(run) == [] and "is older than the evaluation prompts-others" in remark
+
+
+def test_files_of_the_user_are_named_and_others_are_changes(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "notes.txt").write_text("mine")
+    (run / "pictures").mkdir()
+    assert command("verify", run) == 0
+    said = capsys.readouterr().out
+    assert "not checked: notes.txt is no part of the run" in said
+    assert "not checked: pictures is no part of the run" in said
+    for name in ("pipeline/unet/more.py", "evaluation/prompts-rows/more", "checkpoint.safetensors"):
+        (run / name).write_text("more")
+    assert verify(run) == [
+        "checkpoint.safetensors was added later",
+        "pipeline/unet/more.py was added later",
+        "evaluation/prompts-rows/more was added later",
+    ]
+
+
+def test_a_run_without_an_evaluation_is_verified(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("report.html", "report.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "evaluation")
+    assert command("verify", run) == 0
+    (run / "grid.png").write_bytes(b"")
+    assert command("verify", run) == 2
+    assert "changed: grid.png was changed later" in capsys.readouterr().out
+
+
+def test_a_run_of_an_older_version_is_read_and_what_cannot_be_checked_is_said(run: Path) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    old = {name: facts[name] for name in ("edit", "base", "seconds", "resumed", "finished", "device")}
+    (run / "run.json").write_text(json.dumps(old, indent=2))
+    evaluation = run / "evaluation/prompts-rows/evaluation.json"
+    facts = json.loads(evaluation.read_text())
+    listed = {name: sum_ for name, sum_ in facts["sha256"].items() if "/" not in name}
+    old = {name: value for name, value in facts.items() if name != "sealed"} | {"sha256": listed}
+    evaluation.write_text(json.dumps(old, indent=1))
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace('dtype = "float32"\n', ""))
+    report(run)
+    wrong, remarks = check(run)
+    assert wrong == [] and len(remarks) == 1 and "older unlearnkit and has no hashes" in remarks[0]
+    assert command("erase", "--resume", "--out", run) == 0
+    assert redraw(run, 0.1)[1] == []
+
+
+def test_no_damage_of_a_finished_run_is_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [*json.loads((run / "run.json").read_text())["files"], "run.json"]
+    for name in names:
+        data = (run / name).read_bytes()
+        for damaged in (data[:-2] + bytes([data[-2] ^ 1]) + data[-1:], data[: len(data) // 2]):
+            (run / name).write_bytes(damaged)
+            assert command("erase", "--resume", "--out", run) == 2, name
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1 and Path(name).name in said, said
+        (run / name).write_bytes(data)
+    shutil.rmtree(run / "pipeline")
+    assert command("erase", "--resume", "--out", run) == 0
+    assert verify(run) == []
+
+
+def test_figures_are_not_shown_from_damaged_files(
+    run: Path, evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run / "evaluation/prompts-rows"
+    file = evaluated.parent / "rows.csv"
+    deep = "[" * 100_000
+    for name, text in (
+        ("tables.json", (folder / "tables.json").read_text()[:1988]),
+        ("evaluation.json", (folder / "evaluation.json").read_text()[:199]),
+        ("evaluation.json", "{}"),
+        ("evaluation.json", deep),
+        ("plan.json", (folder / "plan.json").read_text().replace('"sides"', '"side"')),
+        ("plan.json", deep),
+        ("rows.jsonl", ""),
+        ("cases.jsonl", "[1]\n"),
+        ("pictures/after/" + next((folder / "pictures/after").iterdir()).name, ""),
+        ("../../run.json", "[1]"),
+        ("../../run.json", "{}"),
+    ):
+        data = (folder / name).read_bytes()
+        (folder / name).write_text(text)
+        for words in (["verify", run], ["report", run], ["compare", run, evaluated]):
+            assert command(*words) == 2
+            said = capsys.readouterr()
+            assert Path(name).name in said.out + said.err and (said.out + said.err).count("\n") == 1
+        with pytest.raises(InputError, match=Path(name).stem):
+            evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+        (folder / name).write_bytes(data)
+    assert verify(run) == []
