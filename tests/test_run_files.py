@@ -18,7 +18,9 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
 from unlearnkit.model import load
-from unlearnkit.run import erase
+from unlearnkit.run import erase, run_recipe
+from unlearnkit.schema import Concept, Recipe, Request
+from unlearnkit.training.state import Clock
 
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
 
@@ -223,3 +225,34 @@ def test_figures_are_not_shown_from_damaged_files(
             evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
         (folder / name).write_bytes(data)
     assert verify(run) == []
+
+
+def interrupted(folder: Path, at: int = 2) -> None:
+    """A run that was stopped after two steps of three, with a checkpoint."""
+
+    def tick(stage: str, done: int, total: int) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    recipe = Recipe(str(saved.folder()), "esd", Request((Concept("cat"),)), SHORT, seed=5)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Clock, "due", lambda self, done: True)
+        run_recipe(recipe, folder, tick=tick)
+    assert (folder / "checkpoint.safetensors").exists()
+
+
+def test_a_damaged_log_is_no_obstacle_and_a_changed_checkpoint_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(tmp_path / "run")
+    checkpoint, log = tmp_path / "run/checkpoint.safetensors", tmp_path / "run/log.jsonl"
+    kept = checkpoint.read_bytes()
+    checkpoint.write_bytes(kept[:-9] + bytes([kept[-9] ^ 1]) + kept[-8:])
+    assert command("erase", "--resume", "--out", tmp_path / "run") == 2
+    assert "checkpoint.safetensors' was changed: delete it" in capsys.readouterr().err
+    checkpoint.write_bytes(kept)
+    first = log.read_bytes().split(b"\n")[0]
+    log.write_bytes(first + b'\n{"step": "2"}\n[[[\n\xff\xfe\n{"step": 1' + b"0" * 5000 + b"}\n")
+    assert command("erase", "--resume", "--out", tmp_path / "run") == 0
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 3]
+    assert Edit.load(tmp_path / "run/edit.safetensors").hash() == Edit.load(whole / "edit.safetensors").hash()

@@ -10,15 +10,18 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from .errors import InputError, printable, quoted, reason
 from .files import LOCK, PART
 from .reading import parse_json, read_bytes, typed
 
-__all__ = ["changes", "contents", "dump", "file_hash", "listing", "load", "no_links", "sealed"]
+__all__ = ["changes", "contents", "dump", "file_hash", "listing", "load", "no_links", "sealed", "tensor_hash"]
 
 SEAL = "sealed"  # the entry with the hash of all the others
 
@@ -108,6 +111,15 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 of names, shapes, types and bytes of tensors, in the order in which they come."""
+    total = hashlib.sha256()
+    for name, value in tensors:
+        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _differs(path: Path, wanted: Any) -> str:

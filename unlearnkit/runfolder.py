@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from . import manifest, methods
+from . import manifest
 from .edit import Edit
 from .errors import EditError, InputError, UnlearnError, printable, quoted
 from .files import there, write_text
-from .methods import EDIT
-from .model import Model
 from .reading import typed
 from .recipes import load_recipe
 from .settings import build
+
+if TYPE_CHECKING:
+    from .model import Model
 
 __all__ = [
     "EDIT",
@@ -39,7 +38,7 @@ __all__ = [
     "remarks",
 ]
 
-RUN, RECIPE, PIPELINE, GRID = "run.json", "recipe.toml", "pipeline", "grid.png"
+RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors", "pipeline", "grid.png"
 FORMAT = 2  # of run.json; the first one had no number, and no list of files
 OLD = ("edit", "base", "seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
@@ -52,7 +51,11 @@ COPY = "put a copy of it back, or make the run again in another folder"
 def finish(folder: Path, facts: Mapping[str, Any], model: Model) -> None:
     """Write ``run.json``: the facts, and hash and size of every file of the run."""
     edit = Edit.load(folder / EDIT)
-    written: dict[str, Any] = {"format": FORMAT, **facts, "seal": manifest.file_hash(folder / EDIT)}
+    written: dict[str, Any] = {
+        "format": FORMAT,
+        **facts,
+        "seal": manifest.file_hash(folder / EDIT),
+    }
     if (folder / PIPELINE).is_dir():
         written |= _denoiser(model, edit)
     written["files"] = manifest.listing(folder, leave=[RUN, *_others(folder)])
@@ -154,9 +157,11 @@ def _others(folder: Path) -> list[str]:
 
 def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
     """Where ``recipe.toml`` asks for something else than what the edit says it is."""
+    from .methods import find  # which opens diffusers, and a report needs none
+
     try:
         recipe = load_recipe(folder / RECIPE)
-        cls = methods.find(recipe.method).settings
+        cls = find(recipe.method).settings
         now = {
             "method": recipe.method,
             "seed": recipe.seed,
@@ -196,7 +201,7 @@ def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[st
                     yield f"{where} does not have {quoted(name)} as {EDIT} has it"
                     return
             rest = (name for name in sorted(places) if name not in edited)
-            left = _hash((name, places[name].get_tensor(name)) for name in rest)
+            left = manifest.tensor_hash((name, places[name].get_tensor(name)) for name in rest)
     except (SafetensorError, OSError, ValueError) as error:
         yield f"{where} cannot be read: {' '.join(str(error).split())}"
         return
@@ -208,12 +213,4 @@ def _denoiser(model: Model, edit: Edit) -> dict[str, Any]:
     """The denoiser's name, and a hash of those of its weights that the edit leaves as they are."""
     name, weights = model.family.DENOISER, model.denoiser.state_dict()
     left = (one for one in sorted(weights) if f"{name}.{one}" not in edit.weights)
-    return {"denoiser": name, "rest": _hash((one, weights[one]) for one in left)}
-
-
-def _hash(weights: Iterator[tuple[str, Tensor]]) -> str:
-    total = hashlib.sha256()
-    for name, value in weights:
-        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    return {"denoiser": name, "rest": manifest.tensor_hash((one, weights[one]) for one in left)}
