@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import random
+import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,13 +16,17 @@ import pytest
 import saved
 from unlearnkit import manifest
 from unlearnkit.cli import main
+from unlearnkit.cli.signals import interruptible
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
-from unlearnkit.model import load
-from unlearnkit.run import erase, run_recipe
+from unlearnkit.files import locked, there
+from unlearnkit.methods import find
+from unlearnkit.model import RELATIVES, load
+from unlearnkit.recipes import SHIPPED, load_recipe, placed
+from unlearnkit.run import default_folder, erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.state import Clock
 
@@ -256,3 +264,151 @@ def test_a_damaged_log_is_no_obstacle_and_a_changed_checkpoint_is_refused(
     assert command("erase", "--resume", "--out", tmp_path / "run") == 0
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 3]
     assert Edit.load(tmp_path / "run/edit.safetensors").hash() == Edit.load(whole / "edit.safetensors").hash()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_every_signal_that_ends_a_command_leaves_a_way_to_go_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (number := getattr(signal, name, None)):
+        pytest.skip("this system has no such signal")
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(number)
+    words = [word for one in SHORT.items() for word in ("--set", "=".join(map(str, one)))]
+
+    def tick(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 2:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearnkit.progress._lines", lambda console: tick)
+        out = tmp_path / "run"
+        assert command("erase", saved.folder(), "--concept", "cat", *words, "--out", out) == 130
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(number)) == handlers
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"stopped; go on with: unlearnkit erase --resume --out {out}"
+    assert (out / "log.jsonl").exists() and not (out / "run.json").exists()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_is_not_mixed_with_another_that_is_under_way(
+    run: Path, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever holds the lock is named, and what is there stays as it is."""
+    shutil.rmtree(run / "pipeline")
+    rows = ["evaluate", run, "--suite", "prompts", "--file", evaluated.parent / "rows.csv", "--objects", "x"]
+    with locked(run), locked(run / "evaluation/prompts-rows"):
+        before = {name: path.read_bytes() for name, path in manifest.contents(run).items()}
+        for words in (["erase", "--resume", "--out", run], ["report", run]):
+            assert command(*words) == 2
+            assert f"another process ({os.getpid()} on " in capsys.readouterr().err
+        with pytest.raises(InputError, match=f"another process \\({os.getpid()} on "):
+            evaluate_run(run, suite="prompts", file=rows[5], instruments=lambda device: saved.tools())
+        assert before == {name: path.read_bytes() for name, path in manifest.contents(run).items()}
+    with locked(tmp_path / "new"):
+        assert command("erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "new") == 2
+        assert "another process" in capsys.readouterr().err
+        assert there(tmp_path / "new") == []
+
+
+def test_runs_with_other_settings_have_folders_of_their_own() -> None:
+    def folder(settings: dict[str, object], keep: tuple[str, ...] = (), **more: object) -> str:
+        concept = Concept("cat", **more)  # type: ignore[arg-type]
+        request = Request((concept,), tuple(Concept(name) for name in keep))
+        return str(default_folder(Recipe("canvas", "esd", request, settings)))
+
+    defaults = dataclasses.asdict(find("esd").settings())
+    assert folder({}) == folder(defaults) == "runs/esd-cat-0"
+    others = [
+        *(folder({"steps": 3}), folder({"steps": 4}), folder({"lr": 1e-3}), folder(defaults | {"lr": 1e-3})),
+        *(folder({}, keep=("dog",)), folder({}, phrases=("kitten",)), folder({}, instead="dog")),
+    ]
+    assert len(set(others)) == len(others)
+    assert all(re.fullmatch("runs/esd-cat-0-[0-9a-f]{6}", name) for name in others)
+
+
+def test_a_run_goes_on_in_its_own_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted(tmp_path / "run")
+    (tmp_path / "run/checkpoint.safetensors").unlink()
+    assert command("erase", "--resume", "--out", tmp_path / "run", "--dtype", "bfloat16") == 2
+    assert "(dtype was 'float32', now 'bfloat16')" in capsys.readouterr().err
+    words = ["--method", "uce", "--no-pipeline", "--pictures", 0, "--dtype", "bfloat16"]
+    out = tmp_path / "half"
+    assert command("erase", saved.folder(), "--concept", "cat", *words, "--out", out) == 0
+    assert load_recipe(out / "recipe.toml").dtype == "bfloat16"
+    words = ["--recipe", out / "recipe.toml", "--no-pipeline", "--pictures", 0, "--out", tmp_path / "again"]
+    assert command("erase", *words) == 0
+    assert Edit.load(tmp_path / "again/edit.safetensors").facts["dtype"] == "bfloat16"
+
+
+def test_no_link_in_a_run_folder_is_followed(run: Path, evaluated: Path, tmp_path: Path) -> None:
+    """Not recipe, log, checkpoint or a folder of an evaluation; what they point to stays as it is."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("recipe.toml", "log.jsonl", "checkpoint.safetensors", "stage-1", "grid.png"):
+        folder = tmp_path / name.partition(".")[0]
+        interrupted(folder)
+        (theirs / name).write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"theirs")
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(theirs / name)
+        before = (theirs / name).read_bytes()
+        assert command("erase", "--resume", "--out", folder) == 2
+        assert (theirs / name).read_bytes() == before and (folder / name).is_symlink()
+    file = evaluated.parent / "rows.csv"
+    for name in ("evaluation/prompts-rows/pictures/after", "evaluation/prompts-rows", "evaluation"):
+        shutil.rmtree(run / name)
+        (run / name).symlink_to(theirs)
+        with pytest.raises(InputError, match="symbolic link"):
+            evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+        assert any("symbolic link" in line for line in verify(run)) or name == "evaluation"
+        assert len(list(theirs.iterdir())) == 5
+        (run / name).unlink()
+    (run / "report.html").unlink()
+
+
+@pytest.mark.parametrize(
+    "words", [["report"], ["verify"], ["evaluate"], ["erase", "m", "--concept", "cat", "--out"]]
+)
+@pytest.mark.parametrize("name", ["é" * 200, "~/" + "x" * 300])
+def test_a_folder_whose_name_no_file_system_takes(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*words, name) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) < 300, said
+
+
+def test_a_model_is_found_from_wherever_a_run_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the path from the recipe's own folder, whatever the current one is; names of shipped models are none."""
+    shutil.copytree(saved.folder(), tmp_path / "here/model")
+    (tmp_path / "here/canvas").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    short = ["--method", "uce", "--no-pipeline", "--pictures", 0]
+    assert command("erase", "model", "--concept", "cat", *short, "--out", "~/run") == 0
+    text = (tmp_path / "run/recipe.toml").read_text()
+    text = text.replace(f"model = {json.dumps(str(tmp_path / 'here/model'))}", 'model = "model"')
+    Path("recipe.toml").write_text(text)
+    assert command("erase", "model", "--concept", "cat", *short, "--resume", "--out", "~/run") == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for recipe in ("../here/recipe.toml", tmp_path / "run/recipe.toml"):
+        out = tmp_path / f"again-{Path(recipe).parent.name}"
+        words = ["--no-pipeline", "--pictures", 0, "--out", out]
+        assert command("erase", "--recipe", recipe, *words) == 0
+        edits = [Edit.load(folder / "edit.safetensors") for folder in (out, tmp_path / "run")]
+        assert edits[0].hash() == edits[1].hash()
+    model = load(load_recipe(tmp_path / "run/recipe.toml").model)
+    assert model.fingerprint() == load(saved.folder()).fingerprint()
+    assert (*SHIPPED,) == ("canvas", *RELATIVES)
+    assert placed("canvas", tmp_path / "here") == "canvas"
+    assert placed("owner/model", tmp_path / "here") == "owner/model"

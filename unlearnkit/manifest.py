@@ -86,14 +86,15 @@ def changes(folder: Path, listed: Any, *, leave: Collection[str] = ()) -> Iterat
     """What is not as ``listing`` said, as (path inside, what is wrong with it); a missing folder is one line."""
     wanted = typed(listed, {}, where="its list of files")
     there = contents(folder, leave=leave)
-    missing = [name for name in wanted if name not in there]
-    folders = {str(name).partition("/")[0] for name in missing if "/" in str(name)}
+    links = tuple(f"{name}/" for name, path in there.items() if path.is_symlink())
+    missing = [name for name in wanted if name not in there and not name.startswith(links)]
+    folders = {name.partition("/")[0] for name in missing if "/" in name}
     gone = {one for one in folders if not any(name.partition("/")[0] == one for name in there)}
     yield from ((one, "is missing") for one in sorted(gone))
     yield from ((name, "is missing") for name in missing if name.partition("/")[0] not in gone)
     for name, path in there.items():
         if name not in wanted:
-            yield name, "was added later"
+            yield name, "is a symbolic link" if path.is_symlink() else "was added later"
         elif why := _differs(path, wanted[name]):
             yield name, why
 
@@ -130,7 +131,7 @@ def _differs(path: Path, wanted: Any) -> str:
     try:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
-            return "is a symbolic link, where a file was"
+            return "is a symbolic link"
         if not stat.S_ISREG(found.st_mode):
             return "is no regular file any more"
         if found.st_size != entry.get("bytes", found.st_size) or file_hash(path) != entry["sha256"]:
