@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
-from unlearnkit.files import locked, there
+from unlearnkit.files import FullError, locked, resumable, there
 from unlearnkit.methods import find
 from unlearnkit.model import RELATIVES, load
 from unlearnkit.recipes import SHIPPED, load_recipe, placed
@@ -412,3 +413,14 @@ def test_a_model_is_found_from_wherever_a_run_is_used(
     assert (*SHIPPED,) == ("canvas", *RELATIVES)
     assert placed("canvas", tmp_path / "here") == "canvas"
     assert placed("owner/model", tmp_path / "here") == "owner/model"
+
+
+def test_a_full_disk_says_how_to_go_on_only_where_something_was_begun(tmp_path: Path) -> None:
+    def full(folder: Path, made: Path) -> str:
+        with pytest.raises(FullError) as raised, resumable(made, "go on with --resume"), locked(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return str(raised.value)
+
+    assert full(tmp_path, tmp_path / "recipe.toml").endswith("make room and try again")
+    (tmp_path / "recipe.toml").touch()
+    assert full(tmp_path, tmp_path / "recipe.toml").endswith("make room and try again; go on with --resume")

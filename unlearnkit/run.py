@@ -27,7 +27,7 @@ from . import images, manifest, methods, processes, runfolder
 from .edit import Edit
 from .errors import InputError, quoted
 from .estimate import disk
-from .files import existing, locked, slug, there, user_path, write_text, writing
+from .files import existing, locked, resumable, slug, there, user_path, write_text, writing
 from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
 from .recipes import dump_recipe, load_recipe, placed
@@ -238,11 +238,11 @@ def _complete(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Within this no other command writes in the folder; of several processes at one run the first holds the lock."""
-
-    def then() -> str:
-        return "; the run goes on with --resume" if (folder / RECIPE).is_file() else ""
-
-    with writing(folder, then=then), locked(folder) if processes.first() else contextlib.nullcontext():
+    with (
+        resumable(folder / RECIPE, "the run goes on with --resume"),
+        writing(folder),
+        locked(folder) if processes.first() else contextlib.nullcontext(),
+    ):
         yield
 
 

@@ -194,7 +194,7 @@ def _dry_run(
     from ..run import check_folder
 
     check_folder(folder, resume=resume)
-    model = load(recipe.model, device=device, dtype=dtype)
+    model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
     for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}", markup=False)
     out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest, processes, runfolder, suites
 from ..errors import InputError, quoted
-from ..files import locked, member, user_path, write_text, writing
+from ..files import PART, locked, member, resumable, user_path, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
@@ -78,12 +78,16 @@ def evaluate_run(
     if not (run / runfolder.RUN).is_file():
         raise InputError(f"{quoted(run)} is no finished run: make one with unlearnkit erase")
     member(run, FOLDER, folder_of(run, suite, file).name)
-    runfolder.read(run)
+    told = runfolder.read(run)
     recipe = load_recipe(run / runfolder.RECIPE)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
     if instruments is None and suite != "canvas" and not is_canvas(recipe.model):
         raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
-    edit = Edit.load(run / "edit.safetensors")
+    edit = Edit.load(run / runfolder.EDIT)
+    if edit.hash() != told["edit"]:
+        raise InputError(
+            f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
+        )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit)
     with quiet():
         tools = instruments(model.device) if instruments else _judge(model)
@@ -132,6 +136,8 @@ def evaluate(
     with _alone(folder):
         if index == 0:
             manifest.no_links(folder)
+            for left in folder.glob(f"pictures/*/*{PART}"):  # by a process that was killed
+                left.unlink()
             same_plan(folder, plan)
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)
@@ -167,10 +173,7 @@ def evaluate(
 def _alone(folder: Path) -> Iterator[None]:
     """Within this no other command writes in the folder; of several processes at one job the first holds the lock."""
 
-    def then() -> str:
-        return "; the same command goes on from there" if (folder / "plan.json").is_file() else ""
-
-    with writing(folder, then=then):
+    with resumable(folder / "plan.json", "the same command goes on from there"), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) if processes.first() else contextlib.nullcontext():
             yield

@@ -160,7 +160,7 @@ def _report(run: Path) -> Iterator[tuple[str, bool]]:
         yield f"{HTML} is older than the evaluation {later[0]}: unlearnkit report writes it again", False
     elif (
         was["unlearnkit"] == __version__
-        and was["name"] == now["name"]
+        and was.get("name") == now["name"]
         and hashlib.sha256(html.encode()).hexdigest() != was["sha256"][HTML]
     ):
         yield f"{HTML} does not follow from the figures: unlearnkit report writes it again", True

@@ -110,7 +110,8 @@ class Log:
     def __enter__(self) -> Log:
         if self.path:
             write_text(self.path, "".join(line for line in _lines(self.path) if _step(line) <= self.after))
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0))
+            ways = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | ways)
             self.file = os.fdopen(handle, "a", encoding="utf-8", buffering=1)
         return self
 
