@@ -424,3 +424,23 @@ def test_a_full_disk_says_how_to_go_on_only_where_something_was_begun(tmp_path: 
     assert full(tmp_path, tmp_path / "recipe.toml").endswith("make room and try again")
     (tmp_path / "recipe.toml").touch()
     assert full(tmp_path, tmp_path / "recipe.toml").endswith("make room and try again; go on with --resume")
+
+
+def test_a_pipeline_that_a_killed_command_added_is_taken_if_it_is_the_runs(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kill came after the folder and before ``run.json``, which is written last."""
+    edit, model = Edit.load(run / "edit.safetensors"), load(saved.folder())
+    shutil.rmtree(run / "pipeline")
+    facts = json.loads((run / "run.json").read_text())
+    files = {name: one for name, one in facts["files"].items() if not name.startswith("pipeline/")}
+    facts = {name: one for name, one in facts.items() if name not in ("denoiser", "rest")}
+    (run / "run.json").write_text(manifest.dump(facts | {"files": files}))
+    assert verify(run) == []
+    model.save(run / "pipeline")
+    assert command("erase", "--resume", "--out", run) == 2
+    assert "remove the folder 'pipeline', and --resume writes it again" in capsys.readouterr().err
+    shutil.rmtree(run / "pipeline")
+    model.save(run / "pipeline", edit=edit)
+    assert command("erase", "--resume", "--out", run) == 0
+    assert verify(run) == []

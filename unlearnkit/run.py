@@ -115,24 +115,17 @@ def _kind(name: str, kind: Kind, known: Hints) -> Kind:
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Where a run goes that names no folder: ``runs/esd-cat-0``.
-
-    A hash of what was chosen beside method, concept and seed is added if there is any: ``runs/esd-cat-0-1c7e5a``.
-    """
+    """Where a run goes that names no folder: ``runs/esd-cat-0``, with a short hash of whatever else was chosen."""
     request, names = recipe.request, "-".join(concept.name for concept in recipe.request.erase)
     filled: Any = build(methods.find(recipe.method).settings, recipe.settings)
     given = {name: getattr(filled, name) for name in recipe.settings}
     if len(given) == len(dataclasses.fields(filled)) and not changed(filled):
         given = {}  # a recipe file with every default spelled out
-    own = [
-        [concept.phrases, concept.instead]
-        for concept in request.erase
-        if concept.phrases or concept.instead is not None
-    ]
+    own = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
     chosen = [given, own, [dataclasses.asdict(concept) for concept in request.keep]]
-    text = json.dumps(chosen, sort_keys=True)
-    short = f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if any(chosen) else ""
-    return Path("runs") / f"{recipe.method}-{slug(names)}-{recipe.seed}{short}"
+    short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
+    plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
+    return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)
 
 
 def run_recipe(
@@ -251,9 +244,7 @@ def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
 
     Raises InputError where a file of a finished run is not as it was written.
     """
-    if not (folder / RUN).exists():
-        return False
-    return runfolder.damage(folder) or not pipeline
+    return (folder / RUN).exists() and (runfolder.damage(folder) or not pipeline)
 
 
 def check_folder(folder: Path, *, resume: bool) -> bool:
