@@ -337,6 +337,9 @@ def test_runs_with_other_settings_have_folders_of_their_own() -> None:
 
 def test_a_run_goes_on_in_its_own_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupted(tmp_path / "run")
+    for words in ("verify", "evaluate"):
+        assert command(words, tmp_path / "run") == 2
+        assert "holds an unfinished run: go on with unlearnkit erase --resume" in capsys.readouterr().err
     (tmp_path / "run/checkpoint.safetensors").unlink()
     assert command("erase", "--resume", "--out", tmp_path / "run", "--dtype", "bfloat16") == 2
     assert "(dtype was 'float32', now 'bfloat16')" in capsys.readouterr().err

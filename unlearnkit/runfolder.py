@@ -76,6 +76,15 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(typed(facts, types, where=f"run.json of {quoted(folder)}"))
 
 
+def no_run(folder: Path) -> InputError:
+    """The error for a folder in which a finished run belongs."""
+    if (folder / RECIPE).is_file():
+        return InputError(
+            f"{quoted(folder)} holds an unfinished run: go on with unlearnkit erase --resume --out"
+        )
+    return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
+
+
 def fits(folder: Path, model: Model, edit: Edit) -> None:
     """Raises InputError where a pipeline that is already there is not the model with the edit in it."""
     for finding in misfits(folder, model, edit):

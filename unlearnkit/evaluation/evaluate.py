@@ -76,7 +76,7 @@ def evaluate_run(
 
     run = user_path(run)
     if not (run / runfolder.RUN).is_file():
-        raise InputError(f"{quoted(run)} is no finished run: make one with unlearnkit erase")
+        raise runfolder.no_run(run)
     member(run, FOLDER, folder_of(run, suite, file).name)
     told = runfolder.read(run)
     recipe = load_recipe(run / runfolder.RECIPE)

@@ -49,7 +49,7 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
     whole = (run / runfolder.RUN).exists()
     ready = [folder for folder in folders(run) if (folder / FACTS).exists()]
     if not whole and not ready:
-        raise InputError(f"{quoted(run)} holds no finished run: make one with unlearnkit erase")
+        raise runfolder.no_run(run)
     wrong, remarks = list[str](), list[str]()
     if whole or (run / runfolder.RECIPE).exists():  # the looks of a chain have neither
         wrong += runfolder.findings(run)
