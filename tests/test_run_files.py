@@ -201,8 +201,10 @@ def test_no_damage_of_a_finished_run_is_resumed(run: Path, capsys: pytest.Captur
             assert said.count("\n") == 1 and Path(name).name in said, said
         (run / name).write_bytes(data)
     shutil.rmtree(run / "pipeline")
+    wrong, (remark,) = check(run)
+    assert wrong == [] and remark.startswith("pipeline was removed")
     assert command("erase", "--resume", "--out", run) == 0
-    assert verify(run) == []
+    assert check(run) == ([], [])
 
 
 def test_figures_are_not_shown_from_damaged_files(

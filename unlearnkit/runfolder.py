@@ -118,8 +118,8 @@ def findings(folder: Path) -> Iterator[str]:
         return
     try:
         facts = read(folder)
-        if changed := list(_changed(folder, facts)):
-            yield from (f"{name} {why}" for name, why in changed)
+        if changed := [f"{name} {why}" for name, why in _changed(folder, facts) if name != PIPELINE]:
+            yield from changed
             return
         edit = Edit.load(folder / EDIT)
     except EditError as error:
@@ -141,7 +141,10 @@ def remarks(folder: Path) -> Iterator[str]:
     """What the manifest does not cover, a line each."""
     if not (folder / RUN).exists():
         return
-    if not manifest.sealed(read(folder)):
+    facts = read(folder)
+    if "denoiser" in facts and not (folder / PIPELINE).exists():
+        yield f"{PIPELINE} was removed: unlearnkit erase --resume --out writes it again"
+    if not manifest.sealed(facts):
         yield (
             f"{RUN} is of an older unlearnkit and has no hashes: only the edit, and what recipe and pipeline say "
             "of it, could be compared"
