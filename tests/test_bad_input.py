@@ -187,7 +187,7 @@ def test_words_that_cannot_be_used(refused, words: list[str], says: str, dry: bo
 
 
 def test_a_recipe_that_cannot_be_used(refused, tmp_path: Path):
-    assert "No such file" in refused("erase", "--recipe", "none.toml")
+    assert "does not exist" in refused("erase", "--recipe", "none.toml")
     for words in (["--method", "uce"], ["--seed", "1"], ["--kind", "style"]):
         assert "leave them out" in refused("erase", "--recipe", "none.toml", *words)
     (tmp_path / "recipe.toml").write_text('model = "canvas"\nmethod = "esd"\n[[erase]]\nname = ""')
@@ -329,6 +329,7 @@ def test_a_full_disk(refused, tmp_path: Path, finished: Path, size: int):
         said = refused(*words, "--out", "out", "--resume", begun=True)
     assert "out" in said
     assert "free" in said or "room" in said
+    assert ("the run goes on with --resume" in said) <= Path("out/recipe.toml").exists()
     for left in Path("out").rglob("*"):
         assert left.is_dir() or not left.name.endswith((".part", ".tmp")), left
     assert contents(finished) == before

@@ -9,6 +9,7 @@ from conftest import HINTS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlearnkit import tensors
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.hints import FILE, GENERAL, Hints, parse, read
 from unlearnkit.model import Model
@@ -141,3 +142,24 @@ def test_general_templates_fit_their_own_rules() -> None:
     for kind, forms in Hints().templates.items():
         assert kind in ("object", "style")
         assert all(form.count("{}") == 1 for form in forms)
+
+
+def test_a_picture_of_the_cache_that_was_exchanged_is_drawn_again(
+    make: Callable[..., Model], tmp_path: Path
+) -> None:
+    """By hand with a header that fits, by another entry's file, or by one of an older version without a hash."""
+    first, second = (pictures.draw(make(), [word], folder=tmp_path / word) for word in ("cat", "dog"))
+    cat, dog = (next((tmp_path / word / "pictures").iterdir()) for word in ("cat", "dog"))
+    kept, (latents, facts) = cat.read_bytes(), tensors.read(cat)
+
+    def again() -> bool:
+        same = torch.equal(pictures.draw(make(), ["cat"], folder=tmp_path / "cat"), first)
+        return same and cat.read_bytes() == kept
+
+    assert not torch.equal(first, second)
+    tensors.write(cat, {"latents": latents["latents"] + 1}, facts)
+    assert again()
+    cat.write_bytes(dog.read_bytes())
+    assert again()
+    tensors.write(cat, {"latents": latents["latents"] + 1}, {"prompts": ["cat"]})
+    assert again()

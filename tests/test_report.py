@@ -23,7 +23,7 @@ from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.evaluation.record import finished
+from unlearnkit.evaluation.record import finished, write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.images import save_png
@@ -98,7 +98,7 @@ def test_a_run_is_evaluated_on_more_than_one_suite(run: Path, evaluated: Path, t
     assert (count, apart) == (2 * (2 + 8), [])
     rows = (first / "rows.jsonl").read_text()
     (first / "rows.jsonl").write_text(rows.replace('"after"', '"before"', 1))
-    assert "prompts-own-words: rows.jsonl was changed after the evaluation" in verify(run)
+    assert verify(run) == ["evaluation/prompts-own-words/rows.jsonl was changed later"]
     (first / "rows.jsonl").write_text(rows)
     other = Path(shutil.copytree(run, tmp_path / "other"))
     compare([run, evaluated], tmp_path / "page")
@@ -148,55 +148,73 @@ def changed(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def reseal(folder: Path) -> None:
+    """Write the hashes of an evaluation anew, as one would who wants to hide a change."""
+    facts = json.loads((folder / "evaluation.json").read_text())
+    kept = {name: value for name, value in facts.items() if name not in ("sha256", "sealed")}
+    (folder / "evaluation.json").write_text(write_facts(folder, kept))
+
+
 def test_whatever_is_changed_is_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its hash, and even where the hashes were written anew by what must follow from it."""
     folder = run / "evaluation" / "prompts-rows"
-    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    kept = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    rows = (folder / "rows.jsonl").read_text()
 
-    def found() -> str:
-        lines = "\n".join(verify(run))
-        for name, data in kept.items():
-            (folder / name).write_bytes(data)
-        return lines
+    def found(name: str, why: str = "was changed later") -> str:
+        assert verify(run) == [f"evaluation/prompts-rows/{name} {why}"]
+        reseal(folder)
+        (line,) = verify(run)
+        restore()
+        return line
 
-    row = next(
-        line for line in kept["rows.jsonl"].decode().splitlines() if '"after"' in line and '/object"' in line
-    )
+    def restore() -> None:
+        for path, data in kept.items():
+            (run / path).write_bytes(data)
+
+    row = next(line for line in rows.splitlines() if '"after"' in line and '/object"' in line)
     other = "dog" if json.loads(row)["value"] != "dog" else "bear"
     changed(folder / "rows.jsonl", row, json.dumps(json.loads(row) | {"value": other}))
-    said = found()
-    assert "rows.jsonl was changed" in said
-    assert "tables.json does not follow from rows.jsonl" in said
+    assert "tables.json does not follow from rows.jsonl" in found("rows.jsonl")
     changed(folder / "rows.jsonl", row, row[:-3])
-    assert "is not JSON" in found()
-    changed(folder / "rows.jsonl", row + "\n", "")
-    assert "was changed" in found()
+    assert "is not JSON" in found("rows.jsonl")
+    changed(folder / "rows.jsonl", rows, "")
+    assert "it has no row for" in found("rows.jsonl")
     changed(folder / "tables.json", '"grade": "', '"grade": "very ')
-    assert "verdict > grade differs" in found()
-    (folder / "features.safetensors").unlink()
-    assert "features.safetensors is missing" in found()
+    assert "verdict > grade differs" in found("tables.json")
     changed(folder / "cases.jsonl", '"prompt": "a cat 0"', '"prompt": "a cat 9"')
-    assert "not the one of the plan" in found()
+    (folder / "features.safetensors").unlink()
+    assert verify(run) == [
+        "evaluation/prompts-rows/features.safetensors is missing",
+        "evaluation/prompts-rows/cases.jsonl was changed later",
+    ]
+    reseal(folder)
+    assert "not the one of the plan" in verify(run)[0]
+    restore()
     changed(folder / "plan.json", '"version": 1', '"version": 9')
-    assert "made with version 9 of suite 'prompts'" in found()
+    assert "made with version 9 of suite 'prompts'" in found("plan.json")
+    changed(folder / "plan.json", '"sides"', '"size"')
+    assert "it has no 'sides'" in found("plan.json")
 
     picture = next((folder / "pictures/after").glob("a-dog*.png"))
+    name = f"pictures/after/{picture.name}"
     with Image.open(picture) as file:
         facts = json.loads(file.text["unlearnkit"])
     save_png(Image.new("RGB", (16, 16)), picture, facts=facts)
-    assert f"picture after/{picture.name} is not the one that was scored" in found()
     _, apart = redraw(run, 1.0)
-    assert [line.split()[2] for line in apart] == [f"after/{picture.name}"]
+    assert [line.split()[0] for line in apart] == [f"evaluation/prompts-rows/{name}"]
+    assert f"{name} is not the picture that was scored" in found(name)
     picture.unlink()
-    assert "is missing" in found()
+    assert "is missing" in found(name, "is missing")
     edit = Edit.load(run / "edit.safetensors")
     Edit({name: weight + 1 for name, weight in edit.weights.items()}, edit.facts).save(
         run / "edit.safetensors"
     )
-    assert "edit.safetensors is not the edit" in found()
+    assert verify(run) == ["edit.safetensors was changed later"]
     with pytest.raises(SystemExit) as stopped:
         main(["verify", str(run)])
     assert stopped.value.code == 2
-    assert "edit.safetensors is not the edit" in capsys.readouterr().out
+    assert "changed: edit.safetensors was changed later" in capsys.readouterr().out
 
 
 def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_path: Path) -> None:
@@ -217,6 +235,9 @@ def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_pat
     plan = json.loads((run / "evaluation/prompts-rows/plan.json").read_text())
     plan["cases"]["sha256"] = "0"
     (run / "evaluation/prompts-rows/plan.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match=r"plan\.json of .* was changed later"):
+        compare([run, evaluated], tmp_path / "other")
+    reseal(run / "evaluation/prompts-rows")
     with pytest.raises(InputError, match="other prompts or seeds"):
         compare([run, evaluated], tmp_path / "other")
 

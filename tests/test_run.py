@@ -21,6 +21,7 @@ from unlearnkit.cli import main
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.estimate import estimate
+from unlearnkit.files import there
 from unlearnkit.hints import Hints
 from unlearnkit.model import Model, load
 from unlearnkit.recipes import load_recipe
@@ -56,7 +57,7 @@ def test_a_run_folder_has_everything(known: Model, tmp_path: Path):
 
     edit = run_recipe(recipe(), tmp_path / "run", model=known, pictures=2, tick=tick)
 
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(ORDER)
+    assert [path.name for path in there(tmp_path / "run")] == sorted(ORDER)
     assert "recipe.toml" in seen[0][3], "the recipe is there before any work is done"
     assert "edit.safetensors" not in seen[0][3]
     assert [(stage, done) for stage, done, _, _ in seen if stage == "training"] == [
@@ -115,17 +116,20 @@ def test_the_whole_pipeline_may_be_left_out_and_added(
     )
     assert command(*words, "--no-pipeline", "--dry-run") == 0
     assert command(*words, "--no-pipeline") == 0
-    assert sorted(path.name for path in Path("run").iterdir()) == sorted(
-        set(ORDER) - {"pipeline", "log.jsonl"}
-    )
-    facts, grid = (Path("run", name).read_bytes() for name in ("run.json", "grid.png"))
+    assert {path.name for path in there(Path("run"))} == set(ORDER) - {"pipeline", "log.jsonl"}
+    facts, grid = json.loads(Path("run/run.json").read_text()), Path("run/grid.png").read_bytes()
     capsys.readouterr()
     assert command("erase", "--resume", "--no-pipeline", "--out", "run") == 0
     assert "nothing is left to do" in capsys.readouterr().out
     assert command("erase", "--resume", "--out", "run") == 0
     assert "run/pipeline  the whole model" in capsys.readouterr().out
     assert StableDiffusionPipeline.from_pretrained("run/pipeline").unet is not None
-    assert [facts, grid] == [Path("run", name).read_bytes() for name in ("run.json", "grid.png")]
+    now = json.loads(Path("run/run.json").read_text())
+    assert now["files"].items() > facts["files"].items(), "the pipeline's files are listed, too"
+    assert [now[name] for name in ("edit", "seconds", "finished")] == [
+        facts[name] for name in ("edit", "seconds", "finished")
+    ]
+    assert Path("run/grid.png").read_bytes() == grid
 
 
 @pytest.mark.parametrize("method", ["esd", "uce"])
@@ -168,7 +172,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert command("erase", "--resume", "--out", "run") == 0
     whole = erase(known, "cat", seed=5, **SHORT)
     for folder in ("run", "other"):
-        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(ORDER)
+        assert [path.name for path in there(tmp_path / folder)] == sorted(ORDER)
         assert Edit.load(tmp_path / folder / "edit.safetensors").hash() == whole.hash()
     capsys.readouterr()
     assert command("erase", "--resume", "--out", "run") == 0

@@ -72,12 +72,17 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def quoted(value: Any, longest: int = LONGEST) -> str:
-    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped."""
+    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped.
+
+    A path is cut in the middle, so that the file's name stays.
+    """
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
     except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
         text = f"a {type(value).__name__} that is too large to print"
     text = printable(text)
+    if len(text) > longest and isinstance(value, PurePath):
+        return text[: longest // 4] + "…" + text[longest // 4 + 1 - longest :]
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -19,11 +19,14 @@ from .errors import InputError, quoted, reason
 
 __all__ = [
     "LOCK",
+    "PART",
+    "FullError",
     "existing",
     "locked",
     "member",
     "new_file",
     "new_folder",
+    "resumable",
     "shared",
     "slug",
     "there",
@@ -50,6 +53,10 @@ _REFUSED = {
     errno.EMFILE,
     errno.ENFILE,
 }
+
+
+class FullError(InputError):
+    """The disk has no room for what was to be written."""
 
 
 def user_path(path: str | Path) -> Path:
@@ -198,6 +205,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except Exception as error:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise FullError(_full(folder)) from None
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             why = reason(error) if isinstance(error, OSError) else error
             raise InputError(f"folder {quoted(folder)} cannot be written: {why}") from None
@@ -228,16 +237,29 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            free = shutil.disk_usage(existing(folder)).free / 1e9
-            raise InputError(
-                f"the disk of {quoted(folder)} is full or a file on it grew too large ({free:.2f} GB free): make room "
-                f"and try again; an interrupted run goes on with --resume"
-            ) from error
+            raise FullError(_full(folder)) from error
         if error.errno in _REFUSED:
             raise InputError(
                 f"{quoted(error.filename or folder)} cannot be written ({reason(error)}): choose a folder that can be"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def resumable(path: Path, how: str) -> Iterator[None]:
+    """Add to a message about a full disk how to go on, if ``path`` is there: a file that says what was begun."""
+    try:
+        yield
+    except FullError as error:
+        raise FullError(f"{error}; {how}" if path.is_file() else str(error)) from None
+
+
+def _full(folder: Path) -> str:
+    free = shutil.disk_usage(existing(folder)).free / 1e9
+    return (
+        f"the disk of {quoted(folder)} is full or a file on it grew too large ({free:.2f} GB free): make room "
+        "and try again"
+    )
 
 
 def existing(path: Path) -> Path:

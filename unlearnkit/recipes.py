@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, nearest
+from .errors import InputError, nearest, quoted
+from .reading import read_toml
 from .schema import Concept, Recipe, Request
 from .settings import describe, fitted, in_words
 
-__all__ = ["dump_recipe", "load_recipe"]
+__all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
+
+SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # models by name, wherever a folder of that name may be
 
 
 def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
@@ -26,6 +28,8 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
         docs = {one.name: one.doc for one in describe(type(settings))}
         values = {name: getattr(settings, name) for name in docs}
     lines = [f"{name} = {_toml(getattr(recipe, name))}" for name in ("model", "method", "seed")]
+    if recipe.dtype is not None:
+        lines.append(f"dtype = {_toml(recipe.dtype)}")
     for table, concepts in (("erase", recipe.request.erase), ("keep", recipe.request.keep)):
         for concept in concepts:
             lines += ["", f"[[{table}]]", f"name = {_toml(concept.name)}", f"kind = {_toml(concept.kind)}"]
@@ -41,14 +45,12 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file. Raises InputError for a file, table, key or value that cannot be used."""
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"recipe {str(path)!r} is not TOML: {' '.join(str(error).split())}") from None
-    where = f"recipe {str(path)!r}"
+    """The recipe in a TOML file; a relative path of a model is one from the file's own folder.
+
+    Raises InputError for a file, table, key or value that cannot be used.
+    """
+    data = read_toml(path, what="recipe")
+    where = f"recipe {quoted(path)}"
     top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
     concepts = {
         table: tuple(
@@ -58,18 +60,31 @@ def load_recipe(path: str | Path) -> Recipe:
         for table in ("erase", "keep")
     }
     return Recipe(
-        model=top["model"],
+        model=placed(top["model"], Path(path).parent),
         method=top["method"],
         request=Request(**concepts),
         settings={name: _frozen(value) for name, value in top.get("settings", {}).items()},
         seed=top.get("seed", 0),
+        dtype=top.get("dtype"),
     )
+
+
+def placed(model: str, folder: Path = Path()) -> str:
+    """The absolute path of a model that is a file or folder, seen from ``folder``; any other name as it is."""
+    if model in ("", *SHIPPED):
+        return model
+    try:
+        path = folder / Path(model).expanduser()
+        return str(path.resolve()) if path.exists() else model
+    except (OSError, ValueError, RuntimeError):  # a name that no file system takes
+        return model
 
 
 _RECIPE: dict[str, Any] = {
     "model": str,
     "method": str,
     "seed": int,
+    "dtype": str,
     "erase": list,
     "keep": list,
     "settings": dict,
@@ -84,15 +99,17 @@ _CONCEPT: dict[str, Any] = {
 
 def _table(data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise InputError(f"{where} has {data!r} where a table is expected")
+        raise InputError(f"{where} has {quoted(data)} where a table is expected")
     checked = {}
     for name, value in data.items():
         if name not in allowed:
-            raise InputError(f"{where} has the unknown key {name!r}{nearest(name, allowed)}")
+            raise InputError(f"{where} has the unknown key {quoted(name)}{nearest(name, allowed)}")
         try:
             checked[name] = fitted(allowed[name], value)
         except ValueError:
-            raise InputError(f"{where} has {name} = {value!r}: it takes {in_words(allowed[name])}") from None
+            raise InputError(
+                f"{where} has {name} = {quoted(value)}: it takes {in_words(allowed[name])}"
+            ) from None
     if missing := [name for name in required if name not in checked]:
         raise InputError(f"{where} lacks {missing[0]!r}: add it")
     return checked
@@ -107,7 +124,7 @@ def _toml(value: Any) -> str:
         return '"none"'
     if isinstance(value, str):
         if not value.isprintable() and re.search("[\ud800-\udfff]", value):
-            raise InputError(f"{value!r} is not valid Unicode text: spell it in UTF-8")
+            raise InputError(f"{quoted(value)} is not valid Unicode text: spell it in UTF-8")
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"

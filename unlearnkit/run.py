@@ -7,30 +7,33 @@ A run folder holds, in the order in which they are written:
     edit.safetensors   the changed weights, with the facts behind them
     pipeline/          the whole model with the edit in it, for plain diffusers
     grid.png           before and after, the same seeds
-    run.json           versions, fingerprints, seconds: its presence says that the run is finished
+    run.json           versions, fingerprints, seconds, and a hash of every file: it says that the run is finished
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from . import images, methods, processes
+from . import images, manifest, methods, processes, runfolder
 from .edit import Edit
-from .errors import InputError
+from .errors import InputError, quoted
 from .estimate import disk
-from .files import existing, slug, write_text, writing
+from .files import existing, locked, resumable, slug, there, user_path, write_text, writing
 from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
-from .recipes import dump_recipe, load_recipe
+from .recipes import dump_recipe, load_recipe, placed
+from .runfolder import GRID, PIPELINE, RECIPE, RUN
 from .schema import Concept, Kind, Recipe, Request
-from .settings import build
+from .settings import build, changed
 from .versions import versions
 
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "request_for", "run_recipe"]
@@ -112,9 +115,17 @@ def _kind(name: str, kind: Kind, known: Hints) -> Kind:
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Where a run goes that names no folder: ``runs/esd-cat-0``."""
-    names = "-".join(concept.name for concept in recipe.request.erase)
-    return Path("runs") / f"{recipe.method}-{slug(names)}-{recipe.seed}"
+    """Where a run goes that names no folder: ``runs/esd-cat-0``, with a short hash of whatever else was chosen."""
+    request, names = recipe.request, "-".join(concept.name for concept in recipe.request.erase)
+    filled: Any = build(methods.find(recipe.method).settings, recipe.settings)
+    given = {name: getattr(filled, name) for name in recipe.settings}
+    if len(given) == len(dataclasses.fields(filled)) and not changed(filled):
+        given = {}  # a recipe file with every default spelled out
+    own = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
+    chosen = [given, own, [dataclasses.asdict(concept) for concept in request.keep]]
+    short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
+    plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
+    return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)
 
 
 def run_recipe(
@@ -132,31 +143,41 @@ def run_recipe(
     """Carry out a recipe and leave a run folder (see the top of this file).
 
     model: the loaded model of the recipe, to save loading it again.
-    resume: go on with a run that was interrupted; it must have the same recipe. A finished run is returned as is.
+    resume: go on with a run that was interrupted; it must have the same recipe. A finished run is returned as is,
+        after its files were compared with what ``run.json`` says of them.
+    dtype: the recipe's unless told; a run is only resumed in its own.
     pictures: before/after pictures a row of grid.png; 0 draws none.
     pipeline: whether to write the whole model beside the edit; resuming a finished run adds it.
 
-    Raises InputError if ``out`` already holds something else, cannot be written, or the disk is full. Nothing that
-    was in ``out`` before is lost: every file is written whole beside its place and then renamed.
+    Raises InputError if ``out`` already holds something else, cannot be written, another process writes in it, or the
+    disk is full. Nothing that was in ``out`` before is lost: every file is written whole beside its place and then
+    renamed.
     """
-    folder = Path(out)
+    folder = user_path(out)
     build(methods.find(recipe.method).settings, recipe.settings)
     resuming = check_folder(folder, resume=resume)
+    finished = resuming and is_finished(folder, pipeline=pipeline)
     processes.wait()  # before one of them writes there
-    model = load(recipe.model, device=device, dtype=dtype) if model is None else model
+    if model is None:
+        model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
+    recipe = dataclasses.replace(recipe, model=placed(recipe.model), dtype=model.precision)
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     if resuming:
-        _same(load_recipe(folder / "recipe.toml"), recipe, settings, folder)
-        if is_finished(folder, pipeline=pipeline):
-            return Edit.load(folder / "edit.safetensors")
+        _same(load_recipe(folder / RECIPE), recipe, settings, folder)
+        if finished:
+            return Edit.load(folder / methods.EDIT)
     else:
         plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
         _room(folder, disk(model, plan, pipeline=pipeline))
     begun = time.monotonic()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resuming and processes.first():
-            write_text(folder / "recipe.toml", dump_recipe(recipe, settings))
+    with _alone(folder):
+        if processes.first():
+            if check_folder(folder, resume=resume) != resuming:
+                raise InputError(f"another process used {quoted(folder)} meanwhile: choose another folder")
+            manifest.no_links(folder)
+            if not resuming:
+                write_text(folder / RECIPE, dump_recipe(recipe, settings))
+        processes.wait()  # before another one makes a folder there
         edit = methods.edit_for(
             model,
             recipe.request,
@@ -165,16 +186,35 @@ def run_recipe(
             seed=recipe.seed,
             job=methods.Job(folder=folder, progress=tick),
         )
-        if not processes.first():
-            return edit
-        if pipeline and not (folder / "pipeline").exists():
-            model.save(folder / "pipeline", edit=edit)
-        if is_finished(folder, pipeline=pipeline):
-            return edit
+        if processes.first():
+            _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, begun, tick)
+    return edit
+
+
+def _complete(
+    folder: Path,
+    model: Model,
+    request: Request,
+    edit: Edit,
+    pictures: int,
+    pipeline: bool,
+    resuming: bool,
+    begun: float,
+    tick: Tick | None,
+) -> None:
+    """Write what a run has beside its edit, and ``run.json`` at last; what is there already stays as it is."""
+    if pipeline:
+        if (folder / PIPELINE).exists():
+            runfolder.fits(folder, model, edit)
+        else:
+            model.save(folder / PIPELINE, edit=edit)
+    if (folder / RUN).exists():
+        facts = runfolder.read(folder)
+    else:
         if pictures:
             drawing = (lambda done, total: tick("drawing", done, total)) if tick else None
-            grid = images.before_and_after(model, recipe.request, edit, seeds=range(pictures), tick=drawing)
-            images.save_png(grid, folder / "grid.png", facts={"edit": edit.hash()})
+            grid = images.before_and_after(model, request, edit, seeds=range(pictures), tick=drawing)
+            images.save_png(grid, folder / GRID, facts={"edit": edit.hash()})
         facts = {
             "edit": edit.hash(),
             "base": model.fingerprint(),
@@ -185,34 +225,49 @@ def run_recipe(
             "dtype": model.precision,
             "versions": versions(),
         }
-        write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
-    return edit
+    runfolder.finish(folder, facts, model)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within this no other command writes in the folder; of several processes at one run the first holds the lock."""
+    with (
+        resumable(folder / RECIPE, "the run goes on with --resume"),
+        writing(folder),
+        locked(folder) if processes.first() else contextlib.nullcontext(),
+    ):
+        yield
 
 
 def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
-    """Whether ``folder`` holds all of a run, and the whole model where it is wanted."""
-    return (folder / "run.json").exists() and (not pipeline or (folder / "pipeline").exists())
+    """Whether ``folder`` holds all of a run, and the whole model where it is wanted.
+
+    Raises InputError where a file of a finished run is not as it was written.
+    """
+    return (folder / RUN).exists() and (runfolder.damage(folder) or not pipeline)
 
 
 def check_folder(folder: Path, *, resume: bool) -> bool:
     """True if ``folder`` holds a run to go on with, False if it is free to be used, InputError otherwise."""
-    if folder.is_dir() and any(not path.name.endswith(".part") for path in folder.iterdir()):
-        if not (folder / "recipe.toml").is_file():
+    if there(folder):
+        if not (folder / RECIPE).is_file():
             raise InputError(
-                f"{str(folder)!r} is not empty and holds no run: choose another folder with --out"
+                f"{quoted(folder)} is not empty and holds no run: choose another folder with --out"
             )
         if not resume:
-            state = "a finished run" if (folder / "run.json").exists() else "an unfinished run"
+            state = "a finished run" if (folder / RUN).exists() else "an unfinished run"
             raise InputError(
-                f"{str(folder)!r} already holds {state}: choose another folder with --out, or add --resume"
+                f"{quoted(folder)} already holds {state}: choose another folder with --out, or add --resume"
             )
         return True
     parent = existing(folder)
     if not parent.is_dir():
-        raise InputError(f"{str(folder)!r} cannot be made: {str(parent)!r} is a file; choose another folder")
+        raise InputError(
+            f"{quoted(folder)} cannot be made: {quoted(parent)} is a file; choose another folder"
+        )
     if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise InputError(
-            f"{str(folder)!r} cannot be written: no permission in {str(parent)!r}; choose another folder"
+            f"{quoted(folder)} cannot be written: no permission in {quoted(parent)}; choose another folder"
         )
     return False
 
@@ -222,7 +277,7 @@ def _room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing(folder)).free
     if free < needed:
         raise InputError(
-            f"the disk of {str(folder)!r} is full: the run needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB "
+            f"the disk of {quoted(folder)} is full: the run needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB "
             f"are free; make room, or choose another disk with --out"
         )
 
@@ -230,6 +285,7 @@ def _room(folder: Path, needed: int) -> None:
 def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     """Refuse to resume a run with another recipe, naming the first difference."""
     was = {name: getattr(old, name) for name in ("model", "method", "seed", "request")}
+    was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
     if old.method == new.method:
         was |= dataclasses.asdict(build(type(settings), old.settings))
@@ -237,6 +293,6 @@ def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     for name, value in now.items():
         if was[name] != value:
             raise InputError(
-                f"{str(folder)!r} was begun with another recipe ({name} was {was[name]!r}, now {value!r}): resume "
-                f"it with its own recipe.toml, or choose another folder"
+                f"{quoted(folder)} was begun with another recipe ({name} was {quoted(was[name])}, "
+                f"now {quoted(value)}): resume it with its own recipe.toml, or choose another folder"
             )

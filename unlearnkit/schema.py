@@ -74,6 +74,7 @@ class Recipe:
 
     model: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id or a single ``.safetensors`` file.
     settings: the method's settings by name; what is left out takes the method's default.
+    dtype: what the model is opened in, float32 if nothing else is told.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Recipe:
     request: Request
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

@@ -16,6 +16,7 @@ from ..errors import UnlearnError
 from . import chain, evaluate
 from .erase import erase
 from .export import export
+from .signals import interruptible
 from .terminal import Device, Dtype, Seed, err, out, showing
 
 __all__ = ["app", "main"]
@@ -40,12 +41,16 @@ Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub i
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 our bug (with its traceback), 2 unusable input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 our bug (with its traceback), 2 unusable input, 130 stopped.
+
+    SIGTERM and SIGHUP stop it as SIGINT does.
+    """
     os.environ.setdefault(
         "TRANSFORMERS_VERBOSITY", "error"
     )  # its notes on absent options are not for our users
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="unlearnkit")
+        with interruptible():
+            app(args=None if arguments is None else list(arguments), prog_name="unlearnkit")
     except UnlearnError as error:
         _refuse(str(error))
     except RuntimeError as error:

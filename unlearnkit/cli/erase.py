@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import user_path
 from .terminal import Device, Dtype, Seed, err, out, quoted, showing
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def erase(
 
     [bold]unlearnkit erase canvas --concept cat[/bold]
     """
+    folder = folder and user_path(folder)
     parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
     if (
         recipe is None
@@ -95,7 +97,7 @@ def erase(
 
     from ..run import default_folder
 
-    folder = folder or default_folder(wanted)
+    folder = user_path(folder or default_folder(wanted))
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline}
     (_dry_run if dry_run else _run)(wanted, folder, resume=resume, device=device, dtype=dtype, **writes)
 
@@ -155,7 +157,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     from ..run import is_finished, run_recipe
 
     names = ", ".join(concept.name for concept in recipe.request.erase)
-    finished = is_finished(folder, pipeline=options["pipeline"])
+    finished = options["resume"] and is_finished(folder, pipeline=options["pipeline"])
     try:
         title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"
         with showing(title) as tick:
@@ -192,7 +194,7 @@ def _dry_run(
     from ..run import check_folder
 
     check_folder(folder, resume=resume)
-    model = load(recipe.model, device=device, dtype=dtype)
+    model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
     for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}", markup=False)
     out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)

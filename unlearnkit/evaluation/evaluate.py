@@ -8,29 +8,31 @@ An evaluation is a folder, ``RUN/evaluation/SUITE``, written in this order:
     rows.jsonl           one line a score: everything below is computed from these
     features.safetensors the features behind the distances, cases x d
     tables.json          every figure, and the verdict
-    evaluation.json      hashes of all of the above, versions, seconds: its presence says that it is finished
+    evaluation.json      a hash of each file above, versions, seconds: its presence says that it is finished
 
-A killed evaluation goes on where it stopped. Under ``accelerate launch`` its processes share the drawing.
+A killed evaluation goes on where it stopped. One command at a time writes there; under ``accelerate launch`` its
+processes share the drawing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import processes, suites
-from ..errors import InputError
-from ..files import whole, write_text, writing
+from .. import manifest, processes, runfolder, suites
+from ..errors import InputError, quoted
+from ..files import PART, locked, member, resumable, user_path, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
 from .draw import Side, draw, model_side
 from .look import look
 from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, asked, lines, plan_for, thinned
-from .record import HASHED, file_hash, folder_of, same_plan, write_features
+from .record import FACTS, FOLDER, figures, folder_of, same_plan, sound, write_facts, write_features
 from .tables import tables
 
 if TYPE_CHECKING:
@@ -72,14 +74,20 @@ def evaluate_run(
     from ..model import is_canvas, load
     from ..recipes import load_recipe
 
-    run = Path(run)
-    if not (run / "run.json").is_file():
-        raise InputError(f"{str(run)!r} is no finished run: make one with unlearnkit erase")
-    recipe = load_recipe(run / "recipe.toml")
+    run = user_path(run)
+    if not (run / runfolder.RUN).is_file():
+        raise runfolder.no_run(run)
+    member(run, FOLDER, folder_of(run, suite, file).name)
+    told = runfolder.read(run)
+    recipe = load_recipe(run / runfolder.RECIPE)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
     if instruments is None and suite != "canvas" and not is_canvas(recipe.model):
         raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
-    edit = Edit.load(run / "edit.safetensors")
+    edit = Edit.load(run / runfolder.EDIT)
+    if edit.hash() != told["edit"]:
+        raise InputError(
+            f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
+        )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit)
     with quiet():
         tools = instruments(model.device) if instruments else _judge(model)
@@ -104,7 +112,7 @@ def _judge(model: Model) -> Instruments:
 
     if max(model.shape[1:]) > LARGEST:
         raise InputError(
-            f"the canvas's judge knows small pictures of its own world, and {str(model.source)!r} draws others: name "
+            f"the canvas's judge knows small pictures of its own world, and {quoted(model.source)} draws others: name "
             "what shall look, with --objects, --styles or --clip, and the prompts, with --suite"
         )
     return canvas()
@@ -125,12 +133,15 @@ def evaluate(
     """
     index, count = processes.index(), processes.count()
     begun = time.monotonic()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
         if index == 0:
+            manifest.no_links(folder)
+            for left in folder.glob(f"pictures/*/*{PART}"):  # by a process that was killed
+                left.unlink()
             same_plan(folder, plan)
-            if (folder / "evaluation.json").exists() and count == 1:
-                return dict(json.loads((folder / "tables.json").read_text(encoding="utf-8"))["verdict"])
+            if (folder / FACTS).exists() and count == 1:
+                sound(folder)
+                return dict(figures(folder)["verdict"])
             write_text(folder / "plan.json", json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
@@ -141,23 +152,31 @@ def evaluate(
         scores, features = look(
             folder / "pictures", cases, plan, instruments, _stage(tick, "looking", 0, None)
         )
-        with whole(folder / "rows.jsonl") as partial:
-            partial.write_text(lines(scores), encoding="utf-8")
+        write_text(folder / "rows.jsonl", lines(scores))
         write_features(folder, features)
         found = tables(plan, cases, scores, features)
         judged = claims.verdict(plan, found)
         text = json.dumps({"verdict": judged, "tables": found}, indent=1, ensure_ascii=False)
         write_text(folder / "tables.json", text + "\n")
         facts = {
-            "sha256": {name: file_hash(folder / name) for name in HASHED if (folder / name).exists()},
             "drawn": drawn,
             "processes": count,
             "seconds": round(time.monotonic() - begun, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions("numpy", "pillow"),
         }
-        write_text(folder / "evaluation.json", json.dumps(facts, indent=1) + "\n")
+        write_text(folder / FACTS, write_facts(folder, facts))
     return judged
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within this no other command writes in the folder; of several processes at one job the first holds the lock."""
+
+    with resumable(folder / "plan.json", "the same command goes on from there"), writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder) if processes.first() else contextlib.nullcontext():
+            yield
 
 
 def _draw_all(

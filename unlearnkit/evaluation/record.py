@@ -2,25 +2,74 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import suites, tensors
-from ..errors import InputError
+from .. import manifest, suites, tensors
+from ..errors import InputError, printable, quoted
 from ..files import slug
+from ..manifest import file_hash
+from ..reading import read_json, read_lines, typed
 from ..schema import Case, Score
+from .plan import asked
 
-__all__ = ["FOLDER", "HASHED", "file_hash", "finished", "folder_of", "same_plan", "stored", "write_features"]
+__all__ = [
+    "FACTS",
+    "FOLDER",
+    "HASHED",
+    "changes",
+    "facts_of",
+    "figures",
+    "file_hash",
+    "finished",
+    "folder_of",
+    "folders",
+    "same_plan",
+    "sound",
+    "stored",
+    "write_facts",
+    "write_features",
+]
 
 FOLDER = "evaluation"
+FACTS = "evaluation.json"
 HASHED = ("plan.json", "cases.jsonl", "rows.jsonl", "features.safetensors", "tables.json")
 FORMAT = 2  # of plan.json
+OLD = (
+    "sha256",
+    "drawn",
+    "processes",
+    "seconds",
+    "finished",
+    "versions",
+)  # what evaluation.json had before its hash
+PLAN: dict[str, Any] = {
+    "format": int,
+    "unlearnkit": str,
+    "suite": dict,
+    "request": dict,
+    "concepts": list,
+    "rules": dict,
+    "instruments": (list, tuple),
+    "sides": dict,
+    "weights_changed": bool,
+    "reference": (dict, NoneType),
+    "cases": dict,
+    "left_out": list,
+}
+CASE: dict[str, Any] = {
+    **dict.fromkeys(("id", "prompt_id", "prompt", "role", "form", "object", "style", "concept", "rest"), str),
+    "seed": int,
+}
+SCORE: dict[str, Any] = {
+    **dict.fromkeys(("case", "side", "image", "metric", "suite"), str),
+    "value": (float, str),
+}
 
 
 def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
@@ -28,35 +77,92 @@ def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
     return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
 
 
-def finished(run: Path) -> list[Path]:
-    """The folders of a run's finished evaluations: one a suite, or, as in a chain's looks, the only one itself.
+def folders(run: Path) -> list[Path]:
+    """The folders of a run's evaluations, finished or not: one a suite, or, as in a chain's looks, the only one."""
+    if not (run / FOLDER).is_dir():
+        return []
+    each = [run / FOLDER, *sorted(path for path in (run / FOLDER).iterdir() if path.is_dir())]
+    return [folder for folder in each if (folder / FACTS).exists() or (folder / "plan.json").exists()]
 
-    Raises InputError where there is none.
-    """
-    folders = [run / FOLDER, *sorted((run / FOLDER).glob("*/"))]
-    if found := [folder for folder in folders if (folder / "evaluation.json").is_file()]:
+
+def finished(run: Path) -> list[Path]:
+    """The folders of a run's finished evaluations. Raises InputError where there is none."""
+    if found := [folder for folder in folders(run) if (folder / FACTS).is_file()]:
         return found
-    raise InputError(f"{str(run)!r} has no finished evaluation: make one with unlearnkit evaluate")
+    raise InputError(f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate")
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What ``evaluation.json`` says. Raises InputError where it is missing or was changed."""
+    facts = manifest.load(folder / FACTS, old=OLD, what="evaluation")
+    types = {
+        "sha256": dict,
+        "drawn": dict,
+        "processes": int,
+        "seconds": float,
+        "versions": dict,
+        "finished": str,
+    }
+    return dict(typed(facts, types, where=f"evaluation {quoted(folder / FACTS)}"))
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> str:
+    """The text of ``evaluation.json``: the facts, and the hash of every other file of the evaluation."""
+    manifest.no_links(folder)
+    files = manifest.contents(folder, leave=[FACTS])
+    return manifest.dump({"sha256": {name: file_hash(path) for name, path in files.items()}, **facts})
+
+
+def changes(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is not as a finished evaluation left it, as (path inside, what is wrong); see ``manifest.changes``."""
+    whole = manifest.sealed(facts)  # older ones list five files, and others are there
+    for name, why in manifest.changes(folder, facts["sha256"], leave=[FACTS]):
+        if whole or name in facts["sha256"]:
+            yield name, why
+
+
+def sound(folder: Path) -> dict[str, Any]:
+    """What ``evaluation.json`` says, if every file that it lists is as it was. Raises InputError naming the first."""
+    facts = facts_of(folder)
+    for name, why in changes(folder, facts):
+        raise InputError(
+            f"{printable(name)} of {quoted(folder)} {why}: put a copy of it back, or remove the evaluation's folder "
+            "and evaluate again"
+        )
+    return facts
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """The verdict and the tables of a finished evaluation. Raises InputError for a file that holds none."""
+    path = folder / "tables.json"
+    found = read_json(path, what="figures", kind=dict)
+    return dict(typed(found, {"verdict": dict, "tables": dict}, where=f"figures {quoted(path)}"))
 
 
 def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
     """Plan, cases, scores and features of a finished evaluation. Raises InputError where they cannot be read."""
-    try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        name, at, form = plan["suite"]["name"], plan["suite"]["version"], plan["format"]
-        if form != FORMAT:
-            raise InputError(
-                f"{str(folder)!r} has format {form} of evaluations, this unlearnkit reads {FORMAT}: remove the "
-                f"folder and evaluate again"
-            )
-        if name in suites.SUITES and at > suites.find(name).version:
-            raise InputError(
-                f"{str(folder)!r} was made with version {at} of suite {name!r}: use a newer unlearnkit"
-            )
-        cases = [Case(**row) for row in _rows(folder / "cases.jsonl")]
-        scores = [Score(**row) for row in _rows(folder / "rows.jsonl")]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{str(folder)!r} is damaged: {' '.join(str(error).split())}") from None
+    where = f"plan {quoted(folder / 'plan.json')}"
+    plan = typed(read_json(folder / "plan.json", what="plan", kind=dict), {"format": int}, where=where)
+    if plan["format"] != FORMAT:
+        raise InputError(
+            f"{quoted(folder)} has format {quoted(plan['format'])} of evaluations, this unlearnkit reads {FORMAT}: "
+            "remove the folder and evaluate again"
+        )
+    typed(plan, PLAN, where=where)
+    typed(plan["suite"], {"name": str, "version": int}, where=f"{where}, suite")
+    typed(plan["cases"], {"count": int, "sha256": str}, where=f"{where}, cases")
+    for concept in plan["concepts"]:
+        typed(concept, {"name": str, "asked": str, "kind": str}, where=f"{where}, concepts")
+    if plan["reference"] is not None:
+        typed(plan["reference"], {"side": str, "ask": list, "both": list}, where=f"{where}, reference")
+    name, at = plan["suite"]["name"], plan["suite"]["version"]
+    if name in suites.SUITES and at > suites.find(name).version:
+        raise InputError(
+            f"{quoted(folder)} was made with version {at} of suite {name!r}: use a newer unlearnkit"
+        )
+    cases = [Case(**_row(row, CASE, folder / "cases.jsonl")) for row in _rows(folder, "cases")]
+    scores = [Score(**_row(row, SCORE, folder / "rows.jsonl")) for row in _rows(folder, "rows")]
+    _complete(folder, plan, cases, scores)
     features = {}
     if (folder / "features.safetensors").exists():
         features = {k: v.numpy() for k, v in tensors.read(folder / "features.safetensors")[0].items()}
@@ -68,14 +174,14 @@ def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
     if not (folder / "plan.json").exists():
         return
     try:
-        old = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{str(folder / 'plan.json')!r} is damaged: remove {str(folder)!r}") from None
+        old = read_json(folder / "plan.json", what="plan", kind=dict)
+    except InputError as error:
+        raise InputError(f"{error}: remove {quoted(folder)} and evaluate again") from None
     for name, value in plan.items():
         if old.get(name) != value:
             raise InputError(
-                f"{str(folder)!r} was begun with another plan ({name} differs): finish it with the same words and "
-                f"version, or remove it"
+                f"{quoted(folder)} was begun with another plan ({name} differs): finish it with the same words "
+                "and version, or remove it"
             )
 
 
@@ -88,16 +194,35 @@ def write_features(folder: Path, features: Mapping[str, NDArray[np.float32]]) ->
         tensors.write(folder / "features.safetensors", written, {})
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> None:
+    """Raises InputError where the rows are not of just the pictures that the plan asks for."""
+    wanted = {(side, case.id) for side in plan["sides"] for case in asked(plan, side, cases)}
+    there = {(score.side, score.case) for score in scores}
+    for side, case in sorted(wanted - there):
+        raise InputError(
+            f"{quoted(folder / 'rows.jsonl')} is damaged: it has no row for {quoted(case)} of {side}"
+        )
+    for side, case in sorted(there - wanted):
+        raise InputError(
+            f"{quoted(folder / 'rows.jsonl')} is damaged: it has a row for {quoted(case)} of {quoted(side)}, which "
+            "the plan has not"
+        )
+    erased = {concept["name"] for concept in plan["concepts"]}
+    for case_ in cases:
+        if case_.role == "erased" and case_.concept not in erased:
+            raise InputError(
+                f"{quoted(folder / 'cases.jsonl')} is damaged: {quoted(case_.concept)} is not erased by the plan"
+            )
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    # not splitlines, which breaks at U+2028 and the like, too: a prompt may hold these
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise ValueError(f"{path.name}, line {number} is not JSON") from None
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return read_lines(folder / f"{name}.jsonl", what=name)
+
+
+def _row(row: dict[str, Any], types: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A row with just these values."""
+    where = f"a line of {quoted(path)}"
+    typed(row, types, where=where)
+    if extra := sorted(row.keys() - types.keys()):
+        raise InputError(f"{where} is damaged: it has the unknown {quoted(extra[0])}")
+    return row

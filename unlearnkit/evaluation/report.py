@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, manifest, runfolder
 from ..errors import InputError
-from ..files import write_text, writing
+from ..files import locked, user_path, write_text
 from ..metrics import METRICS
+from ..reading import read_bytes, read_json, read_lines, read_text
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
-from .record import finished, stored
+from .record import HASHED, figures, finished, sound, stored
 from .rows import NOTHING, Picture, gather, right
 
-__all__ = ["SAFE", "inline", "page", "read_run", "report", "said", "spread"]
+__all__ = ["HTML", "JSON", "SAFE", "inline", "page", "read_run", "render", "report", "said", "spread"]
 
+HTML, JSON = "report.html", "report.json"
+TOLD = ("drawn", "processes", "seconds", "finished", "versions")  # of an evaluation.json
 PAGES = Path(__file__).parent / "pages"
 SHOWN = 6  # pairs of each group
 SAFE = ("canvas", "unlearncanvas")  # suites whose pictures need no curtain; those of a user's own prompts may
@@ -33,48 +34,60 @@ TIMES = ("step", "seconds", "time")
 def report(run: str | Path) -> Path:
     """Write ``RUN/report.html`` and ``RUN/report.json`` and return the former.
 
-    The same folder gives the same bytes. Raises InputError where the run has no finished evaluation.
+    The same folder gives the same bytes. Raises InputError where the run has no finished evaluation, or a file of one
+    was changed.
     """
-    run = Path(run)
+    run = user_path(run)
+    finished(run)
+    with locked(run):
+        html, facts = render(run)
+        write_text(run / HTML, html)
+        write_text(run / JSON, facts)
+    return run / HTML
+
+
+def render(run: Path) -> tuple[str, str]:
+    """The texts of ``report.html`` and ``report.json``. Raises InputError as ``report`` does."""
     told = read_run(run)
     pairs = {folder.name: _pairs(folder) for folder in finished(run)}
     shown = {
         name: [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in groups]
         for name, groups in pairs.items()
     }
-    with writing(run):
-        facts = json.dumps({**told, "pairs": shown}, indent=1, ensure_ascii=False)
-        write_text(run / "report.json", facts + "\n")
-        context = {
-            "groups": pairs,
-            "curves": _curves(run),
-            "metrics": METRICS,
-            "grades": GRADES,
-            "safe": SAFE,
-        }
-        write_text(run / "report.html", page("report.html", **told, **context))
-    return run / "report.html"
+    context = {
+        "groups": pairs,
+        "curves": _curves(run),
+        "metrics": METRICS,
+        "grades": GRADES,
+        "safe": SAFE,
+    }
+    html = page("report.html", **told, **context)
+    hashed = {HTML: hashlib.sha256(html.encode()).hexdigest()}
+    facts = {**told, "pairs": shown, "unlearnkit": __version__, "sha256": hashed}
+    return html, manifest.dump(facts)
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables."""
-    folders = finished(run)
-    try:
-        return {
-            "name": run.resolve().name,
-            "run": _json(run / "run.json"),
-            "recipe": (run / "recipe.toml").read_text(encoding="utf-8"),
-            "evaluations": {
-                folder.name: {
-                    "plan": _json(folder / "plan.json"),
-                    "evaluation": _json(folder / "evaluation.json"),
-                    **_json(folder / "tables.json"),
-                }
-                for folder in folders
-            },
+    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables.
+
+    Raises InputError for a file that is not as it was written.
+    """
+    told = runfolder.read(run)
+    evaluations = {}
+    for folder in finished(run):
+        facts = sound(folder)
+        hashes = {name: facts["sha256"][name] for name in HASHED if name in facts["sha256"]}
+        evaluations[folder.name] = {
+            "plan": read_json(folder / "plan.json", what="plan", kind=dict),
+            "evaluation": {**{name: facts[name] for name in facts if name in TOLD}, "sha256": hashes},
+            **figures(folder),
         }
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(run)!r} is damaged: {' '.join(str(error).split())}") from None
+    return {
+        "name": run.resolve().name,
+        "run": {name: told[name] for name in told if name in runfolder.OLD},
+        "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
+        "evaluations": evaluations,
+    }
 
 
 def page(template: str, **context: Any) -> str:
@@ -98,10 +111,6 @@ def page(template: str, **context: Any) -> str:
         version=__version__,
         **context,
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:
@@ -189,13 +198,9 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
     return chosen + rest[: count - len(chosen)]
 
 
-@functools.cache
 def inline(path: Path) -> str:
     """A picture as a data address."""
-    try:
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    return f"data:image/png;base64,{base64.b64encode(read_bytes(path, what='picture')).decode()}"
 
 
 def _curves(run: Path) -> list[dict[str, Any]]:
@@ -221,10 +226,14 @@ def _curves(run: Path) -> list[dict[str, Any]]:
 
 def _numbers(log: Path) -> dict[str, list[float]]:
     """The numbers of a log by name, one a line; those that never change, and times, are left out."""
-    try:
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+    if not log.exists():  # a method without steps keeps none
         return {}
+    try:
+        rows = read_lines(log, what="log")
+    except InputError as error:
+        raise InputError(
+            f"{error}: put a copy of it back, or remove it, and the report has no curves"
+        ) from None
     found: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():

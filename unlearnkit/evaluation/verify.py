@@ -1,10 +1,14 @@
-"""Is an evaluation what it says it is? Every hash and figure is computed again from what is stored, without a model.
+"""Is a run what it says it is? Every hash and figure is computed again from what is stored, without a model.
 
-``redraw`` goes further: it draws a random share of the pictures again, with the models, and compares them.
+What is compared: each file with its hash, the recipe with what the edit says of itself, the saved pipeline with the
+edit, the figures with the rows, the pictures with the rows, and the report with the figures. ``redraw`` goes further:
+it opens the first model, compares its weights with the pipeline's, draws a random share of the pictures again, and
+compares them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -13,56 +17,84 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..errors import InputError
+from .. import __version__, manifest, runfolder
+from ..errors import InputError, UnlearnError, quoted
+from ..files import user_path
+from ..reading import typed
 from ..schema import Case, Score
 from . import claims
 from .draw import Side, model_side, picture_hash, read
-from .plan import AFTER, BEFORE, asked
-from .record import FOLDER, file_hash, finished, stored
+from .plan import AFTER, BEFORE
+from .record import FACTS, FOLDER, changes, facts_of, figures, file_hash, finished, folders, stored
+from .report import HTML, JSON, render
 from .tables import tables
 
-__all__ = ["LEVELS", "levels_off", "redraw", "verify"]
+__all__ = ["LEVELS", "check", "levels_off", "redraw", "verify"]
 
 LEVELS = 1  # of 255: how far a pixel drawn again may be off, see Model.sample
+REPORT = ("name", "run", "recipe", "evaluations", "pairs")  # what older versions wrote into report.json
 
 
 def verify(run: str | Path) -> list[str]:
-    """What does not fit in any evaluation of a run, a line each; empty if everything does.
+    """What does not fit in a run, its evaluations and its report, a line each; empty if everything does.
 
-    Raises InputError where there is no finished evaluation.
+    Raises InputError where there is neither a finished run nor a finished evaluation.
     """
-    run = Path(run)
-    return [_at(run, folder) + line for folder in finished(run) for line in _findings(run, folder)]
+    return check(run)[0]
 
 
-def _findings(run: Path, folder: Path) -> Iterator[str]:
-    facts = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    for name, wanted in facts["sha256"].items():
-        if not (folder / name).is_file():
-            yield f"{name} is missing"
-        elif file_hash(folder / name) != wanted:
-            yield f"{name} was changed after the evaluation"
+def check(run: str | Path) -> tuple[list[str], list[str]]:
+    """As ``verify``, and with it what could not be checked or is no part of the run."""
+    run = user_path(run)
+    whole = (run / runfolder.RUN).exists()
+    ready = [folder for folder in folders(run) if (folder / FACTS).exists()]
+    if not whole and not ready:
+        raise runfolder.no_run(run)
+    wrong, remarks = list[str](), list[str]()
+    if whole or (run / runfolder.RECIPE).exists():  # the looks of a chain have neither
+        wrong += runfolder.findings(run)
+    if whole and not any(line.startswith(runfolder.RUN) for line in wrong):
+        remarks += runfolder.remarks(run)
+    damaged = bool(wrong)
+    for folder in folders(run):
+        where = folder.relative_to(run).as_posix()
+        if folder in ready:
+            wrong += [f"{where}/{line}" for line in _evaluation(run, folder, edit=not damaged)]
+        else:
+            remarks.append(f"{where} is not finished: unlearnkit evaluate goes on with it")
+    if not wrong and ((run / JSON).exists() or (run / HTML).exists()):
+        for line, bad in _report(run):
+            (wrong if bad else remarks).append(line)
+    return wrong, remarks
+
+
+def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
+    """What does not fit in a finished evaluation, a line each, the file first; ``edit`` asks whose it is, too."""
+    try:
+        facts = facts_of(folder)
+    except InputError as error:
+        yield f"{FACTS}: {error}"
+        return
+    if changed := [f"{name} {why}" for name, why in changes(folder, facts)]:
+        yield from changed  # what follows from these files is no news
+        return
     try:
         plan, cases, scores, features = stored(folder)
-    except InputError as error:
-        yield str(error)
+        was = figures(folder)
+    except UnlearnError as error:
+        yield f"{FACTS} fits, but not what it lists: {error}"
         return
     if file_hash(folder / "cases.jsonl") != plan["cases"]["sha256"]:
         yield "cases.jsonl is not the one of the plan"
-    if (run / "edit.safetensors").is_file() and "edit" in plan:
-        from ..edit import Edit
-
-        if Edit.load(run / "edit.safetensors").hash() != plan["edit"]:
-            yield "edit.safetensors is not the edit that was evaluated"
-    yield from _pictures(folder, plan, cases, scores)
+    if edit and (run / runfolder.EDIT).is_file() and plan.get("edit", _hash(run)) != _hash(run):
+        yield f"plan.json names another edit than {runfolder.EDIT}"
+    yield from _pictures(folder, cases, scores)
     try:
         found = tables(plan, cases, scores, features)
         again: Any = {"verdict": claims.verdict(plan, found), "tables": found}
     except (KeyError, ValueError, IndexError, TypeError) as error:
         yield f"the figures cannot be computed again from rows.jsonl ({type(error).__name__}: {error})"
         return
-    was = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
     if different := list(_differences(was, json.loads(json.dumps(again)))):
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         made = plan["unlearnkit"]
@@ -70,27 +102,68 @@ def _findings(run: Path, folder: Path) -> Iterator[str]:
         yield f"tables.json does not follow from rows.jsonl: {'; '.join(different[:3])}{more}{other}"
 
 
-def _pictures(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> Iterator[str]:
-    """Every picture against the hash in its rows, and every row against the cases."""
+def _hash(run: Path) -> str:
+    from ..edit import Edit
+
+    return Edit.load(run / runfolder.EDIT).hash()
+
+
+def _pictures(folder: Path, cases: list[Case], scores: list[Score]) -> Iterator[str]:
+    """Every picture against the hash in its rows."""
     images = {(score.side, score.case): score.image for score in scores}
     known = {case.id: case for case in cases}
-    for side in plan["sides"]:
-        for case in asked(plan, side, cases):
-            if (side, case.id) not in images:
-                yield f"rows.jsonl has no row for case {case.id!r} of {side}"
     for (side, name), image in images.items():
-        if name not in known or side not in plan["sides"]:
-            yield f"rows.jsonl has a row for {name!r} of {side!r}, which the plan has not"
-            continue
+        where = f"pictures/{side}/{name}.png"
         try:
-            picture, facts = read(folder / "pictures" / side / f"{name}.png")
+            picture, facts = read(folder / where)
+            typed(facts, {"seed": int, "prompt": str}, where=f"what picture {quoted(folder / where)} says")
         except InputError as error:
-            yield str(error)
+            yield f"{where}: {error}"
             continue
         if picture_hash(picture) != image:
-            yield f"picture {side}/{name}.png is not the one that was scored"
+            yield f"{where} is not the picture that was scored"
         elif (facts["seed"], facts["prompt"]) != (known[name].seed, known[name].prompt):
-            yield f"picture {side}/{name}.png was drawn for another prompt or seed"
+            yield f"{where} was drawn for another prompt or seed"
+
+
+def _report(run: Path) -> Iterator[tuple[str, bool]]:
+    """What does not fit in a report, and whether that is a change; a report may be older than an evaluation."""
+    for name in (JSON, HTML):
+        if not (run / name).is_file():
+            yield f"{name} is missing: unlearnkit report writes it again", True
+            return
+    try:
+        was = manifest.load(run / JSON, old=REPORT, what="report")
+        if not manifest.sealed(was):
+            yield f"{JSON} is of an older unlearnkit: unlearnkit report writes one that can be checked", False
+            return
+        typed(was, {"evaluations": dict, "sha256": dict, "unlearnkit": str}, where=JSON)
+        there = {folder.name: folder for folder in folders(run) if (folder / FACTS).is_file()}
+        for name in was["evaluations"].keys() - there.keys():
+            yield f"{FOLDER}/{name}/{FACTS} is missing: {JSON} shows it", True
+            return
+        html, text = render(run)
+    except InputError as error:
+        yield f"{JSON}: {error}", True
+        return
+    now = json.loads(text)
+    if file_hash(run / HTML) != was["sha256"].get(HTML):
+        yield f"{HTML} was changed later: unlearnkit report writes it again", True
+        return
+    later = sorted(now["evaluations"].keys() - was["evaluations"].keys())
+    now["evaluations"] = {name: told for name, told in now["evaluations"].items() if name not in later}
+    for name in ("run", "recipe", "evaluations"):
+        if was.get(name) != now[name]:
+            yield f"{JSON} does not follow from the run: its {name} differs", True
+            return
+    if later:
+        yield f"{HTML} is older than the evaluation {later[0]}: unlearnkit report writes it again", False
+    elif (
+        was["unlearnkit"] == __version__
+        and was.get("name") == now["name"]
+        and hashlib.sha256(html.encode()).hexdigest() != was["sha256"][HTML]
+    ):
+        yield f"{HTML} does not follow from the figures: unlearnkit report writes it again", True
 
 
 def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
@@ -117,34 +190,32 @@ def redraw(
     dtype: str | None = None,
     tick: Callable[[str, int, int], None] | None = None,
 ) -> tuple[int, list[str]]:
-    """Draw a random ``share`` of the pictures before and after again: how many, and which came out differently."""
+    """Draw a random ``share`` of the pictures before and after again: how many, and which came out differently.
+
+    The weights of the saved pipeline that the edit leaves are compared with the first model's, too.
+    """
     from ..edit import Edit
     from ..model import load
     from ..recipes import load_recipe
 
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")
-    run = Path(run)
+    run = user_path(run)
     cases = {folder: stored(folder)[1] for folder in finished(run)}
     edit = Edit.load(run / "edit.safetensors")
     model = load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype, edit=edit)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     all_ = [(folder, side, case) for folder, asked in cases.items() for side in sides for case in asked]
     chosen = random.Random(seed).sample(all_, max(1, round(share * len(all_))))
-    found = []
+    found = list(runfolder.misfits(run, model, edit))
     for done, (folder, side, case) in enumerate(chosen, 1):
         off = levels_off(folder, side, case)
         if off > LEVELS:
-            name = f"{_at(run, folder)}picture {side.name}/{case.id}.png"
+            name = (folder / "pictures" / side.name / f"{case.id}.png").relative_to(run).as_posix()
             found.append(f"{name} comes out differently, by up to {off} levels of 255")
         if tick:
             tick("redrawing", done, len(chosen))
     return len(chosen), found
-
-
-def _at(run: Path, folder: Path) -> str:
-    """Where a finding is: nothing to say for the only evaluation of a look."""
-    return "" if folder == run / FOLDER else f"{folder.name}: "
 
 
 def levels_off(folder: Path, side: Side, case: Case) -> int:

@@ -1,7 +1,8 @@
 """Pictures of the base model as latents: drawn once, kept on disk, shared between methods and runs.
 
 A batch is one file, named by a hash of all that its bits depend on: the denoiser's fingerprint, scheduler, text states,
-seeds, steps, guidance, dtype and device. So a resumed run reads the very batch that the killed one drew.
+seeds, steps, guidance, dtype and device. So a resumed run reads the very batch that the killed one drew. Its header has
+a hash of that name and the latents: a file that was changed, or put in another's place, is drawn again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import processes, seeds, tensors
+from .. import manifest, processes, seeds, tensors
 from ..errors import InputError
 from ..model import Model
 
@@ -62,13 +63,15 @@ def draw(
 
 def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:
     """The latents of a batch, from the folder if it has them, and in it afterwards."""
-    path = folder / f"{_key(model, chunk, negative)}.safetensors"
-    latents = _read(path) if path.is_file() else None
+    key = _key(model, chunk, negative)
+    path = folder / f"{key}.safetensors"
+    latents = _read(path, key) if path.is_file() else None
     if latents is None:
         words, places = zip(*chunk, strict=True)
         steps, guidance = model.hints.steps, model.hints.guidance
         latents = model.sample_latents(words, places, steps=steps, guidance=guidance, negative=negative).cpu()
-        tensors.write(path, {"latents": latents}, {"prompts": list(words), "seeds": list(places)})
+        facts = {"prompts": list(words), "seeds": list(places), "sha256": _hash(key, latents)}
+        tensors.write(path, {"latents": latents}, facts)
     return latents
 
 
@@ -91,9 +94,15 @@ def _key(model: Model, chunk: list[tuple[str, int]], negative: str) -> str:
     return total.hexdigest()[:32]
 
 
-def _read(path: Path) -> Tensor | None:
-    """What a cache file holds, or None for a damaged one, which is then drawn again."""
+def _hash(key: str, latents: Tensor) -> str:
+    return manifest.tensor_hash([(key, latents)])
+
+
+def _read(path: Path, key: str) -> Tensor | None:
+    """What a cache file holds, or None for one that is not as it was written, which is then drawn again."""
     try:
-        return tensors.read(path)[0]["latents"]
-    except (InputError, KeyError):
+        held, facts = tensors.read(path)
+        latents = held["latents"]
+        return latents if facts["sha256"] == _hash(key, latents) else None
+    except (InputError, KeyError, TypeError):
         return None

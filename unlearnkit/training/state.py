@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import processes, tensors
-from ..errors import InputError
+from .. import manifest, processes, tensors
+from ..errors import InputError, quoted
 from ..files import write_text
 from ..parts import Held
+from ..reading import parse_json, read_bytes, typed
 from .adam import Optimiser
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]
@@ -49,24 +51,28 @@ class State:
             "done": self.done,
             "waited": self.waited,
             "best_score": self.best_score,
+            "sha256": manifest.tensor_hash(sorted(held.items())),
         }
         tensors.write(path, held, facts)
 
     def resume(self, path: Path, identity: str, before: int) -> None:
         """Take up the checkpoint at ``path`` if there is one; before: steps of it that moved no weight.
 
-        Raises InputError for a checkpoint of another run.
+        Raises InputError for a checkpoint of another run, and for one that was changed.
         """
         if not path.exists():
             return
         held, facts = tensors.read(path, device=next(iter(self.masters.values())).device)
+        # older versions wrote no hash
+        if facts.get("sha256", wanted := manifest.tensor_hash(sorted(held.items()))) != wanted:
+            raise InputError(f"{quoted(path)} was changed: delete it, and the run begins anew")
         by: dict[str, dict[str, Tensor]] = {}
         for key, tensor in held.items():
             owner, _, name = key.partition("/")
             by.setdefault(owner, {})[name] = tensor
         if facts.get("identity") != identity or by.get("weight", {}).keys() != self.masters.keys():
             raise InputError(
-                f"{str(path)!r} belongs to a run with other settings: choose another folder, or delete it"
+                f"{quoted(path)} belongs to a run with other settings: choose another folder, or delete it"
             )
         self.done, self.waited, self.best_score = facts["done"], facts["waited"], facts["best_score"]
         for name, master in self.masters.items():
@@ -104,7 +110,9 @@ class Log:
     def __enter__(self) -> Log:
         if self.path:
             write_text(self.path, "".join(line for line in _lines(self.path) if _step(line) <= self.after))
-            self.file = self.path.open("a", encoding="utf-8", buffering=1)
+            ways = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | ways)
+            self.file = os.fdopen(handle, "a", encoding="utf-8", buffering=1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,12 +126,16 @@ class Log:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    """The lines of a log, each with its end; of one that is damaged what can be read, since no weight hangs on it."""
+    if not path.exists():
+        return []
+    return read_bytes(path, what="log").decode("utf-8", "replace").splitlines(keepends=True)
 
 
 def _step(line: str) -> float:
-    """The step of a log line; a line cut short by a kill belongs to none."""
+    """The step of a log line; one that is damaged, or was cut short by a kill, belongs to none."""
     try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError):
+        row = parse_json(line, kind=dict, where="a line of the log") if line.endswith("\n") else {}
+        return float(typed(row, {"step": float}, where="a line of the log")["step"])
+    except InputError:
         return math.inf

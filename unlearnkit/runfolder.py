@@ -1,0 +1,228 @@
+"""The finished run folder: its manifest ``run.json``, and whether what lies there fits together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import manifest
+from .edit import Edit
+from .errors import EditError, InputError, UnlearnError, printable, quoted
+from .files import there, write_text
+from .reading import typed
+from .recipes import load_recipe
+from .settings import build
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = [
+    "EDIT",
+    "GRID",
+    "PIPELINE",
+    "RECIPE",
+    "RUN",
+    "damage",
+    "findings",
+    "finish",
+    "fits",
+    "misfits",
+    "read",
+    "remarks",
+]
+
+RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors", "pipeline", "grid.png"
+FORMAT = 2  # of run.json; the first one had no number, and no list of files
+OLD = ("edit", "base", "seconds", "resumed", "finished", "device", "dtype", "versions")
+OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
+LATER = ("evaluation", "report.html", "report.json")  # have manifests of their own
+STAGE = "stage-"  # how the folders of a method that trains in stages begin
+REMAKE = "remove the folder 'pipeline', and --resume writes it again"
+COPY = "put a copy of it back, or make the run again in another folder"
+
+
+def finish(folder: Path, facts: Mapping[str, Any], model: Model) -> None:
+    """Write ``run.json``: the facts, and hash and size of every file of the run."""
+    edit = Edit.load(folder / EDIT)
+    written: dict[str, Any] = {
+        "format": FORMAT,
+        **facts,
+        "seal": manifest.file_hash(folder / EDIT),
+    }
+    if (folder / PIPELINE).is_dir():
+        written |= _denoiser(model, edit)
+    written["files"] = manifest.listing(folder, leave=[RUN, *_others(folder)])
+    write_text(folder / RUN, manifest.dump(written))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says. Raises InputError where it is missing or was changed."""
+    facts = manifest.load(folder / RUN, old=OLD, what="run.json")
+    types: dict[str, Any] = {"edit": str, "base": str}
+    if manifest.sealed(facts):
+        if facts.get("format") != FORMAT:
+            raise InputError(
+                f"{quoted(folder)} has format {quoted(facts.get('format'))} of runs, this unlearnkit reads "
+                f"{FORMAT}: use the version that made it"
+            )
+        types |= {"files": dict, "seal": str}
+    return dict(typed(facts, types, where=f"run.json of {quoted(folder)}"))
+
+
+def no_run(folder: Path) -> InputError:
+    """The error for a folder in which a finished run belongs."""
+    if (folder / RECIPE).is_file():
+        return InputError(
+            f"{quoted(folder)} holds an unfinished run: go on with unlearnkit erase --resume --out"
+        )
+    return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
+
+
+def fits(folder: Path, model: Model, edit: Edit) -> None:
+    """Raises InputError where a pipeline that is already there is not the model with the edit in it."""
+    for finding in misfits(folder, model, edit):
+        raise InputError(f"{quoted(folder)}: {finding}; {REMAKE}")
+
+
+def misfits(folder: Path, model: Model, edit: Edit) -> Iterator[str]:
+    """Where the saved pipeline, if there is one, is not the model with the edit in it."""
+    if (folder / PIPELINE).is_dir():
+        yield from _pipeline(folder / PIPELINE, _denoiser(model, edit), edit)
+
+
+def damage(folder: Path) -> bool:
+    """Raises InputError naming the first file of a finished run that is not as it was written.
+
+    Gives whether the whole pipeline is there, too. A pipeline that was removed, or added after the run, is no damage.
+    """
+    facts, there = read(folder), (folder / PIPELINE).is_dir()
+    whole = there and ("denoiser" in facts or not manifest.sealed(facts))
+    for name, why in _changed(folder, facts):
+        if whole or name.partition("/")[0] != PIPELINE:
+            out = REMAKE if name.startswith(f"{PIPELINE}/") else COPY
+            raise InputError(f"{printable(name)} of {quoted(folder)} {why}: {out}")
+    return whole
+
+
+def findings(folder: Path) -> Iterator[str]:
+    """What is not as the run left it, a line each, the file first."""
+    if not (folder / RUN).exists():
+        yield f"{RUN} is missing"
+        return
+    try:
+        facts = read(folder)
+        if changed := [f"{name} {why}" for name, why in _changed(folder, facts) if name != PIPELINE]:
+            yield from changed
+            return
+        edit = Edit.load(folder / EDIT)
+    except EditError as error:
+        yield f"{EDIT}: {error}"
+        return
+    except InputError as error:
+        yield f"{RUN}: {error}"
+        return
+    if (edit.hash(), edit.facts.get("base")) != (facts["edit"], facts["base"]):
+        yield f"{EDIT} is not the edit that {RUN} names"
+    if facts.get("seal", seal := manifest.file_hash(folder / EDIT)) != seal:
+        yield f"{EDIT} says other things of itself than when {RUN} was written"
+    yield from _recipe(folder, edit)
+    if (folder / PIPELINE).is_dir():
+        yield from _pipeline(folder / PIPELINE, facts, edit)
+
+
+def remarks(folder: Path) -> Iterator[str]:
+    """What the manifest does not cover, a line each."""
+    if not (folder / RUN).exists():
+        return
+    facts = read(folder)
+    if "denoiser" in facts and not (folder / PIPELINE).exists():
+        yield f"{PIPELINE} was removed: unlearnkit erase --resume --out writes it again"
+    if not manifest.sealed(facts):
+        yield (
+            f"{RUN} is of an older unlearnkit and has no hashes: only the edit, and what recipe and pipeline say "
+            "of it, could be compared"
+        )
+    for name in _others(folder):
+        if name not in LATER:
+            yield f"{name} is no part of the run"
+
+
+def _changed(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What differs from the manifest, as (path inside, what is wrong)."""
+    if not manifest.sealed(facts):
+        return
+    yield from manifest.changes(folder, facts["files"], leave=[RUN, *_others(folder)])
+
+
+def _others(folder: Path) -> list[str]:
+    """The names in a run folder that are no run's own: evaluation, report, and what users put there."""
+    names = [path.name for path in there(folder)]
+    return [name for name in names if name not in OWN and not name.startswith(STAGE)]
+
+
+def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
+    """Where ``recipe.toml`` asks for something else than what the edit says it is."""
+    from .methods import find  # which opens diffusers, and a report needs none
+
+    try:
+        recipe = load_recipe(folder / RECIPE)
+        cls = find(recipe.method).settings
+        now = {
+            "method": recipe.method,
+            "seed": recipe.seed,
+            "request": dataclasses.asdict(recipe.request),
+            "settings": dataclasses.asdict(build(cls, recipe.settings)),
+        }
+    except UnlearnError as error:
+        yield f"{RECIPE}: {error}"
+        return
+    for name, value in json.loads(json.dumps(now)).items():
+        was = edit.facts.get(name)
+        if name == "settings" and isinstance(was, dict):  # another version may have more of them, or fewer
+            apart = [one for one in value if one in was and was[one] != value[one]]
+            if apart:
+                yield f"{RECIPE} has another {apart[0]} than {EDIT}"
+        elif was != value:
+            yield f"{RECIPE} has another {name} than {EDIT}"
+
+
+def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[str]:
+    """Where the saved denoiser is not the first model with the edit in it."""
+    denoiser = facts.get("denoiser") or next(iter(edit.weights), "").partition(".")[0]
+    if not isinstance(denoiser, str) or denoiser not in [path.name for path in there(folder)]:
+        yield f"{PIPELINE} has no {quoted(denoiser)}"
+        return
+    start, where = f"{denoiser}.", f"{PIPELINE}/{denoiser}"
+    edited = {name.removeprefix(start): value for name, value in edit.weights.items()}
+    try:
+        with contextlib.ExitStack() as opened:
+            places: dict[str, Any] = {}
+            for path in sorted((folder / denoiser).glob("*.safetensors")):
+                file = opened.enter_context(safe_open(path, framework="pt"))
+                places |= dict.fromkeys(file.keys(), file)
+            for name, value in edited.items():
+                found = places[name].get_tensor(name) if name in places else None
+                if found is None or not torch.equal(value.to(found.dtype), found):
+                    yield f"{where} does not have {quoted(name)} as {EDIT} has it"
+                    return
+            rest = (name for name in sorted(places) if name not in edited)
+            left = manifest.tensor_hash((name, places[name].get_tensor(name)) for name in rest)
+    except (SafetensorError, OSError, ValueError) as error:
+        yield f"{where} cannot be read: {' '.join(str(error).split())}"
+        return
+    if facts.get("rest", left) != left:
+        yield f"{where} differs from the first model where {EDIT} changes nothing"
+
+
+def _denoiser(model: Model, edit: Edit) -> dict[str, Any]:
+    """The denoiser's name, and a hash of those of its weights that the edit leaves as they are."""
+    name, weights = model.family.DENOISER, model.denoiser.state_dict()
+    left = (one for one in sorted(weights) if f"{name}.{one}" not in edit.weights)
+    return {"denoiser": name, "rest": manifest.tensor_hash((one, weights[one]) for one in left)}
