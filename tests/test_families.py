@@ -27,7 +27,7 @@ from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 TITLES = [family.TITLE for family in FAMILIES]
@@ -59,7 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def trains(method: str) -> bool:
-    return issubclass(METHODS[method].settings, Training)
+    return issubclass(METHODS[method], Training)
 
 
 def opened(title: str, folder: Path, **changes: Any) -> Model:

@@ -66,7 +66,7 @@ def erase(
         source = model.source if isinstance(model, Model) else str(model)
         recipe = Recipe(str(source), method, request, settings, seed)
         return run_recipe(recipe, out, model=model if isinstance(model, Model) else None)
-    build(methods.find(method).settings, settings)
+    build(methods.find(method), settings)
     loaded = model if isinstance(model, Model) else load(model)
     return methods.edit_for(loaded, request, method=method, settings=settings, seed=seed)
 
@@ -140,7 +140,7 @@ def run_recipe(
     was in ``out`` before is lost: every file is written whole beside its place and then renamed.
     """
     folder = Path(out)
-    build(methods.find(recipe.method).settings, recipe.settings)
+    build(methods.find(recipe.method), recipe.settings)
     resuming = check_folder(folder, resume=resume)
     processes.wait()  # before one of them writes there
     model = load(recipe.model, device=device, dtype=dtype) if model is None else model
