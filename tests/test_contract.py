@@ -44,6 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
     "selective_amnesia": ({**KEEP, "fisher_pictures": 2, "fisher_times": 2}, "all", True),
     "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
+    "speed": ({"copies": 2}, "values", True),
     "uce": ({}, "text", False),
     "uce-diverse": ({"sentences": 5, "keep_sentences": 2}, "text", True),
 }

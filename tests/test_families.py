@@ -53,6 +53,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
     "sculpting": {"pictures": 2, "mask_warmup": 1, "mask_every": 2},
     "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
+    "speed": {},
     "uce": {},
     "uce-diverse": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
 }

@@ -37,6 +37,7 @@ from .rgd import RGD
 from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
+from .speed import SPEED
 from .uce import UCE, DiverseUCE
 
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
@@ -45,7 +46,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
-        *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE),
+        *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

@@ -32,11 +32,10 @@ from ..settings import inherited, setting
 from ..training.grammar import forms, read
 from ..training.job import Run
 from ..training.prompts import neighbours, texts, unerased
-from ..wording import fill, until
+from ..training.text_columns import erased_columns, retained_columns
 
 __all__ = ["UCE", "DiverseUCE"]
 
-INSTEAD = {"object": "", "style": "art"}
 ILL = 1e12
 
 
@@ -131,23 +130,13 @@ class UCE(ClosedForm):
     def _products(
         self, model: Model, concept: Concept, form: str, wording: str, *, erased: bool
     ) -> dict[str, Tensor]:
-        """What a text adds to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ, aligned at the word's last token."""
-        states, at = _states(model, form, wording)
+        """What a text adds to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
         last = self.tokens == "last"
         if not erased:
-            kept = states[:, at : at + 1] if last else states
+            kept = retained_columns(model, form, wording, last=last)
             return {"kept": kept @ kept.T}
-        instead = INSTEAD[concept.kind] if concept.instead is None else concept.instead
-        target, other = _states(model, form, instead)
-        length = 1 if last else states.shape[1] - max(at, other)
-        c, g = states[:, at : at + length], target[:, other : other + length]
+        c, g = erased_columns(model, concept, form, wording, last=last)
         return {"erased": c @ c.T, "towards": (g - c) @ c.T}
-
-
-def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
-    """The states (width, tokens) of a filled template, float64 on the CPU, and where the word's last token is."""
-    states = model.text([fill(form, word)])[0].T.cpu().double()
-    return states, model.last_token(until(form, word))
 
 
 def _own(name: str, value: Any) -> Any:
