@@ -41,7 +41,7 @@ from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.settings import changed
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "continual.jsonl"
@@ -260,7 +260,7 @@ def cells(contenders: Sequence[str], sequences: Sequence[str], best: int) -> Ite
 
 
 def trains(contender: str) -> bool:
-    return issubclass(find(CONTENDERS[contender].method).settings, Training)
+    return issubclass(find(CONTENDERS[contender].method), Training)
 
 
 def left(wanted: Sequence[Cell], model: Model, pictures: int) -> None:

@@ -32,7 +32,7 @@ from unlearnkit.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.seeds import stream
 from unlearnkit.settings import describe
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "cost.jsonl"
@@ -47,7 +47,7 @@ LITTLE = {
 
 def chosen(method: str, batch: int, steps: int, trains: str | None) -> dict[str, Any]:
     """The method's own defaults, not the canvas's, but for the size of everything; keeping is on."""
-    cls = METHODS[method].settings
+    cls = METHODS[method]
     given = LITTLE | {"batch": batch, "steps": steps} | ({"trains": trains} if trains else {})
     settings = dataclasses.asdict(cls()) | {
         k: v for k, v in given.items() if k in {s.name for s in describe(cls)}
@@ -121,7 +121,7 @@ def cost(method: str, batch: int, steps: int, rounds: int, trains: str | None) -
 
 
 if __name__ == "__main__":
-    able = [name for name, method in METHODS.items() if issubclass(method.settings, Training)]
+    able = [name for name, method in METHODS.items() if issubclass(method, Training)]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -45,7 +45,7 @@ from unlearnkit.training.settings import Training
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "full_size.jsonl"
 PAGE = ROOT / "docs" / "full-size.md"
-ABLE = [name for name, method in METHODS.items() if issubclass(method.settings, Training)]
+ABLE = [name for name, method in METHODS.items() if issubclass(method, Training)]
 HEADING = """
 # Steps on denoisers of the real size
 
@@ -95,11 +95,7 @@ def asked(method: str, size: str, reduced: bool) -> dict[str, Any]:
     """The settings that differ from what a user gets."""
     few = {name: value for name, value in LITTLE.items() if name != "start"} | {"steps": STEPS}
     few |= FEWER if reduced else LARGE.get(size, {})
-    return {
-        name: value
-        for name, value in few.items()
-        if name in {s.name for s in describe(METHODS[method].settings)}
-    }
+    return {name: value for name, value in few.items() if name in {s.name for s in describe(METHODS[method])}}
 
 
 def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path) -> dict[str, Any]:

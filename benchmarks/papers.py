@@ -13,11 +13,11 @@ from rows import keep, read
 
 from unlearnkit import seeds
 from unlearnkit.methods import edit_for, resolve
-from unlearnkit.methods.rgd import sentences
 from unlearnkit.model import Model
 from unlearnkit.schema import Request
-from unlearnkit.training.descend import Job, Stop
-from unlearnkit.training.scenes import Noised, scene
+from unlearnkit.training.image_sets import NoisyBatch
+from unlearnkit.training.job import Job, Run, Stop
+from unlearnkit.training.net import Net
 
 __all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
 
@@ -93,12 +93,12 @@ class _Both:
     """The losses on held-out prompts, with the same noise at every look: (erasing, keeping), after every step."""
 
     def __init__(self, model: Model, request: Request) -> None:
-        settings = resolve(model, request, "rgd", {"pictures": HELD, "diverse": True})
-        pairs = sentences(model, request, settings, seed=0, held_out=True)
-        scenes = [scene(model, words, job=Job()) for words in zip(*pairs, strict=True)]
+        method: Any = resolve(model, request, "rgd", {"pictures": HELD, "diverse": True})
+        pairs, run = method.sentences(model, request, seed=0, held_out=True), Run(model, request, Net(model))
+        sets = [run.images(prompts) for prompts in zip(*pairs, strict=True)]
         every = torch.arange(HELD)
-        self.batches: list[Noised] = [
-            one.noised(model, every, seeds.stream(0, "held out", place)) for place, one in enumerate(scenes)
+        self.batches: list[NoisyBatch] = [
+            one.noised(every, seeds.stream(0, "held out", place)) for place, one in enumerate(sets)
         ]
         self.seen: list[tuple[float, float]] = []
         self.look(model, 0)
@@ -106,7 +106,7 @@ class _Both:
     @torch.no_grad()
     def look(self, model: Model, step: int) -> float:
         climbed, kept = (
-            (model.eps(one.rows.x, one.rows.t, one.rows.states) - one.noise).square().mean().item()
+            (model.eps(one.input.x, one.input.t, one.input.cond) - one.noise).square().mean().item()
             for one in self.batches
         )
         self.seen.append((-climbed, kept))

@@ -32,7 +32,7 @@ from unlearnkit.hints import Hints
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 
 HINTS = Hints(
     steps=3,
@@ -115,7 +115,7 @@ def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, An
     for prediction in ("epsilon", "v_prediction"):
         model = Model(kinds.tiny.pipeline(words, prediction=prediction), source="tiny", hints=HINTS)
         for method in METHODS:
-            known = {field.name for field in dataclasses.fields(METHODS[method].settings)}
+            known = {field.name for field in dataclasses.fields(METHODS[method])}
             variants = [*OWN.get(method, ()), *(TRAINED if "trains" in known else ())]
             for title, request in (("one", ONE), ("style", STYLE)):
                 yield f"{prediction} | {method} | {title}", model, request, method, {}
@@ -136,7 +136,7 @@ def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, An
 
 def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> list[Any]:
     """The edit's hash and what the plan says, or why there is none."""
-    known = {field.name for field in dataclasses.fields(METHODS[method].settings)}
+    known = {field.name for field in dataclasses.fields(METHODS[method])}
     few = {name: value for name, value in FEW.items() if name in known}
     settings = {name: value for name, value in settings.items() if name in known or name == "canvas"}
     if model.classes is not None:

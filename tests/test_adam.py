@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearnkit.model import Model
 from unlearnkit.training.adam import Adam, Adam8, _levels
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 
 
 def trained(kind: type, steps: int, *, lr: float = 3e-3) -> tuple[float, Tensor]:

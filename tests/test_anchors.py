@@ -12,12 +12,17 @@ from unlearnkit.errors import InputError
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchor, anchored, retained, turns
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Run
 from unlearnkit.training.memory import bank
+from unlearnkit.training.net import Net
 from unlearnkit.training.prompts import neighbours
 from unlearnkit.wording import fill
 
 CAT, DOG, GOGH = Concept("cat", phrases=("kitten",)), Concept("dog"), Concept("van gogh", kind="style")
+
+
+def run(model: Model, request: Request) -> Run:
+    return Run(model, request, Net(model))
 
 
 def knowing(model: Model, **changes: Any) -> Model:
@@ -52,19 +57,20 @@ def test_bad_anchors_are_refused(concepts: tuple[Concept, ...], message: str, mo
 
 def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Model) -> None:
     request = Request((dataclasses.replace(CAT, instead="bear"), dataclasses.replace(GOGH, instead="art")))
-    found = anchored(model, request, 3, job=Job())
+    found = anchored(run(model, request), 3)
     asked = ["bear", "bear", "a photo of a bear", "art", "art by art", "art"]
     told = ["cat", "kitten", "a photo of a cat", "van gogh", "art by van gogh", "van gogh"]
-    assert found.scene.latents.shape == (6, *model.shape)
-    assert torch.equal(found.scene.states[found.scene.asked], model.encode(asked))
-    assert torch.equal(found.told, model.encode(told))
-    assert (found.scene.states[found.scene.asked] != found.told).flatten(1).any(dim=1).all()
-    assert retained(model, request, found, 3, job=Job()) is found.scene
-    kept = retained(model, Request(request.erase, keep=(DOG, Concept("tree"))), found, 3, job=Job())
-    assert torch.equal(kept.states[kept.asked[6:]], model.encode(["dog", "tree", "a photo of a dog"]))
-    near = retained(model, Request((CAT,)), found, 2, job=Job(), nearest=2)
+    images = found.images
+    assert images.latents.shape == (6, *model.shape)
+    assert torch.equal(images.cond[images.prompt_index], model.encode(asked))
+    assert torch.equal(found.concept_cond, model.encode(told))
+    assert (images.cond[images.prompt_index] != found.concept_cond).flatten(1).any(dim=1).all()
+    assert retained(run(model, request), found, 3) is images
+    kept = retained(run(model, Request(request.erase, keep=(DOG, Concept("tree")))), found, 3)
+    assert torch.equal(kept.cond[kept.prompt_index[6:]], model.encode(["dog", "tree", "a photo of a dog"]))
+    near = retained(run(model, Request((CAT,))), found, 2, nearest=2)
     names = [one.name for one in neighbours(model, Request((CAT,)), 2)]
-    assert torch.equal(near.states[near.asked[6:]], model.encode(names))
+    assert torch.equal(near.cond[near.prompt_index[6:]], model.encode(names))
 
 
 def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +78,7 @@ def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytes
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda words: asked.append(list(words)) or encode(words))
     near = dataclasses.replace(GOGH, instead="art")
-    anchored(model, Request((near,)), 10, job=Job(), grammar="scenes")
+    anchored(run(model, Request((near,))), 10, grammar="scenes")
     told = asked[-1]
     words = next(words for words in asked if len(words) == 10 and words != told)
     assert len(set(told)) == 10

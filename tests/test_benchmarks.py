@@ -96,7 +96,7 @@ def test_a_claim_is_judged_by_its_rows_or_not_at_all() -> None:
 
 def test_every_cell_can_be_asked_for() -> None:
     for cell in (*papers.EXPERIMENTS, *methods.tries(list(METHODS), methods.TUNED)):
-        build(METHODS[cell.method].settings, cell.settings)
+        build(METHODS[cell.method], cell.settings)
     for targets in (("cat",), ("van gogh",), papers.TEN, papers.FIVE):
         full, few = (len(cells.asked(cells.Cell("esd", targets, size=size))) for size in ("full", "few"))
         assert few < 130 * len(targets) < full

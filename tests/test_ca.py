@@ -23,10 +23,11 @@ from unlearnkit.schema import Concept, Request
 from unlearnkit.training import pictures
 from unlearnkit.training.anchors import anchored
 from unlearnkit.training.attention import start_held
-from unlearnkit.training.descend import Job
 from unlearnkit.training.grammar import pairs, read
+from unlearnkit.training.image_sets import ImageSet
+from unlearnkit.training.job import Job, Run
+from unlearnkit.training.net import Net
 from unlearnkit.training.prompts import unerased
-from unlearnkit.training.scenes import Scene, untold
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "lr": 1e-3}
@@ -90,11 +91,11 @@ def test_its_first_losses_are_those_of_the_plain_network(
 
 def test_a_grammar_fills_the_prompts(model: Model) -> None:
     request = Request((Concept("cat", instead="dog"),))
-    found = anchored(model, request, 5, job=Job(), grammar="plain")
+    found = anchored(Run(model, request, Net(model)), 5, grammar="plain")
     forms = pairs(
         read("plain"), "object", ("cat",), ["dog"], unerased(model, request), count=5, seed=0, share=1.0
     )
-    assert torch.equal(found.told, model.encode([concerning for concerning, _ in forms]))
+    assert torch.equal(found.concept_cond, model.encode([concerning for concerning, _ in forms]))
     assert ca(model, grammar="plain").hash() != ca(model).hash()
 
 
@@ -113,10 +114,9 @@ def test_kept_words_can_be_drawn_to_the_base_model(model: Model, tmp_path: Path)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_share_of_pictures_is_told_nothing(count: int, share: float, model: Model) -> None:
     latents = torch.arange(count).float().reshape(-1, 1, 1, 1)
-    found = untold(
-        model, Scene(latents, model.encode(["a dog"]), torch.zeros(count, dtype=torch.long)), share
-    )
-    nothing, again = found.states[found.asked] == model.encode([""]), found.latents[count:].flatten()
+    images = ImageSet(model, latents, model.encode(["a dog"]), torch.zeros(count, dtype=torch.long))
+    found = images.with_prompt_dropout(share)
+    nothing, again = found.cond[found.prompt_index] == model.encode([""]), found.latents[count:].flatten()
     assert torch.equal(found.latents[:count], latents)
     assert nothing.flatten(1).all(1).tolist() == [False] * count + [True] * len(again)
     assert abs(len(again) - share * len(found.latents)) <= 0.5 + 1e-9  # rounded to whole pictures

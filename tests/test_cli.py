@@ -68,7 +68,7 @@ def test_a_method_is_shown_with_every_setting(said, name: str):
     method = METHODS[name]
     assert method.paper in shown
     assert method.summary in shown
-    for one in describe(method.settings):
+    for one in describe(method):
         assert one.name in shown
         assert flat(one.doc) in shown
         assert one.allowed in shown

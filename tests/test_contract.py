@@ -22,7 +22,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
@@ -44,6 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
     "selective_amnesia": ({**KEEP, "fisher_pictures": 2, "fisher_times": 2}, "all", True),
     "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
+    "speed": ({"copies": 2}, "values", True),
     "uce": ({}, "text", False),
     "uce-diverse": ({"sentences": 5, "keep_sentences": 2}, "text", True),
 }
@@ -179,7 +180,7 @@ def test_7_it_works_on_a_bf16_pipeline(method: str, prediction: str, make: Calla
         assert picture(model) != base
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(METHODS[name].settings, Training)])
+@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(METHODS[name], Training)])
 def test_8_checkpointing_gives_the_same_gradients(method: str, model: Model) -> None:
     plain, recomputed = (erase(model, method, checkpointing=on) for on in (False, True))
     for name, value in plain.weights.items():
@@ -236,7 +237,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(METHODS[name].settings, Training)])
+@pytest.mark.parametrize("method", [name for name in METHODS if issubclass(METHODS[name], Training)])
 def test_12_it_takes_the_parts_of_the_others(method: str, model: Model) -> None:
     """A combine, a mask and a rule that are not its own change the edit, or are refused with the reason."""
     own = erase(model, method).hash()

@@ -19,9 +19,12 @@ from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for
 from unlearnkit.model import Model
+from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import Job, Objective, Stop, descend, onecycle
+from unlearnkit.training.descend import Objective, descend, onecycle
+from unlearnkit.training.job import Job, Stop
+from unlearnkit.training.net import DenoiserInput, Net, Step, mse
 from unlearnkit.training.state import CHECKPOINT, LOG
 
 REQUEST = Request((Concept("cat"),))
@@ -35,17 +38,16 @@ def esd(model: Model, *, job: Job | None = None, **changes: Any) -> Edit:
     return edit_for(model, REQUEST, method="esd", settings=FULL | changes, seed=1, job=job)
 
 
-def toward_zero(model: Model) -> Objective[Tensor]:
-    """Predict no noise for "cat": the smallest objective there is."""
-    states = model.encode(["cat", "cat"])
+def toward_zero(model: Model, *, late: int = 0) -> Objective:
+    """Predict no noise for "cat": the smallest objective there is. late: the step that counts as the first."""
+    cond = model.encode(["cat", "cat"])
 
-    def prepare(step: int, student: Any) -> Tensor:
-        return torch.randn((2, *model.shape), generator=seeds.stream(0, "test", step))
+    def loss(net: Net, step: Step) -> Losses:
+        x = torch.randn((2, *model.shape), generator=seeds.stream(0, "test", step.number - late))
+        (eps,) = net.student([DenoiserInput(x, torch.tensor([500, 100]), cond)])
+        return {"size": mse(eps, torch.zeros(()))}
 
-    def losses(x: Tensor) -> dict[str, Tensor]:
-        return {"size": model.eps(x, torch.tensor([500, 100]), states).square().mean()}
-
-    return Objective(prepare, losses)
+    return Objective(loss)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -55,7 +57,7 @@ def steps_in(folder: Path) -> list[int]:
 def test_training_lowers_the_loss_and_logs_each_step(model: Model, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     job = Job(folder=tmp_path, progress=lambda *told: seen.append(told))
-    descend(model, "all", toward_zero(model), steps=30, lr=3e-3, job=job)
+    descend(Net(model), "all", toward_zero(model), steps=30, lr=3e-3, job=job)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert lines[-1]["size"] < lines[0]["size"] / 2
     assert steps_in(tmp_path) == list(range(1, 31))
@@ -166,7 +168,7 @@ def test_the_stages_are_combine_rules_mask_step_rules(model: Model) -> None:
 
     before = {name: weight.detach().clone() for name, weight in model.weights("xattn-kv").items()}
     stages: dict[str, Any] = {"combine": combine, "mask": Keys(0.5, 1, 3), "rules": [Twice()]}
-    after = descend(model, "xattn-kv", toward_zero(model), steps=2, lr=0.1, job=Job(), **stages)
+    after = descend(Net(model), "xattn-kv", toward_zero(model), steps=2, lr=0.1, job=Job(), **stages)
     assert order == [part for step in (1, 2) for part in (f"combine {step}", "pull", "mask", "settle")]
     for name, value in after.items():  # Adam's first steps on a constant gradient are lr each
         moved = 0.2 if "to_k" in name else 0.0
@@ -204,19 +206,19 @@ def test_training_works_under_no_grad_and_restores_it(model: Model) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_while_the_objective_rests_only_prepare_is_called(model: Model, tmp_path: Path) -> None:
+def test_while_a_critic_warms_up_the_weights_rest(model: Model, tmp_path: Path) -> None:
     """Weights, Adam and schedule are those of a run without the rest, and a kill in between changes nothing."""
-    base, prepared = toward_zero(model), list[tuple[int, bool]]()
+    base, late, seen = toward_zero(model), toward_zero(model, late=3), list[tuple[int, bool]]()
 
-    def prepare(step: int, student: Any) -> Tensor:
-        with student():
+    def loss(net: Net, step: Step) -> Losses:
+        with net.as_student():
             weights = model.weights("xattn").items()
-            prepared.append((step, all(torch.equal(weight, start[name]) for name, weight in weights)))
-        return base.prepare(max(0, step - 3), student)
+            seen.append((step.number, all(torch.equal(weight, start[name]) for name, weight in weights)))
+        return late.loss(net, step) if step.number >= 3 else {}
 
     start = {name: weight.detach().clone() for name, weight in model.weights("xattn").items()}
-    resting = Objective(prepare, base.losses, rests=3)
-    plain = descend(model, "xattn", base, steps=4, lr=1e-3, job=Job(), schedule=onecycle)
+    resting = Objective(loss, critic_warmup=3)
+    plain = descend(Net(model), "xattn", base, steps=4, lr=1e-3, job=Job(), schedule=onecycle)
     for when in (2, 5):
 
         def interrupt(stage: str, done: int, total: int, when: int = when) -> None:
@@ -227,8 +229,8 @@ def test_while_the_objective_rests_only_prepare_is_called(model: Model, tmp_path
         job = Job(folder=tmp_path / str(when), checkpoint_every=1)
         settings: dict[str, Any] = {"steps": 4, "lr": 1e-3, "schedule": onecycle}
         with pytest.raises(KeyboardInterrupt):
-            descend(model, "xattn", resting, job=replace(job, progress=interrupt), **settings)
-        found = descend(model, "xattn", resting, job=job, **settings)
+            descend(Net(model), "xattn", resting, job=replace(job, progress=interrupt), **settings)
+        found = descend(Net(model), "xattn", resting, job=job, **settings)
         assert all(torch.equal(value, plain[name]) for name, value in found.items())
         assert steps_in(tmp_path / str(when)) == list(range(1, 8))
-    assert {step for step, untouched in prepared if untouched} == {0, 1, 2, 3}
+    assert {step for step, untouched in seen if untouched} == {0, 1, 2, 3}

@@ -17,7 +17,7 @@ from unlearnkit.methods import edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.attention import distance, folds, steered
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.memory import bank
 
 CAT = Request((Concept("cat"),), keep=(Concept("dog"),))

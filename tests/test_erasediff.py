@@ -19,7 +19,7 @@ from unlearnkit.methods import edit_for
 from unlearnkit.methods.erasediff import balanced
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "keep_pictures": 3, "lr": 1e-3}

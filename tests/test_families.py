@@ -27,7 +27,7 @@ from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 TITLES = [family.TITLE for family in FAMILIES]
@@ -53,13 +53,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
     "sculpting": {"pictures": 2, "mask_warmup": 1, "mask_every": 2},
     "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
+    "speed": {},
     "uce": {},
     "uce-diverse": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
 }
 
 
 def trains(method: str) -> bool:
-    return issubclass(METHODS[method].settings, Training)
+    return issubclass(METHODS[method], Training)
 
 
 def opened(title: str, folder: Path, **changes: Any) -> Model:

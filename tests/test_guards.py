@@ -19,8 +19,9 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model
 from unlearnkit.schema import KINDS, Concept, Request
-from unlearnkit.training.descend import Job, Objective
+from unlearnkit.training.job import Job
 from unlearnkit.training.memory import holds
+from unlearnkit.training.net import DenoiserInput, Net, Step
 from unlearnkit.training.settings import Training
 from unlearnkit.training.state import CHECKPOINT
 
@@ -65,10 +66,8 @@ def losses(model: Model, guards: Guards, worn: dict[str, Tensor], **options: Any
             **options,
         )
         assert added is not None
-        own: Objective[Any] = Objective(lambda step, student: None, lambda given: {})
-        both = added.objective(own)
         with torch.no_grad():
-            return {name: loss.item() for name, loss in both.losses(both.prepare(0, None)).items()}  # type: ignore[arg-type]
+            return {name: loss.item() for name, loss in added.losses(Net(model), Step(0, 0)).items()}
 
 
 def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) -> None:
@@ -86,19 +85,23 @@ def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) 
 
 def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     guards, worn, base = alone(bank=4, bank_holds="prompts"), shifted(model), model.weights("all")
-    told: dict[str, Any] = {}
     with model.wearing(worn):
         added = beside(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
         assert added is not None
-        objective = added.objective(Objective(lambda step, student: None, lambda given: {}))
-        _, ((rows, wanted),) = objective.prepare(5, None)  # type: ignore[arg-type]
+        seen: list[DenoiserInput] = []
+
+        class Watching(Net):
+            def student(self, inputs: Any, *, joint: bool = False) -> list[torch.Tensor]:
+                seen.extend(inputs)
+                return super().student(inputs, joint=joint)
+
         with torch.no_grad():
-            told = objective.losses((None, [(rows, wanted)]))
-            student = model.eps(rows.x, rows.t, rows.states)
+            found = added.losses(Watching(model), Step(5, 0))
+            (rows,) = seen
+            student = model.eps(rows.x, rows.t, rows.cond)
     with torch.no_grad():
-        teacher = model.eps(rows.x, rows.t, rows.states)
-    torch.testing.assert_close(wanted, teacher)
-    assert told["keep_bank"].item() == pytest.approx((student - teacher).square().mean().item(), rel=1e-5)
+        teacher = model.eps(rows.x, rows.t, rows.cond)
+    assert found["keep_bank"].item() == pytest.approx((student - teacher).square().mean().item(), rel=1e-5)
     assert rows.t.min() >= model.times // 2
 
 
@@ -207,7 +210,7 @@ def test_every_method_can_have_every_guard_that_suits_it(
     method: str, make: Callable[..., Model], tmp_path: Path
 ) -> None:
     model = make()
-    trains = issubclass(METHODS[method].settings, Training)
+    trains = issubclass(METHODS[method], Training)
     guards = {"bank": 2, "bank_near": 1, "replay": 1, "project": 1, "free": 0.0}
     guards |= {"l1sp_first": 1.0, "l2sp_first": 1.0} if trains else {}
     few: dict[str, Any] = {"steps": 2} if trains else {}

@@ -14,11 +14,11 @@ from test_ca import KEPT, plain
 
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
-from unlearnkit.methods import edit_for, esd, uce
+from unlearnkit.methods import ESD, UCE, edit_for
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training import grammar, pictures
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat"),))
 
@@ -39,8 +39,8 @@ CAT = Request((Concept("cat"),))
     ],
 )
 def test_esd_target(eta: float, meant: str, expected: float) -> None:
-    settings = esd.Settings(eta=eta, eta_is=meant)  # type: ignore[arg-type]
-    found = esd.target(torch.tensor(5.0), torch.tensor(2.0), settings)
+    method = ESD(eta=eta, eta_is=meant)  # type: ignore[arg-type]
+    found = method.target(torch.tensor(5.0), torch.tensor(2.0))
     assert found.item() == expected
 
 
@@ -131,14 +131,14 @@ def test_esd_parts_are_the_papers(model: Model) -> None:
 def closed(
     w: list[list[float]], c: list[float], g: list[float], k: list[float] | None, **scales: float
 ) -> np.ndarray:
-    settings = uce.Settings(**scales)
+    method = UCE(**scales)
     column = {
         name: torch.tensor([[x] for x in v or []], dtype=torch.float64).view(2, -1)
         for name, v in {"c": c, "g": g, "k": k}.items()
     }
-    a = uce.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T, settings)
+    a = method.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T)
     old = torch.tensor(w, dtype=torch.float64)
-    new = old + old @ uce.change(a, (column["g"] - column["c"]) @ column["c"].T, settings)
+    new = old + old @ method.change(a, (column["g"] - column["c"]) @ column["c"].T)
     return new.numpy()
 
 

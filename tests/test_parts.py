@@ -18,13 +18,15 @@ from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
 from unlearnkit.model import Model
-from unlearnkit.parts import Combine, lora
+from unlearnkit.parts import Combine, Losses, lora
 from unlearnkit.parts.combine import pcgrad, preserving, restricted, summed
 from unlearnkit.parts.mask import Mask, swapped, top
 from unlearnkit.parts.rules import Project, Pull, apart, directions
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
-from unlearnkit.training.descend import Job, Objective, descend, onecycle
+from unlearnkit.training.descend import Objective, descend, onecycle
+from unlearnkit.training.job import Job
+from unlearnkit.training.net import DenoiserInput, Net, Step
 from unlearnkit.training.settings import Training, check
 
 SIZES = {"a": (2,), "b": (3, 1)}
@@ -234,21 +236,18 @@ def test_the_schedule_is_that_of_the_released_code() -> None:
     assert shares == pytest.approx([0.1809, 0.1309, 0.0691, 0.0191], abs=1e-4)
 
 
-def toward(
-    model: Model, *, look: Callable[[int, Any], None] = lambda step, student: None
-) -> Objective[Tensor]:
-    """Predict no noise for "cat", and for "dog" what the base predicts."""
-    states, t = model.encode(["cat", "dog"]), torch.tensor([500, 100])
+def toward(model: Model, *, look: Callable[[int, Net], None] = lambda step, net: None) -> Objective:
+    """Predict no noise for "cat", and for "dog" neither."""
+    cond, t = model.encode(["cat", "dog"]), torch.tensor([500, 100])
 
-    def prepare(step: int, student: Any) -> Tensor:
-        look(step, student)
-        return torch.randn((2, *model.shape), generator=seeds.stream(0, "test", step))
-
-    def losses(x: Tensor) -> dict[str, Tensor]:
-        cat, dog = model.eps(x, t, states).square().mean(dim=(1, 2, 3))
+    def loss(net: Net, step: Step) -> Losses:
+        look(step.number, net)
+        x = torch.randn((2, *model.shape), generator=seeds.stream(0, "test", step.number))
+        (eps,) = net.student([DenoiserInput(x, t, cond)])
+        cat, dog = eps.square().mean(dim=(1, 2, 3))
         return {"erase": cat, "keep": dog}
 
-    return Objective(prepare, losses)
+    return Objective(loss, saliency=lambda net, step: {"erase": loss(net, step)["erase"]})
 
 
 def copies(model: Model, part: str = "xattn") -> dict[str, Tensor]:
@@ -261,15 +260,15 @@ def test_closed_entries_do_not_move_over_several_choices(hard: bool, model: Mode
     seen: list[dict[str, Tensor]] = []
     closed: list[dict[str, Tensor]] = []
 
-    def look(step: int, student: Any) -> None:
-        with student():
+    def look(step: int, net: Net) -> None:
+        with net.as_student():
             seen.append(copies(model))
         closed.append({name: ~opened for name, opened in mask.opened.items()})
         assert base.items() >= {}.items()
         assert all(torch.equal(weight, base[name]) for name, weight in model.weights("xattn").items())
 
     base = copies(model)
-    descend(model, "xattn", toward(model, look=look), steps=18, lr=1e-2, job=Job(), mask=mask)
+    descend(Net(model), "xattn", toward(model, look=look), steps=18, lr=1e-2, job=Job(), mask=mask)
     for step in (0, 1, 2):  # the warm-up leaves every weight as it is, bit for bit
         assert all(torch.equal(weight, base[name]) for name, weight in seen[step].items())
     assert (
@@ -301,7 +300,7 @@ def test_killed_under_a_dynamic_mask_it_goes_on_to_the_same_bits(
         start = model.weights("xattn")
         rules = [Pull(start, 10.0, 1), Pull(start, 100.0, 2)]
         stages: dict[str, Any] = {"mask": mask, "rules": rules, "combine": pcgrad(1), "schedule": onecycle}
-        return descend(model, "xattn", toward(model), steps=7, lr=1e-2, job=job, **stages)
+        return descend(Net(model), "xattn", toward(model), steps=7, lr=1e-2, job=job, **stages)
 
     def die(stage: str, done: int, total: int) -> None:
         if done == when:
@@ -445,7 +444,7 @@ def test_impossible_combinations_are_refused_with_the_reason(
     assert "choose" in str(told.value) or "leave" in str(told.value)
 
 
-TRAINING = [name for name, method in METHODS.items() if issubclass(method.settings, Training)]
+TRAINING = [name for name, method in METHODS.items() if issubclass(method, Training)]
 
 
 @pytest.mark.parametrize("method", TRAINING)
@@ -457,6 +456,6 @@ def test_a_method_refuses_them_in_its_plan_too(method: str, model: Model) -> Non
 
 @pytest.mark.parametrize("method", TRAINING)
 def test_every_setting_says_where_it_comes_from(method: str) -> None:
-    for one in describe(METHODS[method].settings):
+    for one in describe(METHODS[method]):
         assert one.doc
         assert one.source, f"{method}: {one.name}"

@@ -19,14 +19,14 @@ from unlearnkit.edit import Edit
 from unlearnkit.hints import Hints
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model, load
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
 BATCH = 3  # of which the second process has one row of its own
 # of the length of the change: sums of floats in another order make about 1e-6, Adam enlarges them
 TOLERANCE = 1e-3
 CHOSEN = {"salun": 2e-2}  # of two weights that matter alike, its mask may open the other one
-RUNS = {name: {"batch": BATCH} for name in CASES if issubclass(METHODS[name].settings, Training)} | {
+RUNS = {name: {"batch": BATCH} for name in CASES if issubclass(METHODS[name], Training)} | {
     "esd": {"batch": BATCH, "keep": 1.0, "keep_pictures": 4, "combine": "restricted"},
     "ca": {"batch": BATCH, "keep": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
     "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
-from unlearnkit.methods import edit_for, plan, rgd, salun
+from unlearnkit.methods import RGD, edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.parts.ascent import ascent
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
 from unlearnkit.training import pictures
-from unlearnkit.training.descend import Job
 from unlearnkit.training.grammar import GRAMMARS, forms, pairs, read
-from unlearnkit.training.scenes import noise_ratio
+from unlearnkit.training.image_sets import noise_ratio
+from unlearnkit.training.job import Job
 from unlearnkit.wording import fill
 
 CAT = Request((Concept("cat"),), (Concept("dog"),))
@@ -148,21 +148,21 @@ def test_an_unknown_grammar_is_refused(model: Model) -> None:
 
 def test_sentences_of_a_request(model: Model) -> None:
     request = Request((Concept("cat", phrases=("kitten",)), Concept("neon", kind="style")))
-    values = build(rgd.Settings, {"pictures": 6, "grammar": "plain", "others": 1.0})
-    found = rgd.sentences(model, request, values, seed=0)
+    values = build(RGD, {"pictures": 6, "grammar": "plain", "others": 1.0})
+    found = values.sentences(model, request, seed=0)
     assert len(found) == 12
     assert all("cat" in erase or "kitten" in erase for erase, _ in found[:6])
     assert all("neon" in erase for erase, _ in found[6:])
     erased = ("cat", "kitten", "neon")
     assert not any(word in keep for _, keep in found for word in erased)
     assert not any(word in erase for erase, _ in found[6:] for word in erased[:2])
-    bare = rgd.sentences(model, CAT, build(rgd.Settings, {"pictures": 2, "diverse": False}), seed=0)
+    bare = build(RGD, {"pictures": 2, "diverse": False}).sentences(model, CAT, seed=0)
     assert bare == [("cat", "dog"), ("cat", "dog")]
     two = Request((Concept("cat"),), (Concept("dog"), Concept("bear")))
-    bare = rgd.sentences(model, two, build(rgd.Settings, {"pictures": 3, "diverse": False}), seed=0)
+    bare = build(RGD, {"pictures": 3, "diverse": False}).sentences(model, two, seed=0)
     assert [keep for _, keep in bare] == ["dog", "bear", "dog"]
     instead = Request((Concept("cat", instead="bear"),))
-    assert all("bear" in keep for _, keep in rgd.sentences(model, instead, values, seed=0))
+    assert all("bear" in keep for _, keep in values.sentences(model, instead, seed=0))
     assert plan(model, request, method="rgd", settings={"pictures": 6}).sampled_images == 24
 
 
@@ -329,10 +329,6 @@ def test_the_plan_counts_what_the_whole_keep_set_shows_again(model: Model) -> No
 # SalUn
 
 
-def test_guided_by_hand() -> None:
-    assert salun.guided(torch.tensor(3.0), torch.tensor(2.0), 7.5).item() == 8.5 * 3 - 7.5 * 2
-
-
 def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
     counts = {"pictures": 3, "keep_pictures": 3, "mask_warmup": 1, "keep_weight": 0.5}
     for target in ("student", "teacher"):
@@ -345,7 +341,7 @@ def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
         assert found["keep"] == pytest.approx(0.5 * Plain(model, DOGS, draws).error(), rel=1e-4)
     lines = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     look = Plain(model, CATS, seeds.stream(4, "salun saliency", 0))
-    guided = salun.guided(look.told(), look.told(["", ""]), 7.5)
+    guided = 8.5 * look.told() - 7.5 * look.told(["", ""])  # (1 + w) ε(c) - w ε() with w = 7.5
     assert lines[0]["erase"] == pytest.approx((guided - look.noise).square().mean().item(), rel=1e-4)
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
-from unlearnkit.methods import edit_for, plan, sculpting
+from unlearnkit.methods import SculptingMemory, edit_for, plan
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
 from unlearnkit.training import pictures
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat"),))
 TWO = Request((Concept("cat"), Concept("car", instead="tree")))
@@ -116,12 +116,12 @@ def test_the_released_code_follows_the_student_itself(model: Model, tmp_path: Pa
 
 
 def test_the_table_knows_superclasses_and_the_request_comes_first() -> None:
-    values = build(sculpting.Settings, {})
-    assert sculpting.superclass(Concept("Cat"), values) == "animal"
-    assert sculpting.superclass(Concept("chain saw"), values) == "power tool"
-    assert sculpting.superclass(Concept("neon", kind="style"), values) == "art"
-    assert sculpting.superclass(Concept("cat", instead="pet"), values) == "pet"
-    assert sculpting.superclass(Concept("cat"), build(sculpting.Settings, {"superclass": "plain"})) == "plain"
+    values = build(SculptingMemory, {})
+    assert values.superclass_of(Concept("Cat")) == "animal"
+    assert values.superclass_of(Concept("chain saw")) == "power tool"
+    assert values.superclass_of(Concept("neon", kind="style")) == "art"
+    assert values.superclass_of(Concept("cat", instead="pet")) == "pet"
+    assert build(SculptingMemory, {"superclass": "plain"}).superclass_of(Concept("cat")) == "plain"
 
 
 @pytest.mark.parametrize(

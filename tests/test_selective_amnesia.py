@@ -14,12 +14,12 @@ from unlearnkit import seeds
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.methods.selective_amnesia import Elastic, Settings, fisher
+from unlearnkit.methods.selective_amnesia import Elastic, SelectiveAmnesia
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training import pictures
-from unlearnkit.training.descend import Job
-from unlearnkit.training.scenes import scene
+from unlearnkit.training.job import Job, Run
+from unlearnkit.training.net import Net
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {
@@ -34,8 +34,9 @@ def erase(model: Model, *, job: Job | None = None, **changes: Any) -> Edit:
 
 
 def test_fisher_information_is_the_mean_square_of_plain_gradients(model: Model) -> None:
-    settings = Settings(fisher_pictures=2, fisher_times=3)
-    found = fisher(model, "xattn-kv", scene(model, DOGS, job=Job()), settings, seed=4, job=Job())
+    method = SelectiveAmnesia(trains="xattn-kv", fisher_pictures=2, fisher_times=3)
+    run = Run(model, CAT, Net(model), seed=4)
+    found = method.fisher(run, run.images(DOGS))
     latents, expected = pictures.draw(model, DOGS), dict[str, torch.Tensor]()
     for number, place in ((0, 0), (1, 1)):  # two of three pictures, spread
         draws = seeds.stream(4, "fisher", number)

@@ -13,7 +13,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.model import Model, load
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.descend import Job
+from unlearnkit.training.job import Job
 from unlearnkit.training.stopping import score_by_guide, seen_by_guide
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")

@@ -81,7 +81,7 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool 
     plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
     rows = max(1, round(plan.passes[1]))
     forward = _forward(model, rows) if plan.steps else 0.0
-    backward, training = _backward(model, settings, rows) if plan.steps else (0.0, 0)
+    backward, training = _backward(model, settings, rows) if isinstance(settings, Training) else (0.0, 0)
     picture = model.hints.steps * _denoising(model)
     shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
@@ -155,7 +155,7 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
         inside: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda one: note(one, inside), lambda one: one):
             output = module(*given)  # holds what is counted, so that no address comes twice
-        sides = 1 + settings.apart  # each has a pass of its own, which is recomputed alone
+        sides = 1 + settings.separate  # each has a pass of its own, which is recomputed alone
         new = [size / sides for place, size in inside.items() if place not in held]
         recomputed, widest = max(recomputed, sum(new)), max([widest, *new])
         del output

@@ -1,23 +1,48 @@
-"""What a method is: a name, a paper, its settings, and two functions."""
+"""What a method is: one dataclass of its settings, with its data and its loss, or with a closed form.
+
+@dataclass(frozen=True)
+class ESD(Trained[Sets]):
+    name, title, paper, summary = ...
+    eta: float = setting(1.0, ...)
+
+    def data(self, run) -> Sets: ...               what it trains on: drawn once, or counted in a dry run
+    def loss(self, net, sets, step) -> Losses: ... one step's named losses, in the paper's symbols
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-__all__ = ["Method", "Plan"]
+from . import seeds, tensors
+from .errors import InputError
+from .model import Model
+from .parts import Combine, Losses, erasing, lora
+from .schema import Request
+from .training.descend import Objective, constant, descend, onecycle
+from .training.job import Job, Run
+from .training.net import CountingNet, Net, Step
+from .training.settings import Training, check
+from .training.state import CHECKPOINT
+from .training.train import combine_of, mask_of, rules_of, stop_of
+
+__all__ = ["ClosedForm", "Method", "Plan", "Trained"]
+
+D = TypeVar("D")
+STAGES = "stages.safetensors"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, without doing it.
+    """What a run will do, counted without doing it.
 
     part: of the denoiser, that is changed. tensors, weights: how many weight tensors and single numbers will change.
     steps, batch: optimiser steps and pictures a step (0 steps for a closed form).
-    passes: rows through the network in one step, (without gradient, forward and backward); the first is a mean.
+    passes: rows through the network in one step, (without gradient, forward and backward), means over all steps.
     sampled_images: pictures that the base model draws first, unless they are in the cache.
     """
 
@@ -30,19 +55,178 @@ class Plan:
     sampled_images: int
 
 
+class Method(Protocol):
+    """One paper's way to erase: an instance is its settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The new weights by name, fp32 on the CPU."""
+
+    def plan(self, model: Model, request: Request) -> Plan:
+        """What ``solve`` would do. Raises InputError for what it would refuse."""
+
+
+class ClosedForm:
+    """A method that solves for its weights. PART: of the denoiser, that it changes."""
+
+    PART: ClassVar[str] = "text"
+
+    def plan(self, model: Model, request: Request) -> Plan:
+        """No step, no pass: the part's size."""
+        weights = model.weights(self.PART)
+        numbers = sum(weight.numel() for weight in weights.values())
+        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, 0)
+
+
 @dataclass(frozen=True)
-class Method:
-    """One paper's way to erase.
+class Trained(Training, Generic[D]):
+    """A method that trains; its options are those of ``Training`` and its own."""
 
-    settings: a dataclass of ``setting`` fields, every default with its source.
-    run: ``run(model, request, settings, *, seed, job)`` gives the new weights, fp32 on the CPU.
-    plan: ``plan(model, request, settings)`` gives a Plan.
-    """
+    def data(self, run: Run) -> D:
+        """What the losses look at, drawn by the base model. With ``run.counting`` nothing is drawn."""
+        raise NotImplementedError
 
-    name: str
-    title: str
-    paper: str
-    summary: str
-    settings: type
-    run: Callable[..., dict[str, Tensor]]
-    plan: Callable[[Any, Any, Any], Plan]
+    def loss(self, net: Net, data: D, step: Step) -> Losses:
+        """Named losses of one step, already weighted; those whose name starts with ``erase`` are the erasing side."""
+        raise NotImplementedError
+
+    def saliency(self, net: Net, data: D, step: Step) -> Losses:
+        """What a mask's warm-up looks at: the erasing losses, unless the method has its own."""
+        return {name: loss for name, loss in self.loss(net, data, step).items() if erasing(name)}
+
+    def stages(self, request: Request) -> Sequence[tuple[Trained[D], Request]]:
+        """Trainings one after the other, each with its settings and request; one, unless the method has more."""
+        return [(self, request)]
+
+    def with_earlier(self, data: D, earlier: Sequence[D]) -> D:
+        """The data of a stage that comes after stages with the data ``earlier``."""
+        return data
+
+    def check(self, losses: Sequence[str]) -> None:
+        """Raise InputError for options that make no sense together, or with the losses of these names."""
+        check(self, losses=losses)
+
+    @property
+    def critic_warmup(self) -> int:
+        """First steps in which only a critic of the method's own is trained, and ``loss`` gives no losses."""
+        return 0
+
+    @property
+    def combiner(self) -> Combine | None:
+        """The method's own way to combine gradients, in place of the option's."""
+        return None
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The trained weights. A killed run goes on from its checkpoint, in its stage."""
+        self.plan(run.model, run.request)  # refuses what makes no sense before a picture is drawn
+        stages = self.stages(run.request)
+        runs = [
+            replace(run, request=part, full=run.request, net=Net(run.model, separate=one.separate), rules=[])
+            for one, part in stages
+        ]
+        with run.contexts:
+            sets = [one.data(own) for (one, _), own in zip(stages, runs, strict=True)]
+            if len(stages) == 1:
+                return _train(stages[0][0], runs[0], stages[0][0].with_earlier(sets[0], []))
+            weights, done = _finished(run.job)
+            for stage in range(done, len(stages)):
+                one, own = stages[stage][0], runs[stage]
+                folder = run.job.folder and run.job.folder / f"stage-{stage + 1}"
+                own.job, own.seed = replace(run.job, folder=folder), seeds.derive(run.seed, "stage", stage)
+                with run.model.wearing(weights):
+                    weights = _train(one, own, one.with_earlier(sets[stage], sets[:stage]))
+                if run.job.folder and folder:
+                    facts = {"identity": run.job.identity, "done": stage + 1}
+                    tensors.write(run.job.folder / STAGES, weights, facts)
+                    (folder / CHECKPOINT).unlink(missing_ok=True)
+            return weights
+
+    def plan(self, model: Model, request: Request) -> Plan:
+        """What ``solve`` would do: ``data`` and ``loss`` run once on a network that only counts."""
+        steps, free, rows, images = 0, 0.0, 0.0, 0
+        earlier: list[D] = []
+        for one, part in self.stages(request):
+            net = CountingNet(model, separate=one.separate)
+            run = Run(model, part, net, full=request)
+            with run.contexts, torch.enable_grad():
+                earlier.append(one.data(run))
+                sets = one.with_earlier(earlier[-1], earlier[:-1])
+                warmup = one.mask_warmup if one.mask != "none" else 0
+                before = one.critic_warmup + warmup
+                for count, first, loss in (
+                    (one.critic_warmup, 0, one.loss),
+                    (warmup, one.critic_warmup, one.saliency),
+                    (one.steps, before, one.loss),
+                ):
+                    once = net.free, net.rows
+                    losses = loss(net, sets, Step(first, 0)) if count or first == before else {}
+                    own = net.free - once[0], net.rows - once[1]
+                    net.free, net.rows = (old + count * new for old, new in zip(once, own, strict=True))
+                one.check(list(losses))
+            steps, images = steps + before + one.steps, images + run.sampled
+            free, rows = free + net.free, rows + net.rows
+        weights = model.weights(self.part)
+        if self.trains == "lora":
+            weights = lora.takes(weights)
+        return Plan(
+            part=self.part,
+            tensors=len(weights),
+            weights=sum(weight.numel() for weight in weights.values()),
+            steps=steps,
+            passes=(free / max(1, steps), rows / max(1, steps)),
+            batch=self.batch,
+            sampled_images=images,
+        )
+
+
+def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
+    """Run the training loop on a method's loss with the parts that its options name."""
+    model, request, job = run.model, run.request, run.job
+    extra = job.beside
+    if extra and extra.rules and method.trains == "lora":
+        raise InputError("trains=lora trains factors, which no rule of a chain can hold: choose another part")
+
+    def loss(net: Net, step: Step) -> Losses:
+        losses = method.loss(net, sets, step)
+        return (
+            {**losses, **extra.losses(net, step)} if extra and step.number >= method.critic_warmup else losses
+        )
+
+    return descend(
+        run.net,
+        method.part,
+        Objective(
+            loss,
+            saliency=lambda net, step: method.saliency(net, sets, step),
+            state=run.state,
+            critic_warmup=method.critic_warmup,
+        ),
+        steps=method.steps,
+        lr=method.lr,
+        job=replace(job, stop=stop_of(model, request, method) or job.stop),
+        schedule=onecycle if method.schedule == "onecycle" else constant,
+        checkpointing=method.checkpointing,
+        combine=method.combiner or combine_of(method, run.seed),
+        mask=mask_of(model, method),
+        rules=[*run.rules, *rules_of(model, request, method), *(extra.rules if extra else ())],
+        rank=method.updates,
+        eight_bits=method.optimiser == "adam8",
+        seed=run.seed,
+    )
+
+
+def _finished(job: Job) -> tuple[dict[str, Any], int]:
+    """The weights after the last finished stage, and how many are finished."""
+    if job.folder is None or not (job.folder / STAGES).exists():
+        return {}, 0
+    weights, facts = tensors.read(job.folder / STAGES)
+    if facts.get("identity") != job.identity:
+        raise InputError(
+            f"{str(job.folder)!r} holds stages of a run with other settings: choose another folder"
+        )
+    return weights, facts["done"]

@@ -69,7 +69,7 @@ def erase(
         source = model.source if isinstance(model, Model) else str(model)
         recipe = Recipe(str(source), method, request, settings, seed)
         return run_recipe(recipe, out, model=model if isinstance(model, Model) else None)
-    build(methods.find(method).settings, settings)
+    build(methods.find(method), settings)
     loaded = model if isinstance(model, Model) else load(model)
     return methods.edit_for(loaded, request, method=method, settings=settings, seed=seed)
 
@@ -117,7 +117,7 @@ def _kind(name: str, kind: Kind, known: Hints) -> Kind:
 def default_folder(recipe: Recipe) -> Path:
     """Where a run goes that names no folder: ``runs/esd-cat-0``, with a short hash of whatever else was chosen."""
     request, names = recipe.request, "-".join(concept.name for concept in recipe.request.erase)
-    filled: Any = build(methods.find(recipe.method).settings, recipe.settings)
+    filled: Any = build(methods.find(recipe.method), recipe.settings)
     given = {name: getattr(filled, name) for name in recipe.settings}
     if len(given) == len(dataclasses.fields(filled)) and not changed(filled):
         given = {}  # a recipe file with every default spelled out
@@ -154,7 +154,7 @@ def run_recipe(
     renamed.
     """
     folder = user_path(out)
-    build(methods.find(recipe.method).settings, recipe.settings)
+    build(methods.find(recipe.method), recipe.settings)
     resuming = check_folder(folder, resume=resume)
     finished = resuming and is_finished(folder, pipeline=pipeline)
     processes.wait()  # before one of them writes there

@@ -173,7 +173,7 @@ def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
 
     try:
         recipe = load_recipe(folder / RECIPE)
-        cls = find(recipe.method).settings
+        cls = find(recipe.method)
         now = {
             "method": recipe.method,
             "seed": recipe.seed,

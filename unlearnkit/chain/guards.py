@@ -17,7 +17,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,10 +29,9 @@ from ..parts import Rule
 from ..parts.rules import Project, Pull
 from ..schema import Request
 from ..settings import setting
-from ..training.descend import Beside, Job, Objective, Student
-from ..training.prompts import neighbours
-from ..training.scenes import gathered, wordings
-from ..training.train import Rows, predict
+from ..training.job import Beside, Job, Run
+from ..training.net import DenoiserInput, Net, Step, mse
+from ..training.prompts import neighbours, prompts_for
 from .screening import banked, protected
 
 __all__ = ["Guards", "beside", "closed", "projection"]
@@ -85,12 +84,18 @@ class Guards:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """A loss of the keeping side: rows for a step, the weights that its teacher wears, and the loss's weight."""
+    """A loss of the keeping side: rows for a step, what its teacher has otherwise than the model, the loss's weight."""
 
     name: str
-    rows: Callable[[int], Rows]
+    rows: Callable[[Step], DenoiserInput]
     teacher: Mapping[str, Tensor]
     weight: float
+
+    def loss(self, net: Net, step: Step) -> Tensor:
+        rows = self.rows(step)
+        (base,) = net.teacher([rows], self.teacher)
+        (eps,) = net.student([rows])
+        return self.weight * mse(eps, base)
 
 
 def beside(
@@ -121,7 +126,9 @@ def beside(
         return None
     facts = {"guards": dataclasses.asdict(guards), "earlier": [dataclasses.asdict(one) for one in earlier]}
     return Beside(
-        lambda objective: _joined(model, objective, keepers), tuple(rules), json.loads(json.dumps(facts))
+        lambda net, step: {one.name: one.loss(net, step) for one in keepers},
+        tuple(rules),
+        json.loads(json.dumps(facts)),
     )
 
 
@@ -165,69 +172,41 @@ def _keepers(
     seed: int,
     job: Job,
 ) -> list[_Keeper]:
-    found = []
+    found, run = [], Run(model, request, Net(model), seed, job)
     if guards.bank:
         bank = banked(model, request, earlier, guards.bank_near, guards.bank)
         rows = (
-            _noise(model, bank.prompts, batch, seed)
+            _noise(run, bank.prompts, batch)
             if guards.bank_holds == "prompts"
-            else _pictures(model, bank.words, first, batch, seed, "bank", job)
+            else _pictures(run, bank.words, first, batch, "bank")
         )
         found.append(_Keeper("keep_bank", rows, first, guards.bank_weight))
     past = [concept for one in earlier for concept in one.erase]
     if guards.replay and past:
-        words = [wordings(model, concept, guards.replay) for concept in past]
-        rows = _pictures(model, words, first, batch, seed, "replay", job)
+        words = [prompts_for(model, concept, guards.replay) for concept in past]
+        rows = _pictures(run, words, first, batch, "replay")
         found.append(_Keeper("keep_replay", rows, {}, guards.replay_weight))
     return found
 
 
 def _pictures(
-    model: Model,
-    words: Sequence[Sequence[str]],
-    first: Mapping[str, Tensor],
-    batch: int,
-    seed: int,
-    label: str,
-    job: Job,
-) -> Callable[[int], Rows]:
+    run: Run, prompts: Sequence[Sequence[str]], first: Mapping[str, Tensor], batch: int, label: str
+) -> Callable[[Step], DenoiserInput]:
     """Noised pictures that the first model drew of these prompts."""
-    with model.wearing(first):
-        drawn = gathered(model, words, job=job, title=f"pictures for the {label}")
-    return lambda step: drawn.batch(model, batch, seeds.stream(seed, "chain", label, step)).rows
+    with run.model.wearing(first):
+        drawn = run.image_groups(prompts, title=f"pictures for the {label}")
+    return lambda step: drawn.batch(batch, seeds.stream(run.seed, "chain", label, step.number)).input
 
 
-def _noise(model: Model, words: Sequence[str], batch: int, seed: int) -> Callable[[int], Rows]:
+def _noise(run: Run, prompts: Sequence[str], batch: int) -> Callable[[Step], DenoiserInput]:
     """Pure noise at the noisier half of the times, where the prompt decides what becomes of it (ours)."""
-    states = model.encode(words)
+    model, cond = run.model, run.encode(prompts)
 
-    def rows(step: int) -> Rows:
-        draws = seeds.stream(seed, "chain", "prompts", step)
-        which = torch.randint(len(words), (batch,), generator=draws)
+    def rows(step: Step) -> DenoiserInput:
+        draws = seeds.stream(run.seed, "chain", "prompts", step.number)
+        which = torch.randint(len(prompts), (batch,), generator=draws)
         t = torch.randint(model.times // 2, model.times, (batch,), generator=draws).to(model.device)
         x = torch.randn((batch, *model.shape), generator=draws).to(model.device)
-        return Rows(x, t, states[which])
+        return DenoiserInput(x, t, cond[which])
 
     return rows
-
-
-def _joined(model: Model, own: Objective[Any], keepers: Sequence[_Keeper]) -> Objective[Any]:
-    """The method's objective with the guards' losses beside its own."""
-
-    def prepare(step: int, student: Student) -> tuple[Any, list[tuple[Rows, Tensor]]]:
-        told = []
-        for keeper in keepers:
-            rows = keeper.rows(step)
-            with model.wearing(keeper.teacher):
-                told.append((rows, predict(model, [rows])[0]))
-        return own.prepare(step, student), told
-
-    def losses(prepared: tuple[Any, list[tuple[Rows, Tensor]]]) -> dict[str, Tensor]:
-        given, told = prepared
-        found = dict(own.losses(given))
-        for keeper, (rows, wanted) in zip(keepers, told, strict=True):
-            (eps,) = predict(model, [rows])
-            found[keeper.name] = keeper.weight * (eps - wanted).square().mean()
-        return found
-
-    return dataclasses.replace(own, prepare=prepare, losses=losses) if keepers else own

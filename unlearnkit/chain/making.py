@@ -68,9 +68,9 @@ def make(
     guards = build(Guards, recipe["guards"])
     method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     with model.wearing(worn):
-        if not issubclass(method.settings, Training):
+        if not issubclass(method, Training):
             return _closed(own, request, earlier, recipe, guards, job)
-        filled = methods.resolve(own, request, method.name, settings)
+        filled: Any = methods.resolve(own, request, method.name, settings)
         added = beside(
             own, request, earlier, base, list(worn), guards, batch=filled.batch, seed=recipe["seed"], job=job
         )
@@ -112,4 +112,4 @@ def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict
 
 def _has(method: str, name: str) -> bool:
     """Whether a method has a setting of this name."""
-    return any(one.name == name for one in describe(methods.find(method).settings))
+    return any(one.name == name for one in describe(methods.find(method)))

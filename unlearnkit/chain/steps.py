@@ -71,7 +71,7 @@ def init(
         raise InputError(f"regime {regime!r} is unknown: use one of {', '.join(REGIMES)}")
     if pictures < 0:
         raise InputError(f"pictures {pictures} is out of range: use 0 or more")
-    build(methods.find(method).settings, settings or {})
+    build(methods.find(method), settings or {})
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
     facts = {
         "format": 1,
@@ -125,7 +125,7 @@ def add(
         _refuse(project, steps, request)
         chosen = method or project.options["method"]
         own = project.options["settings"] if chosen == project.options["method"] else {}
-        build(methods.find(chosen).settings, {**own, **(settings or {})})
+        build(methods.find(chosen), {**own, **(settings or {})})
         guarded = build(Guards, {**project.options["guards"], **(guards or {})})
         model = base_model(project, model, device)
         told = {**handed_over(chosen, guarded), **own, **(settings or {})}

@@ -142,7 +142,7 @@ def methods(
 
     method = find(name)
     out.print(f"[bold]{_plain(method.title)}[/bold]\n{_plain(method.paper)}\n\n{_plain(method.summary)}\n")
-    for one in describe(method.settings):
+    for one in describe(method):
         out.print(f"[bold]{one.name}[/bold] = {_plain(one.default)}")
         source = f" (default: {one.source})" if one.source else ""
         out.print(Padding(_plain(f"{one.doc}: {one.allowed}{source}"), (0, 0, 0, 4)), soft_wrap=False)

@@ -130,7 +130,7 @@ def _recipe(
     request = request_for(
         concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=hints_of(model)
     )
-    settings = _settings(find(method).settings, method, pairs or [], parts)
+    settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 
 

@@ -27,6 +27,7 @@ PARTS = {
     "not-xattn": "everything but cross-attention",
     "all": "the whole denoiser",
     "text": "the matrices that read the text: keys and values of cross-attention",
+    "values": "the value matrices of cross-attention",
 }
 
 
@@ -46,6 +47,8 @@ def belongs(part: str, name: str) -> bool:
     cross = ".attn2." in name
     if part in ("xattn-kv", "text"):
         return cross and (".to_k." in name or ".to_v." in name)
+    if part == "values":
+        return cross and ".to_v." in name
     return part == "all" or cross == (part == "xattn")
 
 

@@ -22,38 +22,38 @@ from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import build
-from ..training.descend import Job
+from ..training.job import Job, Run
+from ..training.net import Net
 from ..training.state import CHECKPOINT
-from . import (
-    ca,
-    doco,
-    duge,
-    erasediff,
-    esd,
-    finetune,
-    ga,
-    graddiff,
-    rgd,
-    salun,
-    sculpting,
-    selective_amnesia,
-    uce,
-)
+from .ca import CA
+from .doco import DoCo
+from .duge import DUGE
+from .erasediff import EraseDiff
+from .esd import ESD
+from .finetune import FineTune
+from .ga import GA
+from .graddiff import GradDiff
+from .rgd import RGD
+from .salun import SalUn
+from .sculpting import SculptingMemory
+from .selective_amnesia import SelectiveAmnesia
+from .speed import SPEED
+from .uce import UCE, DiverseUCE
 
 __all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
 
-MODULES = (
-    *(duge, rgd, doco, sculpting),
-    *(esd, uce, ca, salun, ga, graddiff, finetune, erasediff, selective_amnesia),
-)
-METHODS: dict[str, Method] = {
-    method.name: method for method in (*(module.METHOD for module in MODULES), uce.DIVERSE)
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        *(DUGE, RGD, DoCo, SculptingMemory),
+        *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
+    )
 }
-SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method.settings)}
+SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
 EDIT = "edit.safetensors"
 
 
-def find(name: str) -> Method:
+def find(name: str) -> type[Method]:
     """The method called ``name``; InputError with the nearest name for an unknown one."""
     if name not in METHODS:
         raise InputError(
@@ -62,8 +62,8 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
-def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Any:
-    """The method's settings with every default spelled out.
+def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Method:
+    """The method with every setting spelled out.
 
     What is given goes first, then what the model's own hints say of the method for the kind of the first erased
     concept, what they say of all training, the family's defaults, the general hints, and the method's defaults.
@@ -73,20 +73,20 @@ def resolve(model: Model, request: Request, method: str, settings: Mapping[str, 
     chosen = find(method)
     kind = request.erase[0].kind
     hinted, general = (one.settings(method, kind) for one in (model.hints, hints.GENERAL))
-    known = {field.name for field in dataclasses.fields(chosen.settings)}
+    known = {field.name for field in dataclasses.fields(chosen)}
     usual = model.family.DEFAULTS | dict(model.hints.training)
     own = {name: value for name, value in usual.items() if name in known or name not in SETTINGS}
     given = settings if hinted == general else {**hinted, **settings}
-    filled: Any = build(chosen.settings, {**hinted, **own, **given})
+    filled = build(chosen, {**hinted, **own, **given})
     if own.get("trains") == "lora" and not getattr(filled, "low_rank", True):
         del own["trains"]
-        filled = build(chosen.settings, {**hinted, **own, **given})
+        filled = build(chosen, {**hinted, **own, **given})
     return filled
 
 
 def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: Any) -> dict[str, Any]:
     """Those of the settings that the model's family chose, neither the user nor the method itself."""
-    stock = {field.name: field.default for field in dataclasses.fields(find(method).settings)}
+    stock = {field.name: field.default for field in dataclasses.fields(find(method))}
     return {
         name: value
         for name, value in model.family.DEFAULTS.items()
@@ -96,7 +96,7 @@ def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: A
 
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments."""
-    return find(method).plan(model, request, resolve(model, request, method, settings or {}))
+    return resolve(model, request, method, settings or {}).plan(model, request)
 
 
 def edit_for(
@@ -127,9 +127,8 @@ def edit_for(
     facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):
         return finished
-    weights = find(method).run(
-        model, request, filled, seed=seed, job=dataclasses.replace(job, identity=identity)
-    )
+    job = dataclasses.replace(job, identity=identity)
+    weights = filled.solve(Run(model, request, Net(model), seed, job))
     before = model.weights("all")
     changed = {name: value for name, value in weights.items() if not _equal(value, before[name])}
     facts |= {

@@ -12,30 +12,31 @@ derives it (least KL divergence to the chain under c); the released code takes t
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
-from ..schema import Request
+from ..method import Trained
+from ..parts import Losses
 from ..settings import setting
-from ..training.anchors import anchor, anchored, phrased, retained
-from ..training.attention import readable, start_held
-from ..training.descend import Job, Objective, Student
-from ..training.prompts import neighbours
-from ..training.scenes import KeepTarget, Lesson, aimed, counted, matched, unprompted
-from ..training.settings import Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.anchors import Anchored, anchored, retained
+from ..training.attention import start_held
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.settings import KeepTarget, Trains, aimed, counted, default, phrased, unprompted
 
-__all__ = ["METHOD", "Settings"]
+__all__ = ["CA"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class CA(Trained[tuple[Anchored, ImageSet | None]]):
+    name: ClassVar = "ca"
+    title: ClassVar = "Concept Ablation"
+    paper: ClassVar = "Kumari et al. 2023, arXiv 2303.13516"
+    summary: ClassVar = (
+        "trains the network to predict for the concept what it predicts for an anchor, on pictures of that"
+    )
+
     trains: Trains = default("trains", "xattn-kv", source="paper")
     steps: int = default("steps", 100, source="released code, on two GPUs with 4 pictures each")
     lr: float = default("lr", 1.6e-5, source="released code: 2e-6 for each of 8 pictures a step")
@@ -65,71 +66,27 @@ class Settings(Training):
         True, "keys and values learn nothing from the start token", source="released code"
     )
 
+    def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
+        run.enter(start_held(run.model, self.hold_start))
+        anchors = anchored(run, self.pictures, grammar=self.grammar)
+        if not self.keep:
+            return anchors, None
+        return anchors, retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.untold)
 
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights. Raises InputError for a concept without an anchor of its own."""
-    _check(model, settings)
-    found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
-    kept = None
-    if settings.keep:
-        kept = retained(
-            *(model, request, found, settings.pictures),
-            job=job,
-            nearest=settings.neighbours,
-            share=settings.untold,
-        )
-
-    def prepare(step: int, student: Student) -> Lesson:
-        batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "ca", step))
-        rows, wanted = [Rows(batch.rows.x, batch.rows.t, found.told[batch.which])], [batch.noise]
-        if settings.target == "model":
-            with student() if settings.teacher == "student" else nullcontext():
-                wanted = predict(model, [batch.rows])
-        if kept is not None:
-            other = kept.batch(model, settings.batch, seeds.stream(seed, "ca keep", step))
-            rows.append(other.rows)
-            wanted += predict(model, [other.rows]) if settings.keep_target == "teacher" else [other.noise]
-        return Lesson(rows, wanted)
-
-    def losses(given: Lesson) -> dict[str, Tensor]:
-        return matched(model, given, apart=settings.apart, keep=settings.keep)
-
-    with start_held(model, settings.hold_start):
-        return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _check(model, settings)
-    for concept in request.erase:
-        anchor(model, request, concept)
-    n = settings.batch
-    return plan_of(
-        model,
-        settings,
-        losses=_losses(settings),
-        free=n * ((settings.target == "model") + bool(settings.keep and settings.keep_target == "teacher")),
-        rows=n * (1 + bool(settings.keep)),
-        sampled=settings.pictures
-        * (len(request.erase) + bool(settings.keep and neighbours(model, request, settings.neighbours))),
-    )
-
-
-def _check(model: Model, settings: Settings) -> None:
-    check(settings, losses=_losses(settings))
-    if settings.hold_start:
-        readable(model)
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    return ("erase", "keep") if settings.keep else ("erase",)
-
-
-METHOD = Method(
-    name="ca",
-    title="Concept Ablation",
-    paper="Kumari et al. 2023, arXiv 2303.13516",
-    summary="trains the network to predict for the concept what it predicts for an anchor, on pictures of the anchor",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def loss(self, net: Net, sets: tuple[Anchored, ImageSet | None], step: Step) -> Losses:
+        anchors, retain = sets
+        x = anchors.images.batch(self.batch, step.stream("ca"))
+        inputs, target = [x.input.with_cond(anchors.concept_cond[x.which])], x.noise
+        if self.target == "model":
+            predict = net.student_sg if self.teacher == "student" else net.teacher
+            (target,) = predict([x.input])
+        retain_targets = []
+        if retain is not None:
+            other = retain.batch(self.batch, step.stream("ca keep"))
+            inputs.append(other.input)
+            retain_targets = net.teacher([other.input]) if self.keep_target == "teacher" else [other.noise]
+        eps, *eps_retain = net.student(inputs)
+        losses = {"erase": mse(eps, target)}  # eq. 6 (model) or eq. 7 (noise)
+        for found, wanted in zip(eps_retain, retain_targets, strict=True):
+            losses["keep"] = self.keep * mse(found, wanted)
+        return losses

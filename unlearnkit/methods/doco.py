@@ -18,9 +18,8 @@ code could be read; released = true has the code's two slips: ``unscaled`` below
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,26 +27,58 @@ from torch import Tensor
 
 from .. import seeds
 from ..errors import InputError
-from ..method import Method, Plan
-from ..model import Model
-from ..parts import Gradients, Losses
+from ..method import Trained
+from ..parts import Combine, Gradients, Losses
 from ..parts.combine import sides
 from ..parts.discriminator import Discriminator, Kinds
-from ..schema import Request
 from ..settings import setting
-from ..training.anchors import anchored, phrased, retained
-from ..training.attention import readable, start_held
-from ..training.descend import Job, Objective, Student
-from ..training.prompts import neighbours
-from ..training.scenes import KeepTarget, aimed, counted, unprompted
-from ..training.settings import Combines, Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.anchors import Anchored, anchored, retained
+from ..training.attention import start_held
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import DenoiserInput, Net, Step, mse
+from ..training.settings import Combines, KeepTarget, Trains, aimed, counted, default, phrased, unprompted
 
-__all__ = ["METHOD", "Settings", "unscaled"]
+__all__ = ["DoCo", "unscaled"]
+
+
+def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
+    """The surgery as released: both gradients are clipped to a norm of 1, and then for each tensor with cos < 0
+
+        g_u - cos(g_u, g_r) g_r / |g_r|
+
+    which lacks the factor |g_u|: as that is far below 1, such a tensor follows the retention loss.
+    """
+    g_u, g_r = (_clipped(side) for side in sides(losses, weights))
+    for name, u in g_u.items():
+        r = g_r[name] / (g_r[name].norm() + 1e-8)
+        cos = torch.sum(u / (u.norm() + 1e-8) * r)
+        u.sub_(cos.clamp_max(0) * r)
+    return g_u
+
+
+def _clipped(gradients: Gradients) -> Gradients:
+    norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients.values()]))
+    scale = (1 / (norm + 1e-6)).clamp_max(1)
+    return {name: gradient * scale for name, gradient in gradients.items()}
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    anchors: Anchored
+    retain: ImageSet | None
+    critic: Discriminator
+
+
+@dataclass(frozen=True)
+class DoCo(Trained[Sets]):
+    name: ClassVar = "doco"
+    title: ClassVar = "Domain Correction"
+    paper: ClassVar = "Wu et al. 2025, arXiv 2405.15304"
+    summary: ClassVar = (
+        "a discriminator makes what is drawn for the concept look like what is drawn for an anchor"
+    )
+
     trains: Trains = default("trains", "xattn-kv", source="released code")
     combine: Combines = default("combine", "preserving-tensor", source="released code")
     steps: int = default("steps", 1000, source="released code: 2000 less the warm-up")
@@ -95,132 +126,63 @@ class Settings(Training):
         source="ours: off, what the paper means",
     )
 
+    @property
+    def critic_warmup(self) -> int:
+        return self.warm_up
 
-def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
-    """The surgery as released: both gradients are clipped to a norm of 1, and then for each tensor with cos < 0
+    @property
+    def combiner(self) -> Combine | None:
+        return unscaled if self.released else None
 
-        g_u - cos(g_u, g_r) g_r / |g_r|
-
-    which lacks the factor |g_u|: as that is far below 1, such a tensor follows the retention loss.
-    """
-    g_u, g_r = (_clipped(side) for side in sides(losses, weights))
-    for name, u in g_u.items():
-        r = g_r[name] / (g_r[name].norm() + 1e-8)
-        cos = torch.sum(u / (u.norm() + 1e-8) * r)
-        u.sub_(cos.clamp_max(0) * r)
-    return g_u
-
-
-def _clipped(gradients: Gradients) -> Gradients:
-    norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients.values()]))
-    scale = (1 / (norm + 1e-6)).clamp_max(1)
-    return {name: gradient * scale for name, gradient in gradients.items()}
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Rows for the trained network, the erased ones first; the anchors' domain; what is predicted for those kept."""
-
-    rows: list[Rows]
-    anchor: Tensor
-    wanted: list[Tensor]
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights. Raises InputError for a concept without an anchor of its own."""
-    _check(model, settings)
-    found = anchored(model, request, settings.pictures, job=job, grammar=settings.grammar)
-    kept = None
-    if settings.keep:
-        kept = retained(
-            *(model, request, found, settings.pictures),
-            job=job,
-            nearest=settings.neighbours,
-            share=settings.untold,
+    def data(self, run: Run) -> Sets:
+        if self.released and self.combine != "preserving-tensor":
+            raise InputError(
+                f"released=true changes the surgery, and combine={self.combine} has none: choose "
+                "combine=preserving-tensor, or released=false"
+            )
+        run.enter(start_held(run.model, self.hold_start))
+        anchors = anchored(run, self.pictures, grammar=self.grammar)
+        retain = None
+        if self.keep:
+            retain = retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.untold)
+        run.state = critic = Discriminator(
+            run.model.shape,
+            kind=self.discriminator,
+            lr=self.discriminator_lr,
+            seed=seeds.derive(run.seed, "doco"),
+            device=run.model.device,
         )
-    critic = Discriminator(
-        model.shape,
-        kind=settings.discriminator,
-        lr=settings.discriminator_lr,
-        seed=seeds.derive(seed, "doco"),
-        device=model.device,
-    )
-    figures: dict[str, float] = {}
+        return Sets(anchors, retain, critic)
 
-    def domain(rows: Rows, eps: Tensor) -> Tensor:
-        return model.clean(rows.x, eps, rows.t) if settings.domain == "x0" else eps
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        z = sets.anchors.images.batch(self.batch, step.stream("doco"))
+        concept = z.input.with_cond(sets.anchors.concept_cond[z.which])  # c*, where z.input has c
+        if step.number < self.warm_up:
+            eps_anchor, eps_concept = net.teacher([z.input, concept])
+            real, fake = (self._domain(net, concept, eps) for eps in (eps_anchor, eps_concept))
+            self._learn(sets, step, real, fake, concept.t)
+            return {}
+        predict = net.student_sg if self.teacher == "student" else net.teacher
+        real = self._domain(net, concept, predict([z.input])[0])
+        inputs, targets = [concept], list[Tensor]()
+        if sets.retain is not None:
+            other = sets.retain.batch(self.batch, step.stream("doco keep"))
+            inputs.append(other.input)
+            targets = net.teacher([other.input]) if self.keep_target == "teacher" else [other.noise]
+        eps, *eps_retain = net.student(inputs)
+        fake = self._domain(net, concept, eps)
+        self._learn(sets, step, real, fake, concept.t, leak=self.released)
+        losses = {"erase": F.softplus(sets.critic.logits(fake, concept.t)).mean()}  # L_adv
+        for found, target in zip(eps_retain, targets, strict=True):
+            losses["keep"] = self.keep * mse(found, target)  # L_ret
+        return losses
 
-    def learn(rows: Rows, anchor: Tensor, target: Tensor, *, leak: bool) -> None:
-        figures["discriminator"], figures["right"] = critic.learn(anchor, target, rows.t, leak=leak)
+    def _domain(self, net: Net, z: DenoiserInput, eps: Tensor) -> Tensor:
+        return net.model.clean(z.x, eps, z.t) if self.domain == "x0" else eps
 
-    def prepare(step: int, student: Student) -> _Step:
-        batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "doco", step))
-        told = Rows(batch.rows.x, batch.rows.t, found.told[batch.which])
-        if step < settings.warm_up:
-            anchor, target = predict(model, [batch.rows, told])
-            learn(told, domain(told, anchor), domain(told, target), leak=False)
-            return _Step([], anchor, [])
-        with student() if settings.teacher == "student" else nullcontext():
-            (anchor,) = predict(model, [batch.rows])
-        rows, wanted = [told], list[Tensor]()
-        if kept is not None:
-            other = kept.batch(model, settings.batch, seeds.stream(seed, "doco keep", step))
-            rows.append(other.rows)
-            wanted = predict(model, [other.rows]) if settings.keep_target == "teacher" else [other.noise]
-        return _Step(rows, domain(told, anchor), wanted)
-
-    def losses(given: _Step) -> dict[str, Tensor]:
-        eps, *others = predict(model, given.rows, apart=settings.apart)
-        target = domain(given.rows[0], eps)
-        learn(given.rows[0], given.anchor, target, leak=settings.released)
-        found = {"erase": F.softplus(critic.logits(target, given.rows[0].t)).mean()}
-        for kept, wanted in zip(others, given.wanted, strict=True):
-            found["keep"] = settings.keep * (kept - wanted).square().mean()
-        return found
-
-    objective = Objective(prepare, losses, held=critic, rests=settings.warm_up, figures=lambda: figures)
-    combine = unscaled if settings.released else None
-    with start_held(model, settings.hold_start):
-        return train(model, request, settings, objective, seed=seed, job=job, combine=combine)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _check(model, settings)
-    n, total = settings.batch, max(1, settings.warm_up + settings.steps)
-    asked = n * (1 + bool(settings.keep and settings.keep_target == "teacher"))
-    return plan_of(
-        model,
-        settings,
-        losses=_losses(settings),
-        free=(settings.warm_up * 2 * n + settings.steps * asked) / total,
-        rows=settings.steps * n * (1 + bool(settings.keep)) / total,
-        sampled=settings.pictures
-        * (len(request.erase) + bool(settings.keep and neighbours(model, request, settings.neighbours))),
-        rests=settings.warm_up,
-    )
-
-
-def _check(model: Model, settings: Settings) -> None:
-    check(settings, losses=_losses(settings))
-    if settings.hold_start:
-        readable(model)
-    if settings.released and settings.combine != "preserving-tensor":
-        raise InputError(
-            f"released=true changes the surgery, and combine={settings.combine} has none: choose "
-            "combine=preserving-tensor, or released=false"
-        )
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    return ("erase", "keep") if settings.keep else ("erase",)
-
-
-METHOD = Method(
-    name="doco",
-    title="Domain Correction",
-    paper="Wu et al. 2025, arXiv 2405.15304",
-    summary="a discriminator makes what is drawn for the concept look like what is drawn for an anchor",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def _learn(
+        self, sets: Sets, step: Step, real: Tensor, fake: Tensor, t: Tensor, *, leak: bool = False
+    ) -> None:
+        """A step of the critic on L_D."""
+        loss, right = sets.critic.learn(real, fake, t, leak=leak)
+        step.log.update(discriminator=loss, right=right)

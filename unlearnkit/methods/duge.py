@@ -11,39 +11,75 @@ The trained θ attends to the concept as the frozen φ attends to nothing; with 
 
 The paper's text could be read only at second hand: the first two losses are its own, the third is a reading of its one
 line, and every number is ours (PAPERS.md). ``target``, ``attends``, ``instead`` and ``distil`` are the other readings.
-Attention alone may leave the concept in the values of the words: ``output`` draws the predicted noise as well.
+Attention alone may leave the concept in the values of the words: ``output`` also moves the predicted noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .. import seeds
 from ..errors import InputError
-from ..method import Method, Plan
+from ..method import Trained
 from ..model import Model
-from ..schema import Concept, Request
+from ..parts import Losses
+from ..schema import Concept
 from ..settings import setting
-from ..training.anchors import anchor, phrased, turns
-from ..training.attention import Watch, distance, folds, readable, steered, watched
-from ..training.descend import Job, Objective, Student
+from ..training.anchors import anchor, turns
+from ..training.attention import Watch, distance, folds, steered, watched
+from ..training.image_sets import ImageSet, NoisyBatch
+from ..training.job import Run
 from ..training.memory import bank
-from ..training.scenes import KeepTarget, Scene, kept, scene
-from ..training.settings import Rules, Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.net import Net, Step, mse
+from ..training.prompts import retain_concepts
+from ..training.settings import KeepTarget, Rules, Trains, default, phrased
 from ..wording import fill, until
 
-__all__ = ["METHOD", "Settings"]
+__all__ = ["DUGE"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    """What DUGE trains on.
+
+    target: the conditioning (images, tokens, width) that each image's prompt is to be attended like. aligned: matrices
+    (images, tokens, tokens) that bring the maps of both prompts to the same tokens, of the image's prompt first.
+    retain: images of related concepts ("prior") and of the memory bank ("memory"). scale: λ_U, divided by the loss of
+    the base model where that is asked for.
+    """
+
+    erase: ImageSet
+    target: Tensor
+    aligned: tuple[Tensor, Tensor] | None
+    retain: dict[str, ImageSet]
+    watch: Watch
+    scale: float
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A_φ of each layer, the matrix that aligns A_θ with it, ε of the erased rows, of the retained, and to distil."""
+
+    maps: list[Tensor]
+    align: Tensor | None
+    eps: Tensor
+    retain: list[Tensor]
+    distil: Tensor | None
+
+
+@dataclass(frozen=True)
+class DUGE(Trained[Sets]):
+    name: ClassVar = "duge"
+    title: ClassVar = "DUGE"
+    paper: ClassVar = "2025, arXiv 2503.13769"
+    summary: ClassVar = (
+        "the concept's cross-attention becomes that of no prompt; related concepts and a memory bank are kept"
+    )
+
     trains: Trains = default("trains", "xattn", source="ours: maps hang on queries and keys")
     steps: int = default("steps", 300, source="ours; DUGE's is not known")
     rule: Rules = default("rule", ("l2sp",), source="our reading of DUGE's regularisation")
@@ -101,213 +137,135 @@ class Settings(Training):
     pictures: int = setting(200, "pictures of each concept", low=1, source="ours: 20 prompts with 10 each")
     grammar: str = phrased(source="ours; for the concept and the related ones")
 
-
-@dataclass(frozen=True)
-class _Forget:
-    """Pictures of the concepts; for each the states of the wanted prompt, and the folds (m, tokens, tokens) of both."""
-
-    scene: Scene
-    wanted: Tensor
-    folds: tuple[Tensor, Tensor] | None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Noised pictures of the concept, what A (folded) and ε shall be for them; kept rows and what ε shall be there."""
-
-    erase: Rows
-    maps: list[Tensor]
-    fold: Tensor | None
-    eps: Tensor
-    keep: list[Rows]
-    wanted: list[Tensor]
-    taught: Tensor | None
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights. Raises InputError where no related concept is found."""
-    _check(settings)
-    words = _words(model, request, settings)
-    layers = settings.layers if settings.erase else None
-    with watched(model, layers=layers, of=settings.attends) as watch:
-        forget = _forget(model, request, settings, job)
-        scenes = {name: scene(model, found, job=job, title=name) for name, found in words.items()}
-        n, read = settings.batch, settings.batch if settings.erase else 0
-
-        def prepare(step: int, student: Student) -> _Step:
-            batch = forget.scene.batch(model, n, seeds.stream(seed, "duge", step))
-            keep = [
-                one.batch(model, n, seeds.stream(seed, "duge", name, step)) for name, one in scenes.items()
+    def data(self, run: Run) -> Sets:
+        self._check()
+        layers = self.layers if self.erase else None
+        watch = run.enter(watched(run.model, layers=layers, of=self.attends))
+        prompts = [(*pair, concept) for concept in run.request.erase for pair in self._turns(run, concept)]
+        erase = run.images([fill(form, word) for form, word, _ in prompts])
+        places = [self._place(run, concept) for *_, concept in prompts]
+        target = run.encode(
+            [
+                "" if place is None else " ".join(fill(form, place).split())
+                for (form, *_), place in zip(prompts, places, strict=True)
             ]
-            asked = [Rows(batch.rows.x, batch.rows.t, forget.wanted[batch.which])]
-            if settings.target == "steered":
-                asked.append(batch.rows)
-            teach = keep if settings.prior_target == "teacher" else keep[-1:] if settings.distil else []
-            eps, maps = _pass(watch, asked + [one.rows for one in teach], read=read * len(asked))
-            taught = eps[len(asked) :]
-            fold = None
-            if forget.folds is not None:
-                fold, other = (one[batch.which, None] for one in forget.folds)
-                both = torch.cat([other, fold])[: read * len(asked)]
-                maps = [one @ both for one in maps]
-            goal = eps[0]
-            if settings.target == "steered":
-                kind = settings.attends == "maps"
-                maps = [steered(one, settings.eta, maps=kind) for one in maps]
-                goal = steered(torch.cat(eps[:2]), settings.eta, maps=False)
-            return _Step(
-                batch.rows,
-                maps,
-                fold,
-                goal,
-                [one.rows for one in keep],
-                taught if settings.prior_target == "teacher" else [one.noise for one in keep],
-                taught[-1] if settings.distil else None,
+        )
+        aligned = None
+        if self.erase and self.attends == "maps" and any(place is not None for place in places):
+            each = [
+                _aligned(run.model, *pair[:2], place) for pair, place in zip(prompts, places, strict=True)
+            ]
+            first, second = (torch.stack(one).to(run.model.device) for one in zip(*each, strict=True))
+            aligned = first, second
+        sets = Sets(erase, target, aligned, self._retained(run), watch, self.erase)
+        return replace(sets, scale=self.erase / self._first(run, sets)) if self._unit else sets
+
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        x, retain = self._batches(sets, step)
+        to = self._targets(net, sets, x, retain)
+        inputs = [x.input, *(one.input for one in retain)]
+        (eps, *eps_retain), maps = net.student_attention(sets.watch, inputs, rows=self._rows)
+        losses = {}
+        if self.erase:
+            losses["erase"] = sets.scale * _attention(maps, to)  # λ_U L_U
+        if self.output:
+            losses["erase_output"] = self.output * mse(eps, to.eps)
+        if self.prior:
+            errors = [mse(found, target) for found, target in zip(eps_retain, to.retain, strict=True)]
+            losses["keep"] = self.prior * torch.stack(errors).mean()  # λ_pr L_pr
+        if to.distil is not None:
+            losses["keep_distil"] = self.distil * mse(eps_retain[-1], to.distil)
+        return losses
+
+    @property
+    def _rows(self) -> int:
+        """Rows of a pass whose attention is read."""
+        return self.batch if self.erase else 0
+
+    @property
+    def _unit(self) -> bool:
+        return bool(self.erase) and self.erase_scale == "first"
+
+    def _batches(self, sets: Sets, step: Step) -> tuple[NoisyBatch, list[NoisyBatch]]:
+        x = sets.erase.batch(self.batch, step.stream("duge"))
+        return x, [one.batch(self.batch, step.stream("duge", name)) for name, one in sets.retain.items()]
+
+    def _targets(self, net: Net, sets: Sets, x: NoisyBatch, retain: list[NoisyBatch]) -> Targets:
+        """What the base model φ says, in one pass."""
+        inputs = [x.input.with_cond(sets.target[x.which])]
+        if self.target == "steered":
+            inputs.append(x.input)
+        taught = retain if self.prior_target == "teacher" else retain[-1:] if self.distil else []
+        rows = self._rows * len(inputs)
+        every = [*inputs, *(one.input for one in taught)]
+        eps, maps = net.teacher_attention(sets.watch, every, rows=rows)
+        align = None
+        if sets.aligned is not None:
+            align, other = (one[x.which, None] for one in sets.aligned)
+            both = torch.cat([other, align])[:rows]
+            maps = [one @ both for one in maps]
+        goal, predicted = eps[0], eps[len(inputs) :]
+        if self.target == "steered":
+            maps = [steered(one, self.eta, maps=self.attends == "maps") for one in maps]
+            goal = steered(torch.cat(eps[:2]), self.eta, maps=False)
+        targets = predicted if self.prior_target == "teacher" else [one.noise for one in retain]
+        return Targets(maps, align, goal, targets, predicted[-1] if self.distil else None)
+
+    @torch.no_grad()
+    def _first(self, run: Run, sets: Sets) -> float:
+        """The attention loss of the base model itself on the images of the first step."""
+        x, retain = self._batches(sets, Step(0, run.seed))
+        with run.model.frozen():
+            to = self._targets(run.net, sets, x, retain)
+            found = _attention(
+                run.net.teacher_attention(sets.watch, [x.input], rows=self._rows)[1], to
+            ).item()
+        if found == 0:
+            raise InputError("the concept's attention already equals the target: nothing to erase is left")
+        return found
+
+    def _turns(self, run: Run, concept: Concept) -> list[tuple[str, str]]:
+        return turns(run.model, run.request, concept, self.pictures, self.grammar)
+
+    def _place(self, run: Run, concept: Concept) -> str | None:
+        """What stands in the concept's place in the target's prompt; None for the empty prompt."""
+        if concept.instead is not None:
+            return anchor(run.model, run.request, concept)
+        return "" if self.null == "rest" else None
+
+    def _retained(self, run: Run) -> dict[str, ImageSet]:
+        """Images of related concepts and of the memory bank, as far as a loss looks at them."""
+        found: dict[str, list[str]] = {}
+        related: tuple[Concept, ...] = ()
+        if self.prior:
+            related = retain_concepts(run.model, run.request, self.related)
+            found["prior"] = [
+                fill(*pair)
+                for one in related
+                for pair in turns(run.model, run.request, one, self.related_pictures, self.grammar)
+            ]
+        if self.memory and (self.prior or self.distil):
+            found["memory"] = list(bank(run.model, run.request, related, self.memory))
+        return {name: run.images(prompts, title=name) for name, prompts in found.items()}
+
+    def _check(self) -> None:
+        if not self.erase and not self.output:
+            raise InputError("erase=0 and output=0 leave nothing that erases: choose one of them above 0")
+        if self.distil and not self.memory:
+            raise InputError(
+                "distil looks at the memory bank, and memory=0 leaves it empty: choose memory above 0"
             )
 
-        def attention(given: _Step, maps: list[Tensor]) -> Tensor:
-            folded = maps if given.fold is None else [one @ given.fold for one in maps]
-            return distance(folded, given.maps)
 
-        scale = settings.erase
-        if scale and settings.erase_scale == "first":
-            scale /= _first(watch, prepare, attention, model=model, read=read)
-
-        def losses(given: _Step) -> dict[str, Tensor]:
-            if settings.apart:
-                (eps,), maps = _pass(watch, [given.erase], read=read)
-                kept_eps = predict(model, given.keep) if given.keep else []
-            else:
-                (eps, *kept_eps), maps = _pass(watch, [given.erase, *given.keep], read=read)
-            found = {}
-            if settings.erase:
-                found["erase"] = scale * attention(given, maps)
-            if settings.output:
-                found["erase_output"] = settings.output * (eps - given.eps).square().mean()
-            if settings.prior:
-                errors = [
-                    (one - aim).square().mean() for one, aim in zip(kept_eps, given.wanted, strict=True)
-                ]
-                found["keep"] = settings.prior * torch.stack(errors).mean()
-            if given.taught is not None:
-                found["keep_distil"] = settings.distil * (kept_eps[-1] - given.taught).square().mean()
-            return found
-
-        return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
+def _attention(maps: Sequence[Tensor], to: Targets) -> Tensor:
+    """L_U = 1/M Σ_i mean (A_i^θ - A_i^φ)²."""
+    return distance(maps if to.align is None else [one @ to.align for one in maps], to.maps)
 
 
-def _pass(watch: Watch, rows: Sequence[Rows], *, read: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The predicted noise for each of the rows, in one pass, and what each layer did in the first ``read`` rows."""
-    x, t, states = (torch.cat([getattr(one, name) for one in rows]) for name in ("x", "t", "states"))
-    eps, maps = watch.eps(x, t, states, rows=read)
-    return list(torch.split(eps, [len(one.t) for one in rows])), maps
-
-
-@torch.no_grad()
-def _first(
-    watch: Watch,
-    prepare: Callable[[int, Student], _Step],
-    attention: Callable[[_Step, list[Tensor]], Tensor],
-    *,
-    model: Model,
-    read: int,
-) -> float:
-    """The attention loss of the base model itself on the pictures of the first step."""
-    with model.frozen():
-        given = prepare(0, nullcontext)
-        found = attention(given, _pass(watch, [given.erase], read=read)[1]).item()
-    if found == 0:
-        raise InputError(
-            "the concept's attention is that of what is wanted already: nothing to erase is left"
-        )
-    return found
-
-
-def _forget(model: Model, request: Request, settings: Settings, job: Job) -> _Forget:
-    nothing = "" if settings.null == "rest" else None
-    prompts = [
-        (form, word, nothing if concept.instead is None else anchor(model, request, concept))
-        for concept in request.erase
-        for form, word in turns(model, request, concept, settings.pictures, settings.grammar)
-    ]
-    found = scene(model, [fill(form, word) for form, word, _ in prompts], job=job)
-    wanted = model.encode(
-        ["" if place is None else " ".join(fill(form, place).split()) for form, _, place in prompts]
-    )
-    unfolded = not settings.erase or settings.attends == "output"
-    if unfolded or all(place is None for *_, place in prompts):
-        return _Forget(found, wanted, None)
-    both = [torch.stack(one) for one in zip(*(_folds(model, *prompt) for prompt in prompts), strict=True)]
-    return _Forget(found, wanted, (both[0].to(model.device), both[1].to(model.device)))
-
-
-def _folds(model: Model, form: str, word: str, place: str | None) -> tuple[Tensor, Tensor]:
-    """The folds of the maps of both prompts; nothing is folded where the wanted one is empty."""
+def _aligned(model: Model, form: str, word: str, place: str | None) -> tuple[Tensor, Tensor]:
+    """The alignments of the maps of both prompts; nothing is moved where the target is the empty prompt."""
     tokens = model.text([""]).shape[1]
     if place is None:
         return torch.eye(tokens), torch.eye(tokens)
     start, end, other = (model.last_token(until(form, rest)) for rest in ("", word, place))
     return folds(tokens, start, end, other), folds(tokens, start, other, end)
-
-
-def _words(model: Model, request: Request, settings: Settings) -> dict[str, list[str]]:
-    """Prompts of related concepts, and of the memory bank: what is kept, as far as a loss looks at it."""
-    found: dict[str, list[str]] = {}
-    related: tuple[Concept, ...] = ()
-    if settings.prior:
-        related = kept(model, request, settings.related)
-        found["prior"] = [
-            fill(*told)
-            for one in related
-            for told in turns(model, request, one, settings.related_pictures, settings.grammar)
-        ]
-    if settings.memory and (settings.prior or settings.distil):
-        found["memory"] = list(bank(model, request, related, settings.memory))
-    return found
-
-
-def _check(settings: Settings) -> None:
-    check(settings, losses=_losses(settings))
-    if not settings.erase and not settings.output:
-        raise InputError("erase=0 and output=0 leave nothing that erases: choose one of them above 0")
-    if settings.distil and not settings.memory:
-        raise InputError(
-            "distil looks at the memory bank, and memory=0 leaves it empty: choose memory above 0"
-        )
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    weights = {
-        "erase": settings.erase,
-        "erase_output": settings.output,
-        "keep": settings.prior,
-        "keep_distil": settings.distil,
-    }
-    return tuple(name for name, weight in weights.items() if weight)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _check(settings)
-    if settings.erase:
-        readable(model, settings.layers)
-    n, words = settings.batch, _words(model, request, settings)
-    taught = len(words) if settings.prior_target == "teacher" else bool(settings.distil)
-    return plan_of(
-        model,
-        settings,
-        losses=_losses(settings),
-        free=n * (1 + (settings.target == "steered") + taught),
-        rows=n * (1 + len(words)),
-        sampled=settings.pictures * len(request.erase) + sum(map(len, words.values())),
-    )
-
-
-METHOD = Method(
-    name="duge",
-    title="DUGE",
-    paper="2025, arXiv 2503.13769",
-    summary="the concept's cross-attention becomes that of no prompt; related concepts and a memory bank are kept",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)

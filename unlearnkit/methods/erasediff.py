@@ -18,34 +18,58 @@ momentum in the released code, where they leak into it: they are not taken here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
+from ..method import Trained
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, sides
-from ..schema import Request
 from ..settings import setting
 from ..training.anchors import anchor, turns
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Lesson, counted, gallery, kept, matched, scene
-from ..training.settings import Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts
+from ..training.settings import Trains, counted, default
 from ..wording import fill
 
-__all__ = ["METHOD", "Settings", "balanced"]
+__all__ = ["EraseDiff", "balanced"]
 
-LOSSES = ("erase", "keep")
+
+def balanced(eta: float, *, cosine: bool) -> Combine:
+    """∇L_r + λ ∇L_f with λ found by η, over all weights as one vector."""
+
+    def combine(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
+        g_f, g_r = sides(losses, weights)
+        s, ff = dot(g_r, g_f), dot(g_f, g_f)
+        scale = (ff * dot(g_r, g_r)).sqrt() if cosine else ff
+        weight = torch.where(scale > 0, eta - s / scale, eta).clamp_min(0)
+        return mixed([g_f, g_r], [weight, torch.ones_like(weight)])
+
+    return combine
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    """anchors: the conditioning (images, tokens, width) of the prompts with the anchor; None for uniform noise."""
+
+    erase: ImageSet
+    anchors: Tensor | None
+    keep: ImageSet
+
+
+@dataclass(frozen=True)
+class EraseDiff(Trained[Sets]):
+    name: ClassVar = "erasediff"
+    title: ClassVar = "EraseDiff"
+    paper: ClassVar = "Wu et al. 2024, arXiv 2401.05779"
+    summary: ClassVar = (
+        "keeps what is kept, as far as forgetting goes on: the two gradients are weighed anew in every step"
+    )
+
     trains: Trains = default("trains", "all", source="released code for classes; nudity: not-xattn")
     steps: int = default("steps", 160, source="released code: enough for nudity, 60 for classes")
     lr: float = default("lr", 1e-5, source="released code")
@@ -85,83 +109,42 @@ class Settings(Training):
         return self.combine == "sum" and self.balance != "fixed"
 
     @property
-    def apart(self) -> bool:
-        return self.own or super().apart
+    def separate(self) -> bool:
+        return self.own or self.combine != "sum"
 
+    @property
+    def combiner(self) -> Combine | None:
+        return balanced(self.eta, cosine=self.balance == "cosine") if self.own else None
 
-def balanced(eta: float, *, cosine: bool) -> Combine:
-    """∇L_r + λ ∇L_f with λ found by η, over all weights as one vector."""
+    def data(self, run: Run) -> Sets:
+        model, request = run.model, run.request
+        others = retain_concepts(model, request, self.neighbours)
+        concepts: list[str] = []
+        anchors: list[str] = []
+        for concept in request.erase:
+            found = turns(model, request, concept, self.pictures)
+            concepts += [fill(form, wording) for form, wording in found]
+            if self.target == "anchor":
+                place = anchor(model, request, concept)
+                anchors += [fill(form, place) for form, _ in found]
+        keep = [prompts_for(model, concept, self.keep_pictures) for concept in others]
+        return Sets(
+            run.images(concepts),
+            run.encode(anchors) if anchors else None,
+            run.image_groups(keep, title="pictures to keep"),
+        )
 
-    def combine(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
-        g_f, g_r = sides(losses, weights)
-        s, ff = dot(g_r, g_f), dot(g_f, g_f)
-        scale = (ff * dot(g_r, g_r)).sqrt() if cosine else ff
-        weight = torch.where(scale > 0, eta - s / scale, eta).clamp_min(0)
-        return mixed([g_f, g_r], [weight, torch.ones_like(weight)])
-
-    return combine
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights. Raises InputError where nothing to keep or no anchor is found."""
-    check(settings, losses=LOSSES)
-    others = kept(model, request, settings.neighbours)
-    words, instead = _prompts(model, request, settings)
-    forget = scene(model, words, job=job)
-    anchors = model.encode(instead) if instead else None
-    remain = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
-
-    def prepare(step: int, student: Student) -> Lesson:
-        draws = seeds.stream(seed, "erasediff", step)
-        batch = forget.batch(model, settings.batch, draws)
-        other = remain.batch(model, settings.batch, seeds.stream(seed, "erasediff keep", step))
-        if anchors is None:
-            wanted = torch.rand(batch.noise.shape, generator=draws).to(model.device)
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        draws = step.stream("erasediff")
+        x = sets.erase.batch(self.batch, draws)
+        other = sets.keep.batch(self.batch, step.stream("erasediff keep"))
+        if sets.anchors is None:
+            eps_f = torch.rand(x.noise.shape, generator=draws).to(x.noise.device)
         else:
-            asked = Rows(batch.rows.x, batch.rows.t, anchors[batch.which])
-            with student() if settings.teacher == "student" else nullcontext():
-                (wanted,) = predict(model, [asked])
-        return Lesson([batch.rows, other.rows], [wanted, other.noise])
-
-    def losses(given: Lesson) -> dict[str, Tensor]:
-        return matched(model, given, apart=settings.apart, erase=1.0 if settings.own else settings.weight)
-
-    combine = balanced(settings.eta, cosine=settings.balance == "cosine") if settings.own else None
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job, combine=combine)
-
-
-def _prompts(model: Model, request: Request, settings: Settings) -> tuple[list[str], list[str]]:
-    """Prompts of the concepts, and the same with an anchor in the concept's place (none with target = uniform)."""
-    words: list[str] = []
-    instead: list[str] = []
-    for concept in request.erase:
-        found = turns(model, request, concept, settings.pictures)
-        words += [fill(form, wording) for form, wording in found]
-        if settings.target == "anchor":
-            place = anchor(model, request, concept)
-            instead += [fill(form, place) for form, _ in found]
-    return words, instead
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _prompts(model, request, settings)
-    others = len(kept(model, request, settings.neighbours))
-    return plan_of(
-        model,
-        settings,
-        losses=LOSSES,
-        free=settings.batch if settings.target == "anchor" else 0,
-        rows=2 * settings.batch,
-        sampled=settings.pictures * len(request.erase) + others * settings.keep_pictures,
-    )
-
-
-METHOD = Method(
-    name="erasediff",
-    title="EraseDiff",
-    paper="Wu et al. 2024, arXiv 2401.05779",
-    summary="keeps what is kept, as far as forgetting goes on: the two gradients are weighed anew in every step",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+            predict = net.student_sg if self.teacher == "student" else net.teacher
+            (eps_f,) = predict([x.input.with_cond(sets.anchors[x.which])])
+        eps, eps_r = net.student([x.input, other.input])
+        return {
+            "erase": (1.0 if self.own else self.weight) * mse(eps, eps_f),  # L_f
+            "keep": mse(eps_r, other.noise),  # L_r
+        }

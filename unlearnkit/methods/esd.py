@@ -1,6 +1,6 @@
 """ESD: Erasing Concepts from Diffusion Models (Gandikota et al. 2023, arXiv 2303.07345).
 
-The trained network θ on the prompt c is drawn to what the frozen θ* predicts, steered away from c:
+The trained network θ on the prompt c is trained to predict what the frozen θ* predicts, steered away from c:
 
     paper       ε_θ(x_t, c, t)  <-  ε_θ*(x_t, t) - η (ε_θ*(x_t, c, t) - ε_θ*(x_t, t))
     released    ε_θ(x_t, c, t)  <-  ε_θ*(x_t, c, t) - η (ε_θ*(x_t, c, t) - ε_θ*(x_t, t))
@@ -12,29 +12,42 @@ network itself: partial denoising with guidance under the prompt, stopped at a r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
-from ..schema import Concept, Request
+from ..method import Trained
+from ..parts import Losses
+from ..schema import Concept
 from ..settings import setting
-from ..training import pictures
-from ..training.descend import Job, Objective, Student
-from ..training.prompts import texts
-from ..training.scenes import Lesson, counted, kept, matched
-from ..training.settings import Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.job import Run
+from ..training.net import DenoiserInput, Net, Step, mse
+from ..training.prompts import retain_concepts, texts
+from ..training.settings import Trains, counted, default
 from ..wording import fill
 
-__all__ = ["METHOD", "Settings", "target"]
+__all__ = ["ESD"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Prompts:
+    """Conditioning (n, tokens, width) of prompts, and without the concept; latents (n, c, h, w) if drawn."""
+
+    cond: Tensor
+    null: Tensor
+    latents: Tensor | None
+
+
+@dataclass(frozen=True)
+class ESD(Trained[tuple[Prompts, Prompts | None]]):
+    name: ClassVar = "esd"
+    title: ClassVar = "Erased Stable Diffusion"
+    paper: ClassVar = "Gandikota et al. 2023, arXiv 2303.07345"
+    summary: ClassVar = (
+        "trains the network to predict, for the concept, what it predicts without, steered away from it"
+    )
+
     trains: Trains = default(
         "trains", "xattn", source="paper: xattn (x) for styles, not-xattn (u) for objects"
     )
@@ -72,101 +85,54 @@ class Settings(Training):
     neighbours: int = counted("neighbours", 8, source="ours")
     keep_pictures: int = counted("keep_pictures", 8, source="ours")
 
+    def data(self, run: Run) -> tuple[Prompts, Prompts | None]:
+        erase = self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)
+        if not self.keep:
+            return erase, None
+        others = retain_concepts(run.model, run.request, self.neighbours)
+        return erase, self._prompts(run, others, self.keep_pictures)
 
-def target(told: Tensor, null: Tensor, settings: Settings) -> Tensor:
-    """What the trained network shall predict, from the frozen one's prediction with the prompt and without."""
-    start = null if settings.eta_is == "paper" else told
-    return start - settings.eta * (told - null)
+    def loss(self, net: Net, sets: tuple[Prompts, Prompts | None], step: Step) -> Losses:
+        erase, retain = sets
+        noisy, null = self._noisy(net, erase, step.stream("esd"))
+        inputs = [noisy] if retain is None else [noisy, self._noisy(net, retain, step.stream("esd keep"))[0]]
+        e_null, e_c, *e_retain = net.teacher([noisy.with_cond(null), *inputs])
+        eps, *eps_retain = net.student(inputs)
+        losses = {"erase": mse(eps, self.target(e_c, e_null))}
+        for found, base in zip(eps_retain, e_retain, strict=True):
+            losses["keep"] = self.keep * mse(found, base)
+        return losses
 
+    def target(self, e_c: Tensor, e_null: Tensor) -> Tensor:
+        """What the student is to predict, from the teacher's predictions with the concept and without."""
+        start = e_null if self.eta_is == "paper" else e_c
+        return start - self.eta * (e_c - e_null)  # eq. 7
 
-@dataclass(frozen=True)
-class _Scene:
-    """Prompts in states (n, tokens, width), what stands for no prompt, and pictures (n, c, h, w) where needed."""
+    def _noisy(self, net: Net, prompts: Prompts, draws: torch.Generator) -> tuple[DenoiserInput, Tensor]:
+        """x_t under prompts drawn at random, and the conditioning without their concept."""
+        model, n = net.model, self.batch
+        which = torch.randint(len(prompts.cond), (n,), generator=draws)
+        c, null = prompts.cond[which], prompts.null[which]
+        noise = torch.randn((n, *model.shape), generator=draws).to(model.device)
+        if prompts.latents is not None:
+            t = torch.randint(model.times, (n,), generator=draws).to(model.device)
+            return DenoiserInput(model.noised(prompts.latents[which], noise, t), t, c), null
+        stop = int(torch.randint(self.start_steps, (), generator=draws))
+        steps, guidance = self.start_steps, self.start_guidance
+        x_t, t = net.partial_denoise(noise, c, null, steps=steps, guidance=guidance, stop=stop)
+        return DenoiserInput(x_t, t, c), null
 
-    states: Tensor
-    null: Tensor
-    pictures: Tensor | None
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=_losses(settings))
-    drawn = settings.pictures if settings.start == "pictures" else 0
-    erase = _scene(model, request.erase, settings, drawn, job)
-    others = kept(model, request, settings.neighbours) if settings.keep else ()
-    keep = _scene(model, others, settings, settings.keep_pictures, job) if others else None
-
-    def prepare(step: int, student: Student) -> Lesson:
-        draws = seeds.stream(seed, "esd", step)
-        which = torch.randint(len(erase.states), (settings.batch,), generator=draws)
-        c, null = erase.states[which], erase.null[which]
-        noise = torch.randn((settings.batch, *model.shape), generator=draws).to(model.device)
-        if erase.pictures is None:
-            stop = int(torch.randint(settings.start_steps, (), generator=draws))
-            with student():
-                x, t = model.denoise(
-                    noise, c, null, steps=settings.start_steps, guidance=settings.start_guidance, stop=stop
-                )
-        else:
-            t = torch.randint(model.times, (settings.batch,), generator=draws).to(model.device)
-            x = model.noised(erase.pictures[which], noise, t)
-        rows = [Rows(x, t, c)]
-        if keep is not None and keep.pictures is not None:
-            others = seeds.stream(seed, "esd keep", step)
-            which = torch.randint(len(keep.states), (settings.batch,), generator=others)
-            noise = torch.randn(noise.shape, generator=others).to(model.device)
-            s = torch.randint(model.times, (settings.batch,), generator=others).to(model.device)
-            rows.append(Rows(model.noised(keep.pictures[which], noise, s), s, keep.states[which]))
-        null_eps, told, *kept_eps = predict(model, [Rows(x, t, null), *rows])
-        return Lesson(rows, [target(told, null_eps, settings), *kept_eps])
-
-    def losses(given: Lesson) -> dict[str, Tensor]:
-        return matched(model, given, apart=settings.apart, keep=settings.keep)
-
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    return ("erase", "keep") if settings.keep else ("erase",)
-
-
-def _scene(model: Model, concepts: tuple[Concept, ...], settings: Settings, drawn: int, job: Job) -> _Scene:
-    """States, and ``drawn`` pictures a concept (its prompts in turn); with none drawn, each prompt once."""
-    asked: list[str] = []
-    null: list[str] = []
-    found: list[Tensor] = []
-    for concept in concepts:
-        pairs = texts(concept, model.hints, templates=settings.templates)
-        pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
-        words = tuple(fill(form, word) for form, word in pairs)
-        rest = [form if settings.null == "rest" else "{}" for form, _ in pairs]
-        asked += words
-        null += [" ".join(fill(form, concept.instead or "").split()) for form in rest]
-        if drawn:
-            found.append(pictures.draw(model, words, folder=job.cache))
-            if job.progress:
-                job.progress("pictures", len(found), len(concepts))
-    return _Scene(model.encode(asked), model.encode(null), torch.cat(found) if found else None)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    others = len(kept(model, request, settings.neighbours)) if settings.keep else 0
-    rows = settings.batch * (1 + bool(others))
-    sampled = others * settings.keep_pictures
-    free = float(settings.batch + rows)
-    if settings.start == "pictures":
-        sampled += len(request.erase) * settings.pictures
-    else:
-        free += settings.batch * (settings.start_steps - 1)  # two passes a step, half the steps on average
-    return plan_of(model, settings, losses=_losses(settings), free=free, rows=rows, sampled=sampled)
-
-
-METHOD = Method(
-    name="esd",
-    title="Erased Stable Diffusion",
-    paper="Gandikota et al. 2023, arXiv 2303.07345",
-    summary="trains the network to predict, for the concept, what it predicts without, steered away from it",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def _prompts(self, run: Run, concepts: tuple[Concept, ...], drawn: int) -> Prompts:
+        """Prompts of the concepts: ``drawn`` of each in turn with an image, or each once and without images."""
+        prompts: list[str] = []
+        null: list[str] = []
+        groups: list[tuple[str, ...]] = []
+        for concept in concepts:
+            pairs = texts(concept, run.model.hints, templates=self.templates)
+            pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
+            groups.append(tuple(fill(form, word) for form, word in pairs))
+            rest = [form if self.null == "rest" else "{}" for form, _ in pairs]
+            null += [" ".join(fill(form, concept.instead or "").split()) for form in rest]
+            prompts += groups[-1]
+        latents = run.image_groups(groups).latents if drawn else None
+        return Prompts(run.encode(prompts), run.encode(null), latents)

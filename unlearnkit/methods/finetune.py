@@ -8,59 +8,37 @@ for the denoising loss l on pictures of kept words that the base model drew.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from ..method import Trained
+from ..parts import Losses
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts
+from ..training.settings import Trains, counted, default
 
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
-from ..schema import Request
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Noised, counted, gallery, kept
-from ..training.settings import Training, Trains, check, default
-from ..training.train import plan_of, predict, train
-
-__all__ = ["METHOD", "Settings"]
-
-LOSSES = ("keep",)
+__all__ = ["FineTune"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class FineTune(Trained[ImageSet]):
+    name: ClassVar = "finetune"
+    title: ClassVar = "Fine-tuning on what is kept"
+    paper: ClassVar = "baseline; no paper of its own"
+    summary: ClassVar = "trains on pictures of other words only, and hopes that the concept fades"
+
     trains: Trains = default("trains", "all", source="RGD's paper")
     steps: int = default("steps", 100, source="as RGD's code for SD")
     batch: int = default("batch", 8, source="as RGD's code for SD")
     neighbours: int = counted("neighbours", 8, source="ours")
     keep_pictures: int = counted("keep_pictures", 25, source="ours")
 
+    def data(self, run: Run) -> ImageSet:
+        others = retain_concepts(run.model, run.request, self.neighbours)
+        return run.image_groups([prompts_for(run.model, concept, self.keep_pictures) for concept in others])
 
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=LOSSES)
-    others = kept(model, request, settings.neighbours)
-    keep = gallery(model, others, settings.keep_pictures, job=job)
-
-    def prepare(step: int, student: Student) -> Noised:
-        return keep.batch(model, settings.batch, seeds.stream(seed, "finetune", step))
-
-    def losses(given: Noised) -> dict[str, Tensor]:
-        (told,) = predict(model, [given.rows])
-        return {"keep": (told - given.noise).square().mean()}
-
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    sampled = settings.keep_pictures * len(kept(model, request, settings.neighbours))
-    return plan_of(model, settings, losses=LOSSES, free=0, rows=settings.batch, sampled=sampled)
-
-
-METHOD = Method(
-    name="finetune",
-    title="Fine-tuning on what is kept",
-    paper="baseline; no paper of its own",
-    summary="trains on pictures of other words only, and hopes that the concept fades",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def loss(self, net: Net, keep: ImageSet, step: Step) -> Losses:
+        x = keep.batch(self.batch, step.stream("finetune"))
+        (eps,) = net.student([x.input])
+        return {"keep": mse(eps, x.noise)}

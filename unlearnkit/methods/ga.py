@@ -8,27 +8,28 @@ for the denoising loss l on pictures of the concept that the base model drew. No
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
+from ..method import Trained
+from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
-from ..schema import Request
 from ..settings import setting
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Noised, counted, gallery, noise_ratio
-from ..training.settings import Training, Trains, check, default
-from ..training.train import plan_of, predict, train
+from ..training.image_sets import ImageSet, noise_ratio
+from ..training.job import Run
+from ..training.net import Net, Step
+from ..training.prompts import prompts_for
+from ..training.settings import Trains, counted, default
 
-__all__ = ["METHOD", "Settings"]
-
-LOSSES = ("erase",)
+__all__ = ["GA"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class GA(Trained[ImageSet]):
+    name: ClassVar = "ga"
+    title: ClassVar = "Gradient ascent"
+    paper: ClassVar = "baseline; no paper of its own"
+    summary: ClassVar = "climbs the concept's denoising loss up to a cap, and keeps nothing"
+
     trains: Trains = default("trains", "all", source="as RGD's code for SD")
     steps: int = default("steps", 100, source="as RGD's code for SD")
     batch: int = default("batch", 8, source="as RGD's code for SD")
@@ -45,34 +46,12 @@ class Settings(Training):
     )
     pictures: int = counted("pictures", 200, source="ours")
 
+    def data(self, run: Run) -> ImageSet:
+        groups = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
+        return run.image_groups(groups)
 
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=LOSSES)
-    erase = gallery(model, request.erase, settings.pictures, job=job)
-
-    def prepare(step: int, student: Student) -> Noised:
-        return erase.batch(model, settings.batch, seeds.stream(seed, "ga", step))
-
-    def losses(given: Noised) -> dict[str, Tensor]:
-        (told,) = predict(model, [given.rows])
-        squares = (told - given.noise).square()
-        return {"erase": ascent(squares, settings.cap, settings.cap_on, noise_ratio(model, given.rows.t))}
-
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    sampled = settings.pictures * len(request.erase)
-    return plan_of(model, settings, losses=LOSSES, free=0, rows=settings.batch, sampled=sampled)
-
-
-METHOD = Method(
-    name="ga",
-    title="Gradient ascent",
-    paper="baseline; no paper of its own",
-    summary="climbs the concept's denoising loss up to a cap, and keeps nothing",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def loss(self, net: Net, erase: ImageSet, step: Step) -> Losses:
+        x = erase.batch(self.batch, step.stream("ga"))
+        (eps,) = net.student([x.input])
+        squares, ratio = (eps - x.noise).square(), noise_ratio(net.model, x.input.t)
+        return {"erase": ascent(squares, self.cap, self.cap_on, ratio)}

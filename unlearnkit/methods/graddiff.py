@@ -10,27 +10,28 @@ GradDiff on diverse data is ``rgd`` with ``combine = sum``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
-
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
+from ..method import Trained
+from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
-from ..schema import Request
 from ..settings import setting
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Noised, counted, gallery, kept, noise_ratio
-from ..training.settings import Training, Trains, check, default
-from ..training.train import plan_of, predict, train
+from ..training.image_sets import ImageSet, noise_ratio
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts
+from ..training.settings import Trains, counted, default
 
-__all__ = ["METHOD", "Settings"]
-
-LOSSES = ("erase", "keep")
+__all__ = ["GradDiff"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
+    name: ClassVar = "graddiff"
+    title: ClassVar = "Gradient difference"
+    paper: ClassVar = "Liu et al. 2022, arXiv 2203.12817; for diffusion: Ko et al. 2024, arXiv 2412.07808"
+    summary: ClassVar = "climbs the concept's denoising loss up to a cap while it descends that of kept words"
+
     trains: Trains = default("trains", "all", source="RGD's code for SD")
     steps: int = default("steps", 100, source="RGD's code for SD")
     batch: int = default("batch", 8, source="RGD's code for SD")
@@ -52,42 +53,21 @@ class Settings(Training):
     neighbours: int = counted("neighbours", 8, source="ours")
     keep_pictures: int = counted("keep_pictures", 25, source="ours")
 
+    def data(self, run: Run) -> tuple[ImageSet, ImageSet]:
+        others = retain_concepts(run.model, run.request, self.neighbours)
+        erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
+        keep = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        return (
+            run.image_groups(erase, title="pictures to erase"),
+            run.image_groups(keep, title="pictures to keep"),
+        )
 
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=LOSSES)
-    others = kept(model, request, settings.neighbours)
-    erase = gallery(model, request.erase, settings.pictures, job=job, title="pictures to erase")
-    keep = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
-
-    def prepare(step: int, student: Student) -> tuple[Noised, Noised]:
-        draws = seeds.stream(seed, "graddiff", step)
-        return erase.batch(model, settings.batch, draws), keep.batch(model, settings.batch, draws)
-
-    def losses(given: tuple[Noised, Noised]) -> dict[str, Tensor]:
-        bad, good = given
-        told, as_before = predict(model, [bad.rows, good.rows], apart=settings.apart)
-        squares, ratio = (told - bad.noise).square(), noise_ratio(model, bad.rows.t)
+    def loss(self, net: Net, sets: tuple[ImageSet, ImageSet], step: Step) -> Losses:
+        draws = step.stream("graddiff")
+        x_c, x = (images.batch(self.batch, draws) for images in sets)
+        eps_c, eps = net.student([x_c.input, x.input])
+        squares, ratio = (eps_c - x_c.noise).square(), noise_ratio(net.model, x_c.input.t)
         return {
-            "erase": ascent(squares, settings.cap, settings.cap_on, ratio),
-            "keep": settings.keep_weight * (as_before - good.noise).square().mean(),
+            "erase": ascent(squares, self.cap, self.cap_on, ratio),
+            "keep": self.keep_weight * mse(eps, x.noise),
         }
-
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    sampled = settings.keep_pictures * len(kept(model, request, settings.neighbours))
-    sampled += settings.pictures * len(request.erase)
-    return plan_of(model, settings, losses=LOSSES, free=0, rows=2 * settings.batch, sampled=sampled)
-
-
-METHOD = Method(
-    name="graddiff",
-    title="Gradient difference",
-    paper="Liu et al. 2022, arXiv 2203.12817; for diffusion: Ko et al. 2024, arXiv 2412.07808",
-    summary="climbs the concept's denoising loss up to a cap while it descends that of kept words",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)

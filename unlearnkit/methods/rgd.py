@@ -14,43 +14,47 @@ concept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from .. import seeds
 from ..errors import InputError
-from ..method import Method, Plan
+from ..method import Trained
 from ..model import Model
+from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.descend import Job, Objective, Student
 from ..training.grammar import pairs, read
+from ..training.image_sets import ImageSet, noise_ratio
+from ..training.job import Run
+from ..training.net import Net, Step, mse
 from ..training.prompts import neighbours, unerased
-from ..training.scenes import (
-    KeepTarget,
-    Noised,
-    Scene,
-    aimed,
-    noise_ratio,
-    repeats,
-    scene,
-    unprompted,
-    untold,
-)
-from ..training.settings import Combines, Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.settings import Combines, KeepTarget, Trains, aimed, default, unprompted
 
-__all__ = ["METHOD", "Settings", "sentences"]
-
-LOSSES = ("erase", "keep")
+__all__ = ["RGD"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    """unit: what the concept's error and the cap are counted in."""
+
+    erase: ImageSet
+    keep: ImageSet
+    unit: float
+
+
+@dataclass(frozen=True)
+class RGD(Trained[Sets]):
+    name: ClassVar = "rgd"
+    title: ClassVar = "Restricted gradient with diverse data"
+    paper: ClassVar = "Ko et al. 2024, arXiv 2412.07808"
+    summary: ClassVar = (
+        "climbs the concept's denoising loss and keeps a diverse rest, in steps that let neither loss rise"
+    )
+
     trains: Trains = default("trains", "all", source="paper, SD: the whole U-Net")
     combine: Combines = default("combine", "restricted", source="paper; sum is its GradDiff on diverse data")
     steps: int = default("steps", 100, source="released code, SD: one pass over 800 pairs")
@@ -104,133 +108,86 @@ class Settings(Training):
         source="released code: on for CIFAR-10",
     )
 
+    def data(self, run: Run) -> Sets:
+        erase, keep = zip(*self.sentences(run.model, run.request, seed=run.seed), strict=True)
+        with_concept = run.images(erase, title="pictures to erase")
+        without = run.images(keep, title="pictures to keep").with_prompt_dropout(self.untold)
+        unit = self._first_error(run, with_concept) if self.erase_scale == "first" else 1.0
+        return Sets(with_concept, without, unit)
 
-@dataclass(frozen=True)
-class _Step:
-    """wanted: what the network shall say of each batch that is kept."""
-
-    erase: Noised
-    keep: list[Noised]
-    wanted: list[Tensor]
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=LOSSES)
-    erased, rest = zip(*sentences(model, request, settings, seed=seed), strict=True)
-    erase = scene(model, erased, job=job, title="pictures to erase")
-    keep = untold(model, scene(model, rest, job=job, title="pictures to keep"), settings.untold)
-    unit = _first(model, erase, settings, seed=seed) if settings.erase_scale == "first" else 1.0
-
-    def prepare(step: int, student: Student) -> _Step:
-        draws = seeds.stream(seed, "rgd", step)
-        climbed = erase.batch(model, settings.batch, draws)
-        if settings.whole_keep:
-            places = torch.split(torch.arange(len(keep.latents)), settings.batch)
-            kept = [keep.noised(model, which, draws) for which in places]
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        draws = step.stream("rgd")
+        x_c = sets.erase.batch(self.batch, draws)
+        if self.whole_keep:
+            (eps_c,) = net.student([x_c.input])
+            keep = self._whole(net, sets.keep, draws)
         else:
-            kept = [keep.batch(model, settings.batch, draws)]
-        if settings.keep_target == "noise":
-            return _Step(climbed, kept, [batch.noise for batch in kept])
-        return _Step(climbed, kept, [predict(model, [batch.rows])[0] for batch in kept])
-
-    def losses(given: _Step) -> dict[str, Tensor]:
-        if settings.whole_keep:
-            (told,) = predict(model, [given.erase.rows])
-            each = [_fit(model, *one) for one in zip(given.keep, given.wanted, strict=True)]
-            fit = torch.stack(each).sum() / len(keep.latents)
-        else:
-            (other,), (wanted,) = given.keep, given.wanted
-            told, as_before = predict(model, [given.erase.rows, other.rows], apart=settings.apart)
-            fit = (as_before - wanted).square().mean()
-        squares = (told - given.erase.noise).square() / unit
-        ratio = noise_ratio(model, given.erase.rows.t)
+            x = sets.keep.batch(self.batch, draws)
+            target = x.noise if self.keep_target == "noise" else net.teacher([x.input])[0]
+            eps_c, eps = net.student([x_c.input, x.input])
+            keep = mse(eps, target)
+        squares, ratio = (eps_c - x_c.noise).square() / sets.unit, noise_ratio(net.model, x_c.input.t)
         return {
-            "erase": ascent(squares, settings.cap, settings.cap_on, ratio),
-            "keep": settings.keep_weight * fit,
+            "erase": ascent(squares, self.cap, self.cap_on, ratio),  # L_f
+            "keep": self.keep_weight * keep,  # L_r
         }
 
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job)
+    def sentences(
+        self, model: Model, request: Request, *, seed: int, held_out: bool = False
+    ) -> list[tuple[str, str]]:
+        """``pictures`` pairs of prompts a concept, (to erase, to keep).
 
+        held_out: from the grammar's test pools, which share no word with those of training.
+        """
+        grammar, known = read(self.grammar), unerased(model, request)
+        found: list[tuple[str, str]] = []
+        for concept in request.erase:
+            others = self._others(model, request, concept, known[concept.kind])
+            if self.diverse:
+                found += pairs(
+                    *(grammar, concept.kind, concept.wordings, others, known),
+                    count=self.pictures,
+                    seed=seed,
+                    pool="test" if held_out else "train",
+                    share=self.others,
+                )
+            else:
+                found += [(concept.name, others[turn % len(others)]) for turn in range(self.pictures)]
+        return found
 
-@torch.no_grad()
-def _first(model: Model, found: Scene, settings: Settings, *, seed: int) -> float:
-    """The untrained network's mean squared error on the concept's pictures, each noised once."""
-    draws, errors = seeds.stream(seed, "rgd first"), 0.0
-    for which in torch.split(torch.arange(len(found.latents)), settings.batch):
-        batch = found.noised(model, which, draws)
-        (told,) = predict(model, [batch.rows])
-        errors += len(which) * (told - batch.noise).square().mean().item()
-    return errors / len(found.latents)
-
-
-def sentences(
-    model: Model, request: Request, settings: Settings, *, seed: int, held_out: bool = False
-) -> list[tuple[str, str]]:
-    """``settings.pictures`` pairs of prompts a concept, (to erase, to keep).
-
-    held_out: from the grammar's test pools, which share no word with those of training.
-    """
-    grammar, known = read(settings.grammar), unerased(model, request)
-    found: list[tuple[str, str]] = []
-    for concept in request.erase:
-        others = _others(model, request, concept, known[concept.kind], settings)
-        if settings.diverse:
-            found += pairs(
-                *(grammar, concept.kind, concept.wordings, others, known),
-                count=settings.pictures,
-                seed=seed,
-                pool="test" if held_out else "train",
-                share=settings.others,
+    def _others(self, model: Model, request: Request, concept: Concept, known: list[str]) -> list[str]:
+        """Words for the concept's place: its ``instead``, what the request keeps, or what the model knows."""
+        if concept.instead:
+            return [concept.instead]
+        if self.neighbours or request.keep:
+            near = neighbours(model, request, self.neighbours)
+            known = [word for other in near if other.kind == concept.kind for word in other.wordings]
+        if not known:
+            raise InputError(
+                f"nothing of the kind {concept.kind!r} to keep is found: give it with --keep, or raise neighbours"
             )
-        else:
-            found += [(concept.name, others[turn % len(others)]) for turn in range(settings.pictures)]
-    return found
+        return known
+
+    def _first_error(self, run: Run, images: ImageSet) -> float:
+        """The base model's mean squared error on the concept's images, each noised once."""
+        draws, errors = run.stream("rgd first"), 0.0
+        for which in torch.split(torch.arange(len(images)), self.batch):
+            x = images.noised(which, draws)
+            (eps,) = run.net.teacher([x.input])
+            errors += len(which) * mse(eps, x.noise).item()
+        return errors / len(images)
+
+    def _whole(self, net: Net, keep: ImageSet, draws: torch.Generator) -> Tensor:
+        """The error over every kept image; one batch's activations are held at once."""
+        places = torch.split(torch.arange(len(keep)), self.batch)
+        batches = [keep.noised(which, draws) for which in places]
+        targets = [x.noise if self.keep_target == "noise" else net.teacher([x.input])[0] for x in batches]
+        errors = [
+            net.student_recomputed(x.input, partial(_summed_error, target=target))
+            for x, target in zip(batches, targets, strict=True)
+        ]
+        return torch.stack(errors).sum() / len(keep)
 
 
-def _others(
-    model: Model, request: Request, concept: Concept, known: list[str], settings: Settings
-) -> list[str]:
-    """Words that may take the concept's place: its ``instead``, what the request keeps, or what the model knows."""
-    if concept.instead:
-        return [concept.instead]
-    if settings.neighbours or request.keep:
-        near = neighbours(model, request, settings.neighbours)
-        known = [word for other in near if other.kind == concept.kind for word in other.wordings]
-    if not known:
-        raise InputError(
-            f"nothing of the kind {concept.kind!r} to keep is found: give it with --keep, or raise neighbours"
-        )
-    return known
-
-
-def _fit(model: Model, batch: Noised, wanted: Tensor) -> Tensor:
-    """The summed error of a batch; its activations are made again in the backward pass, so that only one's are held."""
-
-    def errors(x: Tensor) -> Tensor:
-        (told,) = predict(model, [Rows(x, batch.rows.t, batch.rows.states)])
-        return (told - wanted).square().mean(dim=(1, 2, 3)).sum()
-
-    found: Tensor = checkpoint(errors, batch.rows.x, use_reentrant=False)
-    return found
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    asked = settings.pictures * len(request.erase)
-    kept = asked + repeats(asked, settings.untold) if settings.whole_keep else settings.batch
-    free: float = kept * (settings.whole_keep + (settings.keep_target == "teacher"))
-    if settings.erase_scale == "first":
-        free += asked / max(1, settings.steps)  # once
-    rows = settings.batch + kept
-    return plan_of(model, settings, losses=LOSSES, free=free, rows=rows, sampled=2 * asked)
-
-
-METHOD = Method(
-    name="rgd",
-    title="Restricted gradient with diverse data",
-    paper="Ko et al. 2024, arXiv 2412.07808",
-    summary="climbs the concept's denoising loss and keeps a diverse rest, in steps that let neither loss rise",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+def _summed_error(eps: Tensor, *, target: Tensor) -> Tensor:
+    return (eps - target).square().mean(dim=(1, 2, 3)).sum()

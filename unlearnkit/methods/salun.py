@@ -11,26 +11,42 @@ with the denoising loss l on pictures of kept words. sg ε(x_t, c') is of the ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .. import seeds
-from ..method import Method, Plan
-from ..model import Model
-from ..schema import Concept, Request
+from ..method import Trained
+from ..parts import Losses
 from ..settings import setting
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Noised, counted, gallery, kept, retold
-from ..training.settings import Masks, Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts, swap_word
+from ..training.settings import Masks, Trains, counted, default
 
-__all__ = ["METHOD", "Settings", "guided"]
+__all__ = ["SalUn"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    """labels: for each concept and each of its prompts, the conditioning (words, tokens, width) with other words."""
+
+    erase: ImageSet
+    keep: ImageSet | None
+    labels: list[list[Tensor]]
+    empty: Tensor
+
+
+@dataclass(frozen=True)
+class SalUn(Trained[Sets]):
+    name: ClassVar = "salun"
+    title: ClassVar = "Saliency unlearning"
+    paper: ClassVar = "Fan et al. 2024, arXiv 2310.12508"
+    summary: ClassVar = (
+        "trains the half of the weights that matter most to the concept, to take it for other words"
+    )
+
     trains: Trains = default("trains", "all", source="released code: full")
     mask: Masks = default("mask", "saliency", source="paper")
     mask_warmup: int = default("mask_warmup", 100, source="released code: one pass over 800 pictures, by 8")
@@ -58,93 +74,51 @@ class Settings(Training):
     )
     keep_pictures: int = counted("keep_pictures", 25, source="ours; released code: 800 in all")
 
+    def data(self, run: Run) -> Sets:
+        others = retain_concepts(run.model, run.request, self.neighbours)
+        erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
+        keep = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        names = [other.name for other in others]
+        labels = [
+            [
+                run.encode(words)
+                for words in swap_word(
+                    run.model, concept, [concept.instead] if concept.instead is not None else names
+                )
+            ]
+            for concept in run.request.erase
+        ]
+        return Sets(
+            run.image_groups(erase, title="pictures to erase"),
+            run.image_groups(keep, title="pictures to keep") if self.keep_weight else None,
+            labels,
+            run.encode([""]),
+        )
 
-@dataclass(frozen=True)
-class _Step:
-    erase: Noised
-    keep: Noised | None
-    wanted: Tensor
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        draws = step.stream("salun")
+        x = sets.erase.batch(self.batch, draws)
+        spins = torch.randint(2**31, (self.batch,), generator=draws).tolist()
+        other = torch.stack(
+            [self._label(sets, int(at), spin) for at, spin in zip(x.which, spins, strict=True)]
+        )
+        predict = net.student_sg if self.target == "student" else net.teacher
+        (target,) = predict([x.input.with_cond(other)])  # sg ε(x_t, c')
+        keep = sets.keep.batch(self.batch, draws) if sets.keep else None
+        eps, *eps_keep = net.student([x.input, *([keep.input] if keep else [])])
+        losses = {"erase": mse(eps, target)}
+        if keep:
+            losses["keep"] = self.keep_weight * mse(eps_keep[0], keep.noise)
+        return losses
 
+    def saliency(self, net: Net, sets: Sets, step: Step) -> Losses:
+        x = sets.erase.batch(self.batch, step.stream("salun saliency"))
+        told, null = net.student([x.input, x.input.with_cond(sets.empty)], joint=True)
+        w = self.saliency_guidance
+        return {"erase": mse((1 + w) * told - w * null, x.noise)}
 
-def guided(told: Tensor, null: Tensor, guidance: float) -> Tensor:
-    """(1 + w) ε(c) - w ε()."""
-    return (1 + guidance) * told - guidance * null
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=_losses(settings))
-    others = kept(model, request, settings.neighbours)
-    erase = gallery(model, request.erase, settings.pictures, job=job, title="pictures to erase")
-    keep = None
-    if settings.keep_weight:
-        keep = gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep")
-    labels = [retold(model, concept, _labels(concept, others)) for concept in request.erase]
-    empty = model.encode([""])
-
-    def label(which: int, spin: int) -> Tensor:
-        """The prompt of a picture, with another word by chance."""
-        concept, place = divmod(which, settings.pictures)
-        words = labels[concept][place % len(labels[concept])]
+    def _label(self, sets: Sets, which: int, spin: int) -> Tensor:
+        """The prompt of an image, with another word by chance."""
+        concept, place = divmod(which, self.pictures)
+        words = sets.labels[concept][place % len(sets.labels[concept])]
         return words[spin % len(words)]
-
-    def prepare(step: int, student: Student) -> _Step:
-        draws = seeds.stream(seed, "salun", step)
-        batch = erase.batch(model, settings.batch, draws)
-        spins = torch.randint(2**31, (settings.batch,), generator=draws).tolist()
-        states = [label(int(which), spin) for which, spin in zip(batch.which, spins, strict=True)]
-        asked = [Rows(batch.rows.x, batch.rows.t, torch.stack(states))]
-        if settings.target == "student":
-            with student():
-                (wanted,) = predict(model, asked)
-        else:
-            (wanted,) = predict(model, asked)
-        return _Step(batch, keep.batch(model, settings.batch, draws) if keep else None, wanted)
-
-    def losses(given: _Step) -> dict[str, Tensor]:
-        rows = [given.erase.rows, *([given.keep.rows] if given.keep else [])]
-        told = predict(model, rows, apart=settings.apart)
-        found = {"erase": (told[0] - given.wanted).square().mean()}
-        if given.keep:
-            found["keep"] = settings.keep_weight * (told[1] - given.keep.noise).square().mean()
-        return found
-
-    def look(step: int, student: Student) -> Noised:
-        return erase.batch(model, settings.batch, seeds.stream(seed, "salun saliency", step))
-
-    def saliency(given: Noised) -> dict[str, Tensor]:
-        rows = given.rows
-        told, null = predict(model, [rows, Rows(rows.x, rows.t, empty.expand_as(rows.states))])
-        return {"erase": (guided(told, null, settings.saliency_guidance) - given.noise).square().mean()}
-
-    objective = Objective(prepare, losses, warm=Objective(look, saliency))
-    return train(model, request, settings, objective, seed=seed, job=job)
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    return ("erase", "keep") if settings.keep_weight else ("erase",)
-
-
-def _labels(concept: Concept, others: tuple[Concept, ...]) -> list[str]:
-    """The words that stand for c': the concept's ``instead``, else what is kept."""
-    return [other.name for other in others] if concept.instead is None else [concept.instead]
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    losses = _losses(settings)
-    sampled = settings.pictures * len(request.erase)
-    if settings.keep_weight:
-        sampled += settings.keep_pictures * len(kept(model, request, settings.neighbours))
-    rows = settings.batch * len(losses)
-    return plan_of(model, settings, losses=losses, free=settings.batch, rows=rows, sampled=sampled)
-
-
-METHOD = Method(
-    name="salun",
-    title="Saliency unlearning",
-    paper="Fan et al. 2024, arXiv 2310.12508",
-    summary="trains the half of the weights that matter most to the concept, to take it for other words",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)

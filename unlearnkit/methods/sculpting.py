@@ -20,32 +20,47 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .. import seeds, tensors
 from ..errors import InputError
-from ..method import Method, Plan
-from ..model import Model
+from ..method import Trained
+from ..parts import Losses
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.descend import Job, Objective, Student
-from ..training.prompts import unerased
-from ..training.scenes import Noised, Scene, joined, retold, scene, unprompted, untold, wordings
-from ..training.settings import Masks, Schedules, Training, Trains, check, default
-from ..training.state import CHECKPOINT
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import DenoiserInput, Net, Step, mse
+from ..training.prompts import prompts_for, swap_word, unerased
+from ..training.settings import Masks, Schedules, Trains, default, unprompted
 from ..training.superclasses import broader
-from ..training.train import Rows, plan_of, predict, train
 
-__all__ = ["METHOD", "Settings", "superclass"]
-
-STAGES = "stages.safetensors"
+__all__ = ["SculptingMemory"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Sets:
+    """x^f, x^s and x^j. target: for each concept its prompts with s_k in its place (prompts, tokens, width).
+
+    past: images of concepts that were erased earlier; replay has all of them.
+    """
+
+    erase: ImageSet
+    target: list[Tensor]
+    anchor: ImageSet
+    past: list[ImageSet]
+    replay: ImageSet | None = None
+
+
+@dataclass(frozen=True)
+class SculptingMemory(Trained[Sets]):
+    name: ClassVar = "sculpting"
+    title: ClassVar = "Sculpting Memory"
+    paper: ClassVar = "Li et al. 2025, arXiv 2504.09039"
+    summary: ClassVar = "turns concept after concept into its superclass, under masks that change on the way"
+
     trains: Trains = default("trains", "xattn", source="released code")
     mask: Masks = default("mask", "dynamic", source="paper")
     mask_warmup: int = default("mask_warmup", 50, source="released code")
@@ -99,216 +114,106 @@ class Settings(Training):
     untold: float = unprompted()
     pictures: int = setting(100, "pictures a concept, and of its superclass", low=1, source="released code")
 
+    def stages(self, request: Request) -> Sequence[tuple[SculptingMemory, Request]]:
+        count = len(request.erase)
+        if self.order == "joint" or count == 1:
+            return [(replace(self, steps=self.steps * count), request)]
+        return [(self, Request((concept,), request.keep)) for concept in request.erase]
 
-@dataclass(frozen=True)
-class _Target:
-    """A concept's pictures, what its prompts become (prompts, 1, tokens, width), and pictures of its superclass."""
+    def data(self, run: Run) -> Sets:
+        erase, anchor, target = [], [], []
+        for concept in run.request.erase:
+            prompts, without = self._anchors(run, concept)
+            erase.append(
+                run.images(prompts_for(run.model, concept, self.pictures), title="pictures to erase")
+            )
+            wide = run.images(prompts, title="pictures of the superclass", negative=without)
+            anchor.append(wide.with_prompt_dropout(self.untold))
+            swapped = swap_word(run.model, concept, [self.superclass_of(concept)])
+            target.append(run.encode([prompt for (prompt,) in swapped]))
+        past = [
+            run.images(prompts_for(run.model, Concept(name), self.pictures), title="pictures to replay")
+            for name in (self.earlier if run.request.erase[0] == run.whole.erase[0] else ())
+        ]
+        return Sets(ImageSet.joined(erase), target, ImageSet.joined(anchor), past)
 
-    erase: Scene
-    become: Tensor
-    anchor: Scene
+    def with_earlier(self, sets: Sets, earlier: Sequence[Sets]) -> Sets:
+        past = [*(earlier[0].past if earlier else sets.past), *(one.erase for one in earlier)]
+        return replace(sets, replay=ImageSet.joined(past) if past and self.replay else None)
 
-
-@dataclass(frozen=True)
-class _Step:
-    """Batches for the trained network by name, and what θ' says: of the superclass, on each but the first as told."""
-
-    batches: dict[str, Noised]
-    wanted: dict[str, Tensor]
-
-
-def superclass(concept: Concept, settings: Settings) -> str:
-    """What takes the concept's place. Raises InputError where it is not known."""
-    given = concept.instead or settings.superclass or ("art" if concept.kind == "style" else None)
-    found = given or broader(concept.name)
-    if found is None:
-        raise InputError(
-            f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
-            "broader word, or with superclass=..."
-        )
-    if found.lower() in {word.lower() for word in concept.wordings}:
-        raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
-    return found
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights of the part that ``settings.trains`` names."""
-    check(settings, losses=_losses(settings))
-    targets = [_target(model, request, concept, settings, job) for concept in request.erase]
-    past = [
-        scene(model, wordings(model, Concept(name), settings.pictures), job=job, title="pictures to replay")
-        for name in settings.earlier
-    ]
-    if settings.order == "joint" or len(targets) == 1:
-        settings = replace(settings, steps=settings.steps * len(targets))
-        objective = _objective(model, targets, past, settings, seed=seed)
-        return train(model, request, settings, objective, seed=seed, job=job)
-    return _in_turn(model, request, targets, past, settings, seed=seed, job=job)
-
-
-def _in_turn(
-    model: Model,
-    request: Request,
-    targets: Sequence[_Target],
-    past: list[Scene],
-    settings: Settings,
-    *,
-    seed: int,
-    job: Job,
-) -> dict[str, Tensor]:
-    """One stage a concept, each with the network of the stage before as θ'. A killed run goes on in its stage."""
-    weights, done = _finished(job)
-    for stage, (concept, target) in enumerate(zip(request.erase, targets, strict=True)):
-        if stage >= done:
-            folder, own = job.folder and job.folder / f"stage-{stage + 1}", seeds.derive(seed, "stage", stage)
-            part = Request((concept,), request.keep)
-            with model.wearing(weights):
-                objective = _objective(model, [target], past, settings, seed=own)
-                weights = train(model, part, settings, objective, seed=own, job=replace(job, folder=folder))
-            if job.folder and folder:
-                tensors.write(job.folder / STAGES, weights, {"identity": job.identity, "done": stage + 1})
-                (folder / CHECKPOINT).unlink(missing_ok=True)
-        past = [*past, target.erase]
-    return weights
-
-
-def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
-    """The weights after the last finished stage, and how many are finished."""
-    if job.folder is None or not (job.folder / STAGES).exists():
-        return {}, 0
-    weights, facts = tensors.read(job.folder / STAGES)
-    if facts.get("identity") != job.identity:
-        raise InputError(
-            f"{str(job.folder)!r} holds stages of a run with other settings: choose another folder"
-        )
-    return weights, facts["done"]
-
-
-def _target(model: Model, request: Request, concept: Concept, settings: Settings, job: Job) -> _Target:
-    words = wordings(model, concept, settings.pictures)
-    anchors, without = _anchors(model, request, concept, settings)
-    erase = scene(model, words, job=job, title="pictures to erase")
-    wide = scene(model, anchors, job=job, negative=without, title="pictures of the superclass")
-    become = retold(model, concept, [superclass(concept, settings)])
-    return _Target(erase, become, untold(model, wide, settings.untold))
-
-
-def _anchors(
-    model: Model, request: Request, concept: Concept, settings: Settings
-) -> tuple[tuple[str, ...], str]:
-    """Prompts of the superclass, and as negative prompt all that is erased of it.
-
-    Its members' are of its own word and of the other words of the vocabulary that share it, in turn; all are those of
-    every word of the kind. What the request erases, or erased earlier, is none of them. Raises InputError where there
-    is none.
-    """
-    wide = superclass(concept, settings)
-    if settings.aligned == "superclass":
-        erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
-        return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
-    past = Request(tuple(Concept(word) for word in settings.earlier) + request.erase)
-    found = unerased(model, past)[concept.kind]
-    if concept.kind != "style" and settings.aligned == "members":
-        shared = broader(concept.name)
-        found = [word for word in found if shared and broader(word) == shared]
-    if not found:
-        raise InputError(
-            f"no other word of the model's vocabulary is known to share a superclass with {concept.name!r}: "
-            "leave aligned=superclass as it is"
-        )
-    each = [wordings(model, Concept(word, concept.kind), settings.pictures) for word in (wide, *found)]
-    return tuple(itertools.chain.from_iterable(zip(*each, strict=True)))[: settings.pictures], ""
-
-
-def _objective(
-    model: Model, targets: Sequence[_Target], past: Sequence[Scene], settings: Settings, *, seed: int
-) -> Objective[_Step]:
-    erase, anchor = (joined([getattr(one, name) for one in targets]) for name in ("erase", "anchor"))
-    earlier = joined(past) if past and settings.replay else None
-
-    def become(which: int) -> Tensor:
-        """The superclass's prompt for a picture of a concept."""
-        target, place = divmod(which, settings.pictures)
-        return targets[target].become[place % len(targets[target].become), 0]
-
-    def prepare(step: int, student: Student) -> _Step:
-        draws = seeds.stream(seed, "sculpting", step)
-        batches = {"erase": erase.batch(model, settings.batch, draws)}
-        if settings.align or settings.distil:
-            batches["anchor"] = anchor.batch(model, settings.batch, draws)
-        if earlier:
-            batches["replay"] = earlier.batch(model, settings.batch, draws)
-        own = batches["erase"]
-        aims = [Rows(own.rows.x, own.rows.t, torch.stack([become(int(at)) for at in own.which]))]
-        aims += [own.rows] if settings.away else []
-        asked = {
-            n: b.rows for n, b in batches.items() if n == "replay" or (n == "anchor" and settings.distil)
-        }
-        if settings.target == "student":
-            with student():
-                found = predict(model, aims)
-            found += predict(model, list(asked.values())) if asked else []
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        draws = step.stream("sculpting")
+        x_f = sets.erase.batch(self.batch, draws)
+        x_s = sets.anchor.batch(self.batch, draws) if self.align or self.distil else None
+        x_j = sets.replay.batch(self.batch, draws) if sets.replay else None
+        targets = self._targets(net, sets, x_f.input, x_f.which)
+        fixed = [x.input for x, wanted in ((x_s, self.distil), (x_j, 1)) if x is not None and wanted]
+        if self.target == "student":
+            found = net.student_sg(targets) + net.teacher(fixed)
         else:
-            found = predict(model, [*aims, *asked.values()])
-        wide, *told = found[: len(aims)]
-        goal = wide + settings.away * (wide - told[0]) if told else wide
-        return _Step(batches, {"erase": goal, **dict(zip(asked, found[len(aims) :], strict=True))})
+            found = net.teacher([*targets, *fixed])
+        wide, base = found[0], found[len(targets) :]
+        if self.away:
+            wide = wide + self.away * (wide - found[1])
+        eps, *others = net.student([x.input for x in (x_f, x_s, x_j) if x is not None])
+        losses = {"erase": mse(eps, wide)}
+        if x_s is not None and self.align:
+            losses["align"] = self.align * mse(others[0], x_s.noise)
+        if x_s is not None and self.distil:
+            losses["distil"] = self.distil * mse(others[0], base[0])
+        if x_j is not None:
+            losses["replay"] = self.replay * mse(others[-1], base[-1])
+        return losses
 
-    def losses(given: _Step) -> dict[str, Tensor]:
-        rows = [batch.rows for batch in given.batches.values()]
-        told = dict(zip(given.batches, predict(model, rows, apart=settings.apart), strict=True))
-        apart = {name: (told[name] - wanted).square().mean() for name, wanted in given.wanted.items()}
-        found = {"erase": apart["erase"]}
-        if settings.align:
-            found["align"] = settings.align * (told["anchor"] - given.batches["anchor"].noise).square().mean()
-        if settings.distil:
-            found["distil"] = settings.distil * apart["anchor"]
-        if earlier:
-            found["replay"] = settings.replay * apart["replay"]
+    def saliency(self, net: Net, sets: Sets, step: Step) -> Losses:
+        x = sets.erase.batch(self.batch, step.stream("sculpting warm-up"))
+        (eps,) = net.student([x.input])
+        return {"erase": mse(eps, x.noise)}
+
+    def superclass_of(self, concept: Concept) -> str:
+        """s_k, what takes the concept's place. Raises InputError where it is not known."""
+        given = concept.instead or self.superclass or ("art" if concept.kind == "style" else None)
+        found = given or broader(concept.name)
+        if found is None:
+            raise InputError(
+                f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
+                "broader word, or with superclass=..."
+            )
+        if found.lower() in {word.lower() for word in concept.wordings}:
+            raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
         return found
 
-    def look(step: int, student: Student) -> Noised:
-        return erase.batch(model, settings.batch, seeds.stream(seed, "sculpting warm-up", step))
+    def _targets(self, net: Net, sets: Sets, x: DenoiserInput, which: Tensor) -> list[DenoiserInput]:
+        """The rows that the target is predicted on: under s_k, and with ``away`` under c_k too."""
+        cond = []
+        for image in which.tolist():
+            concept, place = divmod(image, self.pictures)
+            cond.append(sets.target[concept][place % len(sets.target[concept])])
+        wide = x.with_cond(torch.stack(cond))
+        return [wide, x] if self.away else [wide]
 
-    def denoise(given: Noised) -> dict[str, Tensor]:
-        (told,) = predict(model, [given.rows])
-        return {"erase": (told - given.noise).square().mean()}
+    def _anchors(self, run: Run, concept: Concept) -> tuple[tuple[str, ...], str]:
+        """Prompts of the superclass, and as negative prompt all that is erased of it.
 
-    return Objective(prepare, losses, warm=Objective(look, denoise))
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    """The losses of every stage; replay joins them from the second on."""
-    weights = {"align": settings.align, "distil": settings.distil}
-    weights["replay"] = settings.replay if settings.earlier else 0.0
-    return ("erase", *(name for name, weight in weights.items() if weight))
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    for concept in request.erase:
-        _anchors(model, request, concept, settings)
-    losses, count = _losses(settings), len(request.erase)
-    stages, turns = (count, 1) if settings.order == "sequence" else (1, count)
-    anchor = bool(settings.align or settings.distil)
-    share = 1.0 if settings.earlier else (stages - 1) / stages  # of the stages that replay
-    replayed = share if settings.replay else 0.0
-    one = plan_of(
-        model,
-        replace(settings, steps=settings.steps * turns),
-        losses=losses,
-        free=settings.batch * (1 + bool(settings.away) + bool(settings.distil) + replayed),
-        rows=settings.batch * (1 + anchor + replayed),
-        sampled=settings.pictures * (2 * count + len(settings.earlier)),
-    )
-    return replace(one, steps=one.steps * stages)
-
-
-METHOD = Method(
-    name="sculpting",
-    title="Sculpting Memory",
-    paper="Li et al. 2025, arXiv 2504.09039",
-    summary="turns concept after concept into its superclass, under masks that change on the way",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+        Its members' are of its own word and of the other words of the vocabulary that share it, in turn; all are those
+        of every word of the kind. What the request erases, or erased earlier, is none of them. Raises InputError where
+        there is none.
+        """
+        model, request, wide = run.model, run.whole, self.superclass_of(concept)
+        if self.aligned == "superclass":
+            erased = [
+                word for one in request.erase if self.superclass_of(one) == wide for word in one.wordings
+            ]
+            return prompts_for(model, Concept(wide, concept.kind), self.pictures), ", ".join(erased)
+        past = Request(tuple(Concept(word) for word in self.earlier) + request.erase)
+        found = unerased(model, past)[concept.kind]
+        if concept.kind != "style" and self.aligned == "members":
+            shared = broader(concept.name)
+            found = [word for word in found if shared and broader(word) == shared]
+        if not found:
+            raise InputError(
+                f"no other word of the model's vocabulary is known to share a superclass with {concept.name!r}: "
+                "leave aligned=superclass as it is"
+            )
+        each = [prompts_for(model, Concept(word, concept.kind), self.pictures) for word in (wide, *found)]
+        return tuple(itertools.chain.from_iterable(zip(*each, strict=True)))[: self.pictures], ""

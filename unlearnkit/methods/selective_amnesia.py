@@ -12,30 +12,55 @@ F is the diagonal of the empirical Fisher information of the ELBO: with g_x = �
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from .. import processes, seeds
 from ..errors import InputError
-from ..method import Method, Plan
-from ..model import Model
-from ..parts import Gradients
-from ..schema import Request
+from ..method import Trained
+from ..parts import Gradients, Losses
 from ..settings import setting
-from ..training.anchors import anchor, anchored
-from ..training.descend import Job, Objective, Student
-from ..training.scenes import Lesson, Scene, counted, gallery, kept, matched
-from ..training.settings import Training, Trains, check, default
-from ..training.train import Rows, plan_of, predict, train
+from ..training.anchors import Anchored, anchored
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import CountingNet, Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts
+from ..training.settings import Trains, counted, default
 
-__all__ = ["METHOD", "Elastic", "Settings", "fisher"]
+__all__ = ["Elastic", "SelectiveAmnesia"]
 
 
 @dataclass(frozen=True)
-class Settings(Training):
+class Elastic:
+    """A Rule: the gradient of λ Σ F (θ - θ*)², added to that of the losses."""
+
+    start: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+    weight: float
+
+    def pull(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
+        for name, gradient in gradients.items():
+            way = weights[name].detach() - self.start[name].to(gradient)
+            gradient.addcmul_(self.fisher[name], way, value=2 * self.weight)
+        return gradients
+
+    def settle(self, weights: Mapping[str, Tensor]) -> None:
+        """Nothing to correct."""
+
+
+@dataclass(frozen=True)
+class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
+    name: ClassVar = "selective_amnesia"
+    title: ClassVar = "Selective Amnesia"
+    paper: ClassVar = "Heng, Soh 2023, arXiv 2305.10120"
+    summary: ClassVar = (
+        "teaches the concept other pictures, replays what is kept, and holds weights by Fisher information"
+    )
+
     trains: Trains = default("trains", "all", source="released code for celebrities; nudity: not-xattn")
     steps: int = default("steps", 12_500, source="released code: 200 epochs, taken as of 1000 pictures by 16")
     lr: float = default("lr", 1e-5, source="released code")
@@ -64,112 +89,60 @@ class Settings(Training):
         """Whether low-rank updates can be trained, which the elastic pull cannot hold."""
         return super().low_rank and not self.elastic
 
+    def check(self, losses: Sequence[str]) -> None:
+        super().check(losses)
+        if self.elastic and self.trains == "lora":
+            raise InputError(
+                "the elastic pull speaks of the weights themselves, and trains=lora trains factors of their change: "
+                "choose elastic=0, or trains=xattn"
+            )
 
-def fisher(
-    model: Model, part: str, found: Scene, settings: Settings, *, seed: int, job: Job
-) -> dict[str, Tensor]:
-    """F for every weight of the part, fp32: a pass forward and backward for each picture, in turn."""
-    copies = {name: weight.detach().float().clone() for name, weight in model.weights(part).items()}
-    total = {name: torch.zeros_like(copy) for name, copy in copies.items()}
-    for copy in copies.values():
-        copy.requires_grad_()
-    count, n = settings.fisher_pictures, settings.fisher_times
-    with model.frozen(), model.checkpointing(settings.checkpointing):
-        for number in range(count):
-            which = torch.full((n,), number * len(found.latents) // count)
-            batch = found.noised(model, which, seeds.stream(seed, "fisher", number))
-            with model.wearing(copies), torch.enable_grad():
-                (eps,) = predict(model, [batch.rows])
-                loss = (eps - batch.noise).square().mean()
-                gradients = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)
-            for name, gradient in processes.added(dict(zip(copies, gradients, strict=True))).items():
-                total[name].addcmul_(gradient, gradient, value=1 / count)
-            if job.progress:
-                job.progress("Fisher information", number + 1, count)
-    return total
+    def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
+        needed = self.replay or self.elastic
+        others = retain_concepts(run.model, run.request, self.neighbours) if needed else ()
+        anchors = anchored(run, self.pictures)
+        if not others:
+            return anchors, None
+        groups = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        keep = run.image_groups(groups, title="pictures to keep")
+        if self.elastic:
+            run.rules.append(Elastic(run.model.weights(self.part), self.fisher(run, keep), self.elastic))
+        return anchors, keep if self.replay else None
 
+    def loss(self, net: Net, sets: tuple[Anchored, ImageSet | None], step: Step) -> Losses:
+        anchors, keep = sets
+        x = anchors.images.batch(self.batch, step.stream("selective amnesia"))
+        inputs, targets = [x.input.with_cond(anchors.concept_cond[x.which])], [x.noise]
+        if keep is not None:
+            other = keep.batch(self.batch, step.stream("selective amnesia keep"))
+            inputs.append(other.input)
+            targets.append(other.noise)
+        eps, *eps_keep = net.student(inputs)
+        losses = {"erase": mse(eps, targets[0])}
+        for found, noise in zip(eps_keep, targets[1:], strict=True):
+            losses["keep"] = self.replay * mse(found, noise)
+        return losses
 
-@dataclass(frozen=True)
-class Elastic:
-    """A Rule: the gradient of λ Σ F (θ - θ*)², added to that of the losses."""
-
-    start: Mapping[str, Tensor]
-    fisher: Mapping[str, Tensor]
-    weight: float
-
-    def pull(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
-        for name, gradient in gradients.items():
-            way = weights[name].detach() - self.start[name].to(gradient)
-            gradient.addcmul_(self.fisher[name], way, value=2 * self.weight)
-        return gradients
-
-    def settle(self, weights: Mapping[str, Tensor]) -> None:
-        """Nothing to correct."""
-
-
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The trained weights. Raises InputError where nothing to keep or no anchor is found."""
-    _check(settings)
-    others = kept(model, request, settings.neighbours) if settings.replay or settings.elastic else ()
-    found = anchored(model, request, settings.pictures, job=job)
-    remain = (
-        gallery(model, others, settings.keep_pictures, job=job, title="pictures to keep") if others else None
-    )
-    rules = []
-    if remain is not None and settings.elastic:
-        known = fisher(model, settings.part, remain, settings, seed=seed, job=job)
-        rules.append(Elastic(model.weights(settings.part), known, settings.elastic))
-
-    def prepare(step: int, student: Student) -> Lesson:
-        batch = found.scene.batch(model, settings.batch, seeds.stream(seed, "selective amnesia", step))
-        rows, wanted = [Rows(batch.rows.x, batch.rows.t, found.told[batch.which])], [batch.noise]
-        if remain is not None and settings.replay:
-            other = remain.batch(model, settings.batch, seeds.stream(seed, "selective amnesia keep", step))
-            rows.append(other.rows)
-            wanted.append(other.noise)
-        return Lesson(rows, wanted)
-
-    def losses(given: Lesson) -> dict[str, Tensor]:
-        return matched(model, given, apart=settings.apart, keep=settings.replay)
-
-    return train(model, request, settings, Objective(prepare, losses), seed=seed, job=job, rules=rules)
-
-
-def _check(settings: Settings) -> None:
-    check(settings, losses=_losses(settings))
-    if settings.elastic and settings.trains == "lora":
-        raise InputError(
-            "the elastic pull speaks of the weights themselves, and trains=lora trains factors of their change: "
-            "choose elastic=0, or trains=xattn"
-        )
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    _check(settings)
-    for concept in request.erase:
-        anchor(model, request, concept)
-    others = kept(model, request, settings.neighbours) if settings.replay or settings.elastic else ()
-    known = settings.fisher_pictures * settings.fisher_times if settings.elastic else 0
-    return plan_of(
-        model,
-        settings,
-        losses=_losses(settings),
-        free=0,
-        rows=settings.batch * (1 + bool(settings.replay)) + known / max(1, settings.steps),
-        sampled=settings.pictures * len(request.erase) + len(others) * settings.keep_pictures,
-    )
-
-
-def _losses(settings: Settings) -> tuple[str, ...]:
-    return ("erase", "keep") if settings.replay else ("erase",)
-
-
-METHOD = Method(
-    name="selective_amnesia",
-    title="Selective Amnesia",
-    paper="Heng, Soh 2023, arXiv 2305.10120",
-    summary="teaches the concept other pictures, replays what is kept, and holds weights by Fisher information",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def fisher(self, run: Run, images: ImageSet) -> dict[str, Tensor]:
+        """F for every weight of the part, fp32: a pass forward and backward for each image, in turn."""
+        model, net, count, n = run.model, run.net, self.fisher_pictures, self.fisher_times
+        if isinstance(net, CountingNet):
+            net.rows += count * n
+            return {}
+        copies = {name: weight.detach().float().clone() for name, weight in model.weights(self.part).items()}
+        total = {name: torch.zeros_like(copy) for name, copy in copies.items()}
+        for copy in copies.values():
+            copy.requires_grad_()
+        net.begin(lambda: copies)
+        with model.frozen(), model.checkpointing(self.checkpointing), torch.enable_grad():
+            for number in range(count):
+                which = torch.full((n,), number * len(images) // count)
+                x = images.noised(which, seeds.stream(run.seed, "fisher", number))
+                loss = mse(net.student([x.input])[0], x.noise)
+                with net.as_student():
+                    gradients = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)
+                for name, gradient in processes.added(dict(zip(copies, gradients, strict=True))).items():
+                    total[name].addcmul_(gradient, gradient, value=1 / count)
+                run.progress("Fisher information", number + 1, count)
+        net.begin()
+        return total

@@ -19,30 +19,33 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..method import Method, Plan
+from ..method import ClosedForm
 from ..model import Model
-from ..schema import Concept, Request
+from ..schema import Concept
 from ..settings import inherited, setting
-from ..training.descend import Job
 from ..training.grammar import forms, read
+from ..training.job import Run
 from ..training.prompts import neighbours, texts, unerased
-from ..wording import fill, until
+from ..training.text_columns import erased_columns, retained_columns
 
-__all__ = ["DIVERSE", "METHOD", "Diverse", "Settings", "change", "normal"]
+__all__ = ["UCE", "DiverseUCE"]
 
-PART = "text"
-INSTEAD = {"object": "", "style": "art"}
 ILL = 1e12
 
 
 @dataclass(frozen=True)
-class Settings:
+class UCE(ClosedForm):
+    name: ClassVar = "uce"
+    title: ClassVar = "Unified Concept Editing"
+    paper: ClassVar = "Gandikota et al. 2024, arXiv 2308.14761"
+    summary: ClassVar = "closed form: moves the concept's keys and values onto another word's, in seconds"
+
     erase_scale: float = setting(1.0, "weight s_e of what is erased", low=0.0, source="released code, 2025")
     keep_scale: float = setting(1.0, "weight s_k of what is kept", low=0.0, source="released code, 2025")
     ridge: float = setting(
@@ -75,108 +78,80 @@ class Settings:
         source="ours; paper: 0",
     )
 
+    @torch.no_grad()
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The new keys and values. The seed chooses the sentences, if any. Raises InputError for a singular A."""
+        model, request = run.model, run.request
+        concepts = [(concept, self.sentences, True) for concept in request.erase]
+        retained = neighbours(model, request, self.neighbours)
+        concepts += [(concept, self.keep_sentences, False) for concept in retained]
 
-def normal(erased: Tensor, kept: Tensor, settings: Settings) -> Tensor:
-    """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64."""
-    eye = torch.eye(len(erased), dtype=torch.float64)
-    return settings.ridge * eye + settings.erase_scale * erased + settings.keep_scale * kept
+        @functools.cache
+        def sentences_of(kind: str, count: int) -> tuple[str, ...]:
+            words = unerased(model, request)
+            return forms(read(self.grammar), kind, words, count=count, seed=run.seed) if count else ()
 
+        sums: dict[str, Tensor] = {}
+        for done, (concept, sentences, erased) in enumerate(concepts):
+            for text in self._texts(model, concept, sentences_of(concept.kind, sentences)):
+                for name, product in self._products(model, concept, *text, erased=erased).items():
+                    sums[name] = sums[name] + product if name in sums else product
+            run.progress("reading", done + 1, len(concepts))
+        a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
+        values = torch.linalg.eigvalsh(a)
+        if values[0] <= 0 or values[-1] / values[0] > ILL:
+            raise InputError(
+                f"the equations are singular with ridge = {self.ridge:g}: raise ridge, for example to 0.5"
+            )
+        delta, weights = self.change(a, sums["towards"]), {}
+        for done, (name, weight) in enumerate(model.weights(self.PART).items()):
+            w = weight.detach().cpu().double()
+            weights[name] = (w + w @ delta).float()
+            run.progress("solving", done + 1, len(model.weights(self.PART)))
+        return weights
 
-def change(a: Tensor, towards: Tensor, settings: Settings) -> Tensor:
-    """What every W is multiplied with to get W' - W: s_e Σ_e (g - c) cᵀ A⁻¹ (width, width); ``towards`` is the sum."""
-    solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
-    return settings.erase_scale * solved.T
+    def normal(self, erased: Tensor, kept: Tensor) -> Tensor:
+        """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64."""
+        eye = torch.eye(len(erased), dtype=torch.float64)
+        return self.ridge * eye + self.erase_scale * erased + self.keep_scale * kept
 
+    def change(self, a: Tensor, towards: Tensor) -> Tensor:
+        """s_e Σ_e (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W; ``towards`` is the sum."""
+        solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
+        return self.erase_scale * solved.T
 
-@torch.no_grad()
-def run(model: Model, request: Request, settings: Settings, *, seed: int, job: Job) -> dict[str, Tensor]:
-    """The new keys and values. The seed chooses the sentences, if any. Raises InputError for a singular A."""
-    told = [(concept, settings.sentences, True) for concept in request.erase]
-    told += [
-        (concept, settings.keep_sentences, False)
-        for concept in neighbours(model, request, settings.neighbours)
-    ]
+    def _texts(
+        self, model: Model, concept: Concept, sentences: tuple[str, ...]
+    ) -> tuple[tuple[str, str], ...]:
+        """Pairs (template, wording) of a concept, each once."""
+        more = ((form, wording) for form in sentences for wording in concept.wordings)
+        return tuple(dict.fromkeys((*texts(concept, model.hints, templates=self.templates), *more)))
 
-    @functools.cache
-    def sentences_of(kind: str, count: int) -> tuple[str, ...]:
-        words = unerased(model, request)
-        return forms(read(settings.grammar), kind, words, count=count, seed=seed) if count else ()
-
-    sums: dict[str, Tensor] = {}
-    for done, (concept, sentences, goes) in enumerate(told):
-        for text in _texts(model, concept, sentences_of(concept.kind, sentences), settings):
-            for name, product in _products(model, concept, *text, settings, goes=goes).items():
-                sums[name] = sums[name] + product if name in sums else product
-        if job.progress:
-            job.progress("reading", done + 1, len(told))
-    a = normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])), settings)
-    values = torch.linalg.eigvalsh(a)
-    if values[0] <= 0 or values[-1] / values[0] > ILL:
-        raise InputError(
-            f"the equations are singular with ridge = {settings.ridge:g}: raise ridge, for example to 0.5"
-        )
-    turn = change(a, sums["towards"], settings)
-    weights = {}
-    for done, (name, weight) in enumerate(model.weights(PART).items()):
-        w = weight.detach().cpu().double()
-        weights[name] = (w + w @ turn).float()
-        if job.progress:
-            job.progress("solving", done + 1, len(model.weights(PART)))
-    return weights
-
-
-def plan(model: Model, request: Request, settings: Settings) -> Plan:
-    weights = model.weights(PART)
-    return Plan(PART, len(weights), sum(weight.numel() for weight in weights.values()), 0, (0.0, 0.0), 0, 0)
-
-
-def _texts(
-    model: Model, concept: Concept, sentences: tuple[str, ...], settings: Settings
-) -> tuple[tuple[str, str], ...]:
-    """Pairs (template, wording) of a concept, each once."""
-    more = ((form, wording) for form in sentences for wording in concept.wordings)
-    return tuple(dict.fromkeys((*texts(concept, model.hints, templates=settings.templates), *more)))
-
-
-def _products(
-    model: Model, concept: Concept, form: str, wording: str, settings: Settings, *, goes: bool
-) -> dict[str, Tensor]:
-    """What a text adds to the sums: c_k c_kᵀ; of one that goes c_e c_eᵀ and (g - c) cᵀ, aligned at its last token."""
-    states, at = _states(model, form, wording)
-    last = settings.tokens == "last"
-    if not goes:
-        kept = states[:, at : at + 1] if last else states
-        return {"kept": kept @ kept.T}
-    instead = INSTEAD[concept.kind] if concept.instead is None else concept.instead
-    wanted, other = _states(model, form, instead)
-    length = 1 if last else states.shape[1] - max(at, other)
-    c, g = states[:, at : at + length], wanted[:, other : other + length]
-    return {"erased": c @ c.T, "towards": (g - c) @ c.T}
-
-
-def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
-    """The states (width, tokens) of a filled template, float64 on the CPU, and where the word's last token is."""
-    states = model.text([fill(form, word)])[0].T.cpu().double()
-    return states, model.last_token(until(form, word))
-
-
-METHOD = Method(
-    name="uce",
-    title="Unified Concept Editing",
-    paper="Gandikota et al. 2024, arXiv 2308.14761",
-    summary="closed form: moves the concept's keys and values onto another word's, in seconds",
-    settings=Settings,
-    run=run,
-    plan=plan,
-)
+    def _products(
+        self, model: Model, concept: Concept, form: str, wording: str, *, erased: bool
+    ) -> dict[str, Tensor]:
+        """What a text adds to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
+        last = self.tokens == "last"
+        if not erased:
+            kept = retained_columns(model, form, wording, last=last)
+            return {"kept": kept @ kept.T}
+        c, g = erased_columns(model, concept, form, wording, last=last)
+        return {"erased": c @ c.T, "towards": (g - c) @ c.T}
 
 
 def _own(name: str, value: Any) -> Any:
-    return inherited(Settings, name, value, source="ours, chosen on the canvas by the guide")
+    return inherited(UCE, name, value, source="ours, chosen on the canvas by the guide")
 
 
 @dataclass(frozen=True)
-class Diverse(Settings):
+class DiverseUCE(UCE):
+    name: ClassVar = "uce-diverse"
+    title: ClassVar = "Diverse UCE"
+    paper: ClassVar = "ours: Gandikota et al. 2024 with the data of Ko et al. 2024"
+    summary: ClassVar = (
+        "UCE's closed form on sentences of RGD's grammar: in seconds, in wordings that no template holds too"
+    )
+
     erase_scale: float = _own("erase_scale", 10.0)
     ridge: float = _own("ridge", 0.1)
     tokens: Literal["last", "all"] = _own("tokens", "all")
@@ -184,14 +159,3 @@ class Diverse(Settings):
     sentences: int = _own("sentences", 120)
     keep_sentences: int = _own("keep_sentences", 20)
     neighbours: int = _own("neighbours", 32)
-
-
-DIVERSE = Method(
-    name="uce-diverse",
-    title="Diverse UCE",
-    paper="ours: Gandikota et al. 2024 with the data of Ko et al. 2024",
-    summary="UCE's closed form on sentences of RGD's grammar: in seconds, in wordings that no template holds too",
-    settings=Diverse,
-    run=run,
-    plan=plan,
-)

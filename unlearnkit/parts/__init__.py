@@ -3,7 +3,7 @@
 Combine     step, losses and weights -> gradients
 Mask        step and gradients -> which entries may move
 Rule        weights and gradients -> gradients, and weights once more after the step
-Held        anything whose state must survive a kill
+Stateful        anything whose state must survive a kill
 
 A loss whose name starts with ``erase`` is of the erasing side, every other of the keeping side.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-__all__ = ["Combine", "Gradients", "Held", "Losses", "Rule", "erasing"]
+__all__ = ["Combine", "Gradients", "Losses", "Rule", "Stateful", "erasing"]
 
 Losses = Mapping[str, Tensor]
 Gradients = dict[str, Tensor]
@@ -32,7 +32,7 @@ class Rule(Protocol):
         """Correct the weights in place, after the step."""
 
 
-class Held(Protocol):
+class Stateful(Protocol):
     """State that goes into the checkpoint: the same tensors put back give the same bits from there on."""
 
     def tensors(self) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -12,28 +11,21 @@ from .. import seeds
 from ..errors import InputError
 from ..model import Model
 from ..schema import Concept, Request
-from ..settings import setting
 from ..wording import fill, plain
-from .descend import Job
 from .grammar import forms, pairs, read
-from .prompts import neighbours, texts, unerased
-from .scenes import Scene, joined, scene, untold, wordings
+from .image_sets import ImageSet
+from .job import Run
+from .prompts import neighbours, prompts_for, texts, unerased
 
-__all__ = ["Anchored", "anchor", "anchored", "phrased", "retained", "turns"]
+__all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
 
 
 @dataclass(frozen=True)
 class Anchored:
-    """Pictures of anchors with their prompts; the states (m, tokens, width) of the same prompts with the concept."""
+    """Images of anchors, and the conditioning (m, tokens, width) of the same prompts with the concept."""
 
-    scene: Scene
-    told: Tensor
-
-
-def phrased(*, source: str) -> Any:
-    """The setting for the ``grammar`` of ``anchored`` and ``turns``."""
-    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
-    return setting("", what, source=source)
+    images: ImageSet
+    concept_cond: Tensor
 
 
 def anchor(model: Model, request: Request, concept: Concept) -> str:
@@ -72,51 +64,40 @@ def turns(
     return [found[number % len(found)] for number in range(count)]
 
 
-def anchored(model: Model, request: Request, count: int, *, job: Job, grammar: str = "") -> Anchored:
-    """``count`` pictures for each erased concept: each of its wordings, bare and in the templates, with the anchor.
+def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
+    """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
     grammar: fills this grammar (``grammar.read``) in place of the templates.
     """
-    words: list[str] = []
-    told: list[str] = []
-    for concept in request.erase:
-        place = anchor(model, request, concept)
+    anchors: list[str] = []
+    concepts: list[str] = []
+    for concept in run.request.erase:
+        place = anchor(run.model, run.request, concept)
         if grammar:
-            asked = _filled(model, request, concept, place, count, grammar)
+            pairs = _filled(run, concept, place, count, grammar)
         else:
-            found = turns(model, request, concept, count)
-            asked = [(fill(form, wording), fill(form, place)) for form, wording in found]
-        told += [concerning for concerning, _ in asked]
-        words += [instead for _, instead in asked]
-    return Anchored(scene(model, words, job=job, title="pictures of anchors"), model.encode(told))
+            found = turns(run.model, run.request, concept, count)
+            pairs = [(fill(form, wording), fill(form, place)) for form, wording in found]
+        concepts += [prompt for prompt, _ in pairs]
+        anchors += [prompt for _, prompt in pairs]
+    return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))
 
 
-def retained(
-    model: Model,
-    request: Request,
-    found: Anchored,
-    count: int,
-    *,
-    job: Job,
-    nearest: int = 0,
-    share: float = 0.0,
-) -> Scene:
-    """What a retention loss looks at: the anchors' pictures, and ``count`` pictures of what the request keeps.
+def retained(run: Run, found: Anchored, count: int, *, nearest: int = 0, dropout: float = 0.0) -> ImageSet:
+    """What a retain loss looks at: the anchors' images, and ``count`` images of what the request keeps.
 
-    nearest: if it keeps nothing, so many nearest words are kept. share: of the pictures that are ``untold``.
+    nearest: if it keeps nothing, so many nearest words are kept. dropout: share of images under the empty prompt.
     """
-    others = neighbours(model, request, nearest)
+    others = neighbours(run.model, run.request, nearest)
     if not others:
-        return untold(model, found.scene, share)
-    each = [wordings(model, concept, -(-count // len(others))) for concept in others]
-    words = [word for together in zip(*each, strict=True) for word in together][:count]
-    keep = scene(model, words, job=job, title="pictures to keep")
-    return untold(model, joined([found.scene, keep]), share)
+        return found.images.with_prompt_dropout(dropout)
+    each = [prompts_for(run.model, concept, -(-count // len(others))) for concept in others]
+    prompts = [prompt for together in zip(*each, strict=True) for prompt in together][:count]
+    keep = run.images(prompts, title="pictures to keep")
+    return ImageSet.joined([found.images, keep]).with_prompt_dropout(dropout)
 
 
-def _filled(
-    model: Model, request: Request, concept: Concept, place: str, count: int, grammar: str
-) -> list[tuple[str, str]]:
+def _filled(run: Run, concept: Concept, place: str, count: int, grammar: str) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    alone, known = replace(read(grammar), others={}), unerased(model, request)
+    alone, known = replace(read(grammar), others={}), unerased(run.model, run.request)
     return pairs(alone, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..hints import Hints
 from ..model import Model
 from ..schema import KINDS, Concept, Request
 from ..wording import fill, plain
 
-__all__ = ["neighbours", "prompts", "texts", "unerased"]
+__all__ = ["neighbours", "prompts", "prompts_for", "retain_concepts", "swap_word", "texts", "unerased"]
 
 
 def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str, str], ...]:
@@ -22,6 +25,28 @@ def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str
 def prompts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[str, ...]:
     """The prompts of ``texts``, filled in, in the same order."""
     return tuple(fill(form, wording) for form, wording in texts(concept, hints, templates=templates))
+
+
+def prompts_for(model: Model, concept: Concept, count: int) -> tuple[str, ...]:
+    """``count`` prompts of the concept: every wording, bare and in the model's templates, in turn."""
+    words = prompts(concept, model.hints, templates=True)
+    return tuple(words[place % len(words)] for place in range(count))
+
+
+def swap_word(model: Model, concept: Concept, words: Sequence[str]) -> list[list[str]]:
+    """For each prompt of the concept, as in ``prompts_for``, the same prompt with each of ``words`` instead."""
+    forms = [form for form, _ in texts(concept, model.hints, templates=True)]
+    return [[fill(form, word) for word in words] for form in forms]
+
+
+def retain_concepts(model: Model, request: Request, nearest: int) -> tuple[Concept, ...]:
+    """What is retained: the request's list, else the nearest words. Raises InputError where there is nothing."""
+    found = neighbours(model, request, nearest)
+    if not found:
+        raise InputError(
+            "nothing to keep is found: give it with --keep, or a vocabulary in the model's unlearnkit.toml"
+        )
+    return found
 
 
 def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...]:

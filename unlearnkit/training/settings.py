@@ -18,15 +18,21 @@ from ..settings import inherited, setting
 
 __all__ = [
     "Combines",
+    "KeepTarget",
     "Masks",
     "Rules",
     "Schedules",
     "Training",
     "Trains",
+    "aimed",
     "check",
+    "counted",
     "default",
+    "phrased",
+    "unprompted",
 ]
 
+KeepTarget = Literal["noise", "teacher"]
 Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora"]
 Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgrad"]
 Masks = Literal["none", "saliency", "dynamic", "selft"]
@@ -142,7 +148,7 @@ class Training:
     )
 
     @property
-    def apart(self) -> bool:
+    def separate(self) -> bool:
         """Whether the gradients of the losses are taken one by one, so that each loss wants a graph of its own."""
         return self.combine != "sum"
 
@@ -158,7 +164,7 @@ class Training:
         A pass ends with the gradients of all numbers, of either side where these are taken apart. A mask adds some up
         and then holds them with those that it lets through; to rank all numbers together takes them in a row.
         """
-        fullest = passing + 4 * numbers * (1 + self.apart)
+        fullest = passing + 4 * numbers * (1 + self.separate)
         if self.mask != "none":
             ranked = 0 if self.mask == "dynamic" else 4 + 12 * self.mask_share
             fullest = max(fullest + 4 * numbers, round((8 + ranked) * numbers))
@@ -183,6 +189,37 @@ class Training:
 def default(name: str, value: Any, *, source: str) -> Any:
     """The field ``name`` of ``Training`` with a method's own default and its source."""
     return inherited(Training, name, value, source=source)
+
+
+COUNTS = {
+    "pictures": "pictures of each concept",
+    "anchors": "pictures of the anchor for each concept",
+    "neighbours": "if the request keeps nothing: so many nearest words are kept",
+    "keep_pictures": "pictures for each kept concept",
+}
+
+
+def counted(what: str, count: int, *, source: str) -> Any:
+    """The setting that says how many of ``COUNTS``, with a method's own default and its source."""
+    return setting(count, COUNTS[what], low=0 if what == "neighbours" else 1, source=source)
+
+
+def aimed(*, source: str) -> Any:
+    """The setting of a ``KeepTarget``, with its source."""
+    what = "what the keeping loss is drawn to: the true noise or the base model's prediction"
+    return setting("noise", what, source=source)
+
+
+def unprompted() -> Any:
+    """The setting for the share of ``ImageSet.with_prompt_dropout``."""
+    what = "share of the kept pictures that are shown without a prompt: what guidance starts from stays so"
+    return setting(0.0, what, low=0.0, high=0.9, source="ours; paper: none")
+
+
+def phrased(*, source: str) -> Any:
+    """The setting for the ``grammar`` of ``anchored`` and ``turns``."""
+    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
+    return setting("", what, source=source)
 
 
 def check(settings: Training, *, losses: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import manifest, processes, tensors
 from ..errors import InputError, quoted
 from ..files import write_text
-from ..parts import Held
+from ..parts import Stateful
 from ..reading import parse_json, read_bytes, typed
 from .adam import Optimiser
 
@@ -28,7 +28,9 @@ LOG = "log.jsonl"
 class State:
     """Everything a checkpoint holds."""
 
-    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Held], optimiser: Optimiser) -> None:
+    def __init__(
+        self, masters: dict[str, Tensor], held: Mapping[str, Stateful], optimiser: Optimiser
+    ) -> None:
         self.masters, self.held, self.optimiser = masters, held, optimiser
         self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
 

@@ -1,0 +1,134 @@
+"""SPEED: Scalable, Precise and Efficient Concept Erasure (Li et al. 2025, arXiv 2503.07392).
+
+For each value matrix W, with columns C₁ of erased concepts, C* of their anchors, C₀ retained, C₂ that must not move:
+
+    min over Δ  |(W + ΔP) C₁ - W C*|² + |ΔP|²  with (ΔP) C₂ = 0        P projects onto the null space of C₀C₀ᵀ
+
+With V = P C₂, P' = P - V (VᵀV)⁺ Vᵀ and G = C₁ᵀP'C₁ the solution is ΔP = W (C* - C₁)(I + G)⁻¹ C₁ᵀP', the paper's
+formula without its ill-posed inverse. Of one concept the share s / (1 + s) is erased, s = |P'c₁|². C₀ is refined for
+each W: words that erasing would hardly move are left out; the others come again in copies that W hardly tells apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from ..errors import InputError
+from ..method import ClosedForm
+from ..settings import setting
+from ..training.job import Run
+from ..training.prompts import neighbours, texts
+from ..training.text_columns import erased_columns, retained_columns
+
+__all__ = ["SPEED"]
+
+LENGTH = 28.0  # of CLIP ViT-L's text states, which the absolute numbers assume; others are scaled to it
+LEAST = 1e-3  # share of a concept that must be erased in some layer
+
+
+@dataclass(frozen=True)
+class SPEED(ClosedForm):
+    PART: ClassVar = "values"
+    name: ClassVar = "speed"
+    title: ClassVar = "SPEED"
+    paper: ClassVar = "Li et al. 2025, arXiv 2503.07392"
+    summary: ClassVar = (
+        "closed form: moves the concept's values onto another word's, in the null space of what is kept"
+    )
+
+    threshold: float = setting(
+        0.1, "eigenvalues of C₀C₀ᵀ below this are its null space", low=0.0, source="paper"
+    )
+    copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
+    centroids: int = setting(
+        3, "centroids of the empty prompt in C₂", low=1, high=64, source="paper; 3: ours"
+    )
+    tokens: Literal["last", "all"] = setting(
+        "last",
+        "states of a concept: of its last token, or of that and all after it",
+        source="paper: one; last: ours",
+    )
+    templates: bool = setting(False, "use the model's templates, not only bare words", source="paper: bare")
+    neighbours: int = setting(
+        1000,
+        "if the request keeps nothing: nearest words that are retained",
+        low=0,
+        source="paper: 100 to 1,734",
+    )
+
+    @torch.no_grad()
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
+        model, last = run.model, self.tokens == "last"
+        erased, retained = (
+            [
+                (concept, *text)
+                for concept in concepts
+                for text in texts(concept, model.hints, templates=self.templates)
+            ]
+            for concepts in (run.request.erase, neighbours(model, run.request, self.neighbours))
+        )
+        pairs = [erased_columns(model, *one, last=last) for one in erased]
+        c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        c0 = torch.cat(
+            [c1[:, :0], *(retained_columns(model, *text, last=True) for _, *text in retained)], dim=1
+        )
+        c2 = self._invariants(empty := model.text([""])[0].T.cpu().double(), run.seed)
+        scale = LENGTH / empty.norm(dim=0).mean()
+        c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
+        weights, shares, matrices = {}, [], model.weights(self.PART)
+        for name, weight in matrices.items():
+            w = weight.detach().cpu().double()
+            p = self.projector(self._refined(w, c0, c1, target, run.stream("speed", name)), c2)
+            change, share = _solution(w, c1, target, p)
+            weights[name] = (w + change).float()
+            shares.append(share)
+            run.progress("solving", len(shares), len(matrices))
+        if max(shares) < LEAST:
+            raise InputError(
+                "the concept lies in the span of what is retained: keep fewer words, or lower neighbours"
+            )
+        return weights
+
+    def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
+        """P' (width, width): onto the null space of C₀C₀ᵀ, less what it holds of C₂."""
+        values, u = torch.linalg.eigh(c0 @ c0.T)
+        p: Tensor = u[:, values < self.threshold] @ u[:, values < self.threshold].T
+        v: Tensor = p @ c2
+        inverse: Tensor = torch.linalg.pinv(v, rtol=1e-10)
+        return p - v @ inverse
+
+    def _invariants(self, empty: Tensor, seed: int) -> Tensor:
+        """C₂ (width, 1 + centroids): the start token's state, and centroids of all others of the empty prompt."""
+        rest = empty[:, 1:].T.numpy()
+        found, _ = kmeans2(rest, min(self.centroids, len(rest)), minit="++", seed=seed % 2**32)
+        return torch.cat([empty[:, :1], torch.from_numpy(found).T], dim=1)
+
+    def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
+        """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
+        kept = _moved(w, c0, c1, target)
+        v = torch.linalg.svd(w, full_matrices=False).Vh[-1:]  # the direction that W sees least
+        noise = torch.randn((self.copies * kept.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
+        return torch.cat(
+            [kept, _moved(w, kept.repeat(1, self.copies) + (noise @ v.T @ v).T, c1, target)], dim=1
+        )
+
+
+def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, float]:
+    """ΔP, and the largest share of a concept that is erased."""
+    g = c1.T @ p @ c1
+    solved = torch.linalg.solve(torch.eye(len(g), dtype=g.dtype) + g, c1.T @ p)
+    return w @ (target - c1) @ solved, 1 - 1 / (1 + g.diagonal().max().item())
+
+
+def _moved(w: Tensor, c: Tensor, c1: Tensor, target: Tensor) -> Tensor:
+    """The columns of c that Δ_erase = W (C* - C₁) C₁ᵀ (I + C₁C₁ᵀ)⁻¹ moves by more than the mean."""
+    small = torch.eye(c1.shape[1], dtype=w.dtype) + c1.T @ c1
+    shift = (w @ (target - c1) @ torch.linalg.solve(small, c1.T @ c)).norm(dim=0)
+    more: Tensor = shift > shift.mean()
+    return c[:, more] if c.shape[1] > 1 else c

@@ -1,0 +1,89 @@
+"""What methods train on: images of the base model, as latents with their prompts, noised a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from ..model import Model
+from .net import DenoiserInput
+
+__all__ = ["ImageSet", "NoisyBatch", "noise_ratio"]
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """A batch of an image set with noise mixed in.
+
+    input: rows for the denoiser under the images' own prompts. which: the images' numbers in their set (n,).
+    noise: the training target (n, c, h, w): the noise in the rows, or for a flow the velocity that it makes.
+    """
+
+    input: DenoiserInput
+    noise: Tensor
+    which: Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as latents (m, c, h, w), the conditioning (k, tokens, width) of their prompts, and which each has (m,)."""
+
+    model: Model
+    latents: Tensor
+    cond: Tensor
+    prompt_index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def batch(self, count: int, draws: torch.Generator) -> NoisyBatch:
+        """``count`` images drawn with replacement, noised."""
+        return self.noised(torch.randint(len(self), (count,), generator=draws), draws)
+
+    def noised(self, which: Tensor, draws: torch.Generator) -> NoisyBatch:
+        """These images (n,), each with noise of a time uniform in [0, times)."""
+        model = self.model
+        t = torch.randint(model.times, (len(which),), generator=draws).to(model.device)
+        noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
+        x, target = self.latents[which], model.aim(self.latents[which], noise)
+        cond = self.cond[self.prompt_index[which]]
+        return NoisyBatch(DenoiserInput(model.noised(x, noise, t), t, cond), target, which)
+
+    @staticmethod
+    def joined(sets: Sequence[ImageSet]) -> ImageSet:
+        """All their images, one set after the other."""
+        if len(sets) == 1:
+            return sets[0]
+        first = accumulate((len(one.cond) for one in sets[:-1]), initial=0)
+        return ImageSet(
+            sets[0].model,
+            torch.cat([one.latents for one in sets]),
+            torch.cat([one.cond for one in sets]),
+            torch.cat([start + one.prompt_index for start, one in zip(first, sets, strict=True)]),
+        )
+
+    def with_prompt_dropout(self, share: float) -> ImageSet:
+        """The set with some of its images a second time under the empty prompt: they are ``share`` of what it is then.
+
+        share: in [0, 1). It preserves the unconditional prediction, from which guidance starts.
+        """
+        count = len(self)
+        again = round(count * share / (1 - share))
+        if not again:
+            return self
+        which = torch.arange(again) * count // again
+        empty = ImageSet(self.model, self.latents[which], self.model.encode([""]), torch.zeros_like(which))
+        return ImageSet.joined([self, empty])
+
+
+def noise_ratio(model: Model, t: Tensor) -> Tensor:
+    """r (n, 1, 1, 1) for times t (n,): a squared error of the prediction is r times that of the implied picture.
+
+    (1 - ᾱ_t) / ᾱ_t for noise; for the velocity of a flow σ_t².
+    """
+    one = torch.ones((len(t), 1, 1, 1), device=t.device)
+    return model.clean(0 * one, one, t).square()

@@ -1,0 +1,207 @@
+"""The network of a training run: the student that is trained, the teacher that it was, and what a step of it is.
+
+    student   the trained weights, with gradient: one pass for all inputs, or one each where gradients are combined
+    teacher   the base model, without gradient
+
+There is one network in memory. A pass of the student swaps the trained weights in, and out again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .. import seeds
+from ..model import Model
+from .attention import Watch
+
+__all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]
+
+
+@dataclass(frozen=True)
+class DenoiserInput:
+    """Rows for the denoiser: noisy latents x (n, c, h, w), times t (n,) and conditioning cond (n, tokens, width)."""
+
+    x: Tensor
+    t: Tensor
+    cond: Tensor
+
+    def with_cond(self, cond: Tensor) -> DenoiserInput:
+        """The same noisy latents under another conditioning (n, tokens, width), or (1, tokens, width) for all."""
+        return replace(self, cond=cond.expand_as(self.cond))
+
+
+def mse(found: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error of two tensors of one shape, a scalar."""
+    return (found - target).square().mean()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step. number: counts from 0, warm-up included. log: further numbers for the log's line."""
+
+    number: int
+    seed: int
+    log: dict[str, float] = field(default_factory=dict)
+
+    def stream(self, *labels: str | int) -> torch.Generator:
+        """A generator of its own for each step and each list of labels."""
+        return seeds.stream(self.seed, *labels, self.number)
+
+
+class Net:
+    """What a method's loss sees of the network.
+
+    separate: the student's inputs go through passes of their own, so that each loss has its own graph.
+    """
+
+    def __init__(self, model: Model, *, separate: bool = False) -> None:
+        self.model, self.separate = model, separate
+        self._cast: Callable[[], Mapping[str, Tensor]] = dict
+        self._weights: Mapping[str, Tensor] | None = None
+
+    def begin(self, cast: Callable[[], Mapping[str, Tensor]] = dict) -> None:
+        """A new step. cast: gives the trained weights in the model's dtype; called when they are first needed."""
+        self._cast, self._weights = cast, None
+
+    @contextmanager
+    def as_student(self) -> Iterator[None]:
+        """The model with the trained weights. Backward passes must run inside, for activations are recomputed."""
+        if self._weights is None:
+            with torch.enable_grad():
+                self._weights = self._cast()
+        with self.model.wearing(self._weights):
+            yield
+
+    def student(self, inputs: Sequence[DenoiserInput], *, joint: bool = False) -> list[Tensor]:
+        """The student's prediction eps (n, c, h, w), fp32, for each input, with gradient.
+
+        joint: the inputs belong to one loss, and so go through one pass in any case.
+        """
+        with self.as_student():
+            if self.separate and not joint:
+                return [self.model.eps(one.x, one.t, one.cond) for one in inputs]
+            return self._together(inputs)
+
+    def student_recomputed(self, one: DenoiserInput, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """``loss(eps)`` of one input; activations are recomputed in the backward pass, so that few are held."""
+
+        def of(x: Tensor) -> Tensor:
+            (eps,) = self.student([replace(one, x=x)])
+            return loss(eps)
+
+        found: Tensor = checkpoint(of, one.x, use_reentrant=False)
+        return found
+
+    @torch.no_grad()
+    def student_sg(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
+        """sg[ε_θ]: the student's predictions as constants, in one pass."""
+        with self.as_student():
+            return self._together(inputs)
+
+    @torch.no_grad()
+    def teacher(
+        self, inputs: Sequence[DenoiserInput], weights: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """ε_θ*: the base model's predictions for each input, in one pass.
+
+        weights: values that it has in place of the base model's own, if any.
+        """
+        with self.model.wearing(weights or {}):
+            return self._together(inputs)
+
+    def student_attention(
+        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As ``student``, and of the first ``rows`` rows of the first input what each watched layer did."""
+        with self.as_student():
+            if not self.separate:
+                return self._attention(watch, inputs, rows)
+            first, maps = self._attention(watch, inputs[:1], rows)
+            return [*first, *self._together(inputs[1:])], maps
+
+    @torch.no_grad()
+    def teacher_attention(
+        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As ``teacher``, and of the first ``rows`` rows what each watched layer did."""
+        return self._attention(watch, inputs, rows)
+
+    @torch.no_grad()
+    def partial_denoise(
+        self, noise: Tensor, cond: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
+    ) -> tuple[Tensor, Tensor]:
+        """x_t and t (n,) after ``stop`` of ``steps`` sampling steps of the student from noise (n, c, h, w)."""
+        with self.as_student():
+            return self.model.denoise(noise, cond, null, steps=steps, guidance=guidance, stop=stop)
+
+    def _together(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
+        if not inputs:
+            return []
+        x, t, cond = (torch.cat([getattr(one, name) for one in inputs]) for name in ("x", "t", "cond"))
+        return list(torch.split(self.model.eps(x, t, cond), [len(one.t) for one in inputs]))
+
+    def _attention(
+        self, watch: Watch, inputs: Sequence[DenoiserInput], rows: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        x, t, cond = (torch.cat([getattr(one, name) for one in inputs]) for name in ("x", "t", "cond"))
+        eps, maps = watch.eps(x, t, cond, rows=rows)
+        return list(torch.split(eps, [len(one.t) for one in inputs])), maps
+
+
+class CountingNet(Net):
+    """A network that computes nothing and counts rows: those without gradient, and those forward and backward.
+
+    Every prediction is a number of its own in place of each value, so that no two predictions agree.
+    """
+
+    def __init__(self, model: Model, *, separate: bool = False) -> None:
+        super().__init__(model, separate=separate)
+        self.free, self.rows, self._calls = 0.0, 0.0, 0
+
+    def student(self, inputs: Sequence[DenoiserInput], *, joint: bool = False) -> list[Tensor]:
+        self.rows += sum(len(one.t) for one in inputs)
+        return self._numbers(inputs)
+
+    def student_recomputed(self, one: DenoiserInput, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        self.free += len(one.t)
+        return super().student_recomputed(one, loss)
+
+    def student_sg(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
+        return self.teacher(inputs)
+
+    def teacher(
+        self, inputs: Sequence[DenoiserInput], weights: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        self.free += sum(len(one.t) for one in inputs)
+        return self._numbers(inputs)
+
+    def student_attention(
+        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        return self.student(inputs), self._maps(inputs, rows)
+
+    def teacher_attention(
+        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        return self.teacher(inputs), self._maps(inputs, rows)
+
+    def partial_denoise(
+        self, noise: Tensor, cond: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
+    ) -> tuple[Tensor, Tensor]:
+        self.free += len(noise) * (steps - 1)  # two rows a sampling step, half of the steps on average
+        return noise, torch.zeros(len(noise), dtype=torch.long, device=noise.device)
+
+    def _numbers(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
+        self._calls += 1
+        return [torch.full_like(one.x, float(self._calls), dtype=torch.float32) for one in inputs]
+
+    def _maps(self, inputs: Sequence[DenoiserInput], rows: int) -> list[Tensor]:
+        self._calls += 1
+        tokens = self.model.text([""]).shape[1]
+        return [torch.full((rows, 1, 1, tokens), 1 / (tokens + self._calls), device=inputs[0].x.device)]
