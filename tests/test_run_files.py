@@ -327,7 +327,7 @@ def test_runs_with_other_settings_have_folders_of_their_own() -> None:
         request = Request((concept,), tuple(Concept(name) for name in keep))
         return str(default_folder(Recipe("canvas", "esd", request, settings)))
 
-    defaults = dataclasses.asdict(find("esd").settings())
+    defaults = dataclasses.asdict(find("esd")())
     assert folder({}) == folder(defaults) == "runs/esd-cat-0"
     others = [
         *(folder({"steps": 3}), folder({"steps": 4}), folder({"lr": 1e-3}), folder(defaults | {"lr": 1e-3})),
