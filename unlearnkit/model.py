@@ -37,6 +37,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     edit: Edit | None = None,
+    variant: str | None = None,
 ) -> Model:
     """Open a model that can be edited.
 
@@ -44,6 +45,7 @@ def load(
     device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
     edit: one that will be worn; without dtype the model has that of the edit, else it is opened in that and then cast,
     so that the edit is known to be of this model whatever its precision.
+    variant: of the weights' files, such as ``"fp16"``; none takes the plain files, or the only variant there is.
     Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype,
     EditError for an edit made from another model.
     """
@@ -55,7 +57,7 @@ def load(
             f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train all"
         )
     place = str(folder) if folder.exists() else str(source)
-    pipe = open_pipeline(place, dtype=checked_dtype(made or dtype)).to(device)
+    pipe = open_pipeline(place, dtype=checked_dtype(made or dtype), variant=variant).to(device)
     model = Model(pipe, source=str(source), hints=hints_of(source))
     if edit:
         model.check(edit)

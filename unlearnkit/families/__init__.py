@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import class_unet, dit, flux, pixart, sd3, sdxl, stable_diffusion
+from .index import REQUIRED
 from .schedules import Schedule
 
 __all__ = ["FAMILIES", "Family", "find", "supported"]
@@ -112,10 +113,18 @@ def find(pipe: Any) -> Family:
     name = type(pipe).__name__
     for family in FAMILIES:
         if name in family.PIPELINES:
+            _check_present(name, pipe)
             _refuse(getattr(pipe, family.DENOISER))
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
+
+
+def _check_present(name: str, pipe: Any) -> None:
+    """Raise ModelError for a pipeline in memory that lacks a component."""
+    for part in REQUIRED[name]:
+        if getattr(pipe, part, None) is None:
+            raise ModelError(f"the pipeline has no {part}: load it whole")
 
 
 def _refuse(denoiser: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import functools
+import hashlib
 import os
 import re
 import warnings
@@ -12,25 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import huggingface_hub
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from safetensors import safe_open
-from torch import nn
+from safetensors import SafetensorError, safe_open
 
 from .. import processes
-from ..errors import InputError, ModelError, nearest
-from . import FAMILIES, supported
-from .borrowing import borrowed, borrows
+from ..errors import InputError, ModelError, nearest, printable, quoted, reason
+from ..files import user_path
+from ..reading import read_bytes
+from .borrowing import SHIPPED, borrows
 from .class_pipeline import ClassUNetPipeline
+from .components import check_finite, networks
+from .index import INDEX, checked_index, checked_parts
 
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
-INDEX = "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # by which diffusers, too, knows a single file of SDXL, and what such a file may hold without it and with it
 XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 SINGLE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+# how tensors' names begin in single files of other kinds
+SINGLE_UNSUPPORTED = {
+    "double_blocks.": "Flux.1",
+    "joint_blocks.": "Stable Diffusion 3",
+    "transformer_blocks.": "a diffusers transformer",
+    "down_blocks.": "a diffusers U-Net",
+    "text_model.": "a text encoder",
+}
 OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -57,113 +69,160 @@ def checked_device(device: str | torch.device | None) -> str | torch.device:
     return device
 
 
-def open_pipeline(source: str, *, dtype: torch.dtype | None) -> Any:
-    """The pipeline at ``source``, on the CPU. Raises ModelError, in one line, where there is none that can be used."""
-    path = Path(source).expanduser()
+def open_pipeline(source: str, *, dtype: torch.dtype | None, variant: str | None = None) -> Any:
+    """The pipeline at ``source``, on the CPU. Raises ModelError, in one line, where there is none that can be used.
+
+    variant: of the weights' files, such as ``"fp16"``; none takes the plain files, or the only variant there is.
+    """
+    path = user_path(source)
     with quiet():
-        if path.is_dir():
-            return _from_folder(path, dtype)
-        if path.is_file():
-            return _from_file(path, dtype)
-        if HUB_ID.fullmatch(source) and not source.startswith("."):
-            return _from_hub(source, dtype)
+        try:
+            if path.is_dir():
+                return _from_folder(path, source, dtype, variant)
+            if path.is_file():
+                return _from_file(path, dtype)
+            if HUB_ID.fullmatch(source) and not source.startswith("."):
+                return _from_folder(_fetched(source, variant), source, dtype, variant)
+        except OSError as error:
+            raise ModelError(f"model {quoted(source)} cannot be read: {reason(error)}") from error
     raise ModelError(
-        f"model {source!r} was not found: give 'canvas', a diffusers folder, a .safetensors file or a hub id"
+        f"model {quoted(source)} was not found: give 'canvas', a diffusers folder, a .safetensors file or a hub id"
     )
 
 
-def _from_folder(path: Path, dtype: torch.dtype | None) -> Any:
-    try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _from_folder(path: Path, source: str, dtype: torch.dtype | None, variant: str | None) -> Any:
+    if not (path / INDEX).exists() and os.access(path, os.X_OK):
         raise ModelError(
-            f"folder {str(path)!r} has no {INDEX}: give the folder of a whole diffusers pipeline"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{str(path / INDEX)!r} cannot be read: {_line(error)}") from None
-    _check_class(str(path), index)
-    # transformers makes a tokenizer of three tokens where its files are missing
+            f"folder {quoted(path)} has no {INDEX}: give the folder of a whole diffusers pipeline"
+        )
+    index = checked_index(path / INDEX, source)
     lent = borrows(path)
-    for part, wanted in index.items():
-        files = [path / part / name for name in ("tokenizer.json", "vocab.json", "spiece.model")]
-        own = part.startswith("tokenizer") and wanted[0] and part not in lent
-        if own and not any(file.is_file() for file in files):
-            raise ModelError(f"model {str(path)!r} is incomplete: its folder {part} is missing or empty")
+    _check_sums(path)
+    checked_parts(path, {part: entry for part, entry in index.items() if part not in lent}, source)
+    how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    kind = OWN.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
+    # diffusers wants to be told again of what was left out, such as T5 of Stable Diffusion 3
+    absent = {part: None for part, named in index.items() if named == [None, None]}
     try:
-        kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
-        # diffusers wants to be told again of what was left out, such as T5 of Stable Diffusion 3
-        absent = {part: None for part, named in index.items() if named == [None, None]}
-        pipe = kind.from_pretrained(path, **how, **absent, **borrowed(path, index, **how))
-    except Exception as error:  # the loaders below raise whatever a damaged file makes them stumble over
-        raise ModelError(
-            f"model {str(path)!r} cannot be loaded, its files are damaged or missing: {_line(error)}"
-        ) from error
-    _check_whole(path, pipe)
+        found = networks(path, index, variant, **how)
+        pipe = kind.from_pretrained(path, **how, **absent, **found)
+    except ModelError:
+        raise
+    except Exception as error:  # the loaders raise whatever a damaged file makes them stumble over
+        raise ModelError(f"model {quoted(source)} cannot be loaded: {_why(error)}") from error
+    check_finite(source, pipe)
+    _check_tokenizers(source, pipe)
     return pipe
 
 
 def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
     if path.suffix != ".safetensors":
         raise ModelError(
-            f"file {str(path)!r} is not supported: convert it to .safetensors (pickled files can run code)"
+            f"file {quoted(path)} is not supported: convert it to .safetensors (pickled files can run code)"
         )
-    kind = SINGLE[0]
+    kind = _kind_of_file(path)
     try:
-        with safe_open(path, framework="pt") as stored:
-            kind = SINGLE[XL in stored.keys()]  # noqa: SIM118 - it is no mapping
-        pipe_class = getattr(diffusers, kind)
-        return pipe_class.from_single_file(str(path), torch_dtype=dtype, local_files_only=_offline())
+        pipe = getattr(diffusers, kind).from_single_file(
+            str(path), torch_dtype=dtype, local_files_only=_offline()
+        )
     except Exception as error:
         hint = (
             "; its configuration comes from the hub, and the hub is switched off here" if _offline() else ""
         )
-        raise ModelError(f"file {str(path)!r} cannot be loaded as {kind}: {_line(error)}{hint}") from error
+        raise ModelError(f"file {quoted(path)} cannot be loaded as {kind}: {_why(error)}{hint}") from error
+    check_finite(str(path), pipe)
+    return pipe
 
 
-def _from_hub(source: str, dtype: torch.dtype | None) -> Any:
+def _kind_of_file(path: Path) -> str:
+    """The pipeline class of a single file. Raises ModelError, saying what it is, for a file of another kind."""
     try:
-        index = DiffusionPipeline.load_config(source, local_files_only=_offline())
-    except Exception as error:
-        where = "in the local cache (the hub is switched off)" if _offline() else "on the hub"
-        raise ModelError(f"model {source!r} is neither a path nor found {where}: {_line(error)}") from error
-    _check_class(source, index)
+        with safe_open(path, framework="pt") as stored:
+            names, facts = list(stored.keys()), stored.metadata() or {}
+    except SafetensorError as error:
+        raise ModelError(f"file {quoted(path)} is damaged: {_line(error)}") from None
+    where = f"file {quoted(path)}"
+    if "unlearnkit" in facts:
+        raise ModelError(
+            f"{where} is an edit of unlearnkit: give the model that it was made from, and it with --edit"
+        )
+    if any(".lora_" in name or name.startswith("lora_") for name in names):
+        raise ModelError(f"{where} is a LoRA, not a whole model: fuse it into its model, and give that")
+    for start, title in SINGLE_UNSUPPORTED.items():
+        if any(name.removeprefix("model.diffusion_model.").startswith(start) for name in names):
+            raise ModelError(
+                f"{where} is a single file of {title}, which is not supported: give its diffusers folder or hub id "
+                "(single files are read of Stable Diffusion 1, 2 and XL)"
+            )
+    if not any(name.startswith("model.diffusion_model.") for name in names):
+        first = quoted(names[0]) if names else "none"
+        raise ModelError(
+            f"{where} is no checkpoint of Stable Diffusion 1, 2 or XL (its first tensor is {first})"
+        )
+    return SINGLE[XL in names]
+
+
+def _fetched(source: str, variant: str | None) -> Path:
+    """The local folder of a model on the hub, whose index was checked before anything else was fetched."""
+    local = _offline()
     try:
-        kind = OWN.get(index["_class_name"], DiffusionPipeline)
-        local = _offline()
-        return kind.from_pretrained(source, torch_dtype=dtype, local_files_only=local, use_safetensors=True)
-    except Exception as error:
-        raise ModelError(f"model {source!r} cannot be loaded from the hub: {_line(error)}") from error
+        index = huggingface_hub.hf_hub_download(source, INDEX, local_files_only=local)
+    except Exception as error:  # what the hub's client raises differs by release and by what is in the way
+        raise ModelError(f"model {quoted(source)} is no path here, and {_no_hub(error, local)}") from error
+    checked_index(Path(index), source)
+    for kind in (variant, "fp16") if variant is None else (variant,):
+        try:
+            folder = DiffusionPipeline.download(
+                source, variant=kind, local_files_only=local, use_safetensors=True
+            )
+        except Exception as error:
+            failed = error
+        else:
+            return Path(folder)
+    raise ModelError(f"model {quoted(source)} cannot be fetched from the hub: {_why(failed)}") from failed
 
 
-def _check_class(source: str, index: Any) -> None:
-    name = index.get("_class_name") if isinstance(index, dict) else None
-    if name not in [known for family in FAMILIES for known in family.PIPELINES]:
-        raise ModelError(f"model {source!r} is a {name}, which is not supported: use one of {supported()}")
+def _no_hub(error: Exception, local: bool) -> str:
+    """Why the index did not come from the hub."""
+    if local:
+        return "the local cache does not have it (the hub is switched off by HF_HUB_OFFLINE)"
+    names = {type(one).__name__ for one in _chain(error)}
+    if names & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
+        return "the hub has no such model that you may read: check the name, or log in"
+    if "EntryNotFoundError" in names or "RemoteEntryNotFoundError" in names:
+        return f"on the hub it has no {INDEX}: give a whole diffusers pipeline"
+    return "the hub cannot be reached: check the network, or give a local folder"
 
 
-def _check_whole(path: Path, pipe: Any) -> None:
-    """Raise ModelError where a loader left a weight without the value from its file."""
-    for part, component in pipe.components.items():
-        if not isinstance(component, nn.Module):
-            continue
-        for name, weight in component.named_parameters():
-            if weight.device.type == "meta":
-                raise ModelError(f"model {str(path)!r} is incomplete: {part} has no value for {name!r}")
-    # transformers fills what is missing with random numbers, and may rename the front of a name
-    for part, component in pipe.components.items():
-        file = path / part / "model.safetensors"
-        if not part.startswith("text_encoder") or not file.is_file():
-            continue
-        with safe_open(file, framework="pt") as stored:
-            names = set(stored.keys())
-        weights, found = component.state_dict(), set()
-        for name, weight in weights.items():
-            if any(known.endswith(name) or name.endswith(known) for known in names):
-                found.add(weight.data_ptr())
-        for name, weight in weights.items():  # tied weights are stored under one of their names
-            if weight.data_ptr() not in found:
-                raise ModelError(f"model {str(path)!r} is incomplete: {part} has no value for {name!r}")
+def _check_sums(path: Path) -> None:
+    """Raise ModelError for a damaged file of the shipped canvas or of a relative of it."""
+    if path.resolve().parent == SHIPPED.resolve():
+        for name in {path.name, "pipeline"}:
+            _check_shipped(name)
+
+
+@functools.cache
+def _check_shipped(name: str) -> None:
+    if not (SHIPPED / "SHA256SUMS").exists():  # the weights were made here, not shipped
+        return
+    for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+        wanted, _, file = line.partition("  ")
+        if file.startswith(f"{name}/"):
+            data = read_bytes(SHIPPED / file, what="the canvas's file", error=ModelError)
+            if hashlib.sha256(data).hexdigest() != wanted:
+                raise ModelError(f"the canvas's file {file} is damaged: install unlearnkit again")
+
+
+def _check_tokenizers(source: str, pipe: Any) -> None:
+    """Raise ModelError for a CLIP tokenizer whose length its text encoder cannot read."""
+    for part, tokenizer in pipe.components.items():
+        if part.startswith("tokenizer") and type(tokenizer).__name__.startswith("CLIP"):
+            encoder = getattr(pipe, part.replace("tokenizer", "text_encoder"))
+            most, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
+            if not 3 <= length <= most:
+                raise ModelError(
+                    f"model {quoted(source)}: {part} gives {quoted(length)} tokens, and its text encoder reads 3 to {most}"
+                )
 
 
 def _offline() -> bool:
@@ -173,8 +232,22 @@ def _offline() -> bool:
     )
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _why(error: Exception) -> str:
+    """What is in the way: what the system said, or else what the loader said of the files."""
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE):
+            return f"{quoted(one.filename or 'a file')}: {reason(one)}"
+    return f"its files are damaged or missing: {_line(error)}"
+
+
 def _line(error: Exception, *, longest: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -183,7 +256,9 @@ def quiet() -> Iterator[None]:
     """No progress bars and notes from the loaders: what matters becomes a ModelError."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
     found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
+    hub = huggingface_hub.logging.get_verbosity()
     try:
+        huggingface_hub.logging.set_verbosity_error()  # else every retry without a network is a line
         for one in loggers:
             one.set_verbosity_error()
             one.disable_progress_bar()
@@ -193,6 +268,7 @@ def quiet() -> Iterator[None]:
             )  # `dtype` is too new for some releases
             yield
     finally:
+        huggingface_hub.logging.set_verbosity(hub)
         for one, (verbosity, bar) in zip(loggers, found, strict=True):
             one.set_verbosity(verbosity)
             if bar:
