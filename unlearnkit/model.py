@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
-from .errors import EditError, InputError, ModelError, nearest
+from .errors import EditError, InputError, ModelError, nearest, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .files import new_folder, shared
 from .hints import Hints
@@ -170,6 +170,15 @@ class Model:
     def last_token(self, text: str) -> int:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
         return self.family.last_token(self.pipe, text)
+
+    def reads(self, text: str) -> None:
+        """Raises InputError for a text that the text encoder would cut off, and for a class that is not known."""
+        found, room = self.family.room(self.pipe, text, self.hints.tokens)
+        if found > room:
+            raise InputError(
+                f"{quoted(text)} is {found:,} tokens long, and the text encoder of {self.source} reads {room}: "
+                "use a shorter wording"
+            )
 
     @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:

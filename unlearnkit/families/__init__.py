@@ -59,6 +59,12 @@ class Family(Protocol):
     def last_token(self, pipe: Any, text: str) -> int:
         """Where in the states of a prompt that starts with ``text`` the last token of ``text`` is; 0 is the start."""
 
+    def room(self, pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+        """How many tokens ``text`` has, and how many of a prompt the text encoder reads, its own marks aside.
+
+        tokens: that T5 gives, None as the pipeline is meant. A model that is told a class refuses an unknown one.
+        """
+
     def shape(self, pipe: Any, size: int | None) -> tuple[int, int, int]:
         """The shape (c, h, w) of one latent, for pictures of ``size`` pixels, or as the model is meant."""
 
@@ -113,9 +119,19 @@ def find(pipe: Any) -> Family:
     for family in FAMILIES:
         if name in family.PIPELINES:
             _refuse(getattr(pipe, family.DENOISER))
+            _refuse_adapters(pipe)
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
+
+
+def _refuse_adapters(pipe: Any) -> None:
+    """Raise ModelError for an adapter beside the weights, which no saved folder would hold."""
+    for part, network in pipe.components.items():
+        if isinstance(network, nn.Module) and any("lora_" in name for name, _ in network.named_parameters()):
+            raise ModelError(
+                f"the {part} carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
+            )
 
 
 def _refuse(denoiser: nn.Module) -> None:
@@ -135,9 +151,9 @@ def _refuse(denoiser: nn.Module) -> None:
         raise ModelError(
             "the denoiser is offloaded or hooked: load the pipeline on one device, without offloading"
         )
-    if any("lora_" in name for name, _ in denoiser.named_parameters()):
+    if any(getattr(module, "fused_projections", False) for module in denoiser.modules()):
         raise ModelError(
-            "the denoiser carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
+            "the denoiser's projections are fused, so its own weights draw nothing: call unfuse_qkv_projections()"
         )
     devices = {weight.device.type for weight in denoiser.parameters()}
     if "meta" in devices:

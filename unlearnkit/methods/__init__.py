@@ -39,8 +39,21 @@ from . import (
     selective_amnesia,
     uce,
 )
+from .checking import check_base, check_moved, check_names
 
-__all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
+__all__ = [
+    "EDIT",
+    "METHODS",
+    "Job",
+    "Method",
+    "Plan",
+    "check_moved",
+    "edit_for",
+    "find",
+    "of_the_family",
+    "plan",
+    "resolve",
+]
 
 MODULES = (
     *(duge, rgd, doco, sculpting),
@@ -95,8 +108,10 @@ def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: A
 
 
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
-    """What ``edit_for`` would do with the same arguments."""
-    return find(method).plan(model, request, resolve(model, request, method, settings or {}))
+    """What ``edit_for`` would do with the same arguments. Raises InputError where that would not begin."""
+    filled = resolve(model, request, method, settings or {})
+    check_names(model, request)
+    return find(method).plan(model, request, filled)
 
 
 def edit_for(
@@ -112,9 +127,11 @@ def edit_for(
 
     With ``job.folder`` a killed run goes on from its checkpoint to the same bits, and the edit is kept there as
     ``edit.safetensors``; a run that is already finished there is read, not repeated.
-    Raises InputError for a bad name, value or folder, DivergedError where training fails.
+    Raises InputError for a bad name, value or folder, ModelError for a model whose weights are not finite,
+    DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
+    check_names(model, request)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -127,6 +144,7 @@ def edit_for(
     facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):
         return finished
+    check_base(model)
     weights = find(method).run(
         model, request, filled, seed=seed, job=dataclasses.replace(job, identity=identity)
     )
@@ -144,6 +162,7 @@ def edit_for(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     edit = Edit(changed, facts)
+    check_moved(model, request, edit.weights)
     if job.folder:
         edit.save(job.folder / EDIT)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from .. import seeds, tensors
 from ..errors import InputError
 from ..method import Method, Plan
 from ..model import Model
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..settings import setting
 from ..training.descend import Job, Objective, Student
 from ..training.prompts import unerased
@@ -126,7 +126,7 @@ def superclass(concept: Concept, settings: Settings) -> str:
             f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
             "broader word, or with superclass=..."
         )
-    if found.lower() in {word.lower() for word in concept.wordings}:
+    if folded(found) in concept.folded:
         raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
     return found
 
@@ -206,7 +206,8 @@ def _anchors(
     if settings.aligned == "superclass":
         erased = [word for one in request.erase if superclass(one, settings) == wide for word in one.wordings]
         return wordings(model, Concept(wide, concept.kind), settings.pictures), ", ".join(erased)
-    past = Request(tuple(Concept(word) for word in settings.earlier) + request.erase)
+    before = tuple(Concept(word) for word in settings.earlier if folded(word) not in request.erased)
+    past = Request(before + request.erase)
     found = unerased(model, past)[concept.kind]
     if concept.kind != "style" and settings.aligned == "members":
         shared = broader(concept.name)
