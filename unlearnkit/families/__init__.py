@@ -125,6 +125,12 @@ def find(pipe: Any) -> Family:
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
 
 
+def _fused(module: nn.Module) -> bool:
+    """Whether an attention layer reads its fused matrices; older layers keep the mark after they are unfused."""
+    newer = bool(getattr(module, "fused_projections", False)) and hasattr(module, "unfuse_projections")
+    return newer or type(getattr(module, "processor", None)).__name__.startswith("Fused")
+
+
 def _refuse_adapters(pipe: Any) -> None:
     """Raise ModelError for an adapter beside the weights, which no saved folder would hold."""
     for part, network in pipe.components.items():
@@ -151,7 +157,7 @@ def _refuse(denoiser: nn.Module) -> None:
         raise ModelError(
             "the denoiser is offloaded or hooked: load the pipeline on one device, without offloading"
         )
-    if any(getattr(module, "fused_projections", False) for module in denoiser.modules()):
+    if any(map(_fused, denoiser.modules())):
         raise ModelError(
             "the denoiser's projections are fused, so its own weights draw nothing: call unfuse_qkv_projections()"
         )
