@@ -20,6 +20,7 @@ from .families.opening import checked_device, checked_dtype, open_pipeline, quie
 from .files import new_folder, shared
 from .hints import Hints
 from .slots import Slots
+from .undisturbed import steady
 
 __all__ = ["Model", "Weights", "hints_of", "load"]
 
@@ -31,6 +32,7 @@ REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for t
 MOST, PLACES = 32, 2**14
 
 
+@steady()
 def load(
     source: str | Path,
     *,
@@ -90,6 +92,7 @@ class Model:
     Raises ModelError for a pipeline that is unsupported, offloaded, quantised, compiled or spread over devices.
     """
 
+    @steady()
     def __init__(
         self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
     ) -> None:
@@ -120,6 +123,7 @@ class Model:
         """The dtype's name, such as ``"float32"``."""
         return str(self.dtype).removeprefix("torch.")
 
+    @steady()
     def cast(self, dtype: torch.dtype) -> Model:
         """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""
         printed = (*self._printed, self.fingerprint())
@@ -146,6 +150,7 @@ class Model:
 
     # text and pictures in
 
+    @steady()
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """All that the network is told of prompts, (n, rows, width), the states of their tokens first.
@@ -162,6 +167,7 @@ class Model:
                 self._states[prompt] = new
         return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
 
+    @steady()
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> Tensor:
         """The states (n, tokens, width) of prompts alone, as the matrices of the part ``text`` read them."""
@@ -180,6 +186,7 @@ class Model:
                 "use a shorter wording"
             )
 
+    @steady()
     @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
@@ -194,30 +201,37 @@ class Model:
         """The number of times; t runs from 0 (picture) to ``times - 1`` (noise)."""
         return self.schedule.times
 
+    @steady()
     def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents (n, c, h, w) with noise of the same shape mixed in for times t (n,), fp32."""
         return self.schedule.noised(latents, noise, t)
 
+    @steady()
     def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
         """What ``eps`` should be for latents with this noise: the noise; for a flow, noise less latents."""
         return self.schedule.aim(latents, noise)
 
+    @steady()
     def clean(self, latents: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The latents without noise that a prediction as of ``eps`` implies at times t (n,), fp32."""
         return self.schedule.clean(latents, eps, t)
 
+    @steady()
     def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """What ``predict`` gives, computed by this process alone."""
         return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
 
+    @steady()
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The network's own output: latents (n, c, h, w), times (n,), states (n, rows, width) of ``encode``."""
         return processes.shared(self.forward, latents, t, states)
 
+    @steady()
     def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The prediction that losses look at, fp32: the noise, whatever the network gives; the velocity of a flow."""
         return self.schedule.prediction(self.predict(latents, t, states), latents, t)
 
+    @steady()
     @torch.no_grad()
     def denoise(
         self, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
@@ -232,6 +246,7 @@ class Model:
 
     # pictures out
 
+    @steady()
     def sample(
         self,
         prompts: Sequence[str],
@@ -259,6 +274,7 @@ class Model:
                 tick(len(images), len(prompts))
         return images
 
+    @steady()
     def sample_latents(
         self,
         prompts: Sequence[str],
@@ -331,6 +347,7 @@ class Model:
         with self._slots.holding(weights):
             yield self
 
+    @steady()
     def fingerprint(self) -> str:
         """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
         return self._slots.fingerprint()
@@ -355,6 +372,7 @@ class Model:
         """
         return undisturbed.checkpointing(self.denoiser, on, through)
 
+    @steady()
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
 

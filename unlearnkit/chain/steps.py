@@ -22,6 +22,7 @@ from ..model import Model, hints_of, load
 from ..run import request_for
 from ..schema import Concept, Request, folded
 from ..settings import build
+from ..undisturbed import steady
 from ..versions import versions
 from . import ledger
 from .guards import Guards
@@ -93,6 +94,7 @@ def init(
     return opened(folder)
 
 
+@steady()
 def add(
     folder: str | Path,
     concept: str | Concept | Request | Iterable[str | Concept],
@@ -162,6 +164,7 @@ def base_model(project: Project, model: Model | None, device: str | None = None)
     return found
 
 
+@steady()
 def settled(
     project: Project,
     kind: str,

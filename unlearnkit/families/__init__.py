@@ -119,7 +119,7 @@ def find(pipe: Any) -> Family:
     for family in FAMILIES:
         if name in family.PIPELINES:
             _refuse(getattr(pipe, family.DENOISER))
-            _refuse_adapters(pipe)
+            _refuse_beside(pipe)
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
@@ -131,10 +131,16 @@ def _fused(module: nn.Module) -> bool:
     return newer or type(getattr(module, "processor", None)).__name__.startswith("Fused")
 
 
-def _refuse_adapters(pipe: Any) -> None:
-    """Raise ModelError for an adapter beside the weights, which no saved folder would hold."""
+def _refuse_beside(pipe: Any) -> None:
+    """Raise ModelError for an adapter, which no saved folder would hold, and for weights that nothing may train."""
     for part, network in pipe.components.items():
-        if isinstance(network, nn.Module) and any("lora_" in name for name, _ in network.named_parameters()):
+        weights = dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
+        if any(weight.is_inference() for weight in weights.values()):
+            raise ModelError(
+                f"the {part} was made inside torch.inference_mode: load the pipeline outside of it, or with "
+                "unlearnkit.load"
+            )
+        if any("lora_" in name for name in weights):
             raise ModelError(
                 f"the {part} carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
             )

@@ -24,6 +24,7 @@ from ..schema import Request
 from ..settings import build
 from ..training.descend import Job
 from ..training.state import CHECKPOINT
+from ..undisturbed import steady
 from . import (
     ca,
     doco,
@@ -107,6 +108,7 @@ def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: A
     }
 
 
+@steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError where that would not begin."""
     filled = resolve(model, request, method, settings or {})
@@ -114,6 +116,8 @@ def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, 
     return find(method).plan(model, request, filled)
 
 
+@steady()
+@torch.enable_grad()
 def edit_for(
     model: Model,
     request: Request,

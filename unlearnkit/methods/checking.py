@@ -11,6 +11,7 @@ from .. import seeds, undisturbed
 from ..errors import EditError, InputError, ModelError, quoted
 from ..model import Model
 from ..schema import Request, folded
+from ..undisturbed import steady
 
 __all__ = ["check_base", "check_moved", "check_names"]
 
@@ -50,6 +51,7 @@ def check_base(model: Model) -> None:
                     )
 
 
+@steady()
 @torch.no_grad()
 def check_moved(model: Model, request: Request, weights: Mapping[str, Tensor]) -> None:
     """Predict for every erased name with and without the weights: as noise draws it, early and late.
