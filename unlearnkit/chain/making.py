@@ -98,6 +98,7 @@ def _closed(
         return edit
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
     projection(model, request, earlier, guards).settle(weights)
+    methods.check_moved(model, request, weights)
     return Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)})
 
 

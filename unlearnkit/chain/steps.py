@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import methods
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..files import writing
 from ..methods import Job
 from ..model import Model, hints_of, load
 from ..run import request_for
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..settings import build
+from ..undisturbed import steady
 from ..versions import versions
 from . import ledger
 from .guards import Guards
@@ -93,6 +94,7 @@ def init(
     return opened(folder)
 
 
+@steady()
 def add(
     folder: str | Path,
     concept: str | Concept | Request | Iterable[str | Concept],
@@ -162,6 +164,7 @@ def base_model(project: Project, model: Model | None, device: str | None = None)
     return found
 
 
+@steady()
 def settled(
     project: Project,
     kind: str,
@@ -205,24 +208,20 @@ def changing(folder: Path) -> Iterator[None]:
 
 def _refuse(project: Project, steps: Sequence[Step], request: Request) -> None:
     """Refuse to erase twice, to keep what is erased, and to put it in something's place."""
-    erased = {
-        word.lower(): step.number for step in steps for one in step.request.erase for word in one.wordings
-    }
+    erased = {word: step.number for step in steps for word in step.request.erased}
     for concept in request.erase:
         for word in concept.wordings:
-            if word.lower() in erased:
-                raise InputError(
-                    f"{word!r} is erased already, by request {erased[word.lower()]}: drop that first"
-                )
-        if concept.instead and concept.instead.lower() in erased:
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} is erased already, by request {number}: drop that first")
+        if number := erased.get(folded(concept.instead or "")):
             raise InputError(
-                f"{concept.instead!r}, which shall appear instead of {concept.name!r}, was erased by request "
-                f"{erased[concept.instead.lower()]}: give another"
+                f"{quoted(concept.instead)}, which shall appear instead of {quoted(concept.name)}, was erased by "
+                f"request {number}: give another"
             )
     for concept in request.keep:
         for word in concept.wordings:
-            if word.lower() in erased:
-                raise InputError(f"{word!r} cannot be kept: request {erased[word.lower()]} erased it")
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} cannot be kept: request {number} erased it")
 
 
 def _source(source: str) -> str:
