@@ -346,6 +346,21 @@ def test_a_word_that_the_first_model_never_showed_does_not_hold(copied: Path) ->
     assert seen(shown, shown, shown) == "still seen"
 
 
+def test_a_chain_of_an_earlier_version_opens_verifies_and_goes_on(copied: Path, toy: Model) -> None:
+    """Its looks have no list of files, its lock another name, and it has no report."""
+    for number, entry in enumerate(read(copied)):
+        if look := entry.facts.get("look"):
+            resealed(copied, number, with_another(entry.facts, ("look", "files"), MISSING))
+            (copied / LOOKS / look["folder"] / "files.json").unlink()
+    (copied / ".lock").rename(copied / "lock")
+    for name in ("report.html", "report.json"):
+        (copied / name).unlink()
+    assert not chain.verify(copied, redraw=1.0, model=toy)
+    chain.add(copied, "dog", model=toy, instruments=tools())
+    assert not chain.verify(copied, redraw=1.0, model=toy)
+    assert not (copied / "lock").exists()
+
+
 def test_names_are_printed_without_moving_the_cursor(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,16 +6,14 @@ raises InputError that names the line and the key, before anything is done with 
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from ..errors import InputError, quoted
-from ..reading import typed
 from ..schema import Concept, Kind, Request
 from .ledger import LEDGER, Entry
+from .table import Table
 
 __all__ = [
     "REGIMES",
@@ -34,11 +32,8 @@ __all__ = [
 REGIMES = ("sequential", "joint", "merged")
 FORMAT = 1
 KINDS = ("add", "undo", "drop")
-LARGEST = 1e15  # of any number in a ledger
 SIDES = ("before", "after")
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
-T = TypeVar("T")
 Rate = Mapping[str, Any]
 """``k`` of ``n`` pictures, ``value``, and its limits ``low`` and ``high``."""
 
@@ -141,7 +136,7 @@ class Taken(Change):
 def begun(entries: Sequence[Entry]) -> Begun:
     """The first entry. Raises InputError for one that does not begin a chain."""
     entry = entries[0]
-    at = _Table(entry.facts, f"{LEDGER}, line 1")
+    at = Table(entry.facts, f"{LEDGER}, line 1")
     if entry.kind != "init":
         raise InputError(f"{at.where} is damaged: its kind is {quoted(entry.kind)}, not 'init'")
     at.whole("format", least=FORMAT, most=FORMAT)
@@ -171,7 +166,7 @@ def changes(entries: Sequence[Entry]) -> tuple[Added | Taken, ...]:
     found: list[Added | Taken] = []
     holding: set[int] = set()
     for entry in entries[1:]:
-        at = _Table(entry.facts, f"{LEDGER}, line {entry.number + 1}")
+        at = Table(entry.facts, f"{LEDGER}, line {entry.number + 1}")
         if entry.kind not in KINDS:
             raise InputError(f"{at.where} is damaged: its kind {quoted(entry.kind)} is unknown")
         common = _common(entry, at)
@@ -199,12 +194,12 @@ def changes(entries: Sequence[Entry]) -> tuple[Added | Taken, ...]:
     return tuple(found)
 
 
-def _known(at: _Table, name: str, numbers: Sequence[int], holding: set[int]) -> None:
+def _known(at: Table, name: str, numbers: Sequence[int], holding: set[int]) -> None:
     if len({*numbers}) < len(numbers) or not holding.issuperset(numbers):
         raise at.wrong(name, list(numbers), "requests that hold there")
 
 
-def _common(entry: Entry, at: _Table) -> dict[str, Any]:
+def _common(entry: Entry, at: Table) -> dict[str, Any]:
     drift = at.table("drift")
     layers = drift.table("layers")
     at.digest("before")
@@ -222,7 +217,7 @@ def _common(entry: Entry, at: _Table) -> dict[str, Any]:
     }
 
 
-def _request(at: _Table) -> Request:
+def _request(at: Table) -> Request:
     try:
         return Request(
             tuple(map(_concept, at.tables("erase"))),
@@ -232,7 +227,7 @@ def _request(at: _Table) -> Request:
         raise at.said(error) from None
 
 
-def _concept(at: _Table) -> Concept:
+def _concept(at: Table) -> Concept:
     kind, phrases = cast(Kind, at.text("kind")), at.texts("phrases")
     try:
         return Concept(at.text("name"), kind, phrases, at.maybe("instead", at.text))
@@ -240,7 +235,7 @@ def _concept(at: _Table) -> Concept:
         raise at.said(error) from None
 
 
-def _recipe(at: _Table) -> Mapping[str, Any]:
+def _recipe(at: Table) -> Mapping[str, Any]:
     at.text("method")
     at.whole("seed")
     at.table("settings")
@@ -248,15 +243,15 @@ def _recipe(at: _Table) -> Mapping[str, Any]:
     return dict(at.data)
 
 
-def _stored(at: _Table) -> Stored:
+def _stored(at: Table) -> Stored:
     return Stored(at.digest("hash"), at.digest("sha256"), at.whole("bytes"))
 
 
-def _remade(at: _Table) -> Remade:
+def _remade(at: Table) -> Remade:
     return Remade(at.whole("request"), _stored(at.table("edit")), at.numbers("after"))
 
 
-def _look(at: _Table) -> Look:
+def _look(at: Table) -> Look:
     return Look(
         folder=at.digest("folder", length=16),
         sha256=at.digest("sha256"),
@@ -267,86 +262,10 @@ def _look(at: _Table) -> Look:
     )
 
 
-def _rates(at: _Table) -> dict[str, dict[str, Rate]]:
+def _rates(at: Table) -> dict[str, dict[str, Rate]]:
     return {name: {side: _rate(at.table(name).table(side)) for side in SIDES} for name in at.data}
 
 
-def _rate(at: _Table) -> Rate:
+def _rate(at: Table) -> Rate:
     numbers = {name: at.number(name, least=0.0, most=1.0) for name in ("value", "low", "high")}
     return {"k": at.whole("k"), "n": at.whole("n", least=1), **numbers}
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table of a ledger's line, whose values are taken by name and type. where: what a message calls it."""
-
-    data: Any
-    where: str
-
-    def __post_init__(self) -> None:
-        typed(self.data, {}, where=self.where)
-
-    def wrong(self, name: str, value: Any, wanted: str) -> InputError:
-        return InputError(f"{self.where} is damaged: {quoted(name)} is {quoted(value)}, not {wanted}")
-
-    def said(self, error: InputError) -> InputError:
-        """What a value's own class says of it, and where that is; once."""
-        text = str(error)
-        return error if text.startswith(LEDGER) else InputError(f"{self.where} is damaged: {text}")
-
-    def table(self, name: str) -> _Table:
-        return _Table(self._of(name, dict), f"{self.where}, {quoted(name)}")
-
-    def tables(self, name: str) -> list[_Table]:
-        where = f"{self.where}, {quoted(name)}"
-        return [_Table(one, where) for one in self._of(name, list)]
-
-    def text(self, name: str) -> str:
-        value = self._of(name, str)
-        if not value.strip():
-            raise self.wrong(name, value, "text that says something")
-        return str(value)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        values = self._of(name, list)
-        if not all(isinstance(value, str) for value in values):
-            raise self.wrong(name, values, "a list of texts")
-        return tuple(values)
-
-    def whole(self, name: str, *, least: int = 0, most: int = 2**63 - 1) -> int:
-        value = self._of(name, int)
-        if not least <= value <= most:
-            raise self.wrong(name, value, f"{least} to {most}")
-        return int(value)
-
-    def number(self, name: str, *, least: float = -LARGEST, most: float = LARGEST) -> float:
-        value = float(self._of(name, float))
-        if not (math.isfinite(value) and least <= value <= most):
-            raise self.wrong(name, value, f"{least:g} to {most:g}")
-        return value
-
-    def numbers(self, name: str) -> tuple[int, ...]:
-        values = self._of(name, list)
-        if not all(type(value) is int and value >= 1 for value in values):
-            raise self.wrong(name, values, "a list of whole numbers from 1")
-        return tuple(values)
-
-    def digest(self, name: str, *, length: int = 64) -> str:
-        value = self._of(name, str)
-        if not re.fullmatch(f"[0-9a-f]{{{length}}}", value):
-            raise self.wrong(name, value, f"{length} hexadecimal digits")
-        return str(value)
-
-    def time(self) -> str:
-        value = self._of("time", str)
-        if not re.fullmatch(TIME, value, re.ASCII):
-            raise self.wrong("time", value, "a time such as 2026-01-31T12:00:00Z")
-        return str(value)
-
-    def maybe(self, name: str, take: Callable[[str], T]) -> T | None:
-        if isinstance(self.data, dict) and name in self.data and self.data[name] is None:
-            return None
-        return take(name)
-
-    def _of(self, name: str, kind: type) -> Any:
-        return typed(self.data, {name: kind}, where=self.where)[name]
