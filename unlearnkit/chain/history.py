@@ -14,7 +14,7 @@ from ..evaluation.plan import AFTER, BEFORE
 from ..evaluation.record import FOLDER
 from ..evaluation.report import inline, page
 from ..files import member, user_path, write_text
-from ..reading import read_bytes, read_json, read_lines, typed
+from ..reading import parse_json, read_bytes, read_lines, typed
 from .facts import Added, Change, Taken
 from .listing import changed
 from .project import LOOKS, PAGES, Project, changing
@@ -58,10 +58,10 @@ def findings(project: Project, *, again: bool) -> Iterator[str]:
         yield f"{HTML} and {FACTS} belong together, and there is only {here[0]}: {AGAIN}"
         return
     try:
-        told = read_json(project.folder / FACTS, what="report", kind=dict)
+        raw = read_bytes(project.folder / FACTS, what=f"{FACTS},")
+        told = parse_json(raw, kind=dict, where=FACTS)
         made = typed(told, {"made": dict}, where=FACTS)["made"]
         typed(made, dict.fromkeys(MADE, str), where=f"{FACTS}, 'made'")
-        raw = read_bytes(project.folder / FACTS, what="report")
     except InputError as error:
         yield f"{error}; {AGAIN}"
         return

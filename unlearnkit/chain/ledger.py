@@ -124,7 +124,7 @@ def _head_of(folder: Path) -> bytes | str:
     except OSError:
         return b""
     try:
-        return read_bytes(folder / HEAD, what="head")
+        return read_bytes(folder / HEAD, what=f"{HEAD},")
     except InputError as error:
         return str(error)
 
