@@ -224,7 +224,7 @@ def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) 
     project, request = opened(folder), Request((concept,))
     model, seen = base_model(project, model), seen_by_guide(model, request)
     worn = current(project, model, project.steps)
-    guards = project.options["guards"]
+    guards = project.options.guards
     for settings in contender.ladder:
         filled = resolve(model, request, contender.method, dict(contender.settings) | dict(settings))
         recipe = {

@@ -17,8 +17,9 @@ from test_bad_input import files_no_larger_than, let_in
 from unlearnkit import chain
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.chain.ledger import LEDGER
-from unlearnkit.chain.project import EDITS, LOOKS, WORK, locked, opened
+from unlearnkit.chain.project import EDITS, LOOKS, WORK, opened
 from unlearnkit.errors import DivergedError, EditError, InputError
+from unlearnkit.files import locked
 from unlearnkit.methods import edit_for
 from unlearnkit.metrics.instruments import eye
 from unlearnkit.model import Model
@@ -198,7 +199,7 @@ def test_two_processes_cannot_write_one_chain(model: Model, tmp_path: Path) -> N
     with (
         locked(project),
         pytest.raises(
-            InputError, match=rf"another process \({os.getpid()}\) is writing .* wait until it is done"
+            InputError, match=rf"another process \({os.getpid()} on .* is writing in .* wait until it is done"
         ),
     ):
         chain.add(project, "cat", model=model)
@@ -289,7 +290,7 @@ def test_it_is_looked_at_after_every_entry(model: Model, tmp_path: Path) -> None
     assert shared.stat().st_nlink == 2, "the first model's pictures are stored once"
     lines = chain.status(project).lines
     assert [line.concept for line in lines] == ["cat", "neon"]
-    assert all(line.holds is not None for line in lines)
+    assert all(line.verdict for line in lines)
     assert not chain.verify(project, redraw=0.2, model=model)
     page = chain.report(project).read_text(encoding="utf-8")
     assert "2 concepts erased" in page

@@ -17,7 +17,7 @@ from torch import Tensor
 from unlearnkit import seeds
 from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
-from unlearnkit.methods import edit_for
+from unlearnkit.methods import METHODS, edit_for, resolve
 from unlearnkit.model import Model
 from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
@@ -193,8 +193,8 @@ def test_early_stop_keeps_the_best_and_resumes(model: Model, tmp_path: Path) -> 
 
 def test_small_learning_rates_move_the_copies_of_a_bf16_model(make: Callable[..., Model]) -> None:
     model = make(dtype=torch.bfloat16)
-    edit = esd(model, start="student", start_steps=3, lr=1e-6, steps=2)
-    for name, value in edit.weights.items():
+    settings = resolve(model, REQUEST, "esd", {"start_steps": 3, "lr": 1e-6, "steps": 2})
+    for name, value in METHODS["esd"].run(model, REQUEST, settings, seed=0, job=Job()).items():
         moved = value - model.weights()[name].detach().float()
         assert 0 < moved.abs().max() < 1e-5
 

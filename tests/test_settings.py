@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from unlearnkit.errors import InputError
 from unlearnkit.recipes import dump_recipe, load_recipe
-from unlearnkit.schema import Concept, Recipe, Request
+from unlearnkit.schema import HIDDEN, Concept, Recipe, Request
 from unlearnkit.settings import build, describe, parse_pairs, setting
 
 
@@ -110,16 +110,24 @@ def test_whole_numbers_serve_as_numbers_and_lists_as_tuples():
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
-name = text.filter(str.strip)
+name = st.text(st.characters(exclude_categories=HIDDEN), max_size=30).filter(str.strip)
 number = st.floats(allow_nan=False, allow_infinity=False)
 scalar = st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | number | text
 kinds = st.sampled_from(["object", "style"])
+
+
+def apart(concepts: tuple[Concept, ...]) -> bool:
+    """Whether no wording is in two of them."""
+    words = [word for concept in concepts for word in concept.folded]
+    return len(words) == len(set(words))
+
+
 concepts = st.builds(Concept, name, kinds, st.lists(name, max_size=3).map(tuple))
 recipes = st.builds(
     Recipe,
     model=text.map(lambda name: f"nowhere/{name}"),
     method=text,
-    request=st.builds(Request, st.lists(concepts, min_size=1, max_size=3).map(tuple)),
+    request=st.builds(Request, st.lists(concepts, min_size=1, max_size=3).map(tuple).filter(apart)),
     settings=st.dictionaries(text, scalar | st.lists(scalar, max_size=3).map(tuple), max_size=4),
     seed=st.integers(0, 2**63 - 1),
 )

@@ -75,6 +75,7 @@ class Estimate:
         yield "disk", f"about {_size(self.disk)}"
 
 
+@undisturbed.steady()
 def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool = True) -> Estimate:
     """What ``run_recipe`` with the same arguments would take. Runs a few real passes; changes and writes nothing."""
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)

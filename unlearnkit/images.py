@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError
 from .files import slug, whole, writing
-from .schema import Concept, Request
+from .schema import Concept, Request, folded
 from .training.prompts import neighbours as nearest
 from .training.superclasses import broader
 from .wording import fill
@@ -94,9 +94,9 @@ def neighbours(model: Model, request: Request, *, near: int = 6, far: int = 2) -
     cat, and whoever looks wants to see the dog.
     """
     kinds = {concept.kind for concept in request.erase}
-    kept = {concept.name.lower() for concept in request.keep}
+    kept = {word for concept in request.keep for word in concept.folded}
     ranked = nearest(model, Request(request.erase), sys.maxsize)
-    ranked = tuple(concept for concept in ranked if concept.name.lower() not in kept)
+    ranked = tuple(concept for concept in ranked if folded(concept.name) not in kept)
     within = {broader(wording) for concept in request.erase for wording in concept.wordings} - {None}
     close = [concept for concept in ranked if concept.kind in kinds]
     close.sort(key=lambda concept: broader(concept.name) not in within)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 
 from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
-from .errors import EditError, InputError, ModelError, nearest
+from .errors import EditError, InputError, ModelError, nearest, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
+from .families.schedules import check_steps
 from .files import new_folder, shared
 from .hints import Hints
+from .reading import read_json
 from .slots import Slots
+from .undisturbed import steady
 
-__all__ = ["Model", "Weights", "hints_of", "load"]
+__all__ = ["Model", "Weights", "hints_of", "load", "note_of"]
 
 Weights = Mapping[str, Tensor]
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
@@ -29,8 +33,10 @@ RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
 REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
 # pictures drawn at once, and places of all their latents: those of 1024 x 1024 pixels
 MOST, PLACES = 32, 2**14
+FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # schedulers of distilled models
 
 
+@steady()
 def load(
     source: str | Path,
     *,
@@ -85,6 +91,36 @@ def hints_of(source: str | Path) -> Hints:
         raise ModelError(f"there is no permission to read the model {str(folder)!r}: give another") from None
 
 
+def note_of(source: str | Path) -> str:
+    """One line for a folder that holds a distilled model and says nothing of how to draw with it; else empty."""
+    folder = folder_of(source)
+    files = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
+    if (folder / hints.FILE).exists() or not all(file.is_file() for file in files):
+        return ""
+    index, scheduler = (read_json(file, what="file", kind=dict, error=ModelError) for file in files)
+    kind, spacing = scheduler.get("_class_name"), scheduler.get("timestep_spacing")
+    trailing = spacing == "trailing" and not scheduler.get("rescale_betas_zero_snr")
+    family = next((one for one in families.FAMILIES if index.get("_class_name") in one.PIPELINES), None)
+    if family is None or family.DENOISER != "unet" or not (kind in FEW_STEPS or trailing):
+        return ""
+    steps, guidance = family.sampling(None)
+    return (
+        f"{quoted(str(source))} looks distilled ({quoted(kind)}, spacing {quoted(spacing)}): without hints it is drawn "
+        f"in {steps} steps with guidance {guidance:g}; if few steps suit it, write them into its {hints.FILE}: "
+        "[sampling] steps = 4, guidance = 1.0"
+    )
+
+
+class _Weight:
+    """A weight as it is now; equal to another of the same weight while nothing wrote into it, wherever it is moved."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.facts = weakref.ref(weight), (weight._version, weight.dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Weight) and self.weight() is other.weight() and self.facts == other.facts
+
+
 class Model:
     """A pipeline and what its family knows about it. Weights have full names: ``"unet.mid_block...weight"``.
 
@@ -92,6 +128,7 @@ class Model:
     Raises ModelError for a pipeline that is unsupported, offloaded, quantised, compiled or spread over devices.
     """
 
+    @steady()
     def __init__(
         self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
     ) -> None:
@@ -115,6 +152,7 @@ class Model:
         self._encode: Callable[..., Tensor] = self.family.encode
         self._told = {"tokens": hints.tokens} if hints.tokens else {}
         self._states: dict[str, Tensor] = {}
+        self._read: list[_Weight] = []  # with what these were made
         self._printed: tuple[str, ...] = ()  # fingerprints that it had in other dtypes
 
     @property
@@ -122,6 +160,7 @@ class Model:
         """The dtype's name, such as ``"float32"``."""
         return str(self.dtype).removeprefix("torch.")
 
+    @steady()
     def cast(self, dtype: torch.dtype) -> Model:
         """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""
         printed = (*self._printed, self.fingerprint())
@@ -134,7 +173,7 @@ class Model:
         """The same pipeline with other hints, and with the prompts that it has encoded."""
         model = Model(self.pipe, source=self.source, hints=hints)
         if hints.tokens == self.hints.tokens:
-            model._states = self._states
+            model._states, model._read = self._states, self._read
         return model
 
     def check(self, edit: Edit) -> None:
@@ -148,12 +187,16 @@ class Model:
 
     # text and pictures in
 
+    @steady()
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """All that the network is told of prompts, (n, rows, width), the states of their tokens first.
 
-        Each is computed once, alone. The empty prompt is what the pipeline takes for none, a class its name or number.
+        Each is computed once, alone, and again when the text encoders' weights are others or were changed in place.
+        The empty prompt is what the pipeline takes for none, a class its name or number.
         """
+        if self._read != (read := self._readers()):
+            self._states, self._read = {}, read
         found = {prompt: self._states.get(prompt) for prompt in prompts}
         for prompt, states in found.items():
             if states is None:
@@ -164,6 +207,12 @@ class Model:
                 self._states[prompt] = new
         return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
 
+    def _readers(self) -> list[_Weight]:
+        """The weights of the text encoders as they are now, to be compared."""
+        parts = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
+        return [_Weight(weight) for part in parts if part is not None for weight in part.parameters()]
+
+    @steady()
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> Tensor:
         """The states (n, tokens, width) of prompts alone, as the matrices of the part ``text`` read them."""
@@ -173,6 +222,16 @@ class Model:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
         return self.family.last_token(self.pipe, text)
 
+    def reads(self, text: str) -> None:
+        """Raises InputError for a text that the text encoder would cut off, and for a class that is not known."""
+        found, room = self.family.room(self.pipe, text, self.hints.tokens)
+        if found > room:
+            raise InputError(
+                f"{quoted(text)} is {found:,} tokens long, and the text encoder of {self.source} reads {room}: "
+                "use a shorter wording"
+            )
+
+    @steady()
     @torch.no_grad()
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
@@ -187,35 +246,43 @@ class Model:
         """The number of times; t runs from 0 (picture) to ``times - 1`` (noise)."""
         return self.schedule.times
 
+    @steady()
     def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents (n, c, h, w) with noise of the same shape mixed in for times t (n,), fp32."""
         return self.schedule.noised(latents, noise, t)
 
+    @steady()
     def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
         """What ``eps`` should be for latents with this noise: the noise; for a flow, noise less latents."""
         return self.schedule.aim(latents, noise)
 
+    @steady()
     def clean(self, latents: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The latents without noise that a prediction as of ``eps`` implies at times t (n,), fp32."""
         return self.schedule.clean(latents, eps, t)
 
+    @steady()
     def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """What ``predict`` gives, computed by this process alone."""
         return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
 
+    @steady()
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The network's own output: latents (n, c, h, w), times (n,), states (n, rows, width) of ``encode``."""
         return processes.shared(self.forward, latents, t, states)
 
+    @steady()
     def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The prediction that losses look at, fp32: the noise, whatever the network gives; the velocity of a flow."""
         return self.schedule.prediction(self.predict(latents, t, states), latents, t)
 
+    @steady()
     @torch.no_grad()
     def denoise(
         self, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
     ) -> tuple[Tensor, Tensor]:
         """``stop`` (below ``steps``) steps from noise (n, c, h, w) as DDIM or Euler: the latents, and the time (n,)."""
+        check_steps(getattr(self.schedule, "ddim", self.pipe.scheduler), steps, whole=False)
         schedule, x, n = self.family.schedule(self.pipe, self.shape), noise, len(noise)
         walk = schedule.walk(steps, self.device)
         for t in walk[:stop]:
@@ -225,6 +292,7 @@ class Model:
 
     # pictures out
 
+    @steady()
     def sample(
         self,
         prompts: Sequence[str],
@@ -252,6 +320,7 @@ class Model:
                 tick(len(images), len(prompts))
         return images
 
+    @steady()
     def sample_latents(
         self,
         prompts: Sequence[str],
@@ -283,9 +352,9 @@ class Model:
             raise InputError(
                 f"{len(prompts)} prompts and {len(numbers)} seeds: give two lists of the same length"
             )
-        for name, value, low, high in (("steps", steps, 1, self.times), ("batch", batch, 1, 2**20)):
-            if not low <= value <= high:
-                raise InputError(f"{name} {value} is out of range: use {low} to {high}")
+        if not 1 <= batch <= 2**20:
+            raise InputError(f"batch {quoted(batch)} is out of range: use 1 to {2**20}")
+        check_steps(self.pipe.scheduler, steps)
         how: dict[str, Any] = {"num_inference_steps": steps, "output_type": output}
         if self.hints.size:
             how |= {"height": self.hints.size, "width": self.hints.size}
@@ -324,6 +393,7 @@ class Model:
         with self._slots.holding(weights):
             yield self
 
+    @steady()
     def fingerprint(self) -> str:
         """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
         return self._slots.fingerprint()
@@ -348,6 +418,7 @@ class Model:
         """
         return undisturbed.checkpointing(self.denoiser, on, through)
 
+    @steady()
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
 

@@ -32,7 +32,7 @@ from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
 from .recipes import dump_recipe, load_recipe, placed
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
-from .schema import Concept, Kind, Recipe, Request
+from .schema import Concept, Kind, Recipe, Request, folded
 from .settings import build, changed
 from .versions import versions
 
@@ -111,7 +111,7 @@ def request_for(
 def _kind(name: str, kind: Kind, known: Hints) -> Kind:
     """The kind that the model knows the name as: the given one, if it knows it as both or as neither."""
     kinds: tuple[Kind, ...] = (kind, "object", "style")
-    return next((k for k in kinds if name.lower() in map(str.lower, known.vocabulary(k))), kind)
+    return next((k for k in kinds if folded(name) in map(folded, known.vocabulary(k))), kind)
 
 
 def default_folder(recipe: Recipe) -> Path:

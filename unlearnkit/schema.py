@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import InputError
+from .errors import InputError, quoted
 
-__all__ = ["Case", "Concept", "Kind", "Recipe", "Request", "Role", "Score"]
+__all__ = ["Case", "Concept", "Kind", "Recipe", "Request", "Role", "Score", "folded", "spelled"]
 
 Kind = Literal["object", "style"]
 KINDS: tuple[str, ...] = ("object", "style")
 Role = Literal["erased", "near", "unrelated"]
 ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
+LONGEST = 500  # characters of a name
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of characters that are no part of a word
+JOINERS = "\u200c\u200d"  # of these the two that some scripts and emoji need
+
+
+def spelled(name: str) -> str:
+    """The name as prompts say it: Unicode NFC, runs of white space as one blank, none around it."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def folded(name: str) -> str:
+    """The name as names are compared: two names with the same folded text are the same name, in any locale."""
+    return spelled(unicodedata.normalize("NFD", name).casefold())
 
 
 @dataclass(frozen=True)
@@ -31,25 +45,42 @@ class Concept:
     instead: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
+        phrases: Any = self.phrases
+        phrases = (phrases,) if isinstance(phrases, str) else tuple(phrases)
+        for word in (self.name, *phrases, self.instead or ""):
+            _check(word)
+        object.__setattr__(self, "name", spelled(self.name))
+        object.__setattr__(self, "phrases", tuple(map(spelled, phrases)))
+        if self.instead is not None:
+            object.__setattr__(self, "instead", spelled(self.instead))
+        if not self.name:
             raise InputError("the concept is empty: name what shall be erased, for example --concept cat")
         if self.kind not in KINDS:
-            raise InputError(f"kind {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
-        if any(not phrase.strip() for phrase in self.phrases):
-            raise InputError(f"concept {self.name!r} has an empty phrase: leave it out or spell it")
-        words = {" ".join(word.lower().split()) for word in self.wordings}
-        if self.instead is not None and " ".join(self.instead.lower().split()) in words:
-            raise InputError(f"concept {self.name!r} cannot be replaced by itself: give another 'instead'")
+            raise InputError(f"kind {quoted(self.kind)} is unknown: use one of {', '.join(KINDS)}")
+        if not all(self.phrases):
+            raise InputError(f"concept {quoted(self.name)} has an empty phrase: leave it out or spell it")
+        if self.instead is not None and folded(self.instead) in self.folded:
+            raise InputError(
+                f"concept {quoted(self.name)} cannot be replaced by itself: give another 'instead'"
+            )
 
     @property
     def wordings(self) -> tuple[str, ...]:
         """The name and every further phrase, in order, without repeats."""
-        return tuple(dict.fromkeys((self.name, *self.phrases)))
+        found: dict[str, str] = {}
+        for word in (self.name, *self.phrases):
+            found.setdefault(folded(word), word)
+        return tuple(found.values())
+
+    @property
+    def folded(self) -> frozenset[str]:
+        """The wordings as they are compared."""
+        return frozenset(map(folded, self.wordings))
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which concepts to erase in one go, and which must stay as they are.
+    """Which concepts to erase in one go, and which must stay as they are. A concept that comes twice counts once.
 
     keep: names that the method protects explicitly; empty means the method's own choice.
     """
@@ -60,12 +91,46 @@ class Request:
     def __post_init__(self) -> None:
         if not self.erase:
             raise InputError("the request erases nothing: name at least one concept")
-        kept = {word.lower() for concept in self.keep for word in concept.wordings}
+        object.__setattr__(self, "erase", _once(self.erase))
+        object.__setattr__(self, "keep", _once(self.keep))
+        seen: set[tuple[Kind, str]] = set()
         for concept in self.erase:
-            if clash := kept.intersection(word.lower() for word in concept.wordings):
+            if clash := sorted(word for word in concept.folded if (concept.kind, word) in seen):
                 raise InputError(
-                    f"{sorted(clash)[0]!r} is both erased and kept: take it out of one of the two"
+                    f"{quoted(clash[0])} is erased twice, as two different concepts: name it in one of them"
                 )
+            seen |= {(concept.kind, word) for word in concept.folded}
+        if clash := sorted({word for one in self.keep for word in one.folded} & self.erased):
+            raise InputError(f"{quoted(clash[0])} is both erased and kept: take it out of one of the two")
+
+    @property
+    def erased(self) -> frozenset[str]:
+        """Every wording that is erased, as it is compared (``folded``)."""
+        return frozenset(word for concept in self.erase for word in concept.folded)
+
+
+def _check(name: Any) -> None:
+    """Refuse a name that nobody can read. Raises InputError."""
+    if not isinstance(name, str):
+        raise InputError(f"{quoted(name)} is no name: give a text")
+    if len(name) > LONGEST:
+        raise InputError(
+            f"the name {quoted(name)} has {len(name):,} characters: name a concept in {LONGEST} at most"
+        )
+    if bad := [one for one in name if unicodedata.category(one) in HIDDEN and one not in JOINERS]:
+        why = (
+            "is not valid Unicode text" if unicodedata.category(bad[0]) == "Cs" else "is invisible in a name"
+        )
+        raise InputError(f"the name {quoted(name)} has the character {bad[0]!a}, which {why}: leave it out")
+
+
+def _once(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
+    """The concepts without those that say again what an earlier one says."""
+    found: dict[Any, Concept] = {}
+    for one in concepts:
+        place = None if one.instead is None else folded(one.instead)
+        found.setdefault((one.kind, one.folded, place), one)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)

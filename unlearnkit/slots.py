@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .edit import digest
@@ -49,7 +50,7 @@ class Slots:
                         f"weight {name!r} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
                     )
                 found.append((slot, leaf, worn))
-                slot[leaf] = value.to(worn.device, worn.dtype)
+                slot[leaf] = _trainable(value.to(worn.device, worn.dtype))
             yield
         finally:
             for slot, leaf, worn in reversed(found):
@@ -63,6 +64,14 @@ class Slots:
         printed = digest(weights.items())
         self._printed = ([_mark(weight) for weight in weights.values()], printed)
         return printed
+
+
+def _trainable(value: Tensor) -> Tensor:
+    """The value, or a copy of one that was made inside ``torch.inference_mode``."""
+    if not value.is_inference():
+        return value
+    with torch.inference_mode(False), torch.no_grad():
+        return value.clone()
 
 
 def _mark(weight: Tensor) -> tuple[Any, ...]:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["beside", "checkpointing", "frozen", "networks", "sampling"]
+__all__ = ["beside", "checkpointing", "frozen", "networks", "sampling", "steady"]
 
 
 def networks(pipe: Any) -> list[nn.Module]:
     """The networks of a pipeline."""
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Torch's own defaults, whatever the caller has set: float32 on the CPU, no autocast, tensors that can be trained.
+
+    The same call so gives the same bits inside ``torch.inference_mode`` and under any default dtype or device. The
+    caller's settings are as they were afterwards. Also a decorator: ``@steady()``.
+    """
+    with ExitStack() as stack:
+        if (dtype := torch.get_default_dtype()) != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.is_inference_mode_enabled():  # leaving it turns gradients on
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["articles", "fill", "plain", "until"]
+__all__ = ["articles", "fill", "until"]
 
 _SOUNDS = ("uni", "eu", "one", "use")  # letters of a vowel, spoken otherwise: a unicorn
 
@@ -24,11 +24,6 @@ def until(template: str, word: str) -> str:
 def articles(text: str) -> str:
     """The text with every "a" and "an" as the word behind it wants it."""
     return re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
-
-
-def plain(word: str) -> str:
-    """The word as it is compared: in small letters, with single spaces."""
-    return " ".join(word.lower().split())
 
 
 def _n(word: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from ..edit import Edit
-from ..files import writing
+from ..files import new_folder, user_path
 from ..model import Model
-from .ledger import LEDGER
-from .project import opened
+from . import ledger
+from .project import Project, opened
 from .steps import base_model
 from .weights import current
 
@@ -21,14 +20,7 @@ COPY = "unlearnkit-ledger.jsonl"
 def edit(folder: str | Path, *, model: Model | None = None, device: str | None = None) -> Edit:
     """All requests that hold as one edit of the chain's first model, to be worn by it."""
     project = opened(folder)
-    weights = current(project, base_model(project, model, device), project.steps)
-    facts = {
-        "base": project.options["base"],
-        "source": project.options["model"],
-        "chain": project.entries[-1].hash,
-        "erased": [concept.name for step in project.steps for concept in step.request.erase],
-    }
-    return Edit(weights, facts)
+    return _edit(project, base_model(project, model, device))
 
 
 def build(
@@ -36,11 +28,26 @@ def build(
 ) -> Path:
     """Write the model as it is now as a whole pipeline, which plain diffusers opens, with a copy of the ledger in it.
 
-    Raises InputError where ``out`` exists already or cannot be written.
+    Whole or not at all. Raises InputError where ``out`` exists already or cannot be written.
     """
-    found = base_model(opened(folder), model, device)
-    out = Path(out)
-    found.save(out, edit=edit(folder, model=found))
-    with writing(out):
-        shutil.copyfile(Path(folder) / LEDGER, out / COPY)
+    project, out = opened(folder), user_path(out)
+    with new_folder(out) as partial:
+        found = base_model(project, model, device)
+        inner = partial / "pipeline"
+        found.save(inner, edit=_edit(project, found))
+        # as it was read, not as another process may have written it since
+        (inner / COPY).write_text(ledger.text(project.entries), encoding="utf-8")
+        for path in inner.iterdir():
+            path.replace(partial / path.name)
+        inner.rmdir()
     return out
+
+
+def _edit(project: Project, model: Model) -> Edit:
+    facts = {
+        "base": project.options.base,
+        "source": project.options.model,
+        "chain": project.head,
+        "erased": [concept.name for step in project.steps for concept in step.request.erase],
+    }
+    return Edit(current(project, model, project.steps), facts)

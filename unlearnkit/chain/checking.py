@@ -1,21 +1,30 @@
-"""Is a chain what it says it is? Ledger, edits and evaluations against their hashes; with a model, the weights too."""
+"""Is a chain what it says it is? Every file against its hash, and the report against the ledger.
+
+With a model, the weights are put together again and pictures are drawn with them.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..edit import Edit
-from ..errors import EditError, UnlearnError
+from ..errors import EditError, InputError, UnlearnError, quoted, reason
 from ..evaluation.draw import model_side
 from ..evaluation.plan import AFTER
-from ..evaluation.record import FOLDER, file_hash, stored
+from ..evaluation.record import FOLDER, stored
 from ..evaluation.verify import LEVELS, levels_off
 from ..evaluation.verify import verify as verify_look
+from ..files import there, user_path
 from ..model import Model
 from . import ledger
-from .project import EDITS, LOOKS, Project, opened
+from .history import findings as report_findings
+from .ledger import HEAD, LEDGER, Entry
+from .listing import changed, unlisted
+from .project import EDITS, FORMER, LOOKS, PAGES, WORK, Project, opened, project_of
 from .steps import base_model
 from .weights import current
 
@@ -39,51 +48,89 @@ def verify(
     head: the hash that the ledger must end with, kept elsewhere. redraw: above 0 the weights are put together again and
     compared, and this share of the last look's pictures is drawn again with them. Raises InputError where no chain is.
     """
-    folder = Path(folder)
-    if not (folder / ledger.LEDGER).is_file():
-        opened(folder)
-    wrong = list(ledger.findings(folder))
+    if not (math.isfinite(redraw) and 0 <= redraw <= 1):
+        raise InputError(f"the share to redraw is {quoted(redraw)}: use 0 to 1")
+    folder = user_path(folder)
+    entries, wrong = ledger.examined(folder)
     if wrong:
         return wrong
-    project = opened(folder)
-    last = project.entries[-1].hash
-    if head is not None and last != head:
-        wrong.append(f"the ledger ends with {last}, not with {head}")
-    wrong += [*_edits(project), *_looks(project)]
+    try:
+        project = project_of(folder, tuple(entries))
+    except InputError as error:
+        return [str(error)]
+    if head is not None and project.head != head:
+        wrong.append(f"the ledger ends with {project.head}, not with {quoted(head)}")
+    try:
+        wrong += [*_clock(project.entries), *_edits(project), *_looks(project)]
+        wrong += [*report_findings(project, again=not wrong), *_others(project)]
+    except OSError as error:  # a folder that cannot be listed
+        raise InputError(f"{quoted(error.filename or folder)} cannot be read: {reason(error)}") from None
     if redraw and not wrong:
         wrong += _redrawn(project, base_model(project, model, device), redraw, seed, tick)
     return wrong
+
+
+def _clock(entries: tuple[Entry, ...]) -> Iterator[str]:
+    for before, entry in itertools.pairwise(entries):
+        if (now := entry.facts["time"]) < (was := before.facts["time"]):
+            yield (
+                f"{LEDGER}, line {entry.number + 1} is of {now}, the line before it of {was}: the clock went back, or "
+                "the time was forged"
+            )
 
 
 def _edits(project: Project) -> Iterator[str]:
     for name, wanted in project.edits().items():
         path = project.folder / EDITS / f"{name}.safetensors"
         where = f"{EDITS}/{path.name}"
-        if not path.is_file():
-            yield f"{where} is missing"
-        elif file_hash(path) != wanted:
-            yield f"{where} was changed"
-        else:
-            try:
-                if Edit.load(path).hash() != name:
-                    yield f"{where} holds other weights than its name says"
-            except EditError as error:
-                yield f"{where} cannot be read: {error}"
+        if wrong := changed(path, wanted):
+            yield f"{where} {wrong}"
+            continue
+        try:
+            if Edit.load(path).hash() != name:
+                yield f"{where} holds other weights than its name says"
+        except EditError as error:
+            yield f"{where} cannot be read: {error}"
 
 
 def _looks(project: Project) -> Iterator[str]:
-    for name, entry in project.looks().items():
-        where = f"{LOOKS}/{name}"
-        path = project.folder / where / FOLDER / "evaluation.json"
-        if not path.is_file():
+    for name, look in project.looks().items():
+        folder, where = project.folder / LOOKS / name, f"{LOOKS}/{name}"
+        if not folder.is_dir():
             yield f"{where} is missing"
-        elif file_hash(path) != entry.facts["look"]["sha256"]:
-            yield f"{where}/{FOLDER}/evaluation.json was changed"
-        else:
+            continue
+        found = [f"{where}/{line}" for line in unlisted(folder, look)]
+        if wrong := changed(folder / FOLDER / "evaluation.json", look.sha256):
+            found.append(f"{where}/{FOLDER}/evaluation.json {wrong}")
+        elif not found:
             try:
-                yield from (f"{where}: {finding}" for finding in verify_look(project.folder / where))
+                found += [f"{where}: {line}" for line in verify_look(folder)]
             except UnlearnError as error:
-                yield f"{where}: {error}"
+                found.append(f"{where}: {error}")
+        yield from dict.fromkeys(found)
+
+
+def _others(project: Project) -> Iterator[str]:
+    """Files that belong to nobody. While a request is under way, edits and looks that no entry names are its own."""
+    folder = project.folder
+    ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, *PAGES, FORMER}
+    yield from (
+        f"{quoted(path.name)} is no part of a chain" for path in there(folder) if path.name not in ours
+    )
+    if _unnamed(project):
+        project = opened(folder)  # another process may have added them since
+    if not (folder / WORK).exists():
+        yield from (f"{one} is named by no entry of the ledger" for one in _unnamed(project))
+
+
+def _unnamed(project: Project) -> list[str]:
+    known = {EDITS: {f"{name}.safetensors" for name in project.edits()}, LOOKS: {*project.looks()}}
+    return [
+        f"{part}/{path.name}"
+        for part, names in known.items()
+        for path in there(project.folder / part)
+        if path.name not in names
+    ]
 
 
 def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick | None) -> Iterator[str]:
@@ -93,15 +140,14 @@ def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick
         if model.fingerprint() != project.weights:
             yield "the weights that the edits give are not those that the ledger says"
             return
-    last = project.entries[-1].facts.get("look")
-    if not last:
+    if not (last := project.last) or not last.look:
         return
-    folder = project.folder / LOOKS / last["folder"] / FOLDER
+    folder = project.folder / LOOKS / last.look.folder / FOLDER
     cases = stored(folder)[1]
-    side = model_side(AFTER, model, edit=Edit(weights, {"base": project.options["base"]}))
+    side = model_side(AFTER, model, edit=Edit(weights, {"base": project.options.base}))
     chosen = random.Random(seed).sample(cases, max(1, round(share * len(cases))))
     for done, case in enumerate(chosen, 1):
         if levels_off(folder, side, case) > LEVELS:
-            yield f"{LOOKS}/{last['folder']}: picture {case.id}.png came out differently"
+            yield f"{LOOKS}/{last.look.folder}: picture {case.id}.png came out differently"
         if tick:
             tick("drawing again", done, len(chosen))

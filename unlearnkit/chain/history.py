@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from .. import __version__
+from ..errors import InputError, quoted
 from ..evaluation.plan import AFTER, BEFORE
 from ..evaluation.record import FOLDER
 from ..evaluation.report import inline, page
-from ..files import write_text, writing
-from .ledger import Entry
-from .project import LOOKS, Project, opened
-from .standing import LIMIT, status
+from ..files import member, user_path, write_text
+from ..reading import parse_json, read_bytes, read_lines, typed
+from .facts import Added, Change, Taken
+from .listing import changed
+from .project import LOOKS, PAGES, Project, changing
+from .standing import LIMIT, standing
 
-__all__ = ["report"]
+__all__ = ["findings", "report"]
 
+HTML, FACTS = PAGES
+MADE = ("name", "head", "unlearnkit", HTML, "sha256")  # what a report says of its making
 STRIPS = 16  # concepts that are shown over time
+CASE = ("id", "role", "object", "concept", "prompt")  # what is read of a case
+AGAIN = "make it again with unlearnkit chain report"
 LAYERS = 12  # layers that are listed, those that moved most
 
 
@@ -27,44 +35,98 @@ def report(folder: str | Path) -> Path:
 
     Raises InputError for a chain without a look at any of its entries.
     """
-    project = opened(folder)
-    looked = [entry for entry in project.entries if entry.facts.get("look")]
-    if not looked:
-        raise InputError(f"nothing was looked at in {str(folder)!r}: begin a chain with pictures above 0")
+    with changing(user_path(folder)) as project:
+        if not any(change.look for change in project.changes):
+            raise InputError(
+                f"nothing was looked at in {quoted(project.folder)}: begin a chain with pictures above 0"
+            )
+        text, facts = _pages(project, project.folder.resolve().name)
+        write_text(project.folder / HTML, text)
+        write_text(project.folder / FACTS, facts)
+        return project.folder / HTML
+
+
+def findings(project: Project, *, again: bool) -> Iterator[str]:
+    """What is wrong with a report, if there is one, by the hashes that it holds of itself.
+
+    again: it is made once more as well, from the ledger as it was then; another version may lay it out differently.
+    """
+    here = [name for name in PAGES if (project.folder / name).exists()]
+    if not here:
+        return
+    if len(here) == 1:
+        yield f"{HTML} and {FACTS} belong together, and there is only {here[0]}: {AGAIN}"
+        return
+    try:
+        raw = read_bytes(project.folder / FACTS, what=f"{FACTS},")
+        told = parse_json(raw, kind=dict, where=FACTS)
+        made = typed(told, {"made": dict}, where=FACTS)["made"]
+        typed(made, dict.fromkeys(MADE, str), where=f"{FACTS}, 'made'")
+    except InputError as error:
+        yield f"{error}; {AGAIN}"
+        return
+    if raw != _sealed(told, made).encode():
+        yield f"{FACTS} was changed: {AGAIN}"
+    elif wrong := changed(project.folder / HTML, made[HTML]):
+        yield f"{HTML} {wrong}: {AGAIN}"
+    elif (then := project.until(made["head"])) is None:
+        yield f"{FACTS} was made from a ledger that ended with {quoted(made['head'])}, as this one never did: {AGAIN}"
+    elif again and made["unlearnkit"] == __version__ and _pages(then, made["name"])[1].encode() != raw:
+        yield f"{HTML} and {FACTS} do not follow from the ledger and the looks: {AGAIN}"
+
+
+def _pages(project: Project, name: str) -> tuple[str, str]:
+    """The text of both files of the report."""
+    looked = [change for change in project.changes if change.look]
+    found = standing(project)
     facts = {
+        "now": [
+            {"concept": line.concept, "request": line.step.number, "verdict": line.verdict}
+            for line in found.lines
+        ],
         "matrix": _matrix(project, looked),
         "curves": _curves(looked),
-        "entries": [_row(project, entry) for entry in project.entries[1:]],
-        "layers": _layers(project.entries[-1]),
+        "entries": [_row(project, change) for change in project.changes],
+        "layers": _layers(project.changes[-1]),
     }
-    found = status(folder)
-    with writing(project.folder):
-        write_text(project.folder / "report.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        text = page(
-            "chain.html",
-            name=project.folder.resolve().name,
-            options=project.options,
-            steps=[entry.number for entry in looked],
-            lines=found.lines,
-            head=found.head,
-            strips=_strips(project, looked),
-            limit=LIMIT,
-            **facts,
-        )
-        write_text(project.folder / "report.html", text)
-    return project.folder / "report.html"
+    text = page(
+        "chain.html",
+        name=name,
+        options=project.options,
+        steps=[change.number for change in looked],
+        lines=found.lines,
+        head=found.head,
+        strips=_strips(project, looked),
+        limit=LIMIT,
+        **facts,
+    )
+    made = {"name": name, "head": project.head, "unlearnkit": __version__, HTML: _hash(text)}
+    return text, _sealed(facts, made)
 
 
-def _matrix(project: Project, looked: Sequence[Entry]) -> list[dict[str, Any]]:
+def _sealed(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """The text of ``report.json``: the figures, what they were made from, and the hash of all of that."""
+    facts = {name: value for name, value in facts.items() if name != "made"}
+    made = {name: value for name, value in made.items() if name != "sha256"}
+    seal = _hash(json.dumps([facts, made], sort_keys=True))
+    return json.dumps({**facts, "made": {**made, "sha256": seal}}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _matrix(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
     """For each concept that was ever erased: how often it is seen at each look, None where it did not hold."""
     names = {
-        concept["name"]: entry.number
-        for entry in project.entries
-        for concept in entry.facts.get("request", {}).get("erase", ())
+        concept.name: change.number
+        for change in project.changes
+        if isinstance(change, Added)
+        for concept in change.request.erase
     }
     rows = []
     for name, number in names.items():
-        seen = [entry.facts["look"]["seen"].get(name) for entry in looked]
+        seen = [change.look.seen.get(name) for change in looked if change.look]
         told = [rate for rate in seen if rate]
         cells = [rate[AFTER] if rate else None for rate in seen]
         lowest = 1.0
@@ -84,12 +146,13 @@ def _matrix(project: Project, looked: Sequence[Entry]) -> list[dict[str, Any]]:
     return rows
 
 
-def _curves(looked: Sequence[Entry]) -> list[dict[str, Any]]:
+def _curves(looked: Sequence[Change]) -> list[dict[str, Any]]:
     """Shares of right pictures by group, and what else is followed over the looks, as points in [0, 1]."""
-    groups = list(dict.fromkeys(group for entry in looked for group in entry.facts["look"]["kept"]))
+    looks = [change.look for change in looked if change.look]
+    groups = list(dict.fromkeys(group for look in looks for group in look.kept))
     found = []
     for group in groups:
-        rates = [entry.facts["look"]["kept"].get(group) for entry in looked]
+        rates = [look.kept.get(group) for look in looks]
         found.append(
             {
                 "name": f"{group}, right",
@@ -101,8 +164,8 @@ def _curves(looked: Sequence[Entry]) -> list[dict[str, Any]]:
             }
         )
     for name, values in (
-        ("drift of the whole network", [entry.facts["drift"]["total"] for entry in looked]),
-        ("KID to the first model on what stays", [entry.facts["look"]["kid"] for entry in looked]),
+        ("drift of the whole network", [change.drift for change in looked]),
+        ("KID to the first model on what stays", [look.kid for look in looks]),
     ):
         if any(value is not None for value in values):
             found.append({"name": name, "unit": "", "before": None, "values": values, "low": [], "high": []})
@@ -132,41 +195,39 @@ def _points(curve: Mapping[str, Any]) -> list[dict[str, float]]:
     return found
 
 
-def _row(project: Project, entry: Entry) -> dict[str, Any]:
-    facts = entry.facts
-    held = {step.number for step in project.steps}
-    if entry.kind == "add":
-        what = ", ".join(concept["name"] for concept in facts["request"]["erase"])
+def _row(project: Project, change: Added | Taken) -> dict[str, Any]:
+    holding = {step.number for step in project.steps}
+    if isinstance(change, Added):
+        what, method = ", ".join(concept.name for concept in change.request.erase), change.recipe["method"]
     else:
-        what = f"request {', '.join(map(str, facts['removes']))}"
-    size = sum(edit["bytes"] for edit in entry.made())
+        what, method = f"request {', '.join(map(str, change.removes))}", ""
     return {
-        "number": entry.number,
-        "kind": entry.kind,
+        "number": change.number,
+        "kind": change.kind,
         "what": what,
-        "method": facts.get("recipe", {}).get("method", ""),
-        "holds": entry.kind != "add" or entry.number in held,
-        "making": facts["making"],
-        "looking": facts["looking"],
-        "bytes": size,
-        "drift": facts["drift"]["total"],
-        "time": facts["time"],
-        "hash": entry.hash,
+        "method": method,
+        "holds": isinstance(change, Taken) or change.number in holding,
+        "making": change.making,
+        "looking": change.looking,
+        "bytes": sum(edit.bytes for edit in change.made),
+        "drift": change.drift,
+        "time": change.time,
+        "hash": change.hash,
     }
 
 
-def _layers(entry: Entry) -> list[tuple[str, float]]:
-    layers = entry.facts.get("drift", {}).get("layers", {})
-    return sorted(layers.items(), key=lambda pair: -pair[1])[:LAYERS]
+def _layers(change: Change) -> list[tuple[str, float]]:
+    return sorted(change.layers.items(), key=lambda pair: -pair[1])[:LAYERS]
 
 
-def _strips(project: Project, looked: Sequence[Entry]) -> list[dict[str, Any]]:
+def _strips(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
     """The same prompt with the same noise over time: of each erased concept one, and of each group that stays."""
     rows: dict[str, dict[str, Any]] = {}
-    for entry in reversed(looked):
-        folder = project.folder / LOOKS / entry.facts["look"]["folder"] / FOLDER
-        for line in (folder / "cases.jsonl").read_text(encoding="utf-8").splitlines():
-            case = json.loads(line)
+    folders = [project.folder / LOOKS / change.look.folder / FOLDER for change in looked if change.look]
+    for folder in reversed(folders):
+        where = f"cases of {quoted(folder)}"
+        for case in read_lines(folder / "cases.jsonl", what="cases"):
+            typed(case, dict.fromkeys(CASE, str), where=where)
             erased = case["role"] == "erased"
             kind = "objects" if case["object"] else "styles"
             title = case["concept"] if erased else f"kept: {case['role']} {kind}"
@@ -174,13 +235,8 @@ def _strips(project: Project, looked: Sequence[Entry]) -> list[dict[str, Any]]:
                 title, {"title": title, "prompt": case["prompt"], "id": case["id"], "kept": not erased}
             )
     chosen = sorted(rows.values(), key=lambda row: row["kept"])[:STRIPS]
-    last = project.folder / LOOKS / looked[-1].facts["look"]["folder"] / FOLDER / "pictures"
+    places = [folders[-1] / "pictures" / BEFORE, *(folder / "pictures" / AFTER for folder in folders)]
     for row in chosen:
-        places = [last / BEFORE] + [
-            project.folder / LOOKS / entry.facts["look"]["folder"] / FOLDER / "pictures" / AFTER
-            for entry in looked
-        ]
-        row["pictures"] = [
-            inline(path) if (path := place / f"{row['id']}.png").is_file() else "" for place in places
-        ]
+        paths = [member(place, f"{row['id']}.png") for place in places]
+        row["pictures"] = [inline(path) if path.is_file() else "" for path in paths]
     return chosen

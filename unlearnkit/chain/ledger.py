@@ -13,15 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..files import whole
+from ..reading import parse_json, read_bytes, typed
 
-__all__ = ["HEAD", "LEDGER", "Entry", "append", "findings", "read", "sealed"]
+__all__ = ["HEAD", "LEDGER", "Entry", "append", "examined", "read", "sealed", "text"]
 
 LEDGER, HEAD = "ledger.jsonl", "head.json"
 NOTHING = "0" * 64  # what the first entry follows
@@ -41,11 +42,6 @@ class Entry:
         """The entry as the one line that stands for it, without its end."""
         return _plain(_body(self) | {"hash": self.hash})
 
-    def made(self) -> list[Mapping[str, Any]]:
-        """The edits that it made: that of its request, and those that were made anew."""
-        parts = (self.facts, *self.facts.get("remade", ()))
-        return [part["edit"] for part in parts if "edit" in part]
-
 
 def sealed(entries: Sequence[Entry], kind: str, facts: Mapping[str, Any]) -> Entry:
     """The entry that comes after ``entries``, with its hash."""
@@ -56,65 +52,98 @@ def sealed(entries: Sequence[Entry], kind: str, facts: Mapping[str, Any]) -> Ent
 
 def append(folder: Path, entries: Sequence[Entry], entry: Entry) -> None:
     """Write the ledger with one entry more, in one atomic step. An OSError leaves it as it was."""
-    _durable(folder / LEDGER, "".join(f"{one.line()}\n" for one in (*entries, entry)))
+    _durable(folder / LEDGER, text((*entries, entry)))
     _durable(folder / HEAD, _head(entry))
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """The ledger of these entries."""
+    return "".join(f"{entry.line()}\n" for entry in entries)
 
 
 def read(folder: Path) -> list[Entry]:
     """Every entry. Raises InputError for a folder without a ledger, and for one whose hashes do not fit."""
-    if not (folder / LEDGER).is_file():
-        raise InputError(f"{str(folder)!r} is no chain: make one with unlearnkit chain init")
-    wrong = next(findings(folder), None)
+    entries, wrong = examined(folder)
     if wrong:
-        raise InputError(f"the ledger of {str(folder)!r} was changed: {wrong}; put a copy back")
-    return [_entry(line) for line in _lines(folder / LEDGER)]
+        raise InputError(f"the ledger of {quoted(folder)} was changed: {wrong[0]}; put a copy back")
+    return entries
 
 
-def findings(folder: Path) -> Iterator[str]:
-    """Where the ledger does not fit its hashes, a line each; nothing if it fits."""
-    entries: list[Entry | None] = []
-    lines = _lines(folder / LEDGER)
-    for number, raw in enumerate(lines, 1):
+def examined(folder: Path) -> tuple[list[Entry], list[str]]:
+    """The entries, and where the ledger does not fit its hashes, a line each; nothing of that if it fits.
+
+    Raises InputError for a folder without a ledger, and for one that cannot be read.
+    """
+    head = _head_of(folder)  # before the ledger, which is written first: it may be ahead, the head may not
+    try:
+        (folder / LEDGER).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{quoted(folder)} is no chain: make one with unlearnkit chain init") from None
+    except OSError:
+        pass  # said by what reads it
+    raw = read_bytes(folder / LEDGER, what="ledger")
+    entries: list[Entry] = []
+    wrong: list[str] = []
+    before: Entry | None = None
+    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), 1):
         where = f"{LEDGER}, line {number}"
         try:
-            entry = _entry(raw)
-        except (ValueError, KeyError, TypeError):
-            yield f"{where} cannot be read"
-            entries.append(None)
+            entry = _entry(line, where)
+            fits = entry.line().encode() == line and _hash(entry) == entry.hash
+        except InputError as error:
+            wrong.append(str(error))
+            before = None
             continue
-        if entry.line().encode() != raw or _hash(entry) != entry.hash:
-            yield f"{where} does not fit its hash"
+        except ValueError:  # a number that is not finite, or half a character
+            wrong.append(f"{where} is damaged: it holds what no ledger holds")
+            before = None
+            continue
+        if not fits:
+            wrong.append(f"{where} does not fit its hash")
         elif entry.number != number - 1:
-            yield f"{where} holds entry {entry.number}: a line was removed, added or moved"
-        elif number > 1 and entries[-1] is not None and entry.previous != entries[-1].hash:
-            yield f"{where} does not follow the line before it"
+            wrong.append(f"{where} holds entry {entry.number}: a line was removed, added or moved")
+        elif before is not None and entry.previous != before.hash:
+            wrong.append(f"{where} does not follow the line before it")
+        elif number == 1 and entry.previous != NOTHING:
+            wrong.append(f"{where} follows another line, and is the first")
         entries.append(entry)
-    if not (folder / LEDGER).read_bytes().endswith(b"\n"):
-        yield f"{LEDGER} does not end with a whole line"
-    yield from _head_findings(folder, entries)
+        before = entry
+    if not raw.endswith(b"\n"):
+        wrong.append(f"{LEDGER} does not end with a whole line")
+    if isinstance(head, str):
+        wrong.append(head)
+    elif found := _apart(head, entries):
+        wrong.append(found)
+    return entries, wrong
 
 
-def _head_findings(folder: Path, entries: Sequence[Entry | None]) -> Iterator[str]:
-    """The head against the ledger, which may be one entry ahead of it: that is where a kill can fall."""
-    text = (folder / HEAD).read_bytes() if (folder / HEAD).is_file() else b""
-    ends = [_head(one).encode() if one else None for one in entries[-2:]]
-    if not text and len(entries) == 1:
-        return
-    if text not in ends or not text:
-        yield f"{HEAD} is not that of the last entry: lines were removed from the end of {LEDGER}, or it was changed"
+def _head_of(folder: Path) -> bytes | str:
+    """What the head holds, nothing where there is none; in words, why it cannot be read."""
+    try:
+        (folder / HEAD).lstat()
+    except OSError:
+        return b""
+    try:
+        return read_bytes(folder / HEAD, what=f"{HEAD},")
+    except InputError as error:
+        return str(error)
+
+
+def _apart(head: bytes, entries: Sequence[Entry]) -> str:
+    """What is wrong with the head. The ledger may be one entry ahead of it: that is where a kill can fall."""
+    if (not head and len(entries) == 1) or head in [_head(one).encode() for one in entries[-2:]]:
+        return ""
+    return f"{HEAD} is not that of the last entry: lines were removed from the end of {LEDGER}, or it was changed"
 
 
 def _head(entry: Entry) -> str:
     return _plain({"entries": entry.number + 1, "hash": entry.hash}) + "\n"
 
 
-def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().removesuffix(b"\n").split(b"\n")
-
-
-def _entry(raw: bytes) -> Entry:
-    data = json.loads(raw.decode("utf-8"))
-    return Entry(**{name: data[name] for name in ("number", "kind", "facts", "previous", "hash")})
+def _entry(line: bytes, where: str) -> Entry:
+    types = {"number": int, "kind": str, "facts": dict, "previous": str, "hash": str}
+    data = typed(parse_json(line, kind=dict, where=where), types, where=where)
+    return Entry(**{name: data[name] for name in types})
 
 
 def _body(entry: Entry) -> dict[str, Any]:
@@ -129,9 +158,9 @@ def _plain(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def _durable(path: Path, text: str) -> None:
+def _durable(path: Path, content: str) -> None:
     """Write whole or not at all, and not lost by a power cut."""
     with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,37 +11,64 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..edit import Edit
+from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
+from ..files import user_path, whole
 from ..model import Model
+from ..reading import read_json
 from ..suites.vocabulary import NAME, panel
+from .listing import as_listed, listed
 from .project import LOOKS, Project, Step
 from .screening import joined
 
 if TYPE_CHECKING:
     from ..metrics.instruments import Instruments
 
-__all__ = ["look", "tools"]
+__all__ = ["found_at", "look", "tools"]
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # how the names of files of weights end
 Tick = Callable[[str, int, int], None]
 
 
 def tools(project: Project) -> Instruments:
-    """What looks at the pictures: the canvas's own, or those that ``init`` was told, or nothing."""
+    """What looks at the pictures: the canvas's own, or those that ``init`` was given, or nothing.
+
+    Raises UnlearnError for what cannot be opened.
+    """
     from ..families.opening import quiet
     from ..metrics.instruments import Instruments, canvas, local
     from ..model import is_canvas
 
-    told = project.options["looks"]
-    named = {name: told[name] for name in ("objects", "styles", "clip") if told[name]}
-    if not told["pictures"]:
+    options = project.options
+    if not options.pictures:
         return Instruments()
+    named: dict[str, Any] = {
+        name: found_at(source, project.folder) for name, source in options.readers.items()
+    }
     with quiet():
-        if is_canvas(project.options["model"]) and not named:
+        if is_canvas(options.model) and not named:
             return canvas()
         return local(**named)
+
+
+def found_at(source: str, folder: Path | None = None, *, must: bool = True) -> str:
+    """A file or folder by its full path; any other name, such as a hub id, as it is.
+
+    folder: of a chain that holds the name as it was typed: from there, from the folder above or from here it is found.
+    must: raises InputError for what can only be a path, and is not there.
+    """
+    for start in (folder, folder.parent) if folder else ():
+        if (start / source).exists():
+            return str((start / source).resolve())
+    path = user_path(source)
+    if path.exists():
+        return str(path.resolve())
+    if must and (path.is_absolute() or source.startswith(".") or path.suffix in WEIGHTS):
+        raise InputError(f"{quoted(source)} does not exist: give a folder, a file or a hub id that does")
+    return source
 
 
 def look(
@@ -56,44 +82,52 @@ def look(
     tick: Tick | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate what these requests made of the model, into ``looks/name``; None where nothing is asked."""
-    each = project.options["looks"]["pictures"]
+    each = project.options.pictures
     if not steps or not each:
         return None
     request = joined([step.request for step in steps])
     cases = panel(request, model.hints, each)
-    edit = Edit(dict(weights), {"base": project.options["base"]})
+    edit = Edit(dict(weights), {"base": project.options.base})
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     plan = plan_for(NAME, request, cases, [], sides, instruments, Rules())
     folder = project.folder / LOOKS / name / FOLDER
     _share(project, folder, sides[0].identity)
     evaluate(folder, cases, sides, plan, instruments, tick=tick)
-    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
+    tables = read_json(folder / "tables.json", what="figures", kind=dict)["tables"]
     return {
         "folder": name,
         "sha256": file_hash(folder / "evaluation.json"),
+        "files": listed(folder.parent),
         "pictures": 2 * len(cases),
         **_summary(tables),
     }
 
 
 def _share(project: Project, folder: Path, identity: str) -> None:
-    """Take the first model's pictures from the last look, by hard links where the disk has them."""
+    """Take the first model's pictures from the last look, by hard links where the disk has them.
+
+    Only those that are as they were listed: any other is drawn again.
+    """
     if not project.looks():
         return
-    last = project.folder / LOOKS / list(project.looks())[-1] / FOLDER
-    try:
-        if json.loads((last / "plan.json").read_text(encoding="utf-8"))["sides"][BEFORE] != identity:
-            return
-    except (OSError, ValueError, KeyError):
+    seen = list(project.looks().values())[-1]
+    last = project.folder / LOOKS / seen.folder
+    good = as_listed(last, seen)
+    if f"{FOLDER}/plan.json" not in good:
+        return
+    sides = read_json(last / FOLDER / "plan.json", what="plan", kind=dict).get("sides")
+    if not isinstance(sides, dict) or sides.get(BEFORE) != identity:
         return
     (folder / "pictures" / BEFORE).mkdir(parents=True, exist_ok=True)
-    for path in (last / "pictures" / BEFORE).glob("*.png"):
+    for name in good:
+        path = last / name
         place = folder / "pictures" / BEFORE / path.name
-        if not place.exists():
+        if path.parent == last / FOLDER / "pictures" / BEFORE and not place.exists():
             try:
                 os.link(path, place)
             except OSError:
-                shutil.copyfile(path, place)
+                with whole(place) as partial:
+                    shutil.copyfile(path, partial)
 
 
 def _summary(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ __all__ = ["handed_over", "make", "stale"]
 
 def stale(project: Project, steps: Sequence[Step]) -> list[int]:
     """The numbers of those of the requests whose edit must be made again once only these hold."""
-    regime, numbers = project.options["regime"], [step.number for step in steps]
+    regime, numbers = project.options.regime, [step.number for step in steps]
     fits = [list(step.after) == numbers[:i] for i, step in enumerate(steps)]
     if regime == "merged" or all(fits):
         return []
@@ -57,7 +57,7 @@ def make(
     job: Job,
 ) -> Edit:
     """The edit for a request after ``steps``; the model wears nothing, and is bitwise unchanged."""
-    regime = project.options["regime"]
+    regime = project.options.regime
     if regime == "joint":
         request, steps = joined([*(step.request for step in steps), request]), ()
     elif regime == "merged":
@@ -98,6 +98,7 @@ def _closed(
         return edit
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
     projection(model, request, earlier, guards).settle(weights)
+    methods.check_moved(model, request, weights)
     return Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)})
 
 

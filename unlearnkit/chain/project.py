@@ -2,9 +2,10 @@
 
     ledger.jsonl, head.json   see ``ledger``
     edits/HASH.safetensors    every edit once, by the hash of its weights
-    looks/ID/                 the evaluation after each entry: pictures, rows, figures
+    looks/ID/                 the evaluation after each entry: pictures, rows, figures, and a list of its files
     work/ID/                  a request under way: what it takes up again after a kill; empty between requests
-    lock                      held while a process writes
+    report.html, report.json  see ``history``
+    .lock                     locked while a process writes
 
 An entry is in the chain when the ledger has its line: until then nothing that is written counts.
 """
@@ -15,21 +16,36 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import writing
-from ..schema import Concept, Request
+from ..errors import InputError, quoted
+from ..files import PART, locked, member, there, user_path
+from ..schema import Request
 from . import ledger
-from .ledger import Entry
+from .facts import Added, Begun, Change, Look, Stored, Taken, begun, changes
+from .ledger import HEAD, LEDGER, Entry
 
-__all__ = ["EDITS", "LOOKS", "WORK", "Project", "Step", "identity", "locked", "opened", "swept"]
+__all__ = [
+    "EDITS",
+    "LOOKS",
+    "PAGES",
+    "WORK",
+    "Project",
+    "Step",
+    "changing",
+    "identity",
+    "opened",
+    "project_of",
+    "swept",
+]
 
-EDITS, LOOKS, WORK, LOCK = "edits", "looks", "work", "lock"
+EDITS, LOOKS, WORK = "edits", "looks", "work"
+PAGES = ("report.html", "report.json")
+FORMER = "lock"  # what earlier versions locked
 
 
 @dataclass(frozen=True)
@@ -37,13 +53,13 @@ class Step:
     """A request that holds.
 
     number: of the entry that added it. recipe: method, settings, seed, guards.
-    edit: hash of the weights, sha256 and bytes of the file. after: numbers of the requests that it was made on top of.
+    edit: its stored edit. after: numbers of the requests that it was made on top of.
     """
 
     number: int
     request: Request
     recipe: Mapping[str, Any]
-    edit: Mapping[str, Any]
+    edit: Stored
     after: tuple[int, ...]
 
     @property
@@ -54,50 +70,56 @@ class Step:
 
 @dataclass(frozen=True)
 class Project:
-    """A chain as its ledger tells it. entries: all of them, the first says what the chain is."""
+    """A chain as its ledger tells it. entries: all lines; options: the first one; changes: the others, checked."""
 
     folder: Path
     entries: tuple[Entry, ...]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What ``init`` was told: model, base, regime, method, settings, guards, merge, looks."""
-        return self.entries[0].facts
+    options: Begun
+    changes: tuple[Added | Taken, ...]
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The requests that hold, in order."""
-        held: dict[int, Step] = {}
-        for entry in self.entries[1:]:
-            facts = entry.facts
-            if entry.kind == "add":
-                request, after = _request(facts["request"]), tuple(facts["after"])
-                held[entry.number] = Step(entry.number, request, facts["recipe"], facts["edit"], after)
-            for number in facts.get("removes", ()):
-                del held[number]
-            for made in facts.get("remade", ()):
-                old = held[made["request"]]
-                held[old.number] = Step(
-                    old.number, old.request, old.recipe, made["edit"], tuple(made["after"])
+        found: dict[int, Step] = {}
+        for change in self.changes:
+            if isinstance(change, Added):
+                found[change.number] = Step(
+                    change.number, change.request, change.recipe, change.edit, change.after
                 )
-        return tuple(held.values())
+                continue
+            for number in change.removes:
+                del found[number]
+            for made in change.remade:
+                old = found[made.request]
+                found[old.number] = Step(old.number, old.request, old.recipe, made.edit, made.after)
+        return tuple(found.values())
+
+    @property
+    def last(self) -> Change | None:
+        """The last change; None where nothing was asked yet."""
+        return self.changes[-1] if self.changes else None
 
     @property
     def weights(self) -> str:
         """The fingerprint of the model as it is now."""
-        return str(self.entries[-1].facts["weights"])
+        return self.last.weights if self.last else self.options.base
 
-    def made(self) -> list[Mapping[str, Any]]:
-        """Every edit that the ledger names, in order: hash of its weights, sha256 and bytes of its file."""
-        return [edit for entry in self.entries for edit in entry.made()]
+    @property
+    def head(self) -> str:
+        """The hash of the last entry."""
+        return self.entries[-1].hash
+
+    def made(self) -> list[Stored]:
+        """Every edit that the ledger names, in order."""
+        return [edit for change in self.changes for edit in change.made]
 
     def edits(self) -> dict[str, str]:
         """The sha256 of every edit's file that the ledger names, by the hash of its weights."""
-        return {edit["hash"]: edit["sha256"] for edit in self.made()}
+        return {edit.hash: edit.sha256 for edit in self.made()}
 
-    def looks(self) -> dict[str, Entry]:
-        """The entry of every evaluation, by the name of its folder."""
-        return {e.facts["look"]["folder"]: e for e in self.entries if e.facts.get("look")}
+    def looks(self) -> dict[str, Look]:
+        """Every evaluation, in order, by the name of its folder."""
+        return {change.look.folder: change.look for change in self.changes if change.look}
 
     def step(self, number: int) -> Step:
         """The request of this number. Raises InputError where it does not hold."""
@@ -105,32 +127,49 @@ class Project:
             if step.number == number:
                 return step
         numbers = ", ".join(str(step.number) for step in self.steps) or "none"
-        raise InputError(f"request {number} does not hold in {str(self.folder)!r}: there are {numbers}")
+        raise InputError(f"request {number} does not hold in {quoted(self.folder)}: there are {numbers}")
+
+    def until(self, head: str) -> Project | None:
+        """The chain as it was when its ledger ended with this hash; None where it never did."""
+        ends = [entry.hash for entry in self.entries]
+        return project_of(self.folder, self.entries[: ends.index(head) + 1]) if head in ends else None
 
 
 def opened(folder: str | Path) -> Project:
     """The chain in ``folder``. Raises InputError where there is none, or where its ledger was changed."""
-    return Project(Path(folder), tuple(ledger.read(Path(folder))))
+    folder = user_path(folder)
+    return project_of(folder, tuple(ledger.read(folder)))
+
+
+def project_of(folder: Path, entries: tuple[Entry, ...]) -> Project:
+    """A chain from its entries. Raises InputError for facts that are none of ours, naming line and key."""
+    return Project(folder, entries, begun(entries), changes(entries))
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Within this no other process writes the chain. Raises InputError where one does, or where nobody can write."""
-    import fcntl
+def changing(folder: Path) -> Iterator[Project]:
+    """Within this the chain is ours alone, as it is now, and what a disk answers is said in one line.
 
-    with writing(folder), (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read().strip() or "unknown"
-            raise InputError(
-                f"another process ({other}) is writing {str(folder)!r}: wait until it is done"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+    Nothing is written through a symbolic link, and what killed processes left unfinished is removed.
+    """
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise InputError(f"{quoted(folder)} cannot be written: no permission; the chain is as it was")
+    opened(folder)  # else a folder would be made where none is
+    with locked(folder):
+        for name in (LEDGER, HEAD, *PAGES):
+            member(folder, name)
+        for name in (EDITS, LOOKS, WORK):
+            _cleared(member(folder, name))
+        yield opened(folder)
+
+
+def _cleared(folder: Path) -> None:
+    """Remove unfinished files below ``folder``. Raises InputError where there is a symbolic link."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            member(Path(place), name)
+            if name.endswith(PART):
+                _remove(Path(place, name))
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -139,25 +178,24 @@ def identity(facts: Mapping[str, Any]) -> str:
 
 
 def swept(project: Project) -> None:
-    """Remove what no entry names: work that was done, and what abandoned work left behind."""
-    shutil.rmtree(project.folder / WORK, ignore_errors=True)
+    """Remove what no entry names: what abandoned work left behind, and last the work that was done.
+
+    While there is work, other edits and looks belong to it: so ``verify`` knows them from files of nobody.
+    """
     known = {f"{name}.safetensors" for name in project.edits()}
-    for path in _there(project.folder / EDITS):
+    for path in there(project.folder / EDITS):
         if path.name not in known:
-            path.unlink(missing_ok=True)
-    for path in _there(project.folder / LOOKS):
+            _remove(path)
+    for path in there(project.folder / LOOKS):
         if path.name not in project.looks():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+    if (project.folder / FORMER).is_file():
+        _remove(project.folder / FORMER)
+    _remove(project.folder / WORK)
 
 
-def _there(folder: Path) -> Sequence[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _request(data: Mapping[str, Any]) -> Request:
-    """A Request from plain data, as ``dataclasses.asdict`` gives it."""
-    erase, keep = (
-        tuple(Concept(**{**one, "phrases": tuple(one["phrases"])}) for one in data[side])
-        for side in ("erase", "keep")
-    )
-    return Request(erase, keep)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

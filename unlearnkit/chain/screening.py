@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import Model
 from ..parts.rules import apart, directions
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..seeds import derive
 from ..training.memory import holds
 from ..training.prompts import neighbours, prompts
@@ -35,13 +35,13 @@ class Bank:
 
 def joined(requests: Sequence[Request]) -> Request:
     """One request for all of them; what one keeps and another erases is erased."""
-    erase = {concept.name.lower(): concept for request in requests for concept in request.erase}
-    words = [word for concept in erase.values() for word in concept.wordings]
+    erase = {folded(concept.name): concept for request in requests for concept in request.erase}
+    words = {word for concept in erase.values() for word in concept.folded}
     keep = {
-        concept.name.lower(): concept
+        folded(concept.name): concept
         for request in requests
         for concept in request.keep
-        if not {word.lower() for word in concept.wordings} & {word.lower() for word in words}
+        if not concept.folded & words
     }
     return Request(tuple(erase.values()), tuple(keep.values()))
 
@@ -84,11 +84,11 @@ def banked(model: Model, request: Request, earlier: Sequence[Request], near: int
     close = tuple({(word.name, word.kind): word for word in turns}.values())
     half = budget // 2 if near else 0
     found = [_told(word, clean, erased, -(-half // len(close))) for word in close]
-    known = {word.name.lower() for word in close}
+    known = {folded(word.name) for word in close}
     vocabulary = sorted(model.hints.words, key=lambda word: derive(0, "bank", word.name, word.kind))
     each = max(1, (budget - half) // max(1, len(vocabulary)))
     for word in vocabulary:
-        if word.name.lower() not in known and not holds(word.name, erased):
+        if folded(word.name) not in known and not holds(word.name, erased):
             found.append(_told(word, clean, erased, each))
     if not (words := tuple(_cut(found, budget))):
         raise InputError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .facts import Rate
 from .ledger import Entry
 from .project import Project, Step, opened
 
-__all__ = ["LIMIT", "Line", "Status", "log", "status"]
+__all__ = ["LIMIT", "Line", "Status", "log", "standing", "status"]
 
 LIMIT = (
     0.10  # the largest share on which a concept may still be seen; that of ``plan.Rules``, which loads torch
@@ -22,23 +22,29 @@ class Line:
     """One concept of a request that holds.
 
     seen: how often it was seen before anything was erased, when it was erased, and now; rates as plain data, or None.
-    holds: seldom seen now; None where nothing can see it. relapsed: it was seldom seen once and is not now.
+    verdict: ``"holds"``, seldom seen now and more often before; ``"never shown"``, as seldom before; ``"relapsed"``,
+    seldom seen once and not now; ``"still seen"``; empty where nothing can see it.
     """
 
     step: Step
     concept: str
     seconds: float
     time: str
-    seen: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, Mapping[str, Any] | None]
+    seen: tuple[Rate | None, Rate | None, Rate | None]
+
+    @property
+    def verdict(self) -> str:
+        before, then, now = self.seen
+        if now is None or before is None:
+            return ""
+        if now["value"] > LIMIT:
+            return "relapsed" if then and then["value"] <= LIMIT else "still seen"
+        return "holds" if before["value"] > LIMIT else "never shown"
 
     @property
     def holds(self) -> bool | None:
-        return None if self.seen[2] is None else bool(self.seen[2]["value"] <= LIMIT)
-
-    @property
-    def relapsed(self) -> bool:
-        then, now = self.seen[1:]
-        return bool(then and now and then["value"] <= LIMIT < now["value"])
+        """None where nothing is known: nothing can see it, or the first model never showed it."""
+        return {"holds": True, "relapsed": False, "still seen": False}.get(self.verdict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Status:
 
     project: Project
     lines: tuple[Line, ...]
-    kept: Mapping[str, Mapping[str, Any]]
+    kept: Mapping[str, Mapping[str, Rate]]
     kid: float | None
     drift: float
     edits: int
@@ -58,28 +64,34 @@ class Status:
 
 def status(folder: str | Path) -> Status:
     """What holds in the chain now. Raises InputError where there is none, or where its ledger was changed."""
-    project = opened(folder)
-    last = project.entries[-1].facts
-    now = last.get("look") or {}
+    return standing(opened(folder))
+
+
+def standing(project: Project) -> Status:
+    """As ``status``, of a chain that is open."""
+    last = project.last
+    now = last.look if last else None
+    added = {change.number: change for change in project.changes}
     lines = []
     for step in project.steps:
-        added = project.entries[step.number].facts
-        then = added["look"] or {}
+        change = added[step.number]
         for concept in step.request.erase:
-            at, after = then.get("seen", {}).get(concept.name), now.get("seen", {}).get(concept.name)
-            seen = (at and at["before"], at and at["after"], after and after["after"])
-            lines.append(Line(step, concept.name, added["making"], added["time"], seen))
-    made = {edit["hash"]: edit["bytes"] for edit in project.made()}
+            then = change.look.seen.get(concept.name) if change.look else None
+            after = now.seen.get(concept.name) if now else None
+            first = then or after
+            seen = (first and first["before"], then and then["after"], after and after["after"])
+            lines.append(Line(step, concept.name, change.making, change.time, seen))
+    made = {edit.hash: edit.bytes for edit in project.made()}
     return Status(
         project=project,
         lines=tuple(lines),
-        kept=now.get("kept", {}),
-        kid=now.get("kid"),
-        drift=last.get("drift", {}).get("total", 0.0),
+        kept=now.kept if now else {},
+        kid=now.kid if now else None,
+        drift=last.drift if last else 0.0,
         edits=len(made),
         bytes=sum(made.values()),
-        seconds=sum(entry.facts.get("making", 0.0) for entry in project.entries),
-        head=project.entries[-1].hash,
+        seconds=sum(change.making for change in project.changes),
+        head=project.head,
     )
 
 

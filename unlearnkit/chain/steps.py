@@ -7,37 +7,38 @@ again goes on where it was stopped, to the same weights.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import methods
-from ..errors import InputError
-from ..files import writing
+from ..errors import InputError, nearest, quoted
+from ..files import locked, there, user_path, writing
 from ..methods import Job
-from ..model import Model, hints_of, load
+from ..model import Model, hints_of, is_canvas, load
 from ..run import request_for
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..settings import build
+from ..undisturbed import steady
 from ..versions import versions
 from . import ledger
+from .facts import REGIMES
 from .guards import Guards
 from .ledger import Entry
-from .looking import look, tools
+from .looking import found_at, look, tools
 from .making import handed_over, make
 from .merging import Merge
-from .project import EDITS, WORK, Project, Step, identity, locked, opened, swept
+from .project import Project, Step, changing, opened, project_of, swept
+from .underway import work
 from .weights import current, drift, kept
 
 if TYPE_CHECKING:
     from ..metrics.instruments import Instruments
 
-__all__ = ["REGIMES", "Tick", "add", "base_model", "changing", "init", "settled"]
+__all__ = ["Tick", "add", "base_model", "init", "settled"]
 
-REGIMES = ("sequential", "joint", "merged")
+MOST = 10_000  # pictures of a word
 Tick = Callable[[str, int, int], None]
 
 
@@ -64,14 +65,17 @@ def init(
     pictures: of each word of the model's vocabulary after each request; 0 looks at nothing.
     objects, styles, clip: what looks at them, as in ``evaluate``; for the canvas its own judge if none is named.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{str(folder)!r} is not empty: choose another folder for the chain")
+    folder = user_path(folder)
+    _empty(folder)
     if regime not in REGIMES:
-        raise InputError(f"regime {regime!r} is unknown: use one of {', '.join(REGIMES)}")
-    if pictures < 0:
-        raise InputError(f"pictures {pictures} is out of range: use 0 or more")
+        raise InputError(
+            f"regime {quoted(regime)} is unknown{nearest(regime, REGIMES)}: use one of {', '.join(REGIMES)}"
+        )
+    if not 0 <= pictures <= MOST:
+        raise InputError(f"pictures {quoted(pictures)} is out of range: use 0 to {MOST}")
     build(methods.find(method), settings or {})
+    readers = {"objects": objects, "styles": styles, "clip": clip}
+    readers = {name: source and found_at(source) for name, source in readers.items()}
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
     facts = {
         "format": 1,
@@ -84,15 +88,19 @@ def init(
         "settings": dict(settings or {}),
         "guards": dataclasses.asdict(build(Guards, guards or {})),
         "merge": dataclasses.asdict(build(Merge, merge or {})),
-        "looks": {"pictures": pictures, "objects": objects, "styles": styles, "clip": clip},
-        **_stamp(),
+        "looks": {"pictures": pictures, **readers},
+        **_stamp(()),
     }
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        ledger.append(folder, (), ledger.sealed((), "init", facts))
-    return opened(folder)
+    entry = ledger.sealed((), "init", facts)
+    begun = project_of(folder, (entry,))
+    tools(begun)  # what cannot look is said before there is a chain
+    with locked(folder):
+        _empty(folder)  # two may begin at once
+        ledger.append(folder, (), entry)
+    return begun
 
 
+@steady()
 def add(
     folder: str | Path,
     concept: str | Concept | Request | Iterable[str | Concept],
@@ -116,20 +124,19 @@ def add(
     chain's own, of which the settings hold for its own method only. model: the loaded first model, to save loading it.
     Raises UnlearnError for anything that cannot be used, and where the erasing fails; the chain is then as it was.
     """
-    folder = Path(folder)
-    known = hints_of(opened(folder).options["model"])
+    project = opened(folder)
+    known = hints_of(project.options.model)
     request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
-    with changing(folder):
-        project = opened(folder)
-        steps = project.steps
+    with changing(project.folder) as project:
+        steps, own = project.steps, project.options
         _refuse(project, steps, request)
-        chosen = method or project.options["method"]
-        own = project.options["settings"] if chosen == project.options["method"] else {}
-        build(methods.find(chosen), {**own, **(settings or {})})
-        guarded = build(Guards, {**project.options["guards"], **(guards or {})})
+        chosen = method or own.method
+        told = {**(own.settings if chosen == own.method else {}), **(settings or {})}
+        build(methods.find(chosen), told)
+        guarded = build(Guards, {**own.guards, **(guards or {})})
+        instruments = instruments or tools(project)  # before work that it would be too late for
         model = base_model(project, model, device)
-        told = {**handed_over(chosen, guarded), **own, **(settings or {})}
-        filled = methods.resolve(model, request, chosen, told)
+        filled = methods.resolve(model, request, chosen, {**handed_over(chosen, guarded), **told})
         recipe = {
             "method": chosen,
             "settings": dataclasses.asdict(filled),
@@ -137,46 +144,44 @@ def add(
             "guards": dataclasses.asdict(guarded),
         }
         facts: dict[str, Any] = {"request": dataclasses.asdict(request), "recipe": recipe}
-        work = identity(facts | {"head": project.entries[-1].hash})
         begun = time.monotonic()
-        job = Job(folder=folder / WORK / work, progress=tick)
-        edit = kept(project, make(project, model, steps, request, recipe, job=job))
-        facts |= {
-            "edit": edit,
-            "after": [step.number for step in steps],
-            "making": round(time.monotonic() - begun, 1),
-        }
-        made = Step(len(project.entries), request, recipe, edit, tuple(step.number for step in steps))
-        return settled(project, "add", facts, (*steps, made), model, work, instruments, tick)
+        with work(project, facts) as place:
+            job = Job(folder=place, progress=tick)
+            edit = kept(project, make(project, model, steps, request, recipe, job=job))
+        after = tuple(step.number for step in steps)
+        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": _seconds(begun)}
+        made = Step(len(project.entries), request, recipe, edit, after)
+        return settled(project, "add", facts, (*steps, made), model, place.name, instruments, tick)
 
 
 def base_model(project: Project, model: Model | None, device: str | None = None) -> Model:
     """The first model of a chain, loaded unless it is given. Raises InputError for another one."""
-    source, told = project.options["model"], project.options["base"]
-    found = load(source, device=device, dtype=project.options["dtype"]) if model is None else model
+    source, told = project.options.model, project.options.base
+    found = load(source, device=device, dtype=project.options.dtype) if model is None else model
     if found.fingerprint() != told:
         raise InputError(
-            f"the chain in {str(project.folder)!r} was begun with the weights {told[:12]} of {source!r}, and "
-            f"{found.source!r} has {found.fingerprint()[:12]}: put the first model back in its place"
+            f"the chain in {quoted(project.folder)} was begun with the weights {told[:12]} of {quoted(source)}, and "
+            f"{quoted(found.source)} has {found.fingerprint()[:12]}: put the first model back in its place"
         )
     return found
 
 
+@steady()
 def settled(
     project: Project,
     kind: str,
     facts: dict[str, Any],
     steps: Sequence[Step],
     model: Model,
-    work: str,
-    instruments: Instruments | None,
+    name: str,
+    instruments: Instruments,
     tick: Tick | None,
 ) -> Entry:
-    """Put together, look, and then the one step that counts: the line in the ledger."""
+    """Put together, look, and then the one step that counts: the line in the ledger. name: of the look's folder."""
     weights = current(project, model, steps)
     base = model.weights("all")
     begun = time.monotonic()
-    seen = look(project, model, steps, weights, work, instruments or tools(project), tick=tick)
+    seen = look(project, model, steps, weights, name, instruments, tick=tick)
     with model.wearing(weights):
         printed = model.fingerprint()
     facts |= {
@@ -184,52 +189,50 @@ def settled(
         "weights": printed,
         "drift": drift(base, weights),
         "look": seen,
-        "looking": round(time.monotonic() - begun, 1),
-        **_stamp(),
+        "looking": _seconds(begun),
+        **_stamp(project.entries),
     }
     entry = ledger.sealed(project.entries, kind, facts)
     ledger.append(project.folder, project.entries, entry)
-    swept(opened(project.folder))
+    swept(project_of(project.folder, (*project.entries, entry)))
     return entry
-
-
-@contextmanager
-def changing(folder: Path) -> Iterator[None]:
-    """Within this the chain is ours alone, and what a disk answers is said in one line."""
-    if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise InputError(f"{str(folder)!r} cannot be written: no permission; the chain is as it was")
-    with locked(folder):
-        (folder / EDITS).mkdir(exist_ok=True)
-        yield
 
 
 def _refuse(project: Project, steps: Sequence[Step], request: Request) -> None:
     """Refuse to erase twice, to keep what is erased, and to put it in something's place."""
-    erased = {
-        word.lower(): step.number for step in steps for one in step.request.erase for word in one.wordings
-    }
+    erased = {word: step.number for step in steps for word in step.request.erased}
     for concept in request.erase:
         for word in concept.wordings:
-            if word.lower() in erased:
-                raise InputError(
-                    f"{word!r} is erased already, by request {erased[word.lower()]}: drop that first"
-                )
-        if concept.instead and concept.instead.lower() in erased:
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} is erased already, by request {number}: drop that first")
+        if number := erased.get(folded(concept.instead or "")):
             raise InputError(
-                f"{concept.instead!r}, which shall appear instead of {concept.name!r}, was erased by request "
-                f"{erased[concept.instead.lower()]}: give another"
+                f"{quoted(concept.instead)}, which shall appear instead of {quoted(concept.name)}, was erased by "
+                f"request {number}: give another"
             )
     for concept in request.keep:
         for word in concept.wordings:
-            if word.lower() in erased:
-                raise InputError(f"{word!r} cannot be kept: request {erased[word.lower()]} erased it")
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} cannot be kept: request {number} erased it")
+
+
+def _empty(folder: Path) -> None:
+    """Raises InputError where something is in the folder, or it is none."""
+    with writing(folder):
+        if folder.exists() and (not folder.is_dir() or there(folder)):
+            raise InputError(f"{quoted(folder)} is not empty: choose another folder for the chain")
 
 
 def _source(source: str) -> str:
     """A folder or file by its full path, so that the chain can be opened from anywhere."""
-    path = Path(source).expanduser()
-    return source if source == "canvas" or not path.exists() else str(path.resolve())
+    return source if is_canvas(source) else found_at(source, must=False)
 
 
-def _stamp() -> dict[str, Any]:
-    return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": versions()}
+def _stamp(entries: Sequence[Entry]) -> dict[str, Any]:
+    """When and with what. A clock that went back stands still in the ledger until it is past the last entry."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"time": max([now, *(entry.facts["time"] for entry in entries[-1:])]), "versions": versions()}
+
+
+def _seconds(begun: float) -> float:
+    return round(time.monotonic() - begun, 1)

@@ -11,19 +11,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, quoted
+from ..files import user_path
 from ..methods import Job
+from ..metrics.instruments import Instruments
 from ..model import Model
 from .ledger import Entry
+from .looking import tools
 from .making import make, stale
-from .project import WORK, Step, identity, opened
-from .steps import Tick, base_model, changing, settled
+from .project import Project, Step, changing, opened
+from .steps import Tick, base_model, settled
+from .underway import work
 from .weights import kept
-
-if TYPE_CHECKING:
-    from ..metrics.instruments import Instruments
 
 __all__ = ["Back", "back", "drop", "undo"]
 
@@ -46,15 +47,20 @@ class Back:
 
 def back(folder: str | Path, *, undo: int = 0, drop: Sequence[int] = ()) -> Back:
     """What ``undo`` or ``drop`` would do, without doing it."""
-    project = opened(folder)
+    return _plan(opened(folder), undo, drop)
+
+
+def _plan(project: Project, undo: int = 0, drop: Sequence[int] = ()) -> Back:
     steps = project.steps
     if undo:
         if not 1 <= undo <= len(steps):
-            raise InputError(f"{undo} requests cannot be undone: {len(steps)} hold in {str(folder)!r}")
+            raise InputError(
+                f"{quoted(undo)} requests cannot be undone: {len(steps)} hold in {quoted(project.folder)}"
+            )
         drop = [step.number for step in steps[len(steps) - undo :]]
     removes = tuple(sorted({project.step(number).number for number in drop}))
     again = stale(project, [step for step in steps if step.number not in removes])
-    took = {entry.number: entry.facts.get("making", 0.0) for entry in project.entries}
+    took = {change.number: change.making for change in project.changes}
     return Back(removes, tuple(again), sum(took[number] for number in again))
 
 
@@ -80,24 +86,26 @@ def _taken(
     device: str | None = None,
     tick: Tick | None = None,
 ) -> Entry:
-    back(folder, **what)
-    with changing(folder):
-        project, plan = opened(folder), back(folder, **what)
+    _plan(opened(folder), **what)
+    with changing(user_path(folder)) as project:
+        plan = _plan(project, **what)
+        stays = [step for step in project.steps if step.number not in plan.removes]
+        if instruments is None:  # before work that it would be too late for
+            instruments = tools(project) if stays else Instruments()
         model = base_model(project, model, device)
-        work = identity({"kind": kind, "removes": plan.removes, "head": project.entries[-1].hash})
         begun = time.monotonic()
         steps: list[Step] = []
         remade = []
-        for step in project.steps:
-            if step.number in plan.removes:
-                continue
-            if step.number in plan.remade:
-                job = Job(folder=folder / WORK / work / str(step.number), progress=tick)
-                edit = kept(project, make(project, model, steps, step.request, step.recipe, job=job))
-                after = tuple(one.number for one in steps)
-                step = dataclasses.replace(step, edit=edit, after=after)
-                remade.append({"request": step.number, "edit": edit, "after": list(after)})
-            steps.append(step)
+        with work(project, {"kind": kind, "removes": list(plan.removes)}) as place:
+            for step in stays:
+                if step.number in plan.remade:
+                    job = Job(folder=place / str(step.number), progress=tick)
+                    edit = kept(project, make(project, model, steps, step.request, step.recipe, job=job))
+                    after = tuple(one.number for one in steps)
+                    step = dataclasses.replace(step, edit=edit, after=after)
+                    again = {"request": step.number, "edit": dataclasses.asdict(edit), "after": list(after)}
+                    remade.append(again)
+                steps.append(step)
         facts = {"removes": list(plan.removes), "remade": remade}
         facts |= {"making": round(time.monotonic() - begun, 1)}
-        return settled(project, kind, facts, steps, model, work, instruments, tick)
+        return settled(project, kind, facts, steps, model, place.name, instruments, tick)

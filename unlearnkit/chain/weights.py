@@ -9,45 +9,51 @@ import torch
 from torch import Tensor
 
 from ..edit import Edit
-from ..errors import EditError
+from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
 from ..model import Model
 from ..settings import build
+from .facts import Stored
 from .merging import Merge, merged
 from .project import EDITS, Project, Step
 
 __all__ = ["current", "drift", "edit_of", "kept"]
 
 
-def kept(project: Project, edit: Edit) -> dict[str, Any]:
+def kept(project: Project, edit: Edit) -> Stored:
     """Store an edit, unless it is there already, and say how it is named in the ledger."""
     name = edit.hash()
     path = project.folder / EDITS / f"{name}.safetensors"
-    if not path.exists() or project.edits().get(name, file_hash(path)) != file_hash(path):
+    if not path.is_file() or project.edits().get(name, file_hash(path)) != file_hash(path):
         edit.save(path)
-    return {"hash": name, "sha256": file_hash(path), "bytes": path.stat().st_size}
+    return Stored(name, file_hash(path), path.stat().st_size)
 
 
 def edit_of(project: Project, step: Step) -> Edit:
     """The stored edit of a request. Raises EditError where it is missing or was changed."""
-    path = project.folder / EDITS / f"{step.edit['hash']}.safetensors"
-    if not path.is_file():
-        raise EditError(f"{str(path)!r} is missing: put a copy back, or drop request {step.number}")
-    if file_hash(path) != step.edit["sha256"]:
-        raise EditError(f"{str(path)!r} was changed: put a copy back, or drop request {step.number}")
+    path = project.folder / EDITS / f"{step.edit.hash}.safetensors"
+    what = f"put a copy back, or drop request {step.number}"
+    try:
+        found = file_hash(path)
+    except FileNotFoundError:
+        raise EditError(f"{quoted(path)} is missing: {what}") from None
+    except OSError as error:
+        raise EditError(f"{quoted(path)} cannot be read: {reason(error)}; {what}") from None
+    if found != step.edit.sha256:
+        raise EditError(f"{quoted(path)} was changed: {what}")
     return Edit.load(path)
 
 
 def current(project: Project, model: Model, steps: Sequence[Step]) -> dict[str, Tensor]:
     """The weights, fp32 on the CPU, that the model has after these requests; the model wears nothing."""
-    regime = project.options["regime"]
+    regime = project.options.regime
     if not steps:
         return {}
     if regime == "joint":
         return edit_of(project, steps[-1]).weights
     edits = [edit_of(project, step).weights for step in steps]
     if regime == "merged":
-        return merged(model.weights("all"), edits, build(Merge, project.options["merge"]))
+        return merged(model.weights("all"), edits, build(Merge, project.options.merge))
     worn: dict[str, Tensor] = {}
     for edit in edits:
         worn |= edit

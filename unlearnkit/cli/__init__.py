@@ -103,8 +103,10 @@ def generate(
     """
     from ..edit import Edit
     from ..images import draw
-    from ..model import load
+    from ..model import load, note_of
 
+    if steps is None and (note := note_of(model)):
+        err.print(f"note: {note}", markup=False)
     worn = None if edit is None else Edit.load(edit)
     loaded = load(model, device=device, dtype=dtype, edit=worn)
     with showing() as tick:

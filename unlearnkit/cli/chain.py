@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ..errors import printable
 from .terminal import Device, Dtype, Seed, err, out, quoted, showing
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ def init(
         device=device,
         dtype=dtype,
     )
-    out.print(f"{project}: a {regime} chain on {model}", markup=False)
-    out.print(f"  unlearnkit chain add {quoted(project)} --concept ...  erases", markup=False)
+    _say(f"{project}: a {regime} chain on {model}")
+    _say(f"  unlearnkit chain add {quoted(project)} --concept ...  erases")
 
 
 @commands.command()
@@ -110,7 +111,7 @@ def add(
     from ..methods import find
     from ..settings import parse_pairs
 
-    chosen = method or opened(project).options["method"]
+    chosen = method or opened(project).options.method
     with _stoppable(project, ", ".join(concept)) as tick:
         entry = add(
             project,
@@ -132,27 +133,27 @@ def add(
 @commands.command()
 def status(project: Folder) -> None:
     """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
+    from rich.markup import escape
+
     from ..chain.standing import status
 
     found = status(project)
     told = found.project.options
-    out.print(f"{project}: {told['regime']} chain on {told['model']}, {told['base'][:12]}", markup=False)
+    _say(f"{project}: {told.regime} chain on {told.model}, {told.base[:12]}")
     if not found.lines:
-        out.print("no request holds", markup=False)
+        _say("no request holds")
     else:
         table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
         for line in found.lines:
-            table.add_row(*_cells(line))
+            table.add_row(*(escape(printable(cell)) for cell in _cells(line)))
         out.print(table)
     for group, rates in found.kept.items():
-        out.print(
-            f"{group:<18} right in {_rate(rates['after'])}, before {_rate(rates['before'])}", markup=False
-        )
+        _say(f"{group:<18} right in {_rate(rates['after'])}, before {_rate(rates['before'])}")
     kid = "" if found.kid is None else f", KID to the first model {found.kid:.4g}"
-    out.print(f"{'drift':<18} {found.drift:.3%} of the network's length{kid}", markup=False)
+    _say(f"{'drift':<18} {found.drift:.3%} of the network's length{kid}")
     size = f"{found.edits} edits, {found.bytes / 1e6:.1f} MB, {found.seconds:.0f} s"
-    out.print(f"{'cost':<18} {size}", markup=False)
-    out.print(f"{'head':<18} {found.head}", markup=False)
+    _say(f"{'cost':<18} {size}")
+    _say(f"{'head':<18} {found.head}")
 
 
 @commands.command()
@@ -165,7 +166,7 @@ def undo(
     """Take back the last requests."""
     from ..chain.taking import back, undo
 
-    out.print(str(back(project, undo=count)), markup=False)
+    _say(str(back(project, undo=count)))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = undo(project, count, device=device, tick=tick)
@@ -182,7 +183,7 @@ def drop(
     """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
     from ..chain.taking import back, drop
 
-    out.print(str(back(project, drop=numbers)), markup=False)
+    _say(str(back(project, drop=numbers)))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = drop(project, *numbers, device=device, tick=tick)
@@ -207,10 +208,10 @@ def verify(
         redraw = 0.0 if share is None else share_of(share)
         wrong = verify(project, head=head, redraw=redraw, device=device, tick=tick)
     for line in wrong:
-        out.print(f"changed: {line}", markup=False)
+        _say(f"changed: {line}")
     if wrong:
         sys.exit(2)
-    out.print(f"{project}: everything is as it was written", markup=False)
+    _say(f"{project}: everything is as it was written")
 
 
 @commands.command()
@@ -222,7 +223,7 @@ def build(
     """Write the model as it is now as a folder that plain diffusers opens."""
     from ..chain.building import build
 
-    out.print(str(build(project, folder, device=device)), markup=False)
+    _say(str(build(project, folder, device=device)))
 
 
 @commands.command()
@@ -232,9 +233,7 @@ def log(project: Folder) -> None:
 
     for entry in log(project):
         what, facts = _what(entry), entry.facts
-        out.print(
-            f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}", markup=False
-        )
+        _say(f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}")
 
 
 @commands.command()
@@ -242,7 +241,7 @@ def report(project: Folder) -> None:
     """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
     from ..chain.history import report
 
-    out.print(str(report(project)), markup=False)
+    _say(str(report(project)))
 
 
 @commands.command()
@@ -261,11 +260,17 @@ def guards() -> None:
             out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}")
 
 
+def _say(text: str) -> None:
+    """A line on stdout, whatever names are in it."""
+    out.print(printable(text), markup=False)
+
+
 @contextlib.contextmanager
 def _stoppable(project: Path, names: str) -> Iterator[Any]:
     """Progress on stderr; an interrupt is told how to go on."""
     try:
-        with showing(f"erasing {names}; chain: {project}" if names else f"chain: {project}") as tick:
+        title = f"erasing {names}; chain: {project}" if names else f"chain: {project}"
+        with showing(printable(title)) as tick:
             yield tick
     except KeyboardInterrupt:
         err.print("stopped; the chain is as it was, and the same command goes on from here", markup=False)
@@ -274,7 +279,7 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
 
 def _told(project: Path, entry: Entry) -> None:
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
-    out.print(f"{print_}; unlearnkit chain status {quoted(project)}", markup=False)
+    _say(f"{print_}; unlearnkit chain status {quoted(project)}")
 
 
 def _what(entry: Entry) -> str:
@@ -287,12 +292,11 @@ def _what(entry: Entry) -> str:
 
 
 def _cells(line: Line) -> list[str]:
-    holds = {None: "", True: "holds", False: "relapsed" if line.relapsed else "still seen"}[line.holds]
     seen = ["" if rate is None else _rate(rate) for rate in line.seen]
     return [
         *(str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"),
         *seen,
-        holds,
+        line.verdict,
     ]
 
 

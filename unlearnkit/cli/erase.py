@@ -97,9 +97,24 @@ def erase(
 
     from ..run import default_folder
 
+    _notes(wanted)
     folder = user_path(folder or default_folder(wanted))
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline}
     (_dry_run if dry_run else _run)(wanted, folder, resume=resume, device=device, dtype=dtype, **writes)
+
+
+def _notes(recipe: Recipe) -> None:
+    """Say what is easily meant otherwise; nothing is refused for it."""
+    from ..model import note_of
+
+    for concept in recipe.request.erase:
+        if "," in concept.name:
+            err.print(
+                f"note: {concept.name!r} is one concept, a comma separates nothing: for several repeat --concept",
+                markup=False,
+            )
+    if note := note_of(recipe.model):
+        err.print(f"note: {note}", markup=False)
 
 
 def _recipe(

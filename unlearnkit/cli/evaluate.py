@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, printable
+from ..errors import InputError, printable, quoted
 from .terminal import Device, Dtype, err, out, showing
 
 __all__ = ["commands", "share_of"]
@@ -164,8 +164,11 @@ def _self_test(folder: Path, batch: int | None) -> None:
 
 
 def share_of(text: str) -> float:
-    """``"1%"`` or ``"0.01"`` as a number."""
+    """``"1%"`` or ``"0.01"`` as a number. Raises InputError for anything but more than 0 and at most all."""
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise InputError(f"the share {text!r} is no number: write 1% or 0.01") from None
+        raise InputError(f"the share {quoted(text)} is no number: write 1% or 0.01") from None
+    if not 0 < share <= 1:  # nor what is no number
+        raise InputError(f"the share {quoted(text)} is out of range: use more than 0% and at most 100%")
+    return share

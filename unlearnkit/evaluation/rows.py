@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from ..schema import KINDS, Case, Score
+from ..schema import KINDS, Case, Score, folded
 
 __all__ = ["NOTHING", "Picture", "Pictures", "gather", "right", "same"]
 
@@ -35,8 +35,8 @@ Pictures = dict[tuple[str, str], Picture]
 
 def same(label: str, word: str) -> bool:
     """Whether a reader's label means ``word``: one of its names is equal to it, underscores and case aside."""
-    names = (name.strip().replace("_", " ").lower() for name in label.split(","))
-    return word.replace("_", " ").lower() in names
+    names = (folded(name.replace("_", " ")) for name in label.split(","))
+    return folded(word.replace("_", " ")) in names
 
 
 def right(case: Case, picture: Picture) -> bool:

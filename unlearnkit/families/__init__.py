@@ -60,6 +60,12 @@ class Family(Protocol):
     def last_token(self, pipe: Any, text: str) -> int:
         """Where in the states of a prompt that starts with ``text`` the last token of ``text`` is; 0 is the start."""
 
+    def room(self, pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+        """How many tokens ``text`` has, and how many of a prompt the text encoder reads, its own marks aside.
+
+        tokens: that T5 gives, None as the pipeline is meant. A model that is told a class refuses an unknown one.
+        """
+
     def shape(self, pipe: Any, size: int | None) -> tuple[int, int, int]:
         """The shape (c, h, w) of one latent, for pictures of ``size`` pixels, or as the model is meant."""
 
@@ -115,6 +121,7 @@ def find(pipe: Any) -> Family:
         if name in family.PIPELINES:
             _check_present(name, pipe)
             _refuse(getattr(pipe, family.DENOISER))
+            _refuse_beside(pipe)
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
@@ -125,6 +132,27 @@ def _check_present(name: str, pipe: Any) -> None:
     for part in REQUIRED[name]:
         if getattr(pipe, part, None) is None:
             raise ModelError(f"the pipeline has no {part}: load it whole")
+
+
+def _fused(module: nn.Module) -> bool:
+    """Whether an attention layer reads its fused matrices; older layers keep the mark after they are unfused."""
+    newer = bool(getattr(module, "fused_projections", False)) and hasattr(module, "unfuse_projections")
+    return newer or type(getattr(module, "processor", None)).__name__.startswith("Fused")
+
+
+def _refuse_beside(pipe: Any) -> None:
+    """Raise ModelError for an adapter, which no saved folder would hold, and for weights that nothing may train."""
+    for part, network in pipe.components.items():
+        weights = dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
+        if any(weight.is_inference() for weight in weights.values()):
+            raise ModelError(
+                f"the {part} was made inside torch.inference_mode: load the pipeline outside of it, or with "
+                "unlearnkit.load"
+            )
+        if any("lora_" in name for name in weights):
+            raise ModelError(
+                f"the {part} carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
+            )
 
 
 def _refuse(denoiser: nn.Module) -> None:
@@ -144,9 +172,9 @@ def _refuse(denoiser: nn.Module) -> None:
         raise ModelError(
             "the denoiser is offloaded or hooked: load the pipeline on one device, without offloading"
         )
-    if any("lora_" in name for name, _ in denoiser.named_parameters()):
+    if any(map(_fused, denoiser.modules())):
         raise ModelError(
-            "the denoiser carries a LoRA: fuse it (fuse_lora, unload_lora_weights) or load without it"
+            "the denoiser's projections are fused, so its own weights draw nothing: call unfuse_qkv_projections()"
         )
     devices = {weight.device.type for weight in denoiser.parameters()}
     if "meta" in devices:

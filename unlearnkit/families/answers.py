@@ -19,6 +19,7 @@ from ..errors import InputError, ModelError
 __all__ = [
     "UNREAD",
     "classes",
+    "counted",
     "cross_attention",
     "drawn",
     "guided",
@@ -87,9 +88,19 @@ def text(pipe: Any, states: Tensor) -> Tensor:
     return states
 
 
-def t5_last(tokenizer: Any, text: str) -> int:
+def counted(pipe: Any, tokenizer: Any, text: str) -> int:
+    """How many tokens the pipeline makes of a text, without start and end.
+
+    A word that was learned by textual inversion as several vectors is as many tokens.
+    """
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    text = convert(text, tokenizer) if convert else text
+    return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+
+def t5_last(pipe: Any, tokenizer: Any, text: str) -> int:
     """The index of the last token: without a start token that of n is n - 1, and the empty prompt's end token is 0."""
-    return max(0, len(tokenizer(text, add_special_tokens=False).input_ids) - 1)
+    return max(0, counted(pipe, tokenizer, text) - 1)
 
 
 def drawn(pipe: Any, told: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any) -> Any:

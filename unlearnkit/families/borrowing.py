@@ -24,7 +24,7 @@ PROJECTION = "text_projection.weight"
 
 
 def borrows(path: Path) -> dict[str, Path]:
-    """Which parts the folder borrows, and their folders. Raises ModelError for a folder that is not unlearnkit's own."""
+    """Which parts the folder borrows, and their folders. Raises ModelError for a folder that is not ours."""
     if not (path / BORROWED).exists():
         return {}
     if path.resolve().parent != SHIPPED.resolve():

@@ -34,7 +34,8 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         place = folder / part
-        network, said = kind.from_pretrained(
+        loader: Any = kind
+        network, said = loader.from_pretrained(
             place, variant=variant_of(place, variant), output_loading_info=True, **how
         )
         lacking = [*said.get("missing_keys", ()), *said.get("mismatched_keys", ())]
@@ -49,7 +50,7 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
 
 
 def variant_of(place: Path, wanted: str | None = None) -> str | None:
-    """The variant of a component's weights: ``wanted`` where it is there, none where plain files are, else the only one.
+    """The variant of a component's weights: ``wanted`` if it is there, none where plain files are, else the only one.
 
     Raises ModelError where there is no safetensors file, or several variants to choose from.
     """

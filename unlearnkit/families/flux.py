@@ -16,9 +16,9 @@ from torch import Tensor
 from ..errors import ModelError
 from . import joint
 from .answers import classes as classes
+from .answers import counted, packed, sides, t5_last, unpacked
 from .answers import cross_attention as cross_attention
 from .answers import latents as latents
-from .answers import packed, sides, t5_last, unpacked
 from .answers import saved as saved
 from .joint import DEFAULTS as DEFAULTS
 from .joint import DENOISER as DENOISER
@@ -29,6 +29,7 @@ from .schedules import Flow
 TITLE = "Flux.1"
 PIPELINES: tuple[str, ...] = ("FluxPipeline",)
 PARTS = joint.PARTS | {"text": "the matrix that reads the text: its embedder, before the first layer"}
+TOKENS = 512  # of T5
 TRUE_GUIDANCE = 4.0  # with a negative prompt: a second pass, as diffusers' examples do
 
 
@@ -41,7 +42,7 @@ def check(pipe: Any) -> None:
         raise ModelError("a text encoder is missing: load the pipeline with both")
 
 
-def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = 512) -> Tensor:
+def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS) -> Tensor:
     text, pooled, _ = pipe.encode_prompt(prompt, None, device=device, max_sequence_length=tokens)
     return packed(text[0], pooled[0], torch.ones(1, device=device))
 
@@ -51,7 +52,11 @@ def text(pipe: Any, states: Tensor) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    return t5_last(pipe.tokenizer_2, text)
+    return t5_last(pipe, pipe.tokenizer_2, text)
+
+
+def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+    return counted(pipe, pipe.tokenizer_2, text), (tokens or TOKENS) - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
 """What a model folder says that it is, checked before a loader sees it: only classes that are expected are opened.
 
-A folder's ``model_index.json`` names a class for every component, and loaders import what it names. So each component has
-a list of classes here; anything else, code beside the weights, and configurations that would take enormous memory are
-refused in one line, whatever the release of diffusers.
+A folder's ``model_index.json`` names a class for every component, and loaders import what it names. So each component
+has a list of classes here; anything else, code beside the weights, and configurations that would take enormous memory
+are refused in one line, whatever the release of diffusers.
 """
 
 from __future__ import annotations

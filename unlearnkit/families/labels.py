@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
+from ..schema import spelled
 from .answers import UNREAD
 
 __all__ = [
@@ -43,12 +44,12 @@ def told(known: dict[str, int], count: int, prompt: str, device: torch.device) -
 
     Raises InputError for a class that is not known.
     """
-    number = known.get(prompt) if prompt else count
+    number = {spelled(name): number for name, number in known.items()}.get(prompt) if prompt else count
     if number is None and prompt.isdecimal() and int(prompt) < count:
         number = int(prompt)
     if number is None:
         raise InputError(
-            f"class {prompt!r} is unknown{nearest(prompt, known)}: give the name of one, or a number from 0 to "
+            f"class {quoted(prompt)} is unknown{nearest(prompt, known)}: give the name of one, or a number from 0 to "
             f"{count - 1}"
         )
     return torch.tensor([[float(number)]], device=device)

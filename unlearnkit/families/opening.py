@@ -221,7 +221,7 @@ def _check_tokenizers(source: str, pipe: Any) -> None:
             most, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
             if not 3 <= length <= most:
                 raise ModelError(
-                    f"model {quoted(source)}: {part} gives {quoted(length)} tokens, and its text encoder reads 3 to {most}"
+                    f"model {quoted(source)}: {part} gives {quoted(length)} tokens, its text encoder reads 3 to {most}"
                 )
 
 
@@ -258,7 +258,9 @@ def quiet() -> Iterator[None]:
     found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
     hub = huggingface_hub.logging.get_verbosity()
     try:
-        huggingface_hub.logging.set_verbosity_error()  # else every retry without a network is a line
+        huggingface_hub.logging.set_verbosity(
+            huggingface_hub.logging.ERROR
+        )  # else every retry without a network is a line
         for one in loggers:
             one.set_verbosity_error()
             one.disable_progress_bar()

@@ -9,7 +9,7 @@ from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from . import stable_diffusion
-from .answers import UNREAD, packed, sides, t5_last, unpacked
+from .answers import UNREAD, counted, packed, sides, t5_last, unpacked
 from .answers import classes as classes
 from .answers import cross_attention as cross_attention
 from .answers import guided as guided
@@ -54,7 +54,11 @@ def text(pipe: Any, states: Tensor) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    return t5_last(pipe.tokenizer, text)
+    return t5_last(pipe, pipe.tokenizer, text)
+
+
+def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+    return counted(pipe, pipe.tokenizer, text), TOKENS - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:

@@ -19,14 +19,51 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError, quoted
 
-__all__ = ["Diffusion", "Flow", "Schedule"]
+__all__ = ["Diffusion", "Flow", "Schedule", "check_steps"]
 
 ODD = (
     *("shift_terminal", "invert_sigmas", "stochastic_sampling"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
 )
+
+
+def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
+    """Raises InputError for a number of steps that a scheduler cannot draw in, and says which it can.
+
+    whole: whether every step is tried, on one number; without it only the times that the steps begin at.
+    """
+    times = int(scheduler.config.num_train_timesteps)
+    if not 1 <= steps <= times or not _walks(scheduler, steps, whole):
+        low = next(count for count in range(1, times + 1) if _walks(scheduler, count, whole))
+        high = next(count for count in range(times, 0, -1) if _walks(scheduler, count, whole))
+        raise InputError(
+            f"steps {quoted(steps)} is out of range for {type(scheduler).__name__}: use {low} to {high}"
+        )
+
+
+def _walks(scheduler: Any, steps: int, whole: bool) -> bool:
+    """Whether it can draw in so many steps, and reads no time that the model was not trained for."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return True  # a flow's, whose times are shares of noise
+    fresh, x = type(scheduler).from_config(scheduler.config), torch.zeros(1, 1, 1, 1)
+    try:
+        with np.errstate(all="ignore"), torch.random.fork_rng(devices=[]):
+            fresh.set_timesteps(steps)
+            if not fresh.timesteps.max() < fresh.config.num_train_timesteps:
+                return False
+            for t in fresh.timesteps if whole else ():
+                given = fresh.scale_model_input(x, t)
+                x = fresh.step(torch.zeros_like(given), t, x, return_dict=False)[0]
+    except (
+        AssertionError,
+        IndexError,
+        ValueError,
+        ZeroDivisionError,
+    ):  # as theirs fail at too few steps, or too many
+        return False
+    return bool(torch.isfinite(x).all())
 
 
 class Diffusion:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import ModelError
 from . import joint
 from .answers import classes as classes
+from .answers import counted, drawn, packed, sides, unpacked
 from .answers import cross_attention as cross_attention
-from .answers import drawn, packed, sides, unpacked
 from .answers import guided as guided
 from .answers import latents as latents
 from .answers import saved as saved
@@ -22,9 +22,11 @@ from .joint import PARTS as PARTS
 from .joint import belongs as belongs
 from .schedules import Flow
 from .stable_diffusion import last_token as last_token
+from .stable_diffusion import room as clip_room
 
 TITLE = "Stable Diffusion 3/3.5"
 PIPELINES: tuple[str, ...] = ("StableDiffusion3Pipeline",)
+TOKENS = 256  # of T5
 LACKS = joint.LACKS | {
     "text": "tokens of CLIP and of T5 stand one after the other, so a word has no one place that could be moved"
 }
@@ -39,7 +41,7 @@ def check(pipe: Any) -> None:
         raise ModelError("a CLIP text encoder is missing: load the pipeline with both (T5 may be left out)")
 
 
-def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = 256) -> Tensor:
+def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS) -> Tensor:
     how = {"device": device, "do_classifier_free_guidance": False, "max_sequence_length": tokens}
     found = pipe.encode_prompt(prompt, None, None, **how)
     return packed(found[0][0], found[2][0])
@@ -47,6 +49,12 @@ def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = 256) -
 
 def text(pipe: Any, states: Tensor) -> Tensor:
     return _apart(pipe, states)[0]
+
+
+def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+    if pipe.text_encoder_3 is None:
+        return clip_room(pipe, text, None)
+    return counted(pipe, pipe.tokenizer_3, text), (tokens or TOKENS) - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from .stable_diffusion import belongs as belongs
 from .stable_diffusion import check as check
 from .stable_diffusion import cross_attention as cross_attention
 from .stable_diffusion import last_token as last_token
+from .stable_diffusion import room as room
 from .stable_diffusion import schedule as schedule
 from .stable_diffusion import shape as shape
 

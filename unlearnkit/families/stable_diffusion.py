@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from .answers import classes as classes
+from .answers import counted, plain, sides
 from .answers import guided as guided
 from .answers import latents as latents
-from .answers import plain, sides
 from .answers import saved as saved
 from .answers import text as text
 from .schedules import Diffusion
@@ -21,6 +21,10 @@ PIPELINES: tuple[str, ...] = ("StableDiffusionPipeline",)
 DENOISER = "unet"
 DEFAULTS: dict[str, Any] = {}
 LACKS: dict[str, str] = {}
+CONDITIONS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+ADDED = {
+    "StableDiffusionXLPipeline": "text_time"
+}  # what a pipeline's U-Net is told beside the text, as it is meant
 PARTS = {
     "xattn-kv": "keys and values of cross-attention",
     "xattn": "all of cross-attention",
@@ -41,6 +45,19 @@ def check(pipe: Any) -> None:
             f"the denoiser takes {pipe.unet.config.in_channels} channels and the latents have "
             f"{pipe.vae.config.latent_channels}: inpainting and depth models are not supported"
         )
+    if pipe.unet.config.get("time_cond_proj_dim"):
+        raise ModelError(
+            "the denoiser takes its guidance as a condition (time_cond_proj_dim, as LCM has it), which is not "
+            "supported: use the model that it was distilled from, or one distilled without"
+        )
+    extra = {name: pipe.unet.config.get(name) for name in CONDITIONS}
+    if extra["addition_embed_type"] == ADDED.get(type(pipe).__name__):
+        del extra["addition_embed_type"]
+    if found := [name for name, value in extra.items() if value is not None]:
+        raise ModelError(
+            f"the denoiser takes more than text ({found[0]} = {quoted(extra[found[0]])}), such as pictures or "
+            "classes, which is not supported: unload its adapter or use a plain text-to-image model"
+        )
 
 
 def belongs(part: str, name: str) -> bool:
@@ -59,8 +76,11 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
 
 def last_token(pipe: Any, text: str) -> int:
     # the start token is at 0, so the number of tokens is the index of the last one; the end token keeps a place
-    room = pipe.tokenizer.model_max_length - 2
-    return len(pipe.tokenizer(text, add_special_tokens=False, truncation=True, max_length=room).input_ids)
+    return min(room(pipe, text, None))
+
+
+def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
+    return counted(pipe, pipe.tokenizer, text), pipe.tokenizer.model_max_length - 2
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:

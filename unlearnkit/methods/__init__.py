@@ -18,6 +18,7 @@ import transformers
 from .. import __version__, hints
 from ..edit import Edit
 from ..errors import InputError, nearest
+from ..families.components import check_finite
 from ..method import Method, Plan
 from ..model import Model
 from ..schema import Request
@@ -25,7 +26,9 @@ from ..settings import build
 from ..training.job import Job, Run
 from ..training.net import Net
 from ..training.state import CHECKPOINT
+from ..undisturbed import steady
 from .ca import CA
+from .checking import check_moved, check_names
 from .doco import DoCo
 from .duge import DUGE
 from .erasediff import EraseDiff
@@ -40,7 +43,19 @@ from .selective_amnesia import SelectiveAmnesia
 from .speed import SPEED
 from .uce import UCE, DiverseUCE
 
-__all__ = ["EDIT", "METHODS", "Job", "Method", "Plan", "edit_for", "find", "of_the_family", "plan", "resolve"]
+__all__ = [
+    "EDIT",
+    "METHODS",
+    "Job",
+    "Method",
+    "Plan",
+    "check_moved",
+    "edit_for",
+    "find",
+    "of_the_family",
+    "plan",
+    "resolve",
+]
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -94,11 +109,16 @@ def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: A
     }
 
 
+@steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
-    """What ``edit_for`` would do with the same arguments."""
-    return resolve(model, request, method, settings or {}).plan(model, request)
+    """What ``edit_for`` would do with the same arguments. Raises InputError where that would not begin."""
+    filled = resolve(model, request, method, settings or {})
+    check_names(model, request)
+    return filled.plan(model, request)
 
 
+@steady()
+@torch.enable_grad()
 def edit_for(
     model: Model,
     request: Request,
@@ -112,9 +132,11 @@ def edit_for(
 
     With ``job.folder`` a killed run goes on from its checkpoint to the same bits, and the edit is kept there as
     ``edit.safetensors``; a run that is already finished there is read, not repeated.
-    Raises InputError for a bad name, value or folder, DivergedError where training fails.
+    Raises InputError for a bad name, value or folder, ModelError for a model whose weights are not finite,
+    DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
+    check_names(model, request)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -127,6 +149,7 @@ def edit_for(
     facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):
         return finished
+    check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
     weights = filled.solve(Run(model, request, Net(model), seed, job))
     before = model.weights("all")
@@ -143,6 +166,7 @@ def edit_for(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     edit = Edit(changed, facts)
+    check_moved(model, request, edit.weights)
     if job.folder:
         edit.save(job.folder / EDIT)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)

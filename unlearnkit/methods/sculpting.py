@@ -28,7 +28,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..method import Trained
 from ..parts import Losses
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..settings import setting
 from ..training.image_sets import ImageSet
 from ..training.job import Run
@@ -179,7 +179,7 @@ class SculptingMemory(Trained[Sets]):
                 f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
                 "broader word, or with superclass=..."
             )
-        if found.lower() in {word.lower() for word in concept.wordings}:
+        if folded(found) in concept.folded:
             raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
         return found
 
@@ -205,7 +205,8 @@ class SculptingMemory(Trained[Sets]):
                 word for one in request.erase if self.superclass_of(one) == wide for word in one.wordings
             ]
             return prompts_for(model, Concept(wide, concept.kind), self.pictures), ", ".join(erased)
-        past = Request(tuple(Concept(word) for word in self.earlier) + request.erase)
+        before = tuple(Concept(word) for word in self.earlier if folded(word) not in request.erased)
+        past = Request(before + request.erase)
         found = unerased(model, past)[concept.kind]
         if concept.kind != "style" and self.aligned == "members":
             shared = broader(concept.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..canvas import world
 from ..errors import InputError, nearest
-from ..schema import Case, Concept, Request, Role
+from ..schema import Case, Concept, Request, Role, folded
 from .asking import Question, ask
 
 NAME, VERSION, ASKS_FILE = "canvas", 1, False
@@ -46,12 +46,12 @@ def known(concept: Concept) -> str:
             for thing in world.OBJECTS.values()
             for word in (thing.name, *thing.synonyms, *thing.held)
         }
-    if concept.name.lower() not in names:
+    if folded(concept.name) not in names:
         raise InputError(
-            f"the canvas has no {concept.kind} {concept.name!r}{nearest(concept.name.lower(), names)}: "
+            f"the canvas has no {concept.kind} {concept.name!r}{nearest(folded(concept.name), names)}: "
             f"use one of {', '.join(dict.fromkeys(names.values()))}"
         )
-    return names[concept.name.lower()]
+    return names[folded(concept.name)]
 
 
 def _erased(name: str, concept: Concept) -> Iterator[Question]:
@@ -59,7 +59,7 @@ def _erased(name: str, concept: Concept) -> Iterator[Question]:
     if concept.kind == "style":
         yield from _erased_style(name)
         return
-    thing, told = world.OBJECTS[name], {wording.lower() for wording in concept.wordings} | {name}
+    thing, told = world.OBJECTS[name], concept.folded | {name}
 
     def of(form: str, prompt: str, style: str) -> Question:
         return Question(prompt, "erased", form, name, style, name, _without_object(style))

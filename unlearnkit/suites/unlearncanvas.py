@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, nearest
-from ..schema import Case, Concept, Request
+from ..schema import Case, Concept, Request, folded
 from .asking import Question, ask
 
 NAME, VERSION, ASKS_FILE = "unlearncanvas", 1, False
@@ -49,8 +49,8 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
 
 def known(concept: Concept) -> str:
     """The benchmark's own spelling of a concept: ``van gogh`` is ``Van_Gogh``."""
-    names = {_words(name).lower(): name for name in (STYLES if concept.kind == "style" else OBJECTS)}
-    wanted = _words(concept.name).lower()
+    names = {folded(_words(name)): name for name in (STYLES if concept.kind == "style" else OBJECTS)}
+    wanted = folded(_words(concept.name))
     if wanted not in names:
         raise InputError(
             f"UnlearnCanvas has no {concept.kind} {concept.name!r}{nearest(wanted, names)}: use one of "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..hints import Hints, parse
-from ..schema import KINDS, Case, Concept, Request, Role
+from ..schema import KINDS, Case, Concept, Request, Role, folded
 from ..training.memory import holds
 from ..training.superclasses import broader
 from ..wording import fill
@@ -71,7 +71,7 @@ def _word(prompt: str, own: str, words: Sequence[str]) -> str:
 
 def _question(prompt: str, shown: dict[str, str], request: Request) -> Question:
     for concept in request.erase:
-        if shown[concept.kind] in concept.wordings:
+        if folded(shown[concept.kind]) in concept.folded:
             looks = dict(shown) | {concept.kind: concept.name}
             return Question(prompt, "erased", "name", looks["object"], looks["style"], concept.name)
     near = {broader(one.name) for one in request.erase if one.kind == "object"} - {None}

@@ -10,8 +10,8 @@ from torch import Tensor
 from .. import seeds
 from ..errors import InputError
 from ..model import Model
-from ..schema import Concept, Request
-from ..wording import fill, plain
+from ..schema import Concept, Request, folded
+from ..wording import fill
 from .grammar import forms, pairs, read
 from .image_sets import ImageSet
 from .job import Run
@@ -33,15 +33,14 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
 
     Raises InputError for an anchor that is erased itself, and where no word is left to choose from.
     """
-    erased = {plain(wording) for one in request.erase for wording in one.wordings}
     if concept.instead is not None:
-        if plain(concept.instead) in erased:
+        if folded(concept.instead) in request.erased:
             raise InputError(
                 f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"
             )
         return concept.instead
     for near in neighbours(model, Request((concept,)), len(model.hints.words)):
-        if near.kind == concept.kind and plain(near.name) not in erased:
+        if near.kind == concept.kind and folded(near.name) not in request.erased:
             return near.name
     raise InputError(
         f"no anchor for the {concept.kind} {concept.name!r} is in the model's vocabulary: say with 'instead' what "

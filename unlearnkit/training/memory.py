@@ -10,7 +10,7 @@ import torch
 from .. import seeds
 from ..errors import InputError
 from ..model import Model
-from ..schema import Concept, Request
+from ..schema import Concept, Request, folded
 from ..wording import fill
 
 __all__ = ["bank", "holds"]
@@ -25,9 +25,9 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
     of its own. Raises InputError where no word of the vocabulary is left.
     """
     erased = [wording for concept in request.erase for wording in concept.wordings]
-    taken = {wording.lower() for concept in related for wording in concept.wordings}
+    taken = {wording for concept in related for wording in concept.folded}
     words = [
-        word for word in model.hints.words if word.name.lower() not in taken and not holds(word.name, erased)
+        word for word in model.hints.words if folded(word.name) not in taken and not holds(word.name, erased)
     ]
     draws = seeds.stream(0, "memory", *(word.name for word in words))
     order = torch.randperm(len(words), generator=draws).tolist()
@@ -49,4 +49,5 @@ def bank(model: Model, request: Request, related: Sequence[Concept], budget: int
 
 def holds(text: str, wordings: Sequence[str]) -> bool:
     """Whether one of the wordings stands in the text as words of its own."""
-    return any(re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE) for wording in wordings)
+    text = folded(text)
+    return any(re.search(rf"(?<!\w){re.escape(folded(wording))}(?!\w)", text) for wording in wordings)

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..hints import Hints
 from ..model import Model
-from ..schema import KINDS, Concept, Request
-from ..wording import fill, plain
+from ..schema import KINDS, Concept, Request, folded
+from ..wording import fill
 
 __all__ = ["neighbours", "prompts", "prompts_for", "retain_concepts", "swap_word", "texts", "unerased"]
 
@@ -57,12 +57,11 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     """
     if request.keep or count == 0:
         return request.keep
-    erased = {wording.lower() for concept in request.erase for wording in concept.wordings}
     aims = torch.stack([_state(model, wording) for concept in request.erase for wording in concept.wordings])
     kinds = {concept.kind for concept in request.erase}
     ranked = []
     for word in model.hints.words:
-        if word.name.lower() not in erased:
+        if folded(word.name) not in request.erased:
             near = torch.cosine_similarity(aims, _state(model, word.name)[None]).max().item()
             ranked.append((word.kind not in kinds, -near, word.name, word.kind))
     return tuple(Concept(name, kind) for _, _, name, kind in sorted(ranked)[:count])
@@ -70,9 +69,9 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
 
 def unerased(model: Model, request: Request) -> dict[str, list[str]]:
     """The words of the model's vocabulary by kind, less those that are erased."""
-    erased = {plain(wording) for concept in request.erase for wording in concept.wordings}
+    erased = request.erased
     return {
-        kind: [word for word in model.hints.vocabulary(kind) if plain(word) not in erased] for kind in KINDS
+        kind: [word for word in model.hints.vocabulary(kind) if folded(word) not in erased] for kind in KINDS
     }
 
 

@@ -6,6 +6,8 @@ import functools
 import tomllib
 from pathlib import Path
 
+from ..schema import folded
+
 __all__ = ["broader"]
 
 TABLE = Path(__file__).parent / "superclasses.toml"
@@ -13,7 +15,7 @@ TABLE = Path(__file__).parent / "superclasses.toml"
 
 def broader(word: str) -> str | None:
     """The superclass of a word, ``broader("cat") == "animal"``; None where the table does not have it."""
-    return _table().get(word.strip().lower())
+    return _table().get(folded(word))
 
 
 @functools.cache

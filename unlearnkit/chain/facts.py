@@ -1,0 +1,271 @@
+"""The facts of a ledger's entries, checked and typed: the one place that says what an entry of each kind holds.
+
+A hash that fits says that a line is as it was written, not that we wrote it. Whatever is missing or of another type
+raises InputError that names the line and the key, before anything is done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ..errors import InputError, quoted
+from ..schema import Concept, Kind, Request
+from .ledger import LEDGER, Entry
+from .table import Table
+
+__all__ = [
+    "REGIMES",
+    "Added",
+    "Begun",
+    "Change",
+    "Look",
+    "Rate",
+    "Remade",
+    "Stored",
+    "Taken",
+    "begun",
+    "changes",
+]
+
+REGIMES = ("sequential", "joint", "merged")
+FORMAT = 1
+KINDS = ("add", "undo", "drop")
+SIDES = ("before", "after")
+
+Rate = Mapping[str, Any]
+"""``k`` of ``n`` pictures, ``value``, and its limits ``low`` and ``high``."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The file of an edit. hash: of its weights, which is its name. sha256, bytes: of the file."""
+
+    hash: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen after an entry. folder: its name below ``looks``. sha256: of its ``evaluation.json``.
+
+    files: sha256 of the list of all its files; None in chains that were begun before there was one.
+    seen: by concept, kept: by group, the rates before and after.
+    """
+
+    folder: str
+    sha256: str
+    files: str | None
+    seen: Mapping[str, Mapping[str, Rate]]
+    kept: Mapping[str, Mapping[str, Rate]]
+    kid: float | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What ``init`` was given. base: the fingerprint of the first model. The rest: see ``init``."""
+
+    model: str
+    base: str
+    dtype: str
+    regime: str
+    method: str
+    settings: Mapping[str, Any]
+    guards: Mapping[str, Any]
+    merge: Mapping[str, Any]
+    pictures: int
+    readers: Mapping[str, str]
+    time: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What every later entry says. weights: the fingerprint of the model after it."""
+
+    number: int
+    kind: str
+    hash: str
+    weights: str
+    making: float
+    looking: float
+    drift: float
+    layers: Mapping[str, float]
+    look: Look | None
+    time: str
+
+
+@dataclass(frozen=True)
+class Added(Change):
+    """A request. recipe: method, settings, seed, guards. after: numbers of the requests that it was made on top of."""
+
+    request: Request
+    recipe: Mapping[str, Any]
+    edit: Stored
+    after: tuple[int, ...]
+
+    @property
+    def made(self) -> tuple[Stored, ...]:
+        """The edits that this entry brought."""
+        return (self.edit,)
+
+
+@dataclass(frozen=True)
+class Remade:
+    """An edit that was made again because a request before it was taken back."""
+
+    request: int
+    edit: Stored
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Taken(Change):
+    """Requests that were taken back."""
+
+    removes: tuple[int, ...]
+    remade: tuple[Remade, ...]
+
+    @property
+    def made(self) -> tuple[Stored, ...]:
+        """The edits that this entry brought."""
+        return tuple(again.edit for again in self.remade)
+
+
+def begun(entries: Sequence[Entry]) -> Begun:
+    """The first entry. Raises InputError for one that does not begin a chain."""
+    entry = entries[0]
+    at = Table(entry.facts, f"{LEDGER}, line 1")
+    if entry.kind != "init":
+        raise InputError(f"{at.where} is damaged: its kind is {quoted(entry.kind)}, not 'init'")
+    at.whole("format", least=FORMAT, most=FORMAT)
+    at.digest("weights")
+    looks = at.table("looks")
+    regime = at.text("regime")
+    if regime not in REGIMES:
+        raise at.wrong("regime", regime, f"one of {', '.join(REGIMES)}")
+    readers = {name: looks.maybe(name, looks.text) for name in ("objects", "styles", "clip")}
+    return Begun(
+        model=at.text("model"),
+        base=at.digest("base"),
+        dtype=at.text("dtype"),
+        regime=regime,
+        method=at.text("method"),
+        settings=at.table("settings").data,
+        guards=at.table("guards").data,
+        merge=at.table("merge").data,
+        pictures=looks.whole("pictures"),
+        readers={name: source for name, source in readers.items() if source is not None},
+        time=at.time(),
+    )
+
+
+def changes(entries: Sequence[Entry]) -> tuple[Added | Taken, ...]:
+    """All entries but the first. Raises InputError for what no entry of its kind holds, or requests that are none."""
+    found: list[Added | Taken] = []
+    holding: set[int] = set()
+    for entry in entries[1:]:
+        at = Table(entry.facts, f"{LEDGER}, line {entry.number + 1}")
+        if entry.kind not in KINDS:
+            raise InputError(f"{at.where} is damaged: its kind {quoted(entry.kind)} is unknown")
+        common = _common(entry, at)
+        if entry.kind == "add":
+            one = Added(
+                **common,
+                request=_request(at.table("request")),
+                recipe=_recipe(at.table("recipe")),
+                edit=_stored(at.table("edit")),
+                after=at.numbers("after"),
+            )
+            _known(at, "after", one.after, holding)
+            holding.add(entry.number)
+            found.append(one)
+            continue
+        removes = at.numbers("removes")
+        if not removes:
+            raise at.wrong("removes", [], "the numbers of requests")
+        _known(at, "removes", removes, holding)
+        holding -= {*removes}
+        taken = Taken(**common, removes=removes, remade=tuple(map(_remade, at.tables("remade"))))
+        for again in taken.remade:
+            _known(at, "remade", (again.request, *again.after), holding)
+        found.append(taken)
+    return tuple(found)
+
+
+def _known(at: Table, name: str, numbers: Sequence[int], holding: set[int]) -> None:
+    if len({*numbers}) < len(numbers) or not holding.issuperset(numbers):
+        raise at.wrong(name, list(numbers), "requests that hold there")
+
+
+def _common(entry: Entry, at: Table) -> dict[str, Any]:
+    drift = at.table("drift")
+    layers = drift.table("layers")
+    at.digest("before")
+    return {
+        "number": entry.number,
+        "kind": entry.kind,
+        "hash": entry.hash,
+        "weights": at.digest("weights"),
+        "making": at.number("making", least=0.0),
+        "looking": at.number("looking", least=0.0),
+        "drift": drift.number("total", least=0.0),
+        "layers": {name: layers.number(name, least=0.0) for name in layers.data},
+        "look": at.maybe("look", lambda name: _look(at.table(name))),
+        "time": at.time(),
+    }
+
+
+def _request(at: Table) -> Request:
+    try:
+        return Request(
+            tuple(map(_concept, at.tables("erase"))),
+            tuple(map(_concept, at.tables("keep"))),
+        )
+    except InputError as error:  # empty, or both erased and kept
+        raise at.said(error) from None
+
+
+def _concept(at: Table) -> Concept:
+    kind, phrases = cast(Kind, at.text("kind")), at.texts("phrases")
+    try:
+        return Concept(at.text("name"), kind, phrases, at.maybe("instead", at.text))
+    except InputError as error:
+        raise at.said(error) from None
+
+
+def _recipe(at: Table) -> Mapping[str, Any]:
+    at.text("method")
+    at.whole("seed")
+    at.table("settings")
+    at.table("guards")
+    return dict(at.data)
+
+
+def _stored(at: Table) -> Stored:
+    return Stored(at.digest("hash"), at.digest("sha256"), at.whole("bytes"))
+
+
+def _remade(at: Table) -> Remade:
+    return Remade(at.whole("request"), _stored(at.table("edit")), at.numbers("after"))
+
+
+def _look(at: Table) -> Look:
+    return Look(
+        folder=at.digest("folder", length=16),
+        sha256=at.digest("sha256"),
+        files=at.digest("files") if "files" in at.data else None,
+        seen=_rates(at.table("seen")),
+        kept=_rates(at.table("kept")),
+        kid=at.maybe("kid", at.number),
+    )
+
+
+def _rates(at: Table) -> dict[str, dict[str, Rate]]:
+    return {name: {side: _rate(at.table(name).table(side)) for side in SIDES} for name in at.data}
+
+
+def _rate(at: Table) -> Rate:
+    numbers = {name: at.number(name, least=0.0, most=1.0) for name in ("value", "low", "high")}
+    return {"k": at.whole("k"), "n": at.whole("n", least=1), **numbers}
