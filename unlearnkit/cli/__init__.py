@@ -155,14 +155,22 @@ def canvas_check(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the grid and the figures.")] = Path(
         "canvas-check"
     ),
-    replicates: Annotated[int, typer.Option(min=1, help="Pictures of each object in each style.")] = 10,
+    replicates: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures of each object in each style.")
+    ] = 10,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One picture of each object: a minute, not an hour.")
+    ] = False,
 ) -> None:
-    """Measure the canvas model and its judges, in per cent, and write grids of every object in every style."""
+    """Measure the canvas models and their judges, in per cent, and write grids of what the models draw.
+
+    The judges also look at painted pictures where the font of fonts-noto-color-emoji is installed.
+    """
     from ..canvas.check import check
     from ..files import writing
 
     with writing(folder), showing() as tick:
-        facts = check(folder, replicates=replicates, tick=tick)
+        facts = check(folder, replicates=replicates, quick=quick, tick=tick)
     _figures(facts)
     out.print(f"grids and check.json: {folder}", markup=False)
 
