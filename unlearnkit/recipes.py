@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, nearest
+from .errors import InputError, nearest, quoted
+from .reading import read_toml
 from .schema import Concept, Recipe, Request
 from .settings import describe, fitted, in_words
 
@@ -42,13 +42,7 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
 
 def load_recipe(path: str | Path) -> Recipe:
     """The recipe in a TOML file. Raises InputError for a file, table, key or value that cannot be used."""
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"recipe {str(path)!r} is not TOML: {' '.join(str(error).split())}") from None
-    where = f"recipe {str(path)!r}"
+    data, where = read_toml(path, what="recipe"), f"recipe {quoted(path)}"
     top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
     concepts = {
         table: tuple(
@@ -84,15 +78,17 @@ _CONCEPT: dict[str, Any] = {
 
 def _table(data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise InputError(f"{where} has {data!r} where a table is expected")
+        raise InputError(f"{where} has {quoted(data)} where a table is expected")
     checked = {}
     for name, value in data.items():
         if name not in allowed:
-            raise InputError(f"{where} has the unknown key {name!r}{nearest(name, allowed)}")
+            raise InputError(f"{where} has the unknown key {quoted(name)}{nearest(name, allowed)}")
         try:
             checked[name] = fitted(allowed[name], value)
         except ValueError:
-            raise InputError(f"{where} has {name} = {value!r}: it takes {in_words(allowed[name])}") from None
+            raise InputError(
+                f"{where} has {name} = {quoted(value)}: it takes {in_words(allowed[name])}"
+            ) from None
     if missing := [name for name in required if name not in checked]:
         raise InputError(f"{where} lacks {missing[0]!r}: add it")
     return checked
@@ -107,7 +103,7 @@ def _toml(value: Any) -> str:
         return '"none"'
     if isinstance(value, str):
         if not value.isprintable() and re.search("[\ud800-\udfff]", value):
-            raise InputError(f"{value!r} is not valid Unicode text: spell it in UTF-8")
+            raise InputError(f"{quoted(value)} is not valid Unicode text: spell it in UTF-8")
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"

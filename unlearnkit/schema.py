@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import InputError
+from .errors import InputError, quoted
 
 __all__ = ["Case", "Concept", "Kind", "Recipe", "Request", "Role", "Score"]
 
 Kind = Literal["object", "style"]
 KINDS: tuple[str, ...] = ("object", "style")
 Role = Literal["erased", "near", "unrelated"]
+LONGEST = 1000  # characters of a concept's name
 ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
 
 
@@ -34,12 +35,19 @@ class Concept:
         if not self.name.strip():
             raise InputError("the concept is empty: name what shall be erased, for example --concept cat")
         if self.kind not in KINDS:
-            raise InputError(f"kind {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
+            raise InputError(f"kind {quoted(self.kind)} is unknown: use one of {', '.join(KINDS)}")
         if any(not phrase.strip() for phrase in self.phrases):
-            raise InputError(f"concept {self.name!r} has an empty phrase: leave it out or spell it")
+            raise InputError(f"concept {quoted(self.name)} has an empty phrase: leave it out or spell it")
+        if any(len(word) > LONGEST for word in (*self.wordings, self.instead or "")):
+            raise InputError(
+                f"concept {quoted(self.name)} has a name, phrase or 'instead' of over {LONGEST} characters: no text "
+                "encoder reads so many"
+            )
         words = {" ".join(word.lower().split()) for word in self.wordings}
         if self.instead is not None and " ".join(self.instead.lower().split()) in words:
-            raise InputError(f"concept {self.name!r} cannot be replaced by itself: give another 'instead'")
+            raise InputError(
+                f"concept {quoted(self.name)} cannot be replaced by itself: give another 'instead'"
+            )
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -64,7 +72,7 @@ class Request:
         for concept in self.erase:
             if clash := kept.intersection(word.lower() for word in concept.wordings):
                 raise InputError(
-                    f"{sorted(clash)[0]!r} is both erased and kept: take it out of one of the two"
+                    f"{quoted(sorted(clash)[0])} is both erased and kept: take it out of one of the two"
                 )
 
 
@@ -84,7 +92,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {self.seed} is out of range: use 0 to 2**63 - 1")
+            raise InputError(f"seed {quoted(self.seed)} is out of range: use 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,11 @@ class Case:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InputError(f"role {self.role!r} is unknown: use one of {', '.join(ROLES)}")
+            raise InputError(f"role {quoted(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not self.prompt.strip():
-            raise InputError(f"case {self.id!r} has an empty prompt: say what to draw")
+            raise InputError(f"case {quoted(self.id)} has an empty prompt: say what to draw")
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"case {self.id!r} has seed {self.seed}: use 0 to 2**63 - 1")
+            raise InputError(f"case {quoted(self.id)} has seed {quoted(self.seed)}: use 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
