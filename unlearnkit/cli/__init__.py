@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -63,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _code(arguments: list[str] | None) -> int:
     """The exit code of a command; what went wrong is said in one line."""
     try:
-        code = _tidy(typer.main.get_command(app)).main(
-            args=arguments, prog_name="unlearnkit", standalone_mode=False
-        )
+        code = _command().main(args=arguments, prog_name="unlearnkit", standalone_mode=False)
     except UnlearnError as error:
         return _refused(str(error))
     except USAGE as error:
@@ -95,6 +94,11 @@ def _usage(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "unlearnkit"
     said = re.sub(r"'(.{80})[^']+'", r"'\1…'", error.format_message())  # a value of any length
     return f"{command}: {said.rstrip('.')}; see {command} --help"
+
+
+@functools.cache
+def _command() -> Any:
+    return _tidy(typer.main.get_command(app))
 
 
 def _tidy(command: Any) -> Any:

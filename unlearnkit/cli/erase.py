@@ -146,9 +146,12 @@ def erase(
             raise InputError(
                 "a recipe says model, concept, method, seed and settings itself: leave them out, or edit the recipe"
             )
+        from ..methods import find
         from ..recipes import load_recipe
+        from ..settings import build
 
         wanted = load_recipe(recipe)
+        build(find(wanted.method).settings, wanted.settings)  # before anything heavy is loaded
     else:
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
 
