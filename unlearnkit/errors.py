@@ -95,7 +95,7 @@ def quoted(value: Any, longest: int = LONGEST) -> str:
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
     except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
-        text = f"something of type {type(value).__name__} that is too large to print"
+        text = f"a {type(value).__name__} that is too large to print"
     text = printable(text[: longest + 1])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from .answers import UNREAD
 
 __all__ = [
@@ -48,7 +48,7 @@ def told(known: dict[str, int], count: int, prompt: str, device: torch.device) -
         number = int(prompt)
     if number is None:
         raise InputError(
-            f"class {prompt!r} is unknown{nearest(prompt, known)}: give the name of one, or a number from 0 to "
+            f"class {quoted(prompt)} is unknown{nearest(prompt, known)}: give the name of one, or a number from 0 to "
             f"{count - 1}"
         )
     return torch.tensor([[float(number)]], device=device)

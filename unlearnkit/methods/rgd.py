@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..method import Method, Plan
 from ..model import Model
 from ..parts.ascent import CapOn, ascent
@@ -199,7 +199,7 @@ def _others(
         known = [word for other in near if other.kind == concept.kind for word in other.wordings]
     if not known:
         raise InputError(
-            f"nothing of the kind {concept.kind!r} to keep is found: give it with --keep, or raise neighbours"
+            f"nothing of the kind {quoted(concept.kind)} to keep is found: give it with --keep, or raise neighbours"
         )
     return known
 

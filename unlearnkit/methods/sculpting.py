@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from .. import seeds, tensors
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..method import Method, Plan
 from ..model import Model
 from ..schema import Concept, Request
@@ -123,11 +123,11 @@ def superclass(concept: Concept, settings: Settings) -> str:
     found = given or broader(concept.name)
     if found is None:
         raise InputError(
-            f"no superclass of {concept.name!r} is known: say what takes its place with --instead, for example a "
+            f"no superclass of {quoted(concept.name)} is known: say what takes its place with --instead, for example a "
             "broader word, or with superclass=..."
         )
     if found.lower() in {word.lower() for word in concept.wordings}:
-        raise InputError(f"the superclass {found!r} is the concept itself: give another with --instead")
+        raise InputError(f"the superclass {quoted(found)} is the concept itself: give another with --instead")
     return found
 
 
@@ -179,7 +179,7 @@ def _finished(job: Job) -> tuple[dict[str, Tensor], int]:
     weights, facts = tensors.read(job.folder / STAGES)
     if facts.get("identity") != job.identity:
         raise InputError(
-            f"{str(job.folder)!r} holds stages of a run with other settings: choose another folder"
+            f"{quoted(job.folder)} holds stages of a run with other settings: choose another folder"
         )
     return weights, facts["done"]
 
@@ -213,7 +213,7 @@ def _anchors(
         found = [word for word in found if shared and broader(word) == shared]
     if not found:
         raise InputError(
-            f"no other word of the model's vocabulary is known to share a superclass with {concept.name!r}: "
+            f"no other word of the model's vocabulary is known to share a superclass with {quoted(concept.name)}: "
             "leave aligned=superclass as it is"
         )
     each = [wordings(model, Concept(word, concept.kind), settings.pictures) for word in (wide, *found)]
