@@ -38,8 +38,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-# bounds of what names none of its own
-MOST: dict[type, float] = {int: 1_000_000, float: 1e12}  # of a number, above and below 0
+MOST: dict[type, float] = {
+    int: 1_000_000,
+    float: 1e12,
+}  # of a number without bounds of its own, above and below 0
 LONGEST = 4096  # characters of a text
 ITEMS = 1000  # of a list
 
@@ -205,12 +207,10 @@ def _checked(one: Setting, value: Any) -> Any:
     for item in items:
         most = MOST.get(type(item)) if one.high is None or abs(item) > abs(one.high) else None
         if most is not None and abs(item) > most:
-            sign = "" if item > 0 else "-"
-            raise InputError(f"setting {one.name!r} got {quoted(item)}: it takes at most {sign}{most:,.0f}")
+            bound = f"{most if item > 0 else -most:,.0f}"
+            raise InputError(f"setting {one.name!r} got {quoted(item)}: it takes at most {bound}")
         if isinstance(item, str) and len(item) > LONGEST:
-            raise InputError(
-                f"setting {one.name!r} got {quoted(item)}: it takes at most {LONGEST} characters"
-            )
+            raise InputError(f"setting {one.name!r} got {quoted(item)}: at most {LONGEST} characters fit")
     if len(items) > ITEMS:
         raise InputError(f"setting {one.name!r} got {len(items)} items: it takes at most {ITEMS}")
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import saved
-from fuzzing import LOCK, chained, command, contents, evaluated
+from fuzzing import LOCKS, chained, command, contents, evaluated
 from unlearnkit.errors import UnlearnError
 from unlearnkit.evaluation.evaluate import evaluate_run
 
@@ -27,7 +27,7 @@ HARMS = {"flipped": flipped, "cut": cut}
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(path for path in contents(folder) if path.name != LOCK and path.stat().st_size)
+    return sorted(path for path in contents(folder) if path.name not in LOCKS and path.stat().st_size)
 
 
 def damages(folder: Path, harm: str) -> Iterator[Path]:

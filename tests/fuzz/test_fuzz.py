@@ -18,7 +18,8 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
 
-from fuzzing import COUNTS, READERS, tried
+from fuzzing import COUNTS
+from readers import READERS, tried
 
 SECONDS = {"model folders": 150}  # of a reader with the mark; loading a model takes a while
 USUAL = 60

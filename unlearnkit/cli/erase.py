@@ -152,6 +152,7 @@ def erase(
 
         wanted = load_recipe(recipe)
         build(find(wanted.method).settings, wanted.settings)  # before anything heavy is loaded
+        known_model(wanted.model)
     else:
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
 
