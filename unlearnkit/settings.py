@@ -42,8 +42,7 @@ MOST: dict[type, float] = {
     int: 1_000_000,
     float: 1e12,
 }  # of a number without bounds of its own, above and below 0
-LONGEST = 4096  # characters of a text
-ITEMS = 1000  # of a list
+LONGEST, ITEMS = 4096, 1000  # characters of a text, items of a list
 
 
 def setting(
@@ -182,7 +181,7 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
 def _known(name: str, known: Mapping[str, Setting]) -> Setting:
     if name not in known:
         raise InputError(
-            f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known, 800)}"
+            f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
         )
     return known[name]
 
