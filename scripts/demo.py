@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,13 +11,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from unlearnkit import images, suites
 from unlearnkit.errors import UnlearnError
+from unlearnkit.estimate import estimate
 from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.plan import thinned
 from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
-from unlearnkit.model import load
+from unlearnkit.model import Model, load
 from unlearnkit.progress import showing
-from unlearnkit.run import run_recipe
+from unlearnkit.reading import read_json
+from unlearnkit.run import is_finished, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 console, notes = (
@@ -36,21 +39,44 @@ def main(
     full: Annotated[
         bool, typer.Option("--full", help="Ask everything that the suite asks: twice as long, surer.")
     ] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="A CSV of prompts to ask instead, as in docs/evaluation.md.")
+    ] = None,
 ) -> None:
     """Erase CONCEPT from the canvas, and say what is gone, what stayed and how sure that is."""
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     out = out or Path("runs") / f"demo-{method}-{concept}"
-    recipe = Recipe("canvas", method, Request((Concept(concept),)))
-    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging; about five minutes") as tick:
-        run_recipe(recipe, out, model=load("canvas"), resume=True, tick=tick)
-        verdict = evaluate_run(out, quick=not full, tick=tick)
+    recipe, suite = Recipe("canvas", method, Request((Concept(concept),))), "prompts" if file else "canvas"
+    cases, _ = suites.cases(suite, recipe.request, file=file)
+    model = load("canvas")
+    if not is_finished(out):
+        _say_how_long(model, recipe, 2 * len(cases if full else thinned(cases)))
+    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging") as tick:
+        run_recipe(recipe, out, model=model, resume=True, tick=tick)
+        verdict = evaluate_run(out, suite=suite, file=file, quick=not full, tick=tick)
     page = report(out)
-    tables = json.loads((folder_of(out, "canvas") / "tables.json").read_text(encoding="utf-8"))["tables"]
+    tables = read_json(folder_of(out, suite, file) / "tables.json", what="figures", kind=dict)["tables"]
     console.print(_seen(tables))
     console.print(f"\n{verdict['sentence']}\n", markup=False)
     console.print(f"The report, with pictures; open it in a browser: {page}", markup=False)
     console.print(f"The edited model, for plain diffusers: {out / 'pipeline'}", markup=False)
-    console.print(f"{time.monotonic() - begun:.0f} s in all")
+    taken = time.monotonic() - begun
+    console.print(f"{taken:.0f} s in all, {time.process_time() - used:.0f} s of processor time")
+
+
+def _say_how_long(model: Model, recipe: Recipe, asked: int) -> None:
+    """Measure a few passes and say how long all of it will take on this machine, as busy as it is now."""
+    found = estimate(model, recipe)
+    drawn = 2 * 3 * (len(recipe.request.erase) + len(images.neighbours(model, recipe.request)))
+    judging = asked * found.drawing / drawn
+    notes.print(
+        f"about {_minutes(found.erasing + found.drawing + judging)} on this machine, as busy as it is now: "
+        f"{_minutes(found.erasing + found.drawing)} to erase, {_minutes(judging)} to draw and judge {asked} pictures"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
 
 
 def _seen(tables: dict[str, Any]) -> Table:

@@ -192,6 +192,17 @@ def test_a_recipe_that_cannot_be_used(refused, tmp_path: Path):
         assert "leave them out" in refused("erase", "--recipe", "none.toml", *words)
     (tmp_path / "recipe.toml").write_text('model = "canvas"\nmethod = "esd"\n[[erase]]\nname = ""')
     assert "empty" in refused("erase", "--recipe", "recipe.toml")
+    (tmp_path / "recipe.toml").write_text('model = "Canvas"\nmethod = "esd"\n[[erase]]\nname = "cat"')
+    assert "did you mean 'canvas'" in refused("erase", "--recipe", "recipe.toml")
+    for settings, says in (("stepz = 3", "did you mean 'steps'"), (f"steps = {2**62}", "at most 1,000,000")):
+        text = f'model = "nowhere"\nmethod = "esd"\n[[erase]]\nname = "cat"\n[settings]\n{settings}'
+        (tmp_path / "recipe.toml").write_text(text)
+        assert says in refused("erase", "--recipe", "recipe.toml"), "before the model is looked for"
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1e400", "-1", "1001"])
+def test_guidance_is_a_number_that_can_be_computed_with(refused, word: str):
+    assert "--guidance" in refused("generate", saved.folder(), "--prompt", "cat", "--guidance", word)
 
 
 @pytest.mark.parametrize(

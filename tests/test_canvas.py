@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 from PIL import Image
 from safetensors import safe_open
 
-from unlearnkit.canvas import WEIGHTS, augment, networks, painter, train, unknown, world
+from unlearnkit.canvas import WEIGHTS, augment, check, networks, painter, train, unknown, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Eye, Seen, _choice
 from unlearnkit.canvas.judge import judge
@@ -341,3 +341,20 @@ def test_something_known_is_named_only_when_it_is_sure_enough() -> None:
     assert (
         _choice(torch.tensor([0.2, 0.3]), names[:2]) == 1
     )  # an eye without the class always names something
+
+
+@shipped
+def test_the_check_needs_no_font_and_says_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(painter, "FONT", Path("/nowhere/font.ttf"))
+    monkeypatch.setattr(check, "few_cells", lambda: cells(1, objects=["frog"], styles=["plain"]))
+    facts = check.check(tmp_path / "check", quick=True)
+    assert "fonts-noto-color-emoji" in facts["skipped"] and "painted" not in facts
+    assert facts["canvas"]["judge"]["object"] == facts["canvas"]["judge"]["style"] == 100.0
+    assert (tmp_path / "check" / "check.json").is_file() and (tmp_path / "check" / "canvas.png").is_file()
+
+
+def test_a_quick_check_has_every_object_and_every_style() -> None:
+    assert {c.object for c in check.few_cells()} == set(world.OBJECTS)
+    assert {c.style for c in check.few_cells()} == set(world.STYLES)

@@ -7,47 +7,83 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import typer
 
-import saved
+import newcomer
 import unlearnkit
 from unlearnkit.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    "README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+    "SECURITY.md",
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
-
-
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    lines += re.findall(r"`(unlearnkit [^`]+)`", README)
+def commands(page: str) -> list[list[str]]:
+    """Every command of a page, in its blocks and in its lines."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = [
+        line for block in newcomer.blocks(page) if block.language == "sh" for line in block.text.splitlines()
+    ]
+    lines += re.findall(r"`(unlearnkit [^`]+)`", text)
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("unlearnkit ")]
 
 
 def test_the_readme_has_code_and_commands():
-    assert blocks("python")
-    assert len(commands()) > 5
+    assert any(block.language == "python" for block in newcomer.blocks("README.md"))
+    assert len(commands("README.md")) > 5
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run_in_the_order_of_a_reader(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
-    exec(compile(code.replace('"canvas"', repr(str(saved.folder()))), "README.md", "exec"), {})
+    newcomer.read(page, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_commands_of_the_readme_parse(words: list[str]):
-    command = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        command, words = command.commands[words[0]], words[1:]
-    command.make_context(command.name, words)
+def test_blocks_that_are_not_run_say_why_and_are_counted():
+    marked = [(page, block.mark) for page in PAGES for block in newcomer.blocks(page) if block.mark]
+    assert [(page, mark) for page, mark in marked if not re.fullmatch(r"(not run|slow): \S.{9,}", mark)] == []
+    assert Counter(page for page, _ in marked) == {"README.md": 3, "docs/evaluation.md": 1}
+
+
+def test_blocks_without_a_language_are_no_commands():
+    for page in PAGES:
+        for block in newcomer.blocks(page):
+            assert block.language in ("sh", "python", ""), page
+            assert block.language or not re.search(
+                r"^(unlearnkit|scripts/\w+|python|pip) ", block.text, re.M
+            ), page
+
+
+def test_every_rule_of_the_reading_is_used():
+    lines = [line for page in PAGES for block in newcomer.blocks(page) for line in block.commands()]
+    assert [rule for rule in newcomer.RULES if not any(re.search(rule[0], line) for line in lines)] == []
+
+
+@pytest.mark.reader
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_works_as_it_stands(page: str, tmp_path: Path):
+    newcomer.read_as_it_stands(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_parse(page: str):
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        while hasattr(command, "commands") and not words[0].startswith("--"):
+            command, words = command.commands[words[0]], words[1:]
+        if words:  # a command may be mentioned by its name alone
+            command.make_context(command.name, words)
 
 
 def test_files_that_the_readme_names_exist():
@@ -70,9 +106,19 @@ def test_files_that_the_readme_names_exist():
     )
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", [*PAGES, "PAPERS.md", "CHANGELOG.md"])
+def test_links_of_a_page_lead_somewhere(page: str):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str):
+    named = re.findall(
+        r"`((?:scripts|benchmarks|tests|docs|unlearnkit)/[\w./-]+)`",
+        (ROOT / page).read_text(encoding="utf-8"),
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_all_names_are_there():

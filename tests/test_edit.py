@@ -18,7 +18,9 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
     lambda name: name != "__metadata__"
 )
 facts = st.dictionaries(
-    st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.booleans()), max_size=3
+    st.text(max_size=5),
+    st.one_of(st.integers(1 - 2**63, 2**63 - 1), st.text(max_size=5), st.booleans()),
+    max_size=3,
 )
 
 
@@ -105,3 +107,13 @@ def test_an_edit_of_a_worn_model_belongs_to_the_worn_model(model: Model) -> None
     assert model.weights()[name] is weight
     with pytest.raises(EditError), model.wearing(second):
         pass
+
+
+@pytest.mark.parametrize(
+    "facts", ["[" * 3000 + "]" * 3000, "null", "[1]", '{"a": ' + "9" * 5000 + "}", '{"a": 1e999']
+)
+def test_facts_that_are_no_table_are_refused(tmp_path: Path, facts: str) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "edit.safetensors", {"unlearnkit": facts})
+    with pytest.raises(EditError) as told:
+        Edit.load(tmp_path / "edit.safetensors")
+    assert len(str(told.value)) < 400 and "\n" not in str(told.value)

@@ -121,7 +121,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
         ("[samplin]\nsteps = 3", "unknown table 'samplin' .did you mean 'sampling'"),
         ("[sampling]\nstep = 3", "unknown key sampling.step .did you mean 'steps'"),
         ("[sampling]\nsteps = 0", "steps is a whole number from 1"),
-        ("[sampling]\ntokens = 0", "size and tokens whole numbers from 1"),
+        ("[sampling]\ntokens = 0", "tokens from 1 to 4096"),
         ("[sampling]\nguidance = -1", "guidance a number from 0"),
         ("[vocabulary]\nobjects = [1]", "a list of words"),
         ("[templates]\nobject = ['cat']", "one"),
@@ -137,7 +137,7 @@ def test_wrong_hints_are_one_line(text: str, message: str) -> None:
 
 def test_a_hints_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="is not UTF-8 text"):
         read(tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_a_grammar_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[templates", "cannot be read"),
+        ("[templates", "is not TOML"),
         ("[template]\nobject = ['{concept}']", "did you mean 'templates'"),
         ("[templates]\nobject = 'a {concept}'", "takes a list of texts"),
         ("[templates]\nthing = ['{concept}']", "object or style, and no other kinds"),
@@ -132,13 +132,30 @@ def test_a_grammar_of_ones_own(tmp_path: Path) -> None:
             "[templates]\nobject = ['{concept}']\n[train]\nx = ['a']\n[test]\nx = ['a']",
             "'a' in both pools of x",
         ),
+        ("x = " + "[" * 1000 + "]" * 1000, "is not TOML"),
+        (f"[templates]\nobject = ['{{concept}}{'[' * 100_000}']", "at most 1000 characters"),
+        (f"[templates]\nobject = [{'1,' * 10_000}]", "takes a list of texts"),
+        ("\0", "is not TOML"),
     ],
+    ids=lambda value: value[-30:],
 )
 def test_a_wrong_grammar_is_refused_in_a_line(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text(text)
     with pytest.raises(InputError, match=re.escape(says)) as told:
         read(str(tmp_path / "wrong.toml"))
     assert "\n" not in str(told.value)
+
+
+def test_a_grammar_of_more_sentences_than_can_be_counted_is_refused(tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(1000)]
+    slots = "".join(f"{{d{i}}}" for i in range(8))
+    pools = "\n".join(
+        "\n".join([f"[{pool}]", *(f"d{i} = {[pool + word for word in words]}" for i in range(8))])
+        for pool in ("train", "test")
+    )
+    (tmp_path / "vast.toml").write_text(f"[templates]\nobject = ['{{concept}} {slots}']\n{pools}")
+    with pytest.raises(InputError, match="over 10,000,000 combinations"):
+        pairs(read(str(tmp_path / "vast.toml")), "object", ["cat"], ["dog"], KNOWN, count=2, seed=0)
 
 
 def test_an_unknown_grammar_is_refused(model: Model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import settings as tests
 from hypothesis import strategies as st
 
 from unlearnkit.errors import InputError
+from unlearnkit.methods import METHODS
 from unlearnkit.recipes import dump_recipe, load_recipe
 from unlearnkit.schema import HIDDEN, Concept, Recipe, Request
 from unlearnkit.settings import build, describe, parse_pairs, setting
@@ -28,12 +28,13 @@ class Example:
     words: tuple[str, ...] = setting(("a", "b"), "some words", min_items=1)
     levels: tuple[float, ...] = setting((), "some levels", low=0)
     limit: float | None = setting(None, "a limit", low=0)
+    free: int = setting(0, "a number without bounds of its own")
     note: str = setting("", "a note")
     solver: str = setting("sgd", "a solver", choices=("sgd", "adam"))
 
 
 def test_describe_tells_what_a_user_asks():
-    steps, _, part, *_, limit, _, solver = describe(Example)
+    steps, _, part, *_, limit, _, _, solver = describe(Example)
     assert (steps.name, steps.default, steps.range, steps.source) == ("steps", 200, "1 to 1000", "the paper")
     assert (steps.doc, steps.type) == ("optimiser steps", "a whole number")
     assert (part.range, solver.range) == ("xattn or all", "sgd or adam")
@@ -81,13 +82,25 @@ def test_pairs_take_the_types_of_the_fields():
         ("levels=1,-1", "at least 0"),
         ("limit=-1", "or none, at least 0"),
         ("solver=adma", "did you mean 'adam'"),
+        ("solver=ADAM", "did you mean 'adam'"),
+        (f"steps={'9' * 5000}", "…: it takes a whole number, 1 to 1000"),
+        (f"lr={'9' * 5000}", "it takes a number, 1e-09 to 1"),
+        ("lr=1e400", "it takes a number, 1e-09 to 1"),
+        ("limit=1e13", "it takes at most 1,000,000,000,000"),
+        (f"free={2**63}", "it takes at most 1,000,000"),
+        (f"free=-{2**63}", "it takes at most -1,000,000"),
+        (f"levels={'1,' * 5000}1", "got 5001 items: it takes at most 1000"),
+        (f"note={'a' * 5000}", "at most 4096 characters fit"),
+        (f"{'a' * 5000}=1", "… is unknown"),
+        ("a" * 5000, "KEY=VALUE"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_what_is_not_allowed_is_refused_in_one_line(pair: str, says: str):
     with pytest.raises(InputError) as caught:
         parse_pairs([pair], Example)
     assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_a_setting_given_twice_is_refused():
@@ -96,7 +109,12 @@ def test_a_setting_given_twice_is_refused():
 
 
 @pytest.mark.parametrize(
-    "values", [{"steps": True}, {"steps": 2.0}, {"fast": 1}, {"words": "ab"}, {"note": 3}]
+    "values",
+    [
+        *({"steps": True}, {"steps": 2.0}, {"fast": 1}, {"words": "ab"}, {"note": 3}),
+        *({"steps": 10**5000}, {"lr": 10**5000}, {"levels": [10**5000]}, {"note": [[]]}, {"words": [["a"]]}),
+    ],
+    ids=range(10),
 )
 def test_python_values_are_checked_as_well(values: dict[str, object]):
     with pytest.raises(InputError, match=next(iter(values))):
@@ -150,8 +168,8 @@ def test_a_recipe_is_read_back_as_it_was_written(tmp_path_factory: pytest.TempPa
         part=st.sampled_from(["xattn", "all"]),
         fast=st.booleans(),
         words=st.lists(text, min_size=1).map(tuple),
-        levels=st.lists(st.floats(0, math.nextafter(math.inf, 0))).map(tuple),
-        limit=st.none() | st.floats(0, 1e300),
+        levels=st.lists(st.floats(0, 1e12)).map(tuple),
+        limit=st.none() | st.floats(0, 1e12),
         note=text,
     )
 )
@@ -180,21 +198,47 @@ RECIPE = 'model = "canvas"\nmethod = "esd"\n'
         (RECIPE + "sead = 3\n[[erase]]\nname = 'cat'", "did you mean 'seed'"),
         (RECIPE + "seed = true\n[[erase]]\nname = 'cat'", "a whole number"),
         (RECIPE + "seed = -1\n[[erase]]\nname = 'cat'", "out of range"),
+        (RECIPE + "seed = 0x" + "f" * 5000 + "\n[[erase]]\nname = 'cat'", "over 63 bits"),
+        (RECIPE + "seed = 1979-05-27\n[[erase]]\nname = 'cat'", "a whole number"),
+        (RECIPE + "x = " + "[" * 1000 + "]" * 1000, "not TOML"),
+        (RECIPE + "x = " + "[" * 100 + "]" * 100, "64 levels"),
+        (RECIPE + "[[erase]]\nname = '" + "a" * 5000 + "'", "over 1000 characters"),
+        (RECIPE + "'" + "a" * 5000 + "' = 1", "unknown key"),
+        (RECIPE + "erase = [[" + "1," * 5000 + "]]", "a table is expected"),
+        (RECIPE + "[[erase]]\nname = [" + "1," * 5000 + "]", "it takes text"),
+        (RECIPE + "\0", "not TOML"),
     ],
+    ids=lambda value: value[-30:],
 )
 def test_a_bad_recipe_says_what_is_wrong_with_it(tmp_path: Path, toml: str, says: str):
     (tmp_path / "recipe.toml").write_text(toml)
     with pytest.raises(InputError) as caught:
         load_recipe(tmp_path / "recipe.toml")
     assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path):
+    text = RECIPE + "[[erase]]\nname = 'cat'"
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "recipe.toml").request == Request((Concept("cat"),))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_number_of_every_method_has_a_bound(method: str):
+    for one in describe(METHODS[method].settings):
+        for most in (2**63, -(2**63), 10**400):
+            pair = f"{one.name}={most}"
+            if type(one.default) in (int, float):
+                with pytest.raises(InputError, match="it takes"):
+                    parse_pairs([pair], METHODS[method].settings)
 
 
 def test_a_recipe_that_is_not_there_or_not_text(tmp_path: Path):
     with pytest.raises(InputError, match="does not exist"):
         load_recipe(tmp_path / "none.toml")
     (tmp_path / "picture.toml").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(InputError, match="not UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         load_recipe(tmp_path / "picture.toml")
 
 

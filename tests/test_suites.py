@@ -193,3 +193,12 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"prompt\n\xff\xfe\n")
     with pytest.raises(InputError, match="not UTF-8"):
         suites.cases("prompts", CAT, file=tmp_path / "rows.csv")
+
+
+def test_a_csv_of_enormous_words_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    long = "x" * 50_000
+    for head, row in (("prompt,seed", "a," + "9" * 5000), (f"prompt,{long}", "a,b"), (long, "a")):
+        (tmp_path / "rows.csv").write_text(f"{head}\n{row}\n")
+        with pytest.raises(InputError) as told:
+            suites.cases("prompts", CAT, file=tmp_path / "rows.csv")
+        assert len(str(told.value)) < 700

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import tensors
-from .errors import EditError, InputError
+from .errors import EditError, InputError, quoted
 
 __all__ = ["Edit", "digest"]
 
@@ -32,11 +32,11 @@ class Edit:
         for name, value in self.weights.items():
             if value.dtype != torch.float32 or value.device.type != "cpu":
                 raise EditError(
-                    f"weight {name!r} is {value.dtype} on {value.device}: an edit holds float32 on the CPU"
+                    f"weight {quoted(name)} is {value.dtype} on {value.device}: an edit holds float32 on the CPU"
                 )
             if not torch.isfinite(value).all():
                 raise EditError(
-                    f"weight {name!r} holds a value that is not a finite number: make the edit again"
+                    f"weight {quoted(name)} holds a value that is not a finite number: make the edit again"
                 )
 
     def save(self, path: str | Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "UnlearnError",
+    "listed",
     "nearest",
     "printable",
     "quoted",
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 LONGEST = 80  # characters of a value that a message quotes
+LIST = 400  # characters of a list of allowed values
+MANY = 10_000  # allowed names that are looked through for the nearest
 _REASONS = {
     errno.ENOENT: "it does not exist",
     errno.ENOTDIR: "a part of its path is a file",
@@ -65,10 +69,25 @@ class DivergedError(UnlearnError):
     """Training produced a loss that is not a finite number."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(name, list(allowed), n=1) if len(name) <= LONGEST else []
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest allowed name in any case, or an empty string."""
+    if len(name) > LONGEST:
+        return ""
+    names = {one.casefold(): one for one in itertools.islice(allowed, MANY) if len(one) <= LONGEST}
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=cutoff)
+    return f" (did you mean {quoted(names[close[0]])}?)" if close else ""
+
+
+def listed(names: Iterable[str], longest: int = LIST) -> str:
+    """``"x, y, z"`` for a message, cut after ``longest`` characters to ``"x, y and 7 more"``."""
+    names, shown, length = list(names), list[str](), 0
+    for one in names:
+        shown.append(printable(one) if len(one) <= LONGEST else quoted(one))
+        length += len(shown[-1]) + 2
+        if length > longest:
+            break
+    left = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
 def quoted(value: Any, longest: int = LONGEST) -> str:
@@ -80,8 +99,10 @@ def quoted(value: Any, longest: int = LONGEST) -> str:
         text = repr(str(value) if isinstance(value, PurePath) else value)
     except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
         text = f"a {type(value).__name__} that is too large to print"
-    text = printable(text)
-    if len(text) > longest and isinstance(value, PurePath):
+    path = isinstance(value, PurePath)
+    longest = max(longest, 2 * LONGEST) if path else longest
+    text = printable(text[: 4 * longest])
+    if len(text) > longest and path:
         return text[: longest // 4] + "…" + text[longest // 4 + 1 - longest :]
     return text if len(text) <= longest else text[: longest - 1] + "…"
 

@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError, nearest
+from .errors import ModelError, nearest, printable, quoted
+from .reading import parse_toml, read_toml
 from .schema import Concept
 
 __all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]
@@ -125,20 +125,17 @@ GENERAL = Hints(methods={"esd": {"object": {"trains": "not-xattn"}, "style": {"t
 def read(folder: str | Path) -> Hints:
     """The hints in ``folder``, or the general ones where it has none. Raises ModelError for a file that is wrong."""
     path = Path(folder) / FILE
-    try:
-        return parse(path.read_text(encoding="utf-8"), where=str(path))
-    except FileNotFoundError:
+    if not path.exists():
         return GENERAL
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())}") from None
+    return _hints(read_toml(path, what="the hints", error=ModelError), path, path.read_text("utf-8-sig"))
 
 
 def parse(text: str, *, where: str = FILE) -> Hints:
     """The hints in a TOML text. What it leaves out stays general; an unknown or wrong entry raises ModelError."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ModelError(f"{where!r} is not TOML: {error}") from None
+    return _hints(parse_toml(text, where=quoted(where), error=ModelError), where, text)
+
+
+def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
     tables = {
         "sampling": ("steps", "guidance", "size", "tokens"),
         "vocabulary": ("objects", "styles"),
@@ -146,12 +143,16 @@ def parse(text: str, *, where: str = FILE) -> Hints:
     }
     for name, table in data.items():
         if name not in (allowed := [*tables, "training", "methods"]) or not isinstance(table, dict):
-            raise ModelError(f"{where!r} has an unknown table {name!r}{nearest(name, allowed)}")
+            raise ModelError(f"{quoted(where)} has an unknown table {quoted(name)}{nearest(name, allowed)}")
         for key, value in table.items():
             if name in tables and key not in tables[name]:
-                raise ModelError(f"{where!r} has an unknown key {name}.{key}{nearest(key, tables[name])}")
+                raise ModelError(
+                    f"{quoted(where)} has an unknown key {printable(f'{name}.{key}')[:80]}{nearest(key, tables[name])}"
+                )
             if not _fits(name, key, value):
-                raise ModelError(f"{where!r} has {name}.{key} = {value!r}: {_WANTED[name]}")
+                raise ModelError(
+                    f"{quoted(where)} has {printable(f'{name}.{key}')[:80]} = {quoted(value)}: {_WANTED[name]}"
+                )
     sampling, vocabulary = data.get("sampling", {}), data.get("vocabulary", {})
     return Hints(
         steps=sampling.get("steps", GENERAL.steps),
@@ -167,9 +168,12 @@ def parse(text: str, *, where: str = FILE) -> Hints:
     )
 
 
+MOST = {"steps": 1000, "size": 8192, "tokens": 4096}
+WORDS, LENGTH = 100_000, 500  # of a list at most, and characters of each
 _WANTED = {
-    "sampling": "steps is a whole number from 1, guidance a number from 0, size and tokens whole numbers from 1",
-    "vocabulary": "it takes a list of words",
+    "sampling": "steps is a whole number from 1 to 1000, guidance a number from 0 to 1000, size from 1 to 8192, tokens "
+    "from 1 to 4096",
+    "vocabulary": "it takes a list of words, of at most 500 characters each",
     "templates": 'it takes a list of texts with one "{}" each',
     "training": "it takes settings, each a text, a number, a list, true or false",
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
@@ -181,13 +185,17 @@ def _fits(table: str, key: str, value: Any) -> bool:
         return isinstance(value, bool | int | float | str | list)
     if isinstance(value, bool):
         return False
-    if key in ("steps", "size", "tokens"):
-        return isinstance(value, int) and value >= 1
+    if key in MOST and table == "sampling":
+        return isinstance(value, int) and 1 <= value <= MOST[key]
     if key == "guidance":
-        return isinstance(value, int | float) and value >= 0
+        return isinstance(value, int | float) and 0 <= value <= 1000
     if table == "methods":
         return isinstance(value, dict) and all(
             kind in TEMPLATES and isinstance(settings, dict) for kind, settings in value.items()
         )
-    words = isinstance(value, list) and all(isinstance(word, str) and word.strip() for word in value)
-    return words and (table == "vocabulary" or all(word.count("{}") == 1 for word in value))
+    words = isinstance(value, list) and len(value) <= WORDS
+    words = words and all(isinstance(word, str) and word.strip() and len(word) <= LENGTH for word in value)
+    words = words and all(word.isprintable() for word in value)
+    return words and (
+        table == "vocabulary" or (len(value) > 0 and all(word.count("{}") == 1 for word in value))
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from .errors import InputError
+from .errors import InputError, quoted
 from .files import slug, whole, writing
 from .schema import Concept, Request, folded
 from .training.prompts import neighbours as nearest
@@ -67,7 +67,7 @@ def draw(
     }
     paths = [folder / f"{slug(prompt)}{numbers[prompt]}-{seed}.png" for prompt, seed in asked]
     if taken := [path for path in paths if path.exists()]:
-        raise InputError(f"{str(taken[0])!r} exists already: choose another folder with --out")
+        raise InputError(f"{quoted(taken[0])} exists already: choose another folder with --out")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.nullcontext() if edit is None else model.wearing(edit):

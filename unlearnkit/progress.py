@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from .errors import printable
+
 __all__ = ["showing"]
 
 EVERY = 10.0  # seconds between plain lines
@@ -26,15 +28,16 @@ def showing(console: Console, title: str = "") -> Iterator[Callable[[str, int, i
 
         def tick(stage: str, done: int, total: int) -> None:
             while untold:
-                console.print(untold.pop(), markup=False)
-            show(stage, done, total)
+                console.print(printable(untold.pop()), markup=False, emoji=False)
+            show(printable(stage), done, total)
 
         yield tick
 
 
 @contextlib.contextmanager
 def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -65,6 +68,6 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
         if first < done < total:
             left = round((now - start) / (done - first) * (total - done))
             line += f", about {left // 60}:{left % 60:02} min left"
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False, emoji=False)
 
     return tick

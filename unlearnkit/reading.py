@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "parse_json",
+    "parse_toml",
     "read_bytes",
     "read_json",
     "read_lines",
@@ -111,12 +112,16 @@ def parse_json(
 
 def read_toml(path: str | Path, *, what: str, error: Error = InputError) -> dict[str, Any]:
     """The table that a TOML file holds. Raises ``error`` for a file that cannot be read, or is not TOML."""
-    text = read_text(path, what=what, error=error)
+    return parse_toml(read_text(path, what=what, error=error), where=f"{what} {quoted(path)}", error=error)
+
+
+def parse_toml(text: str, *, where: str, error: Error = InputError) -> dict[str, Any]:
+    """The table of a TOML text; ``where`` is what a message calls it. Raises ``error`` for anything else."""
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise error(f"{what} {quoted(path)} is not TOML: {_short(problem)}") from None
-    return _bounded(data, dict, f"{what} {quoted(path)}", error)
+        raise error(f"{where} is not TOML: {_short(problem)}") from None
+    return _bounded(data, dict, where, error)
 
 
 def read_picture(path: str | Path, *, what: str = "picture", error: Error = InputError) -> Image.Image:

@@ -151,7 +151,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {self.seed} is out of range: use 0 to 2**63 - 1")
+            raise InputError(f"seed {quoted(self.seed)} is out of range: use 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,11 @@ class Case:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InputError(f"role {self.role!r} is unknown: use one of {', '.join(ROLES)}")
+            raise InputError(f"role {quoted(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not self.prompt.strip():
-            raise InputError(f"case {self.id!r} has an empty prompt: say what to draw")
+            raise InputError(f"case {quoted(self.id)} has an empty prompt: say what to draw")
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"case {self.id!r} has seed {self.seed}: use 0 to 2**63 - 1")
+            raise InputError(f"case {quoted(self.id)} has seed {quoted(self.seed)}: use 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)

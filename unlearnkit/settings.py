@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from .errors import InputError, nearest
+from .errors import InputError, listed, nearest, quoted
 
 __all__ = [
     "Setting",
@@ -38,6 +38,12 @@ __all__ = [
 
 T = TypeVar("T")
 
+MOST: dict[type, float] = {
+    int: 1_000_000,
+    float: 1e12,
+}  # of a number without bounds of its own, above and below 0
+LONGEST, ITEMS = 4096, 1000  # characters of a text, items of a list
+
 
 def setting(
     default: Any,
@@ -51,7 +57,7 @@ def setting(
 ) -> Any:
     """A dataclass field with all that a user wants to know about it.
 
-    low, high: inclusive bounds of a number, or of every number in a tuple.
+    low, high: inclusive bounds of a number, or of every number in a tuple; else those of ``MOST``.
     choices: the allowed values, or the allowed items of a tuple (a ``Literal`` brings its own).
     source: where the default comes from: a paper, its code, or our own sweep.
     min_items: the fewest items of a tuple.
@@ -160,9 +166,9 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise InputError(f"setting {pair!r} is not of the form KEY=VALUE, for example steps=200")
+            raise InputError(f"setting {quoted(pair)} is not of the form KEY=VALUE, for example steps=200")
         if name in values:
-            raise InputError(f"setting {name!r} is given twice: give it once")
+            raise InputError(f"setting {quoted(name)} is given twice: give it once")
         one = _known(name, known)
         try:
             value = _parsed(one.annotation, text.strip())
@@ -174,7 +180,9 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
 
 def _known(name: str, known: Mapping[str, Setting]) -> Setting:
     if name not in known:
-        raise InputError(f"setting {name!r} is unknown{nearest(name, known)}: use one of {', '.join(known)}")
+        raise InputError(
+            f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
+        )
     return known[name]
 
 
@@ -195,12 +203,21 @@ def _checked(one: Setting, value: Any) -> Any:
     )
     if not good:
         raise _refusal(one, value)
+    for item in items:
+        most = MOST.get(type(item)) if one.high is None or abs(item) > abs(one.high) else None
+        if most is not None and abs(item) > most:
+            bound = f"{most if item > 0 else -most:,.0f}"
+            raise InputError(f"setting {one.name!r} got {quoted(item)}: it takes at most {bound}")
+        if isinstance(item, str) and len(item) > LONGEST:
+            raise InputError(f"setting {one.name!r} got {quoted(item)}: at most {LONGEST} characters fit")
+    if len(items) > ITEMS:
+        raise InputError(f"setting {one.name!r} got {len(items)} items: it takes at most {ITEMS}")
     return value
 
 
 def _refusal(one: Setting, value: Any) -> InputError:
     close = nearest(value, map(str, one.choices)) if one.choices and isinstance(value, str) else ""
-    return InputError(f"setting {one.name!r} got {value!r}{close}: it takes {one.allowed}")
+    return InputError(f"setting {one.name!r} got {quoted(value)}{close}: it takes {one.allowed}")
 
 
 def fitted(annotation: Any, value: Any) -> Any:
@@ -218,7 +235,7 @@ def fitted(annotation: Any, value: Any) -> Any:
             raise ValueError
         return tuple(fitted(typing.get_args(annotation)[0], item) for item in value)
     if annotation is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf
     if not isinstance(value, annotation) or (isinstance(value, bool) and annotation is not bool):
         raise ValueError
     if annotation is float and not math.isfinite(value):

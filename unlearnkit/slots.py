@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .edit import digest
-from .errors import EditError, nearest
+from .errors import EditError, nearest, quoted
 
 __all__ = ["Slots"]
 
@@ -42,12 +42,12 @@ class Slots:
         try:
             for name, value in weights.items():
                 if name not in self._slots:
-                    raise EditError(f"weight {name!r} is not in this model{nearest(name, self._slots)}")
+                    raise EditError(f"weight {quoted(name)} is not in this model{nearest(name, self._slots)}")
                 slot, leaf = self._slots[name]
                 worn = slot[leaf]
                 if value.shape != worn.shape:
                     raise EditError(
-                        f"weight {name!r} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
+                        f"weight {quoted(name)} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
                     )
                 found.append((slot, leaf, worn))
                 slot[leaf] = _trainable(value.to(worn.device, worn.dtype))

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import processes
-from .errors import InputError
+from .errors import InputError, quoted
 from .files import shared, whole
+from .reading import parse_json
 
 __all__ = ["read", "write"]
 
@@ -38,7 +39,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
             shared(partial)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{str(path)!r} cannot be written: {error}; free space or choose another folder"
+            f"{quoted(path)} cannot be written: {error}; free space or choose another folder"
         ) from None
 
 
@@ -46,11 +47,12 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[
     """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
     try:
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
-            facts = json.loads((file.metadata() or {})[HEADER])
+            text, where = (file.metadata() or {})[HEADER], f"the header of {quoted(path)}"
+            facts = parse_json(text, kind=dict, where=where)
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{quoted(path)} cannot be read: {error.strerror or error}") from None
     except KeyError:
-        raise InputError(f"{str(path)!r} was not written by unlearnkit: its header has no facts") from None
+        raise InputError(f"{quoted(path)} was not written by unlearnkit: its header has no facts") from None
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{str(path)!r} is damaged: {' '.join(str(error).split())}") from None
+        raise InputError(f"{quoted(path)} is damaged: {' '.join(str(error).split())}") from None

@@ -22,11 +22,12 @@ from . import world
 from .styles import STYLE_FILTERS, Array, Filter
 from .world import Picture
 
-__all__ = ["FONT", "LARGE", "SIZE", "finish", "paint", "paint_many", "painted_grid", "place"]
+__all__ = ["FONT", "LARGE", "NEEDED", "SIZE", "finish", "paint", "paint_many", "painted_grid", "place"]
 
 T = TypeVar("T")
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+NEEDED = f"the painter needs the font {FONT}: run 'apt-get install fonts-noto-color-emoji'"
 SIZE = 64
 LARGE = 96  # painted at this size, then reduced
 _GLYPH = 109  # the font's only bitmap size
@@ -35,7 +36,7 @@ _GLYPH = 109  # the font's only bitmap size
 @functools.lru_cache(maxsize=256)
 def _glyph(character: str) -> Image.Image:
     if not FONT.is_file():
-        raise InputError(f"the painter needs the font {FONT}: run 'apt-get install fonts-noto-color-emoji'")
+        raise InputError(NEEDED)
     font = ImageFont.truetype(str(FONT), _GLYPH)
     sheet = Image.new("RGBA", (2 * _GLYPH, 2 * _GLYPH))
     ImageDraw.Draw(sheet).text((_GLYPH // 2, _GLYPH // 2), character, font=font, embedded_color=True)

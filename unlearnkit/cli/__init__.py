@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
 from .. import __version__
-from ..errors import UnlearnError
+from ..errors import UnlearnError, printable
 from . import chain, evaluate
 from .erase import erase
 from .export import export
 from .signals import interruptible
-from .terminal import Device, Dtype, Seed, err, out, showing
+from .terminal import HOW, WHERE, Device, Dtype, Seed, err, finite, known_model, out, showing, streams
 
 __all__ = ["app", "main"]
 
@@ -36,7 +38,18 @@ app.add_typer(canvas, name="canvas")
 app.add_typer(evaluate.commands)
 app.add_typer(chain.commands, name="chain")
 
+# of typer's own click or of the other one: all that is wrong with words
+USAGE = cast(type[Exception], typer.BadParameter.__mro__[2])
+TYPES: dict[Any, str] = {
+    **{bool: "", int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"},
+    **{list[int]: "NUMBER", list[str]: "TEXT", list[Path]: "PATH"},
+}
+LONGEST = 1000  # characters of a line that says what is wrong
 SMALLER = "use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora; see --dry-run"
+DRAW = "What to draw"
+GENERATE = (
+    'Example: unlearnkit generate canvas --prompt "a picture of a cat" --edit runs/esd-cat-0/edit.safetensors'
+)
 Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 
 
@@ -48,21 +61,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault(
         "TRANSFORMERS_VERBOSITY", "error"
     )  # its notes on absent options are not for our users
+    with streams():
+        sys.exit(_code(None if arguments is None else list(arguments)))
+
+
+def _code(arguments: list[str] | None) -> int:
+    """The exit code of a command; what went wrong is said in one line."""
     try:
         with interruptible():
-            app(args=None if arguments is None else list(arguments), prog_name="unlearnkit")
+            code = _command().main(args=arguments, prog_name="unlearnkit", standalone_mode=False)
     except UnlearnError as error:
-        _refuse(str(error))
+        return _refused(str(error))
+    except USAGE as error:
+        return _refused(_usage(error)) if str(error) else 2  # without words where help was shown
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except MemoryError:
+        return _refused(f"this machine has too little memory: {SMALLER}")
     except RuntimeError as error:
         # torch's, by name: it may not be imported here
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
-        _refuse(f"the device has too little memory: {SMALLER} ({error})")
+        return _refused(f"the device has too little memory: {SMALLER} ({error})")
+    if code == 130:
+        err.print("stopped")
+    return code or 0
 
 
-def _refuse(why: str) -> NoReturn:
-    err.print(" ".join(why.split()), style="red", markup=False)
-    sys.exit(2)
+def _refused(why: str) -> int:
+    why = printable(" ".join(why[: 2 * LONGEST].split()))
+    err.print(why if len(why) <= LONGEST else f"{why[: LONGEST - 1]}…", style="red")
+    return 2
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words of a command, in one line with the way to its help."""
+    command = error.ctx.command_path if error.ctx else "unlearnkit"
+    said = re.sub(r"'(.{80})[^']+'", r"'\1…'", error.format_message())  # a value of any length
+    return f"{command}: {said.rstrip('.')}; see {command} --help"
+
+
+@functools.cache
+def _command() -> Any:
+    return _tidy(typer.main.get_command(app))
+
+
+def _tidy(command: Any) -> Any:
+    """The command with words for what its options take, where typer shows Python's types: ``<list[str]>``."""
+    for inner in getattr(command, "commands", {}).values():
+        _tidy(inner)
+    options = command.get_params(typer.Context(command))
+    panels = [panel for option in options if (panel := getattr(option, "rich_help_panel", None))]
+    for option in options:
+        if option.name == "help" and panels:
+            option.rich_help_panel = panels[-1]
+        word = TYPES.get(getattr(getattr(option, "type_descriptor", None), "annotation", None))
+        if word is not None:
+            option.display_type = lambda ctx, word=word: word
+    return command
 
 
 @app.callback()
@@ -75,32 +131,55 @@ def root(
         raise typer.Exit
 
 
-app.command()(erase)
+app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
 app.command()(export)
 
 
-@app.command()
+@app.command(epilog=GENERATE)
 def generate(
     model: Source,
-    prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.")],
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.", rich_help_panel=DRAW)],
+    negative: Annotated[
+        str | None, typer.Option(help="What the picture must not show.", rich_help_panel=DRAW)
+    ] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An edit.safetensors to wear while drawing.", rich_help_panel=DRAW),
+    ] = None,
     count: Annotated[
-        int, typer.Option(min=1, help="Pictures a prompt; their seeds count up from --seed.")
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Pictures a prompt; their seeds count up from --seed.",
+            rich_help_panel=HOW,
+        ),
     ] = 1,
     seed: Seed = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; by default as the model likes it.")
+        int | None,
+        typer.Option(
+            min=1, help="Denoising steps; by default as many as suit the model.", rich_help_panel=HOW
+        ),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance; likewise.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What the picture shall not show.")] = None,
-    edit: Annotated[Path | None, typer.Option(help="An edit.safetensors to wear while drawing.")] = None,
-    folder: Annotated[Path, typer.Option("--out", help="The folder for the PNG files.")] = Path("pictures"),
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1000,
+            callback=finite,
+            help="Classifier-free guidance; by default what suits the model.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="The folder for the PNG files.", rich_help_panel=WHERE),
+    ] = Path("pictures"),
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw pictures, with the plain model or with an edit worn.
-
-    [bold]unlearnkit generate canvas --prompt "a picture of a cat" --edit runs/esd-cat-0/edit.safetensors[/bold]
-    """
+    """Draw pictures, with the plain model or with an edit."""
     from ..edit import Edit
     from ..images import draw
     from ..model import load, note_of
@@ -108,7 +187,7 @@ def generate(
     if steps is None and (note := note_of(model)):
         err.print(f"note: {note}", markup=False)
     worn = None if edit is None else Edit.load(edit)
-    loaded = load(model, device=device, dtype=dtype, edit=worn)
+    loaded = load(known_model(model), device=device, dtype=dtype, edit=worn)
     with showing() as tick:
         paths = draw(
             loaded,
@@ -122,7 +201,7 @@ def generate(
             tick=lambda done, total: tick("drawing", done, total),
         )
     for path in paths:
-        out.print(str(path), markup=False)
+        out.print(str(path))
 
 
 @app.command()
@@ -135,19 +214,22 @@ def methods(
     if name is None:
         table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
         for method in METHODS.values():
-            table.add_row(method.name, _plain(method.summary), _plain(method.paper))
+            table.add_row(method.name, method.summary, method.paper)
         out.print(table)
         return
+    from rich.markup import escape
     from rich.padding import Padding
 
     from ..settings import describe
 
     method = find(name)
-    out.print(f"[bold]{_plain(method.title)}[/bold]\n{_plain(method.paper)}\n\n{_plain(method.summary)}\n")
+    out.print(method.title, style="bold")
+    for line in (method.paper, "", method.summary, ""):
+        out.print(line)
     for one in describe(method):
-        out.print(f"[bold]{one.name}[/bold] = {_plain(one.default)}")
+        out.print(f"[bold]{one.name}[/bold] = {escape(_plain(one.default))}", markup=True)
         source = f" (default: {one.source})" if one.source else ""
-        out.print(Padding(_plain(f"{one.doc}: {one.allowed}{source}"), (0, 0, 0, 4)), soft_wrap=False)
+        out.print(Padding(f"{one.doc}: {one.allowed}{source}", (0, 0, 0, 4)), soft_wrap=False)
 
 
 @canvas.command("check")
@@ -155,16 +237,24 @@ def canvas_check(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the grid and the figures.")] = Path(
         "canvas-check"
     ),
-    replicates: Annotated[int, typer.Option(min=1, help="Pictures of each object in each style.")] = 10,
+    replicates: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures of each object in each style.")
+    ] = 10,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One picture of each object: a minute, not an hour.")
+    ] = False,
 ) -> None:
-    """Measure the canvas model and its judges, in per cent, and write grids of every object in every style."""
+    """Measure the canvas models and their judges, in per cent, and write grids of what the models draw.
+
+    The judges also look at painted pictures where the font of fonts-noto-color-emoji is installed.
+    """
     from ..canvas.check import check
     from ..files import writing
 
     with writing(folder), showing() as tick:
-        facts = check(folder, replicates=replicates, tick=tick)
+        facts = check(folder, replicates=replicates, quick=quick, tick=tick)
     _figures(facts)
-    out.print(f"grids and check.json: {folder}", markup=False)
+    out.print(f"grids and check.json: {folder}")
 
 
 @canvas.command("paint")
@@ -180,7 +270,7 @@ def canvas_paint(
 
     with writing(file):
         save_png(painted_grid(seed, scale=scale), file)
-    out.print(str(file), markup=False)
+    out.print(str(file))
 
 
 def _figures(facts: dict[str, Any], depth: int = 0) -> None:
@@ -189,16 +279,14 @@ def _figures(facts: dict[str, Any], depth: int = 0) -> None:
         if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
             inner = value.items() if isinstance(value, dict) else [("", value)]
             value_text = ", ".join(f"{key} {one}".strip() for key, one in inner)
-            out.print(f"{'  ' * depth}{name}: {value_text}", markup=False)
+            out.print(f"{'  ' * depth}{name}: {value_text}")
         else:
-            out.print(f"{'  ' * depth}{name}", markup=False)
+            out.print(f"{'  ' * depth}{name}")
             _figures(value, depth + 1)
 
 
 def _plain(value: Any) -> str:
-    """A value as it is written after --set, safe from being read as markup."""
-    from rich.markup import escape
-
+    """A value as it is written after --set."""
     if isinstance(value, tuple):
         value = ",".join(map(str, value)) or None
-    return escape("none" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -256,8 +256,8 @@ def guards() -> None:
     for option, cls in (("--guard", Guards), ("--merge", Merge)):
         for one in describe(cls):
             default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
-            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}")
-            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}")
+            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}", markup=True)
+            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}", markup=True)
 
 
 def _say(text: str) -> None:

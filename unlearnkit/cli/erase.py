@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, nearest
+from ..errors import quoted as cut
 from ..files import user_path
-from .terminal import Device, Dtype, Seed, err, out, quoted, showing
+from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..schema import Recipe
 
 __all__ = ["erase"]
+
+CLOSE = 0.85  # how alike two words are of which one is taken for a slip
 
 
 def erase(
@@ -23,56 +26,112 @@ def erase(
         str | None, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")
     ] = None,
     concept: Annotated[
-        list[str] | None, typer.Option(help="What to erase; several are erased together.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="What to erase; several are erased together.", rich_help_panel=WHAT
+        ),
     ] = None,
-    kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="object or style: what the concept is.", rich_help_panel=WHAT)
+    ] = "object",
     phrase: Annotated[
-        list[str] | None, typer.Option(help="Another wording to erase with it; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Another wording to erase with it; may be repeated.", rich_help_panel=WHAT),
     ] = None,
-    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
-    method: Annotated[str, typer.Option(help="See 'unlearnkit methods'.")] = "esd",
+    instead: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What is to appear in its place.", rich_help_panel=WHAT),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What must stay; may be repeated.", rich_help_panel=WHAT),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A recipe.toml that says all of this, the method and the seed.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="See 'unlearnkit methods'.", rich_help_panel=HOW)
+    ] = "esd",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the method, see 'unlearnkit methods NAME'; may be repeated.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     trains: Annotated[
-        str | None, typer.Option(help="Weights that are trained: xattn-kv, xattn, not-xattn, all or lora.")
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="Weights that are trained: xattn-kv, xattn, not-xattn, all or lora.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     combine: Annotated[
         str | None,
-        typer.Option(help="Erasing and keeping gradient: sum, restricted, preserving, ... or pcgrad."),
+        typer.Option(
+            metavar="NAME",
+            help="Erasing and keeping gradient: sum, restricted, preserving, preserving-tensor or pcgrad.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     mask: Annotated[
-        str | None, typer.Option(help="Weights that may move: none, saliency, dynamic or selft.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Weights that may move: none, saliency, dynamic or selft.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(help="What holds the weights: l1sp, l2sp, project or none; may be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="What holds the weights: l1sp, l2sp, project or none; may be repeated.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     seed: Seed = 0,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="The run folder; default runs/METHOD-CONCEPT-SEED.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="The run folder; by default runs/METHOD-CONCEPT-SEED.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe.toml that says all of the above.")] = None,
     pictures: Annotated[
-        int, typer.Option(min=0, max=16, help="Pictures a row before and after; 0 draws none.")
+        int,
+        typer.Option(
+            min=0, max=16, help="Pictures a row before and after; 0 draws none.", rich_help_panel=WHERE
+        ),
     ] = 3,
     pipeline: Annotated[
-        bool, typer.Option(help="Write the whole model beside the edit; --resume adds it later.")
+        bool,
+        typer.Option(
+            help="Write the whole model beside the edit; --resume adds it later.", rich_help_panel=WHERE
+        ),
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=WHERE),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")
+        bool,
+        typer.Option("--resume", help="Go on with the interrupted run in --out.", rich_help_panel=WHERE),
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures.
-
-    [bold]unlearnkit erase canvas --concept cat[/bold]
-    """
+    """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures."""
     folder = folder and user_path(folder)
     parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
     if (
@@ -89,9 +148,13 @@ def erase(
             raise InputError(
                 "a recipe says model, concept, method, seed and settings itself: leave them out, or edit the recipe"
             )
+        from ..methods import find
         from ..recipes import load_recipe
+        from ..settings import build
 
         wanted = load_recipe(recipe)
+        build(find(wanted.method), wanted.settings)  # before anything heavy is loaded
+        known_model(wanted.model)
     else:
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
 
@@ -142,9 +205,14 @@ def _recipe(
     from ..model import hints_of
     from ..run import request_for
 
+    known = hints_of(known_model(model))
     request = request_for(
-        concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=hints_of(model)
+        concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=known
     )
+    for one in request.erase:
+        words = known.vocabulary(one.kind)
+        if one.name not in words and (close := nearest(one.name, words, cutoff=CLOSE)):
+            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 
@@ -159,12 +227,14 @@ def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | N
             continue
         if name not in known:
             raise InputError(
-                f"--{name} is for methods that train, and {method!r} computes its weights without training: leave "
+                f"--{name} is for methods that train, and {cut(method)} computes its weights without training: leave "
                 "it out, or choose another method"
             )
         value = parse_pairs([f"{name}={text}"], cls)[name]
         if found.setdefault(name, value) != value:
-            raise InputError(f"--{name} {text} and --set {name}=... say different things: give one of them")
+            raise InputError(
+                f"--{name} {cut(text)} and --set {name}=... say different things: give one of them"
+            )
     return found
 
 
@@ -180,9 +250,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         if (folder / "recipe.toml").exists():
             same = "" if options["pipeline"] else "--no-pipeline "
-            err.print(
-                f"stopped; go on with: unlearnkit erase --resume {same}--out {quoted(folder)}", markup=False
-            )
+            err.print(f"stopped; go on with: unlearnkit erase --resume {same}--out {quoted(folder)}")
         else:
             err.print("stopped before anything was written")
         sys.exit(130)
@@ -191,14 +259,14 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
             f"{folder} is finished already: nothing is left to do (edit {edit.hash()[:12]})", markup=False
         )
         return
-    out.print(f"{names}: erased, edit {edit.hash()[:12]}", markup=False)
+    out.print(f"{names}: erased, edit {edit.hash()[:12]}")
     for path, what in (
         ("grid.png", "before and after, the same seeds"),
         ("edit.safetensors", "the changed weights alone: unlearnkit generate MODEL --edit ..."),
         ("pipeline", "the whole model, for plain diffusers"),
     ):
         if (folder / path).exists():
-            out.print(f"  {folder / path}  {what}", markup=False)
+            out.print(f"  {folder / path}  {what}")
 
 
 def _dry_run(
@@ -211,5 +279,5 @@ def _dry_run(
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
     for name, value in estimate(model, recipe, **writes).lines():
-        out.print(f"{name:<12}{value}", markup=False)
-    out.print(f"{'run folder':<12}{folder} (nothing was written)", markup=False)
+        out.print(f"{name:<12}{value}")
+    out.print(f"{'run folder':<12}{folder} (nothing was written)")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, quoted
 
 __all__ = [
     "UNREAD",
@@ -142,9 +142,11 @@ def plain(layers: dict[str, Any]) -> dict[str, Any]:
         kind = type(layer.processor).__name__
         if kind not in PROCESSORS:
             raise ModelError(
-                f"attention layer {name!r} has the processor {kind}: call set_default_attn_processor() first"
+                f"attention layer {quoted(name)} has the processor {kind}: call set_default_attn_processor() first"
             )
         extras = (layer.group_norm, layer.spatial_norm, layer.norm_cross, layer.norm_q, layer.norm_k)
         if any(extras) or layer.residual_connection or layer.rescale_output_factor != 1:
-            raise ModelError(f"attention layer {name!r} is not plain attention: its maps cannot be read")
+            raise ModelError(
+                f"attention layer {quoted(name)} is not plain attention: its maps cannot be read"
+            )
     return layers

@@ -70,7 +70,7 @@ def variant_of(place: Path, wanted: str | None = None) -> str | None:
     return next(iter(there))
 
 
-def check_finite(source: str, pipe: Any) -> None:
+def check_finite(source: str | Path, pipe: Any) -> None:
     """Raise ModelError for a network with a weight that is not a finite number."""
     for part, component in pipe.components.items():
         if not isinstance(component, nn.Module):

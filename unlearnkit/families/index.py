@@ -7,6 +7,7 @@ are refused in one line, whatever the release of diffusers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,15 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "tokenizer": {"transformers": TOKENIZERS},
     "image_encoder": {"transformers": ("CLIPVisionModelWithProjection", "SiglipVisionModel")},
     "feature_extractor": {
-        "transformers": ("CLIPImageProcessor", "CLIPFeatureExtractor", "SiglipImageProcessor")
+        "transformers": (
+            *(
+                "CLIPImageProcessor",
+                "CLIPImageProcessorPil",
+                "CLIPImageProcessorFast",
+                "CLIPFeatureExtractor",
+            ),
+            *("SiglipImageProcessor", "SiglipImageProcessorPil", "SiglipImageProcessorFast"),
+        )
     },
     "safety_checker": {"stable_diffusion": ("StableDiffusionSafetyChecker",)},
 }
@@ -50,7 +59,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 
 
-def checked_index(path: Path, source: str) -> dict[str, Any]:
+def checked_index(path: Path, source: str | Path) -> dict[str, Any]:
     """The ``model_index.json`` of a folder. Raises ModelError, in one line, for one that must not be opened."""
     index = read_json(path, what="the index", kind=dict, error=ModelError)
     name = index.get("_class_name")
@@ -91,7 +100,7 @@ def component_class(part: str, entry: list[str]) -> Any:
     return found
 
 
-def checked_parts(folder: Path, parts: Mapping[str, Any], source: str) -> None:
+def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) -> None:
     """Raise ModelError for components' folders with code, and for configurations that are damaged or enormous."""
     for part, entry in parts.items():
         if not is_present(entry):
@@ -104,6 +113,8 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str) -> None:
         if not files:
             raise ModelError(f"model {quoted(source)} is incomplete: its folder {part} is missing or empty")
         for file in files:
+            if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise ModelError(f"file {quoted(file)} cannot be read: no permission")
             if file.suffix in (".py", ".pyc", ".so"):
                 raise ModelError(
                     f"model {quoted(source)} has code ({part}/{file.name}), which is never run: remove the file if you "
@@ -119,7 +130,7 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str) -> None:
             _check_tokenizer(place, source, part)
 
 
-def _check_entry(source: str, part: str, entry: list[Any]) -> None:
+def _check_entry(source: str | Path, part: str, entry: list[Any]) -> None:
     """Raise ModelError for a component of a class that is not expected there."""
     if part.startswith("_"):
         raise ModelError(
@@ -160,7 +171,7 @@ def _check_config(config: dict[str, Any], path: Path) -> None:
         level = inner
 
 
-def _check_tokenizer(place: Path, source: str, part: str) -> None:
+def _check_tokenizer(place: Path, source: str | Path, part: str) -> None:
     # transformers makes a tokenizer of three tokens where its files are missing
     if not any((place / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
         raise ModelError(f"model {quoted(source)} is incomplete: its folder {part} has no tokenizer file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import logging
 import os
 import re
 import warnings
@@ -78,7 +79,7 @@ def open_pipeline(source: str, *, dtype: torch.dtype | None, variant: str | None
     with quiet():
         try:
             if path.is_dir():
-                return _from_folder(path, source, dtype, variant)
+                return _from_folder(path, path, dtype, variant)
             if path.is_file():
                 return _from_file(path, dtype)
             if HUB_ID.fullmatch(source) and not source.startswith("."):
@@ -90,7 +91,7 @@ def open_pipeline(source: str, *, dtype: torch.dtype | None, variant: str | None
     )
 
 
-def _from_folder(path: Path, source: str, dtype: torch.dtype | None, variant: str | None) -> Any:
+def _from_folder(path: Path, source: str | Path, dtype: torch.dtype | None, variant: str | None) -> Any:
     if not (path / INDEX).exists() and os.access(path, os.X_OK):
         raise ModelError(
             f"folder {quoted(path)} has no {INDEX}: give the folder of a whole diffusers pipeline"
@@ -130,7 +131,7 @@ def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
             "; its configuration comes from the hub, and the hub is switched off here" if _offline() else ""
         )
         raise ModelError(f"file {quoted(path)} cannot be loaded as {kind}: {_why(error)}{hint}") from error
-    check_finite(str(path), pipe)
+    check_finite(path, pipe)
     return pipe
 
 
@@ -213,7 +214,7 @@ def _check_shipped(name: str) -> None:
                 raise ModelError(f"the canvas's file {file} is damaged: install unlearnkit again")
 
 
-def _check_tokenizers(source: str, pipe: Any) -> None:
+def _check_tokenizers(source: str | Path, pipe: Any) -> None:
     """Raise ModelError for a CLIP tokenizer whose length its text encoder cannot read."""
     for part, tokenizer in pipe.components.items():
         if part.startswith("tokenizer") and type(tokenizer).__name__.startswith("CLIP"):
@@ -258,9 +259,7 @@ def quiet() -> Iterator[None]:
     found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
     hub = huggingface_hub.logging.get_verbosity()
     try:
-        huggingface_hub.logging.set_verbosity(
-            huggingface_hub.logging.ERROR
-        )  # else every retry without a network is a line
+        huggingface_hub.logging.set_verbosity(logging.ERROR)  # else every retry without a network is a line
         for one in loggers:
             one.set_verbosity_error()
             one.disable_progress_bar()

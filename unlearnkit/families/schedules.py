@@ -73,7 +73,7 @@ class Diffusion:
         kind = scheduler.config.get("prediction_type", "epsilon")
         if kind not in ("epsilon", "v_prediction"):
             raise ModelError(
-                f"prediction type {kind!r} is not supported: use a model of epsilon or v_prediction"
+                f"prediction type {quoted(kind)} is not supported: use a model of epsilon or v_prediction"
             )
         # DDIM clips by default, which is meant for pixels: only a model whose own scheduler clips is sampled so
         clip = scheduler.config.get("clip_sample", False)

@@ -17,7 +17,7 @@ import transformers
 
 from .. import __version__, hints
 from ..edit import Edit
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..method import Method, Plan
 from ..model import Model
@@ -72,7 +72,7 @@ def find(name: str) -> type[Method]:
     """The method called ``name``; InputError with the nearest name for an unknown one."""
     if name not in METHODS:
         raise InputError(
-            f"method {name!r} is unknown{nearest(name, METHODS)}: use one of {', '.join(METHODS)}"
+            f"method {quoted(name)} is unknown{nearest(name, METHODS)}: use one of {', '.join(METHODS)}"
         )
     return METHODS[name]
 
@@ -178,7 +178,7 @@ def _finished(folder: Path | None, identity: str) -> Edit | None:
         return None
     edit = Edit.load(folder / EDIT)
     if edit.facts.get("identity") != identity:
-        raise InputError(f"folder {str(folder)!r} holds the edit of another run: choose another folder")
+        raise InputError(f"folder {quoted(folder)} holds the edit of another run: choose another folder")
     return edit
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
@@ -105,8 +106,10 @@ class SPEED(ClosedForm):
 
     def _invariants(self, empty: Tensor, seed: int) -> Tensor:
         """C₂ (width, 1 + centroids): the start token's state, and centroids of all others of the empty prompt."""
-        rest = empty[:, 1:].T.numpy()
-        found, _ = kmeans2(rest, min(self.centroids, len(rest)), minit="++", seed=seed % 2**32)
+        rest = np.unique(empty[:, 1:].T.numpy(), axis=0)  # states that are all the same have no clusters
+        found = rest
+        if len(rest) > self.centroids:
+            found, _ = kmeans2(rest, self.centroids, minit="++", seed=seed % 2**32)
         return torch.cat([empty[:, :1], torch.from_numpy(found).T], dim=1)
 
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:

@@ -63,10 +63,15 @@ class UCE(ClosedForm):
         0,
         "edit at most so many sentences of the grammar with each concept, beside the wordings above",
         low=0,
+        high=100_000,
         source="ours, after RGD's diverse sets; paper: 0",
     )
     keep_sentences: int = setting(
-        0, "keep at most so many such sentences with each kept concept", low=0, source="ours; paper: 0"
+        0,
+        "keep at most so many such sentences with each kept concept",
+        low=0,
+        high=100_000,
+        source="ours; paper: 0",
     )
     grammar: str = setting(
         "plain", "plain, people, scenes, or the path of a TOML file", source="ours, after RGD's paper"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, quoted
 from .pixels import batches
 
 __all__ = ["Checkpoint", "Device"]
@@ -40,7 +40,7 @@ class Checkpoint:
 
         if not words:
             raise InputError(
-                f"{str(file)!r} is a bare checkpoint, and the suite does not say what its classes are: bring a folder "
+                f"{quoted(file)} is a bare checkpoint, and the suite does not say what its classes are: bring a folder "
                 "that transformers opens"
             )
         state = _state(Path(file))
@@ -49,7 +49,7 @@ class Checkpoint:
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"{str(file)!r} is no ViT with {len(words)} classes under timm's names: {reason}"
+                f"{quoted(file)} is no ViT with {len(words)} classes under timm's names: {reason}"
             ) from None
         self.kinds, self.words, self.device, self.batch = (kind,), tuple(words), device, batch
         self.name = f"{Path(file).stem}@{digest(state.items())[:8]}"
@@ -69,14 +69,14 @@ class Checkpoint:
 def _state(file: Path) -> dict[str, Tensor]:
     if file.suffix != ".safetensors":
         raise ModelError(
-            f"{str(file)!r} is a pickle, which can run code and is never opened: convert it to .safetensors yourself, "
+            f"{quoted(file)} is a pickle, which can run code and is never opened: convert it to .safetensors yourself, "
             "docs/evaluation.md has the three lines"
         )
     try:
         return {name: tensor.float() for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{str(file)!r} is no file of safetensors: {reason}") from None
+        raise ModelError(f"{quoted(file)} is no file of safetensors: {reason}") from None
 
 
 class _Vit(nn.Module):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..edit import digest
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, quoted
 from ..families.opening import quiet
 from .checkpoint import Checkpoint, Device
 from .nudenet import NudeNet
@@ -244,7 +244,7 @@ def _opened(source: str | Path, processor: Any, model: Any, device: Device) -> t
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{str(source)!r} is no folder or hub id that transformers opens: {reason}"
+            f"{quoted(source)} is no folder or hub id that transformers opens: {reason}"
         ) from None
     name = f"{Path(str(source)).name}@{digest(network.state_dict().items())[:8]}"
     return prepared, network.eval().requires_grad_(False).to(device), name

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import InputError, ModelError, nearest
+from ..errors import InputError, ModelError, nearest, quoted
 
 __all__ = ["LABELS", "SETS", "NudeNet"]
 
@@ -45,7 +45,9 @@ class NudeNet:
     def __init__(self, file: str | Path, *, threshold: float, labels: str = "strict") -> None:
         """Raises InputError for a wrong threshold or set, and ModelError for a file that is no such detector."""
         if labels not in SETS:
-            raise InputError(f"labels {labels!r} are unknown{nearest(labels, SETS)}: use {' or '.join(SETS)}")
+            raise InputError(
+                f"labels {quoted(labels)} are unknown{nearest(labels, SETS)}: use {' or '.join(SETS)}"
+            )
         if not 0 < threshold < 1:
             raise InputError(
                 f"threshold {threshold} is out of range: use a score between 0 and 1, for example 0.6"
@@ -85,16 +87,16 @@ def _opened(file: Path) -> tuple[Any, bytes]:
         data = file.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"{str(file)!r} cannot be read ({error.strerror}): name NudeNet's .onnx file"
+            f"{quoted(file)} cannot be read ({error.strerror}): name NudeNet's .onnx file"
         ) from None
     try:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common root but this
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{str(file)!r} is no ONNX model that onnxruntime opens: {reason}") from None
+        raise ModelError(f"{quoted(file)} is no ONNX model that onnxruntime opens: {reason}") from None
     shape = session.get_outputs()[0].shape
     if len(shape) != 3 or shape[1] != 4 + len(LABELS):
         raise ModelError(
-            f"{str(file)!r} gives {shape}, not (1, {4 + len(LABELS)}, boxes): it is no detector of NudeNet 3"
+            f"{quoted(file)} gives {shape}, not (1, {4 + len(LABELS)}, boxes): it is no detector of NudeNet 3"
         )
     return session, data

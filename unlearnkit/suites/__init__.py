@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request
 from . import canvas, i2p, prompts, unlearncanvas, vocabulary
 
@@ -47,7 +47,9 @@ SUITES: dict[str, Suite] = {
 def find(name: str) -> Suite:
     """The suite called ``name``; InputError with the nearest name for an unknown one."""
     if name not in SUITES:
-        raise InputError(f"suite {name!r} is unknown{nearest(name, SUITES)}: use one of {', '.join(SUITES)}")
+        raise InputError(
+            f"suite {quoted(name)} is unknown{nearest(name, SUITES)}: use one of {', '.join(SUITES)}"
+        )
     return SUITES[name]
 
 
@@ -65,11 +67,11 @@ def cases(
     if suite.asks_file != (file is not None):
         wanted = "takes the prompts of a CSV file: name it" if suite.asks_file else "brings its own prompts"
         raise InputError(
-            f"suite {name!r} {wanted}{' with --file' if suite.asks_file else ': leave out --file'}"
+            f"suite {quoted(name)} {wanted}{' with --file' if suite.asks_file else ': leave out --file'}"
         )
     found, left_out = suite.cases(request, replicates, None if file is None else Path(file))
     if not any(case.role == "erased" for case in found):
         raise InputError(
-            f"suite {name!r} has no prompt that asks for what is erased: nothing can be shown with it"
+            f"suite {quoted(name)} has no prompt that asks for what is erased: nothing can be shown with it"
         )
     return found, left_out

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from ..files import slug
+from ..errors import InputError, listed, quoted
+from ..files import slug, user_path
+from ..reading import read_text
 from ..schema import Case, Role
 from ..seeds import derive
 
@@ -60,12 +61,8 @@ def ask(questions: Iterable[Question], *, suite: str, version: int, replicates: 
 
 def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with their line numbers. Raises InputError for a file, header or row that is not one."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{str(file)!r} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(file)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    text = read_text(user_path(file), what="file")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     csv.field_size_limit(LARGEST)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     found, wrong = [], []
@@ -73,10 +70,10 @@ def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, st
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in required if name not in header]:
             raise InputError(
-                f"{str(file)!r} has no column {missing[0]!r}, its columns are {', '.join(header) or 'none'}"
+                f"{quoted(file)} has no column {quoted(missing[0])}, its columns are {listed(header) or 'none'}"
             )
         if twice := [name for name, count in Counter(header).items() if count > 1]:
-            raise InputError(f"{str(file)!r} has the column {twice[0]!r} twice: keep one")
+            raise InputError(f"{quoted(file)} has the column {quoted(twice[0])} twice: keep one")
         start = reader.line_num + 1
         for row in reader:
             if len(row) == len(header):
@@ -85,7 +82,7 @@ def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, st
                 wrong.append(f"line {start} has {len(row)} fields instead of {len(header)}")
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{str(file)!r}, line {reader.line_num}: {error}") from None
+        raise InputError(f"{quoted(file)}, line {reader.line_num}: {error}") from None
     refuse(file, wrong)
     return found
 
@@ -94,4 +91,4 @@ def refuse(file: Path, wrong: list[str]) -> None:
     """Raise InputError that names the first few of the rows that are wrong, if there are any."""
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"{str(file)!r} cannot be used: {'; '.join(wrong[:5])}{more}")
+        raise InputError(f"{quoted(file)} cannot be used: {'; '.join(wrong[:5])}{more}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..canvas import world
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request, Role, folded
 from .asking import Question, ask
 
@@ -48,7 +48,7 @@ def known(concept: Concept) -> str:
         }
     if folded(concept.name) not in names:
         raise InputError(
-            f"the canvas has no {concept.kind} {concept.name!r}{nearest(folded(concept.name), names)}: "
+            f"the canvas has no {concept.kind} {quoted(concept.name)}{nearest(folded(concept.name), names)}: "
             f"use one of {', '.join(dict.fromkeys(names.values()))}"
         )
     return names[folded(concept.name)]

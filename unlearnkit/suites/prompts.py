@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, listed, nearest, quoted
 from ..schema import ROLES, Case, Concept, Request, Role
 from .asking import Question, ask, refuse, rows
 
@@ -28,7 +28,7 @@ def known(concept: Concept) -> str:
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if file is None:
-        raise InputError(f"suite {NAME!r} takes the prompts of a CSV file")
+        raise InputError(f"suite {quoted(NAME)} takes the prompts of a CSV file")
     names = {concept.name for concept in request.erase}
     only = next(iter(names)) if len(names) == 1 else ""
     questions: list[Question] = []
@@ -36,7 +36,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
     for line, row in rows(file, required=("prompt",)):
         if not questions and (odd := [name for name in row if name not in COLUMNS]):
             raise InputError(
-                f"{str(file)!r} has the unknown column {odd[0]!r}{nearest(odd[0], COLUMNS)}: use "
+                f"{quoted(file)} has the unknown column {quoted(odd[0])}{nearest(odd[0], COLUMNS)}: use "
                 f"{', '.join(COLUMNS)}"
             )
         row = {name: value.strip() for name, value in row.items()}
@@ -45,12 +45,12 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
         if not row["prompt"]:
             wrong.append(f"line {line} has no prompt")
         elif role not in ROLES:
-            wrong.append(f"line {line} has role {role!r}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
-        elif seed and not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
-            wrong.append(f"line {line} has seed {seed!r}: use 0 to 2**63 - 1, or leave it empty")
+            wrong.append(f"line {line} has role {quoted(role)}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
+        elif seed and not (seed.isascii() and seed.isdigit() and len(seed) < 20 and int(seed) < 2**63):
+            wrong.append(f"line {line} has seed {quoted(seed)}: use 0 to 2**63 - 1, or leave it empty")
         elif role == "erased" and concept not in names:
             wrong.append(
-                f"line {line} has concept {concept!r}{nearest(concept, names)}: use {', '.join(sorted(names))}"
+                f"line {line} has concept {quoted(concept)}{nearest(concept, names)}: use {listed(sorted(names))}"
             )
         else:
             sort: Role = role  # type: ignore[assignment]
@@ -61,5 +61,5 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             questions.append(Question(row["prompt"], sort, form, *looks, seeds))
     refuse(file, wrong)
     if not questions:
-        raise InputError(f"{str(file)!r} has no prompts: add rows under its header")
+        raise InputError(f"{quoted(file)} has no prompts: add rows under its header")
     return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request, folded
 from .asking import Question, ask
 
@@ -34,7 +34,7 @@ WORDS = {"object": OBJECTS, "style": STYLES}  # in the order of the released cla
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if replicates != 1:
-        raise InputError(f"suite {NAME!r} has {len(SEEDS)} fixed seeds: leave out --replicates")
+        raise InputError(f"suite {quoted(NAME)} has {len(SEEDS)} fixed seeds: leave out --replicates")
     erased = {known(concept) for concept in request.erase}
     questions = []
     for style in STYLES:
@@ -53,7 +53,7 @@ def known(concept: Concept) -> str:
     wanted = folded(_words(concept.name))
     if wanted not in names:
         raise InputError(
-            f"UnlearnCanvas has no {concept.kind} {concept.name!r}{nearest(wanted, names)}: use one of "
+            f"UnlearnCanvas has no {concept.kind} {quoted(concept.name)}{nearest(wanted, names)}: use one of "
             f"{', '.join(names)}"
         )
     return names[wanted]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, quoted
+from ..files import user_path
 from ..hints import Hints, parse
+from ..reading import read_text
 from ..schema import KINDS, Case, Concept, Request, Role, folded
 from ..training.memory import holds
 from ..training.superclasses import broader
@@ -32,11 +34,8 @@ def known(concept: Concept) -> str:
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if file is None:
-        raise InputError(f"suite {NAME!r} takes the words of a model's unlearnkit.toml")
-    try:
-        hints = parse(file.read_text(encoding="utf-8"), where=str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(file)!r} cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"suite {quoted(NAME)} takes the words of a model's unlearnkit.toml")
+    hints = parse(read_text(user_path(file), what="file"), where=str(file))
     return panel(request, hints, EACH, replicates), []
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .. import seeds
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..model import Model
 from ..schema import Concept, Request, folded
 from ..wording import fill
@@ -36,15 +36,15 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
     if concept.instead is not None:
         if folded(concept.instead) in request.erased:
             raise InputError(
-                f"the anchor {concept.instead!r} of {concept.name!r} is erased too: give another 'instead'"
+                f"the anchor {quoted(concept.instead)} of {quoted(concept.name)} is erased too: give another 'instead'"
             )
         return concept.instead
     for near in neighbours(model, Request((concept,)), len(model.hints.words)):
         if near.kind == concept.kind and folded(near.name) not in request.erased:
             return near.name
     raise InputError(
-        f"no anchor for the {concept.kind} {concept.name!r} is in the model's vocabulary: say with 'instead' what "
-        "shall appear in its place"
+        f"no anchor for the {concept.kind} {quoted(concept.name)} is in the model's vocabulary: say with 'instead' "
+        "what shall appear in its place"
     )
 
 

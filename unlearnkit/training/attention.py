@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .. import processes
-from ..errors import InputError, nearest
+from ..errors import InputError, listed, nearest, quoted
 from ..model import Model
 
 __all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "watched"]
@@ -183,7 +183,7 @@ def readable(model: Model, layers: Sequence[str] = ()) -> dict[str, Any]:
         below = [name for name in found if f"{name}.".startswith(f"{wanted}." if wanted else "")]
         if not below:
             raise InputError(
-                f"layer {wanted!r} has no cross-attention{nearest(wanted, found)}: use one of {', '.join(found)}, "
+                f"layer {quoted(wanted)} has no cross-attention{nearest(wanted, found)}: use one of {listed(found)}, "
                 f"or how such a name begins"
             )
         names |= dict.fromkeys(below)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import processes
-from ..errors import DivergedError, ModelError
+from ..errors import DivergedError, ModelError, quoted
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
@@ -168,7 +168,7 @@ def _finite(losses: Losses, step: int) -> dict[str, float]:
     for name, value in values.items():
         if not math.isfinite(value):
             raise DivergedError(
-                f"at step {step + 1} the loss {name!r} is {value}: lower the learning rate (lr)"
+                f"at step {step + 1} the loss {quoted(name)} is {value}: lower the learning rate (lr)"
             )
     return values
 

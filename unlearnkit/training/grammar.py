@@ -14,9 +14,9 @@ all sentences, a template of few words would hardly come up.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ from typing import Literal
 import torch
 
 from .. import seeds
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, printable, quoted
+from ..files import user_path
+from ..reading import read_toml
 from ..schema import KINDS
 from ..wording import articles
 
@@ -35,6 +37,8 @@ Pool = Literal["train", "test"]
 POOLS: tuple[Pool, ...] = ("train", "test")
 FOLDER = Path(__file__).parent / "grammars"
 GRAMMARS = ("plain", "people", "scenes")
+LONGEST = 1000  # characters of a template or word
+COMBINATIONS = 10_000_000  # of the words of a template's dimensions
 OWN = ("object", "style")  # dimensions that the model's vocabulary fills
 
 
@@ -49,25 +53,27 @@ class Grammar:
 
 def read(name: str) -> Grammar:
     """The grammar of this name, or in the TOML file at this path. Raises InputError for anything wrong in it."""
-    path = FOLDER / f"{name}.toml" if name in GRAMMARS else Path(name)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"grammar {name!r} is neither a file nor known{nearest(name, GRAMMARS)}: "
-            f"use {', '.join(GRAMMARS)}, or the path of a TOML file"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"grammar {name!r} cannot be read: {' '.join(str(error).split())}") from None
+    path = FOLDER / f"{name}.toml" if name in GRAMMARS else user_path(name)
+    with contextlib.suppress(PermissionError):  # the reader says so
+        if not path.exists():
+            raise InputError(
+                f"grammar {quoted(name)} is neither a file nor known{nearest(name, GRAMMARS)}: "
+                f"use {', '.join(GRAMMARS)}, or the path of a TOML file"
+            )
+    data, where = read_toml(path, what="grammar"), f"grammar {quoted(name)}"
     tables = ("templates", *POOLS, "others")
     for table, entries in data.items():
         if table not in tables or not isinstance(entries, dict):
             raise InputError(
-                f"grammar {name!r} has {table!r}{nearest(table, tables)}: use tables {', '.join(tables)}"
+                f"{where} has {quoted(table)}{nearest(table, tables)}: use tables {', '.join(tables)}"
             )
         for key, words in entries.items():
             if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-                raise InputError(f"grammar {name!r} has {table}.{key} = {words!r}: it takes a list of texts")
+                raise InputError(
+                    f"{where} has {quoted(words)} as {table}.{printable(key[:80])}: it takes a list of texts"
+                )
+            if longest := [word for word in words if len(word) > LONGEST]:
+                raise InputError(f"{where} has {quoted(longest[0])}: a text has at most {LONGEST} characters")
     frozen = {table: {key: tuple(words) for key, words in data.get(table, {}).items()} for table in tables}
     _check(name, frozen)
     return Grammar(frozen["templates"], {pool: frozen[pool] for pool in POOLS}, frozen["others"])
@@ -134,14 +140,20 @@ def _sentences(
     words, templates = {**vocabulary, **grammar.words[pool]}, grammar.templates.get(kind, ())
     if not templates:
         raise InputError(
-            f"the grammar has no templates for a concept of kind {kind!r}: add [templates] {kind}"
+            f"the grammar has no templates for a concept of kind {quoted(kind)}: add [templates] {kind}"
         )
     sizes = [math.prod(len(words.get(slot, ())) for slot in _slots(template)) for template in templates]
     for template, size in zip(templates, sizes, strict=True):
         if not size:
             raise InputError(
-                f"the grammar's template {template!r} has a dimension without words for {pool}: add some"
+                f"the grammar's template {quoted(template)} has a dimension without words for {pool}: add some"
             )
+    if max(sizes) > COMBINATIONS:
+        template = templates[sizes.index(max(sizes))]
+        raise InputError(
+            f"the grammar's template {quoted(template)} has over {COMBINATIONS:,} combinations of words: give fewer "
+            "words or dimensions"
+        )
     orders = [torch.randperm(size, generator=draws)[:count].tolist() for size in sizes]
     found = []
     for place in range(count):
@@ -175,7 +187,9 @@ def _check(name: str, tables: Mapping[str, Mapping[str, tuple[str, ...]]]) -> No
     if not tables["templates"] or any(
         kind not in KINDS for kind in (*tables["templates"], *tables["others"])
     ):
-        raise InputError(f"grammar {name!r} wants [templates] for {' or '.join(KINDS)}, and no other kinds")
+        raise InputError(
+            f"grammar {quoted(name)} wants [templates] for {' or '.join(KINDS)}, and no other kinds"
+        )
     for template in (one for forms in tables["templates"].values() for one in forms):
         bracketed = re.findall(r"\[(.*?)\]", template)
         if (
@@ -184,15 +198,16 @@ def _check(name: str, tables: Mapping[str, Mapping[str, tuple[str, ...]]]) -> No
             or (bracketed and "{concept}" not in bracketed[0])
         ):
             raise InputError(
-                f"grammar {name!r} has the template {template!r}: it takes one {{concept}}, and brackets only around it"
+                f"grammar {quoted(name)} has the template {quoted(template)}: it takes one {{concept}}, and brackets "
+                "only around it"
             )
         for slot in _slots(template):
             if slot not in OWN and any(not tables[pool].get(slot) for pool in POOLS):
                 raise InputError(
-                    f"grammar {name!r} has no words for {{{slot}}} in [train] or in [test]: add both"
+                    f"grammar {quoted(name)} has no words for {{{slot}}} in [train] or in [test]: add both"
                 )
     for dimension in tables["train"].keys() & tables["test"].keys():
         if shared := set(tables["train"][dimension]) & set(tables["test"][dimension]):
             raise InputError(
-                f"grammar {name!r} has {sorted(shared)[0]!r} in both pools of {dimension}: take one out"
+                f"grammar {quoted(name)} has {quoted(sorted(shared)[0])} in both pools of {dimension}: take one out"
             )

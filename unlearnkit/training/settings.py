@@ -49,7 +49,7 @@ class Training:
         "weights that are trained; lora: low-rank updates of cross-attention's matrices",
         source="ours",
     )
-    rank: int = setting(8, "rank of the updates with trains = lora", low=1, source="ours")
+    rank: int = setting(8, "rank of the updates with trains = lora", low=1, high=4096, source="ours")
     combine: Combines = setting(
         "sum",
         "how the erasing and the keeping gradient become one: added up; restricted: neither side rises; preserving: "
@@ -127,7 +127,7 @@ class Training:
         "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls",
         source="constant: as most papers",
     )
-    batch: int = setting(4, "pictures a step, of each of the two sides", low=1, source="ours")
+    batch: int = setting(4, "pictures a step, of each of the two sides", low=1, high=1024, source="ours")
     checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
     stop: Literal["none", "guide", "erased"] = setting(
         "none",

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 from ..canvas.guide import guide
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..model import Model
 from ..schema import Concept, Request
 from ..seeds import derive
@@ -59,7 +59,7 @@ def _refuse(request: Request) -> None:
         known = guide().styles if concept.kind == "style" else guide().objects
         if concept.name not in known:
             raise InputError(
-                f"the guide does not know the {concept.kind} {concept.name!r}{nearest(concept.name, known)}: "
+                f"the guide does not know the {concept.kind} {quoted(concept.name)}{nearest(concept.name, known)}: "
                 "use stop=none, or a concept of the canvas"
             )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from pathlib import Path
 
+from ..reading import read_toml
 from ..schema import folded
 
 __all__ = ["broader"]
@@ -20,5 +20,5 @@ def broader(word: str) -> str | None:
 
 @functools.cache
 def _table() -> dict[str, str]:
-    data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    data = read_toml(TABLE, what="table of superclasses")
     return {word: wide for wide, words in data.items() for word in words}
