@@ -77,11 +77,15 @@ def read_text(path: str | Path, *, what: str, most: int = MOST, error: Error = I
         ) from None
 
 
-def read_json(path: str | Path, *, what: str, kind: type[T], error: Error = InputError) -> T:
-    """What a JSON file holds, of type ``kind`` (``dict`` or ``list``). Raises ``error`` for anything else."""
-    return parse_json(
-        read_text(path, what=what, error=error), kind=kind, where=f"{what} {quoted(path)}", error=error
-    )
+def read_json(
+    path: str | Path, *, what: str, kind: type[T], error: Error = InputError, largest: int = WHOLE
+) -> T:
+    """What a JSON file holds, of type ``kind`` (``dict`` or ``list``). Raises ``error`` for anything else.
+
+    largest: whole numbers are smaller; transformers writes 10**30 for a tokenizer without a length.
+    """
+    text, where = read_text(path, what=what, error=error), f"{what} {quoted(path)}"
+    return parse_json(text, kind=kind, where=where, error=error, largest=largest)
 
 
 def read_lines(path: str | Path, *, what: str, error: Error = InputError) -> list[dict[str, Any]]:
@@ -94,13 +98,15 @@ def read_lines(path: str | Path, *, what: str, error: Error = InputError) -> lis
     return [parse_json(line, kind=dict, where=f"{where} {n}", error=error) for n, line in enumerate(lines, 1)]
 
 
-def parse_json(text: str | bytes, *, kind: type[T], where: str, error: Error = InputError) -> T:
+def parse_json(
+    text: str | bytes, *, kind: type[T], where: str, error: Error = InputError, largest: int = WHOLE
+) -> T:
     """Parsed JSON of type ``kind``; ``where`` is what a message calls it. Raises ``error`` for anything else."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise error(f"{where} is damaged: it is not JSON ({_short(problem)})") from None
-    return _bounded(data, kind, where, error)
+    return _bounded(data, kind, where, error, largest)
 
 
 def read_toml(path: str | Path, *, what: str, error: Error = InputError) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def typed(data: Any, types: dict[str, Any], *, where: str, error: Error = InputE
     return data
 
 
-def _bounded(data: Any, kind: type[T], where: str, error: Error) -> T:
+def _bounded(data: Any, kind: type[T], where: str, error: Error, largest: int = WHOLE) -> T:
     """``data`` if it is a ``kind``, not nested too deeply, and without enormous whole numbers."""
     if not isinstance(data, kind):
         raise error(
@@ -170,8 +176,10 @@ def _bounded(data: Any, kind: type[T], where: str, error: Error) -> T:
                 inner += one.values()
             elif isinstance(one, list):
                 inner += one
-            elif isinstance(one, int) and abs(one) >= WHOLE:
-                raise error(f"{where} holds a whole number of over 63 bits: give a smaller one")
+            elif isinstance(one, int) and abs(one) >= largest:
+                raise error(
+                    f"{where} holds a whole number of over {largest.bit_length() - 1} bits: give a smaller one"
+                )
         if not inner:
             return data
         level = inner
