@@ -40,7 +40,7 @@ WORDS = {0: "cat", 1: "dog", 2: "bear"}
 
 
 @functools.cache
-def _made(kind: str) -> Path:
+def made(kind: str) -> Path:
     """A toy reader's folder; treat it as read-only."""
     folder = Path(tempfile.mkdtemp(prefix="unlearnkit-"))
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def _made(kind: str) -> Path:
 @pytest.fixture
 def reader(tmp_path: Path) -> Callable[[str], Path]:
     """A copy of a toy reader to spoil: ``vit`` (a classifier), ``features`` or ``clip``."""
-    return lambda kind: Path(shutil.copytree(_made(kind), tmp_path / kind))
+    return lambda kind: Path(shutil.copytree(made(kind), tmp_path / kind))
 
 
 def weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -160,19 +160,19 @@ def test_weights_that_a_reader_does_not_use_may_be_absent_or_left_over(
     assert one.network == two.network
     assert one.features is not None and two.features is not None
     assert np.array_equal(one.features(picture), two.features(picture))
-    whole = local(features=_made("features"))
+    whole = local(features=made("features"))
     assert whole.features is not None
     weights(folder, lambda state: state.update({"vit.pooler.dense.bias": torch.zeros(16)}))
     refused("'pooler.dense.weight' is missing", features=folder)
     assert local(objects=folder).names, "a classifier uses no pooler"
-    clip = local(features=_made("clip"))
+    clip = local(features=made("clip"))
     assert clip.features is not None
     assert clip.features(picture).shape == (1, 16), "its text tower is not used"
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_two_openings_have_one_name(kind: str) -> None:
-    one, two = (local(**{OPTIONS[kind]: _made(kind)}) for _ in range(2))  # type: ignore[arg-type]
+    one, two = (local(**{OPTIONS[kind]: made(kind)}) for _ in range(2))  # type: ignore[arg-type]
     assert (one.names, one.network) == (two.names, two.network)
 
 
@@ -237,7 +237,7 @@ def test_a_reader_is_tried_before_anything_is_drawn(reader: Callable[[str], Path
 
 
 def test_a_clip_says_what_it_lacks(reader: Callable[[str], Path]) -> None:
-    refused("is 'vit', not a CLIP: its model_type", clip=_made("vit"))
+    refused("is 'vit', not a CLIP: its model_type", clip=made("vit"))
     folder = reader("clip")
     for path in [*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("merges*")]:
         path.unlink()
@@ -323,5 +323,5 @@ def test_a_detector_is_bounded_and_its_scores_are_numbers(
 
 
 def test_a_classifier_gives_a_word_and_a_share() -> None:
-    seen = Classifier(_made("vit"), "object").look([plain(255, 0, 0), plain(0, 0, 0, (3, 200))])
+    seen = Classifier(made("vit"), "object").look([plain(255, 0, 0), plain(0, 0, 0, (3, 200))])
     assert all(one["object"][0] in WORDS.values() and 0 <= one["object"][1] <= 1 for one in seen)

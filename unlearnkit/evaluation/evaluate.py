@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import processes, suites
-from ..errors import InputError
-from ..files import whole, write_text, writing
+from ..errors import InputError, quoted
+from ..files import user_path, whole, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
@@ -48,7 +48,7 @@ Tick = Callable[[str, int, int], None]
 def evaluate_run(
     run: str | Path,
     *,
-    suite: str = "canvas",
+    suite: str | None = None,
     file: str | Path | None = None,
     replicates: int = 1,
     quick: bool = False,
@@ -61,7 +61,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
 
-    suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs,
+    suite, file, replicates: what is asked, see ``suites``; the canvas, its relatives and what was made of them have the
+    canvas's suite by default. quick: only as many of the prompts as a claim needs,
     and no comparison with a model that never knew the concept. rules: the thresholds, ``Rules()`` unless told.
     instruments: opens what looks, on the model's device; the canvas has its own.
     batch: pictures drawn at once, as many as suit their size (``Model.batch``) unless told.
@@ -69,16 +70,25 @@ def evaluate_run(
     """
     from ..edit import Edit
     from ..families.opening import quiet
-    from ..model import is_canvas, load
+    from ..model import load
     from ..recipes import load_recipe
 
-    run = Path(run)
+    run = user_path(run)
     if not (run / "run.json").is_file():
-        raise InputError(f"{str(run)!r} is no finished run: make one with unlearnkit erase")
+        raise InputError(f"{quoted(run)} is no finished run: make one with unlearnkit erase")
     recipe = load_recipe(run / "recipe.toml")
+    fits = _of_the_canvas(recipe.model)
+    if suite is None and not fits:
+        raise InputError(
+            f"{quoted(recipe.model)} is no canvas, so no prompts are known that suit it: bring them and what looks at "
+            "the pictures, for example --suite prompts --file prompts.csv --objects CLASSIFIER"
+        )
+    suite = suite or "canvas"
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
-    if instruments is None and suite != "canvas" and not is_canvas(recipe.model):
-        raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
+    if instruments is None and not fits:
+        raise InputError(
+            f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
+        )
     edit = Edit.load(run / "edit.safetensors")
     model = load(recipe.model, device=device, dtype=dtype, edit=edit)
     with quiet():
@@ -98,13 +108,24 @@ def evaluate_run(
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
+def _of_the_canvas(source: str) -> bool:
+    """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
+    from ..canvas import world
+    from ..model import hints_of, is_canvas
+
+    if is_canvas(source):
+        return True
+    hints = hints_of(source)
+    return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
+
+
 def _judge(model: Model) -> Instruments:
     """The canvas's evaluators. Raises InputError for a model whose pictures are not like the canvas's."""
     from ..metrics.instruments import canvas
 
     if max(model.shape[1:]) > LARGEST:
         raise InputError(
-            f"the canvas's judge knows small pictures of its own world, and {str(model.source)!r} draws others: name "
+            f"the canvas's judge knows small pictures of its own world, and {quoted(model.source)} draws others: name "
             "what shall look, with --objects, --styles or --clip, and the prompts, with --suite"
         )
     return canvas()

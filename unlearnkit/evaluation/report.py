@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import InputError
-from ..files import write_text, writing
+from ..errors import InputError, UnlearnError, quoted
+from ..files import user_path, write_text, writing
 from ..metrics import METRICS
+from ..reading import read_bytes, read_json, read_lines, read_text, typed
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
-from .record import finished, stored
+from .record import HASHED, file_hash, finished, stored
 from .rows import NOTHING, Picture, gather, right
 
 __all__ = ["SAFE", "inline", "page", "read_run", "report", "said", "spread"]
@@ -35,7 +36,7 @@ def report(run: str | Path) -> Path:
 
     The same folder gives the same bytes. Raises InputError where the run has no finished evaluation.
     """
-    run = Path(run)
+    run = user_path(run)
     told = read_run(run)
     pairs = {folder.name: _pairs(folder) for folder in finished(run)}
     shown = {
@@ -57,24 +58,43 @@ def report(run: str | Path) -> Path:
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables."""
+    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables.
+
+    Raises InputError where there is no finished evaluation, or a file of it is not what was written.
+    """
     folders = finished(run)
-    try:
-        return {
-            "name": run.resolve().name,
-            "run": _json(run / "run.json"),
-            "recipe": (run / "recipe.toml").read_text(encoding="utf-8"),
-            "evaluations": {
-                folder.name: {
-                    "plan": _json(folder / "plan.json"),
-                    "evaluation": _json(folder / "evaluation.json"),
-                    **_json(folder / "tables.json"),
-                }
-                for folder in folders
-            },
-        }
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(run)!r} is damaged: {' '.join(str(error).split())}") from None
+    facts = read_json(run / "run.json", what="run", kind=dict)
+    typed(facts, {"base": str}, where=f"run {quoted(run / 'run.json')}")
+    return {
+        "name": run.resolve().name,
+        "run": facts,
+        "recipe": read_text(run / "recipe.toml", what="recipe"),
+        "evaluations": {folder.name: _evaluation(folder) for folder in folders},
+    }
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    """Plan, facts, verdict and tables of an evaluation whose files are what they were when it was finished."""
+    facts = read_json(folder / "evaluation.json", what="evaluation", kind=dict)
+    where = f"evaluation {quoted(folder / 'evaluation.json')}"
+    typed(facts, {"sha256": dict, "versions": dict, "finished": str}, where=where)
+    typed(
+        facts["sha256"],
+        dict.fromkeys(("plan.json", "cases.jsonl", "rows.jsonl", "tables.json"), str),
+        where=where,
+    )
+    for name in HASHED:
+        wanted, file = facts["sha256"].get(name), folder / name
+        if wanted is not None and (not file.is_file() or file_hash(file) != wanted):
+            raise InputError(
+                f"{name} in {quoted(folder)} is damaged: it is not the file that the evaluation wrote; put it back, "
+                "or remove the folder and evaluate again"
+            )
+    return {
+        "plan": read_json(folder / "plan.json", what="plan", kind=dict),
+        "evaluation": facts,
+        **read_json(folder / "tables.json", what="tables", kind=dict),
+    }
 
 
 def page(template: str, **context: Any) -> str:
@@ -98,10 +118,6 @@ def page(template: str, **context: Any) -> str:
         version=__version__,
         **context,
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:
@@ -192,10 +208,7 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
 @functools.cache
 def inline(path: Path) -> str:
     """A picture as a data address."""
-    try:
-        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    return f"data:image/png;base64,{base64.b64encode(read_bytes(path, what='picture')).decode()}"
 
 
 def _curves(run: Path) -> list[dict[str, Any]]:
@@ -220,10 +233,13 @@ def _curves(run: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(log: Path) -> dict[str, list[float]]:
-    """The numbers of a log by name, one a line; those that never change, and times, are left out."""
+    """The numbers of a log by name, one a line; those that never change, and times, are left out.
+
+    A log that cannot be read has none: it is no part of the evaluation.
+    """
     try:
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+        rows = read_lines(log, what="log") if log.exists() else []
+    except UnlearnError:
         return {}
     found: dict[str, list[float]] = {}
     for row in rows:

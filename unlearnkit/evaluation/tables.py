@@ -58,6 +58,8 @@ def tables(
         "distances": distances(plan, cases, features),
         "never-knew": never_knew(plan, cases, pictures, features),
     }
+    if alike := _alike(kept, pictures):
+        found["alike"] = alike
     for concept, p in zip(
         found["concepts"],
         holm([c["direct"]["change"].p if c["direct"] else 1.0 for c in found["concepts"]]),
@@ -179,6 +181,14 @@ def _failed(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
         for side in dict.fromkeys(side for side, _ in pictures)
     }
     return _paired(cases, pictures, lambda case, picture: bool(picture.failure)) | {"reasons": reasons}
+
+
+def _alike(cases: Sequence[Case], pictures: Pictures) -> dict[str, int]:
+    """How many different pictures kept prompts give, where the edit leaves at most half of them; else nothing."""
+    different = {side: len({pictures[side, case.id].image for case in cases}) for side in (BEFORE, AFTER)}
+    if different[BEFORE] < 2 or 2 * different[AFTER] > different[BEFORE]:
+        return {}
+    return {**different, "n": len(cases)}
 
 
 def _change(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:

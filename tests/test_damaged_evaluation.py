@@ -1,0 +1,269 @@
+"""An evaluation that is damaged, unfinished or of nothing: drawn again or one line, never a traceback or a verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+from test_evaluate import asked, gone_in, judged
+from test_readers import made
+
+from saved import tools
+from unlearnkit.cli import main
+from unlearnkit.errors import InputError
+from unlearnkit.evaluation.compare import compare
+from unlearnkit.evaluation.draw import picture_hash, read
+from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.report import report
+from unlearnkit.evaluation.tables import tables
+from unlearnkit.metrics.instruments import Instruments, local
+from unlearnkit.schema import Case, Score
+
+
+@pytest.fixture
+def run(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of an evaluated run to spoil."""
+    return Path(shutil.copytree(evaluated, tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(run: Path) -> Path:
+    return run / "evaluation" / "prompts-rows"
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What a command says on its error output, where it refuses in one line."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    text = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2, text
+    assert "\n" not in text and len(text) < 600, text
+    return text
+
+
+def foreign(path: Path, **chunk: str) -> None:
+    notes = PngImagePlugin.PngInfo()
+    for name, text in chunk.items():
+        notes.add_itxt(name, text)
+    Image.new("RGB", (16, 16)).save(path, pnginfo=notes)
+
+
+def enormous(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-60]),
+    "cut early": lambda path: path.write_bytes(path.read_bytes()[:70]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no picture": lambda path: path.write_bytes(b"\xff" * 99),
+    "flipped": lambda path: path.write_bytes(
+        path.read_bytes()[:-40] + bytes([path.read_bytes()[-40] ^ 255]) + path.read_bytes()[-39:]
+    ),
+    "enormous": enormous,
+    "without a chunk": foreign,
+    "{}": lambda path: foreign(path, unlearnkit="{}"),
+    "[1]": lambda path: foreign(path, unlearnkit="[1]"),
+    "not JSON": lambda path: foreign(path, unlearnkit="{"),
+    "nested": lambda path: foreign(path, unlearnkit="[" * 100_000),
+    "another type": lambda path: foreign(
+        path, unlearnkit='{"prompt": 1, "seed": "a", "side": [], "failure": null}'
+    ),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link": lambda path: (
+        path.rename(path.with_suffix(".kept")),
+        path.symlink_to(path.with_suffix(".kept")),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def under_way(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation that was stopped before it was finished; each test spoils one picture of it."""
+    run = Path(shutil.copytree(evaluated, tmp_path_factory.mktemp("under-way") / "run"))
+    for name in ("evaluation.json", "tables.json", "rows.jsonl"):
+        (run / "evaluation" / "prompts-rows" / name).unlink()
+    return run
+
+
+def test_a_damaged_picture_of_an_evaluation_under_way_is_drawn_again(
+    evaluated: Path, under_way: Path
+) -> None:
+    folder = under_way / "evaluation/prompts-rows/pictures/after"
+    paths = sorted(folder.glob("*.png"))
+    was = [picture_hash(read(path)[0]) for path in paths]
+    kinds = list(SPOILT)
+    for start in range(0, len(kinds), len(paths)):
+        chosen = kinds[start : start + len(paths)]
+        for path, kind in zip(paths, chosen, strict=False):
+            SPOILT[kind](path)
+        found = evaluate_run(
+            under_way, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+        )
+        assert [picture_hash(read(path)[0]) for path in paths] == was, chosen
+        done = under_way / "evaluation/prompts-rows"
+        assert found == json.loads((evaluated / "evaluation/prompts-rows/tables.json").read_text())["verdict"]
+        for name in ("evaluation.json", "tables.json", "rows.jsonl"):
+            (done / name).unlink()
+
+
+def test_another_models_picture_and_a_full_folder_are_errors_with_a_way_out(
+    evaluated: Path, under_way: Path
+) -> None:
+    folder = under_way / "evaluation/prompts-rows/pictures/after"
+    path = min(folder.glob("*.png"))
+    kept = path.read_bytes()
+    facts = json.dumps(read(path)[1] | {"side": "0" * 64})
+    foreign(path, unlearnkit=facts)
+    options: Any = {
+        "suite": "prompts",
+        "file": evaluated.parent / "rows.csv",
+        "instruments": lambda device: tools(),
+    }
+    with pytest.raises(InputError, match=r"drawn by another model, .* remove the folder"):
+        evaluate_run(under_way, **options)
+    path.unlink()
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(InputError, match="is a folder with something in it"):
+        evaluate_run(under_way, **options)
+    assert (path / "mine").exists()
+    shutil.rmtree(path)
+    path.write_bytes(kept)
+
+
+DAMAGE = {
+    "plan.json": ["{}", "[" * 100_000, "[1]", "", "{"],
+    "cases.jsonl": ["", "{}\n", "[1]\n"],
+    "rows.jsonl": ["", "{}\n"],
+    "tables.json": ["{}", "{", '{"verdict": 1, "tables": []}'],
+    "evaluation.json": ["{}", "[1]", "{", '{"sha256": [], "versions": {}, "finished": ""}'],
+    "../../run.json": ["[1]", "{}", "["],
+    "features.safetensors": ["nothing"],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_report_of_damaged_files_is_one_line(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for text in DAMAGE[name]:
+        (folder / name).write_text(text)
+        assert "damaged" in said(capsys, "report", run), text
+    (folder / name).write_bytes(b"\xff\xfe")
+    said(capsys, "report", run)
+    said(capsys, "compare", run, run, "--out", run / "page")
+    (folder / name).unlink()
+    if name not in ("evaluation.json", "features.safetensors"):
+        said(capsys, "report", run)
+    assert not (run / "report.html").exists()
+
+
+def test_a_damaged_log_is_no_part_of_the_report(run: Path) -> None:
+    for text in ('{"step": 1, "loss": 1.0}\n[1]\n', "\xff", "[" * 9999):
+        (run / "log.jsonl").write_text(text, encoding="latin-1")
+        assert report(run).is_file()
+
+
+def test_a_picture_that_is_gone_is_one_line(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(folder / "pictures" / "after")
+    assert "does not exist" in said(capsys, "report", run)
+    assert "does not exist" in said(capsys, "compare", run, run, "--out", run / "page")
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "evaluate"])
+def test_a_name_that_is_too_long_is_one_line(
+    evaluated: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    words = [command, *([evaluated] if command == "compare" else []), "é" * 300]
+    assert "too long" in said(capsys, *words)
+    if command == "compare":
+        assert "too long" in said(capsys, command, evaluated, evaluated, "--out", "é" * 300)
+        assert "share no evaluation" in said(
+            capsys, command, evaluated, evaluated, "--out", tmp_path / "page", "--suite", "x" * 9999
+        )
+
+
+READERS: dict[str, Callable[[], Instruments]] = {
+    "objects": lambda: local(objects=made("vit")),
+    "styles": lambda: local(styles=made("vit")),
+    "clip": lambda: local(clip=made("clip")),
+    "features": lambda: local(features=made("features")),
+    "objects and features": lambda: local(objects=made("vit"), features=made("features")),
+    "objects, styles and clip": lambda: local(objects=made("vit"), styles=made("vit"), clip=made("clip")),
+    "nothing": Instruments,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_every_page_renders_with_whatever_looked(evaluated: Path, tmp_path: Path, kind: str) -> None:
+    run = Path(shutil.copytree(evaluated, tmp_path / "run"))
+    for path in (run / "evaluation/prompts-rows").iterdir():
+        if path.is_file():
+            path.unlink()
+    evaluate_run(
+        run,
+        suite="prompts",
+        file=evaluated.parent / "rows.csv",
+        instruments=lambda device: READERS[kind](),
+    )
+    assert "What is not claimed" in report(run).read_text()
+    assert compare([run, run], tmp_path / "page").is_file()
+
+
+# no verdict from nothing
+
+
+def scores(cases: list[Case], image: Callable[[Case, str], str]) -> dict[str, Any]:
+    """Cats gone after the edit, and everything that stays right; ``image`` is a picture's hash."""
+    from test_evaluate import CAT, Words
+
+    from unlearnkit.evaluation.claims import verdict
+    from unlearnkit.evaluation.draw import Side
+    from unlearnkit.evaluation.plan import Rules, plan_for
+
+    drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
+    plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
+    found = []
+    for case in cases:
+        for side in ("before", "after"):
+            sees = "bear" if case.role == "erased" and side == "after" else case.object
+            values: dict[str, Any] = {"failure": "", "reader@0/object": sees}
+            if side == "after":
+                values["change"] = 9.0
+            found += [
+                Score(case.id, side, image(case, side), metric, value, "prompts@1")
+                for metric, value in values.items()
+            ]
+    return verdict(plan, tables(plan, cases, found, {}))
+
+
+def test_pictures_that_are_all_one_are_no_erasure() -> None:
+    """As of an autoencoder that gives one picture whatever it is told; a reader of objects alone has no features."""
+    cases = asked({"name": 60, "synonym": 60})
+    fine = scores(cases, lambda case, side: hashlib.sha256(f"{case.id}{side}".encode()).hexdigest())
+    assert fine["grade"] == "generalises"
+    one = scores(cases, lambda case, side: "one" if side == "after" else case.id)
+    assert one["grade"] == "collapsed"
+    assert "240 kept prompts give 1 different pictures, before 240" in one["sentence"]
+
+
+def test_a_model_whose_own_pictures_fail_shows_nothing() -> None:
+    cases = asked({"name": 60, "synonym": 60})
+    for shown in (gone_in("name", "synonym"), lambda case, side: True, lambda case, side: False):
+        found = judged(cases, shown, lambda case, side: "not a number")
+        assert found["grade"] == "not shown"
+        assert "of the untouched model's own pictures failed" in found["sentence"]
+
+
+def test_what_was_never_asked_is_not_shown() -> None:
+    assert judged(asked({"synonym": 60}), gone_in("synonym"))["grade"] == "not shown"
+    assert judged(asked({"name": 1}), gone_in("name"))["grade"] == "not shown"
