@@ -219,6 +219,25 @@ def test_every_page_renders_with_whatever_looked(evaluated: Path, tmp_path: Path
     assert compare([run, run], tmp_path / "page").is_file()
 
 
+def test_the_methods_own_seconds_and_the_whole_runs_are_told_apart(run: Path, tmp_path: Path) -> None:
+    """A closed form takes a moment; what took minutes was drawing and saving."""
+    file = run / "run.json"
+    facts = json.loads(file.read_text()) | {"seconds": 162.4}
+    file.write_text(json.dumps(facts))
+    whole = "the whole run with its pictures and its saving took 162 s"
+    assert whole in report(run).read_text()
+    log = [{"step": 1, "seconds": 2.0}, {"step": 2, "seconds": 4.0}, {"step": 3, "seconds": 1.5}]
+    (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    both = "the method took 5.5 s, the whole run with its pictures and its saving 162 s"
+    assert both in report(run).read_text(), "a log begins again where a run was resumed"
+    file.write_text(json.dumps(facts | {"method seconds": 0.3}))
+    page = compare([run, run], tmp_path / "page").read_text()
+    assert "the method took 0.3 s, the whole run" in page
+    assert "made in" not in page
+    file.write_text(json.dumps(facts | {"resumed": True, "method seconds": float("nan")}))
+    assert "the method took 5.5 s<" in report(run).read_text(), "a resumed run does not know the whole"
+
+
 # no verdict from nothing
 
 

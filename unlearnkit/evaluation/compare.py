@@ -105,7 +105,7 @@ def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         "kept": verdict["kept"]["groups"],
         "failed": tables["failed"]["after"],
         "kid": tables["distances"].get("kept", {}).get("kid"),
-        "seconds": told["run"].get("seconds"),
+        "seconds": told["seconds"],
     }
 
 

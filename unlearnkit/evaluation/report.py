@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import InputError, UnlearnError, quoted
+from ..errors import InputError, quoted
 from ..files import user_path, write_text, writing
 from ..metrics import METRICS
-from ..reading import read_bytes, read_json, read_lines, read_text, typed
+from ..reading import read_bytes, read_json, read_text, typed
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
 from .record import HASHED, file_hash, finished, stored
 from .rows import NOTHING, Picture, gather, right
+from .times import log_rows, times, took
 
 __all__ = ["SAFE", "inline", "page", "read_run", "report", "said", "spread"]
 
@@ -68,6 +69,7 @@ def read_run(run: Path) -> dict[str, Any]:
     return {
         "name": run.resolve().name,
         "run": facts,
+        "seconds": times(run, facts),
         "recipe": read_text(run / "recipe.toml", what="recipe"),
         "evaluations": {folder.name: _evaluation(folder) for folder in folders},
     }
@@ -108,7 +110,7 @@ def page(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure}
+    pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure, "took": took}
     script = (PAGES / "page.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return pages.get_template(template).render(
@@ -233,16 +235,9 @@ def _curves(run: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(log: Path) -> dict[str, list[float]]:
-    """The numbers of a log by name, one a line; those that never change, and times, are left out.
-
-    A log that cannot be read has none: it is no part of the evaluation.
-    """
-    try:
-        rows = read_lines(log, what="log") if log.exists() else []
-    except UnlearnError:
-        return {}
+    """The numbers of a log by name, one a line; those that never change, and times, are left out."""
     found: dict[str, list[float]] = {}
-    for row in rows:
+    for row in log_rows(log):
         for name, value in row.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and name not in TIMES and math.isfinite(value):
