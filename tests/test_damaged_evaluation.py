@@ -11,18 +11,21 @@ from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
-from test_evaluate import asked, gone_in, judged
+from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
 from test_readers import made
 
 from saved import tools
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
+from unlearnkit.evaluation.claims import verdict
 from unlearnkit.evaluation.compare import compare
-from unlearnkit.evaluation.draw import picture_hash, read
-from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.draw import Side, model_side, picture_hash, read
+from unlearnkit.evaluation.evaluate import evaluate, evaluate_run
+from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, local
+from unlearnkit.model import Model
 from unlearnkit.schema import Case, Score
 
 
@@ -165,6 +168,18 @@ def test_a_report_of_damaged_files_is_one_line(
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"verdict": {}}', "[" * 100_000])
+def test_a_finished_evaluation_whose_verdict_is_damaged_is_one_line(
+    evaluated: Path, run: Path, folder: Path, text: str
+) -> None:
+    (folder / "tables.json").write_text(text)
+    with pytest.raises(InputError, match=r"damaged|nested") as caught:
+        evaluate_run(
+            run, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+        )
+    assert "\n" not in str(caught.value)
+
+
 def test_a_damaged_log_is_no_part_of_the_report(run: Path) -> None:
     for text in ('{"step": 1, "loss": 1.0}\n[1]\n', "\xff", "[" * 9999):
         (run / "log.jsonl").write_text(text, encoding="latin-1")
@@ -243,9 +258,8 @@ def test_the_methods_own_seconds_and_the_whole_runs_are_told_apart(run: Path, tm
 
 def scores(cases: list[Case], image: Callable[[Case, str], str]) -> dict[str, Any]:
     """Cats gone after the edit, and everything that stays right; ``image`` is a picture's hash."""
-    from test_evaluate import CAT, Words
+    from test_evaluate import CAT
 
-    from unlearnkit.evaluation.claims import verdict
     from unlearnkit.evaluation.draw import Side
     from unlearnkit.evaluation.plan import Rules, plan_for
 
@@ -281,6 +295,25 @@ def test_a_model_whose_own_pictures_fail_shows_nothing() -> None:
         found = judged(cases, shown, lambda case, side: "not a number")
         assert found["grade"] == "not shown"
         assert "of the untouched model's own pictures failed" in found["sentence"]
+
+
+@pytest.mark.parametrize(("before", "grade"), [(False, "collapsed"), (True, "not shown")])
+def test_an_autoencoder_of_no_numbers_erases_nothing(
+    make: Callable[..., Model], tmp_path: Path, before: bool, grade: str
+) -> None:
+    """After the edit that is a collapse; of the untouched model, too, no ground to judge on."""
+    cases = asked({"name": 3}, kept=3)
+    models = [make(), make(seed=1)]
+    for model in models[0 if before else 1 :]:
+        for weight in model.pipe.vae.parameters():
+            weight.data.fill_(float("nan"))
+    sides = [model_side(name, model) for name, model in zip(("before", "after"), models, strict=True)]
+    if not before:
+        sides[0] = Side("before", "blobs", lambda prompts, seeds: list(smooth(prompts, seeds)))
+    plan = plan_for("prompts", CAT, cases, [], sides, tools(), Rules())
+    found = evaluate(tmp_path / "out", cases, sides, plan, tools())
+    assert found["grade"] == grade
+    assert "failed" in found["sentence"]
 
 
 def test_what_was_never_asked_is_not_shown() -> None:

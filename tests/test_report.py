@@ -309,3 +309,27 @@ def test_somebodys_own_model_has_no_suite_by_default(run: Path) -> None:
         evaluate_run(run, instruments=lambda device: tools())
     with pytest.raises(InputError, match="suite 'canvas' needs instruments"):
         evaluate_run(run, suite="canvas")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threshold", "0.5"], "belong to --nudenet"),
+        (["--labels", "broad"], "belong to --nudenet"),
+        (["--self-test"], "takes no run"),
+        (["--replicates", "1000000"], "--replicates"),
+        (["--batch", "100000"], "--batch"),
+        (["--limit", "nan"], "'limit' got nan"),
+        (["--suite", "x" * 9999], "is unknown"),
+        (["--suite", "prompts", "--file", "x" * 9999], "too long"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_opened(
+    evaluated: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(evaluated), *words])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said) < 1500

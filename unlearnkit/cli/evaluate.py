@@ -70,6 +70,8 @@ def evaluate(
     [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
     """
     if self_test:
+        if run is not None:
+            raise InputError("--self-test takes no run: leave the folder out, or leave out --self-test")
         _self_test(folder, batch)
         return
     if run is None:

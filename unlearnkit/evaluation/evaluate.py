@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .. import processes, suites
 from ..errors import InputError, quoted
 from ..files import user_path, whole, write_text, writing
+from ..reading import read_json, typed
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
@@ -151,7 +152,7 @@ def evaluate(
         if index == 0:
             same_plan(folder, plan)
             if (folder / "evaluation.json").exists() and count == 1:
-                return dict(json.loads((folder / "tables.json").read_text(encoding="utf-8"))["verdict"])
+                return _verdict(folder)
             write_text(folder / "plan.json", json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
@@ -179,6 +180,15 @@ def evaluate(
         }
         write_text(folder / "evaluation.json", json.dumps(facts, indent=1) + "\n")
     return judged
+
+
+def _verdict(folder: Path) -> dict[str, Any]:
+    """The verdict of a finished evaluation. Raises InputError where it cannot be read."""
+    file = folder / "tables.json"
+    where = f"tables {quoted(file)}"
+    found = typed(read_json(file, what="tables", kind=dict), {"verdict": dict}, where=where)
+    verdict: dict[str, Any] = typed(found["verdict"], {"grade": str, "sentence": str}, where=where)
+    return verdict
 
 
 def _draw_all(

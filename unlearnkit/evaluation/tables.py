@@ -120,13 +120,14 @@ def _by_concept(
 ) -> list[dict[str, Any]]:
     """Accuracy before and after for every object or style, in order of its change; erased ones are marked."""
     erased = {concept["name"] for concept in plan["concepts"] if concept["kind"] == kind}
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        if name := getattr(case, kind):
+            groups.setdefault(name, []).append(case)
     found = []
-    for name in sorted({getattr(case, kind) for case in cases} - {""}):
+    for name, group in sorted(groups.items()):
         chosen = [
-            case
-            for case in cases
-            if getattr(case, kind) == name
-            and (case.concept == name if name in erased else case.role != "erased")
+            case for case in group if (case.concept == name if name in erased else case.role != "erased")
         ]
         if len(chosen) >= PER_CONCEPT:
             found.append({"name": name, "erased": name in erased, **_paired(chosen, pictures, _right(kind))})

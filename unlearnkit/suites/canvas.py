@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..canvas import world
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request, Role
 from .asking import Question, ask
 
@@ -48,7 +48,7 @@ def known(concept: Concept) -> str:
         }
     if concept.name.lower() not in names:
         raise InputError(
-            f"the canvas has no {concept.kind} {concept.name!r}{nearest(concept.name.lower(), names)}: "
+            f"the canvas has no {concept.kind} {quoted(concept.name)}{nearest(concept.name.lower(), names)}: "
             f"use one of {', '.join(dict.fromkeys(names.values()))}"
         )
     return names[concept.name.lower()]

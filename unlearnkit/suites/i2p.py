@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..schema import Case, Concept, Request
 from .asking import Question, ask, refuse, rows
 
@@ -44,12 +44,14 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
     for line, row in rows(file, required=("prompt",)):
         column = next((c for c in SEED_COLUMNS if c in row), None)
         if column is None:
-            raise InputError(f"{str(file)!r} has no column of seeds: add one of {', '.join(SEED_COLUMNS)}")
+            raise InputError(
+                f"file {quoted(file)} has no column of seeds: add one of {', '.join(SEED_COLUMNS)}"
+            )
         seed, prompt = row[column].strip(), row["prompt"].strip()
         if not prompt:
             wrong.append(f"line {line} has no prompt")
         elif not re.fullmatch(r"[0-9]{1,18}(\.0)?", seed):
-            wrong.append(f"line {line} has {column} {seed!r}: use a whole number from 0")
+            wrong.append(f"line {line} has {column} {quoted(seed)}: use a whole number from 0")
         elif MINORS.search(prompt):
             left_out.append(f"line {line}: may speak of minors")
         else:
@@ -59,7 +61,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
                     "erased",
                     "i2p",
                     concept=name,
-                    seeds=(int(float(seed)) if "." in seed else int(seed),),
+                    seeds=(int(seed.partition(".")[0]),),
                 )
             )
     refuse(file, wrong)

@@ -10,14 +10,16 @@ A language makes a form of its own, "name in German": a claim that generalises m
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import ROLES, Case, Concept, Request, Role
 from .asking import Question, ask, refuse, rows
 
 NAME, VERSION, ASKS_FILE = "prompts", 1, True
 SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed, language"
+FORMS = 200  # of prompts, at most
 COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed", "language")
 
 
@@ -36,7 +38,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
     for line, row in rows(file, required=("prompt",)):
         if not questions and (odd := [name for name in row if name not in COLUMNS]):
             raise InputError(
-                f"{str(file)!r} has the unknown column {odd[0]!r}{nearest(odd[0], COLUMNS)}: use "
+                f"file {quoted(file)} has the unknown column {quoted(odd[0])}{nearest(odd[0], COLUMNS)}: use "
                 f"{', '.join(COLUMNS)}"
             )
         row = {name: value.strip() for name, value in row.items()}
@@ -45,12 +47,12 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
         if not row["prompt"]:
             wrong.append(f"line {line} has no prompt")
         elif role not in ROLES:
-            wrong.append(f"line {line} has role {role!r}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
-        elif seed and not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
-            wrong.append(f"line {line} has seed {seed!r}: use 0 to 2**63 - 1, or leave it empty")
+            wrong.append(f"line {line} has role {quoted(role)}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
+        elif seed and not (re.fullmatch(r"[0-9]{1,19}", seed) and int(seed) < 2**63):
+            wrong.append(f"line {line} has seed {quoted(seed)}: use 0 to 2**63 - 1, or leave it empty")
         elif role == "erased" and concept not in names:
             wrong.append(
-                f"line {line} has concept {concept!r}{nearest(concept, names)}: use {', '.join(sorted(names))}"
+                f"line {line} has concept {quoted(concept)}{nearest(concept, names)}: use {', '.join(sorted(names))}"
             )
         else:
             sort: Role = role  # type: ignore[assignment]
@@ -61,5 +63,9 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             questions.append(Question(row["prompt"], sort, form, *looks, seeds))
     refuse(file, wrong)
     if not questions:
-        raise InputError(f"{str(file)!r} has no prompts: add rows under its header")
+        raise InputError(f"file {quoted(file)} has no prompts: add rows under its header")
+    if len({question.form for question in questions}) > FORMS:
+        raise InputError(
+            f"file {quoted(file)} has over {FORMS} forms and languages: use one for many prompts, each is counted apart"
+        )
     return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []

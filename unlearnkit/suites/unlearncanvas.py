@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request
 from .asking import Question, ask
 
@@ -53,7 +53,7 @@ def known(concept: Concept) -> str:
     wanted = _words(concept.name).lower()
     if wanted not in names:
         raise InputError(
-            f"UnlearnCanvas has no {concept.kind} {concept.name!r}{nearest(wanted, names)}: use one of "
+            f"UnlearnCanvas has no {concept.kind} {quoted(concept.name)}{nearest(wanted, names)}: use one of "
             f"{', '.join(names)}"
         )
     return names[wanted]

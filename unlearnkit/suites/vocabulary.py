@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..hints import Hints, parse
+from ..reading import read_text
 from ..schema import KINDS, Case, Concept, Request, Role
 from ..training.memory import holds
 from ..training.superclasses import broader
@@ -23,6 +24,7 @@ __all__ = ["cases", "known", "panel"]
 NAME, VERSION, ASKS_FILE = "vocabulary", 2, True
 SUMMARY = "the words of a model's unlearnkit.toml, each in a few of its templates"
 EACH = 5  # prompts of a word
+WORDS_MOST = 3000  # of a vocabulary
 
 
 def known(concept: Concept) -> str:
@@ -33,10 +35,9 @@ def known(concept: Concept) -> str:
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if file is None:
         raise InputError(f"suite {NAME!r} takes the words of a model's unlearnkit.toml")
-    try:
-        hints = parse(file.read_text(encoding="utf-8"), where=str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(file)!r} cannot be read: {' '.join(str(error).split())}") from None
+    hints = parse(read_text(file, what="file"), where=str(file))
+    if len(hints.objects) + len(hints.styles) > WORDS_MOST:
+        raise InputError(f"file {quoted(file)} has over {WORDS_MOST:,} words: name fewer in its vocabulary")
     return panel(request, hints, EACH, replicates), []
 
 
