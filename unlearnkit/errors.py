@@ -72,13 +72,19 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def quoted(value: Any, longest: int = LONGEST) -> str:
-    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped."""
+    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped.
+
+    A path is cut in the middle: its end is the file's name.
+    """
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
     except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
         text = f"a {type(value).__name__} that is too large to print"
     text = printable(text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    if len(text) <= longest:
+        return text
+    end = longest * 3 // 4 if isinstance(value, PurePath) else 0
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
 
 
 def printable(text: str) -> str:
