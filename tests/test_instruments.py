@@ -22,7 +22,7 @@ from unlearnkit.metrics.nudenet import LABELS, SETS, NudeNet
 # NudeNet: a network whose scores are the mean red, green and blue of the picture's upper left quarter
 
 
-def detector(file: Path, *, rows: int = 22) -> Path:
+def detector(file: Path, *, rows: int = 22, score: float = 1.0) -> Path:
     """An ONNX file of NudeNet's shapes, 8 pixels a side: three labels see one colour each, in one box of two."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -30,7 +30,7 @@ def detector(file: Path, *, rows: int = 22) -> Path:
     weights = np.zeros((rows, 3), np.float32)
     for channel, label in enumerate(("FEMALE_BREAST_EXPOSED", "BELLY_EXPOSED", "FACE_MALE")):
         weights[4 + LABELS.index(label), channel] = 1
-    boxes = np.array([[1.0, 0.5]], np.float32)  # the second box of each label scores half
+    boxes = np.array([[score, 0.5]], np.float32)  # the second box of each label scores half
     numbers = onnx.numpy_helper.from_array
     whole = {"starts": [0, 0], "ends": [4, 4], "axes": [2, 3]}
     constants = [numbers(np.array(value, np.int64), name) for name, value in whole.items()]

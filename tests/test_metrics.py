@@ -199,7 +199,9 @@ def test_a_network_of_features(tmp_path: Path, kind: str) -> None:
 def test_readers_go_to_the_models_device(tmp_path: Path) -> None:
     """The device ``meta`` holds no values, so whatever is on it was put there."""
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ViTForImageClassification(ViTConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path)
+    named = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    config = ViTConfig(**small, image_size=16, patch_size=8, **named)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     tools = local(objects=tmp_path, features=tmp_path, device="meta")
     (reader,) = tools.readers

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from saved import SCRIPT, tools
+from unlearnkit.canvas import world
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.cli import main
 from unlearnkit.edit import Edit
@@ -232,12 +233,13 @@ def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_pat
     assert all(attrs.get("alt") for attrs in shown)
     with pytest.raises(InputError, match="two runs or more"):
         compare([run], tmp_path / "other")
-    plan = json.loads((run / "evaluation/prompts-rows/plan.json").read_text())
+    folder = run / "evaluation/prompts-rows"
+    plan, facts = (json.loads((folder / name).read_text()) for name in ("plan.json", "evaluation.json"))
     plan["cases"]["sha256"] = "0"
-    (run / "evaluation/prompts-rows/plan.json").write_text(json.dumps(plan))
+    (folder / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(InputError, match=r"plan\.json of .* was changed later"):
         compare([run, evaluated], tmp_path / "other")
-    reseal(run / "evaluation/prompts-rows")
+    reseal(folder)
     with pytest.raises(InputError, match="other prompts or seeds"):
         compare([run, evaluated], tmp_path / "other")
 
@@ -255,7 +257,7 @@ import sys, torch
 from pathlib import Path
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.evaluation.record import finished
+from unlearnkit.evaluation.record import file_hash, finished
 from unlearnkit.metrics.instruments import Instruments, eye
 torch.manual_seed(0)
 tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
@@ -309,9 +311,44 @@ def test_the_canvas_judge_is_not_asked_about_pictures_unlike_its_own(run: Path, 
     model = load_recipe(recipe).model
     large = shutil.copytree(model, tmp_path / "large")
     hints = large / "unlearnkit.toml"
-    hints.write_text(hints.read_text().replace("[sampling]", "[sampling]\nsize = 64"))  # 32 x 32 latents
+    known = f"objects = {json.dumps(list(world.OBJECTS))}\nstyles = {json.dumps(list(world.STYLES))}\n"
+    hints.write_text(f"[sampling]\nsize = 64\n[vocabulary]\n{known}")  # 32 x 32 latents
     recipe.write_text(recipe.read_text().replace(model, str(large)))
     with pytest.raises(
         InputError, match=r"small pictures of its own world, and .*large.* name what shall look"
     ):
         evaluate_run(run)
+
+
+def test_somebodys_own_model_has_no_suite_by_default(run: Path) -> None:
+    """Else the canvas's 1,134 pictures would be asked of it, and its judge would look at them."""
+    with pytest.raises(InputError, match=r"is no canvas, .*--suite prompts --file prompts.csv --objects"):
+        evaluate_run(run)
+    with pytest.raises(InputError, match="is no canvas"):
+        evaluate_run(run, instruments=lambda device: tools())
+    with pytest.raises(InputError, match="suite 'canvas' needs instruments"):
+        evaluate_run(run, suite="canvas")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threshold", "0.5"], "belong to --nudenet"),
+        (["--labels", "broad"], "belong to --nudenet"),
+        (["--self-test"], "takes no run"),
+        (["--replicates", "1000000"], "--replicates"),
+        (["--batch", "100000"], "--batch"),
+        (["--limit", "nan"], "'limit' got nan"),
+        (["--suite", "x" * 9999], "is unknown"),
+        (["--suite", "prompts", "--file", "x" * 9999], "too long"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_opened(
+    evaluated: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(evaluated), *words])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said) < 1500

@@ -202,3 +202,64 @@ def test_a_csv_of_enormous_words_is_refused_in_a_short_line(tmp_path: Path) -> N
         with pytest.raises(InputError) as told:
             suites.cases("prompts", CAT, file=tmp_path / "rows.csv")
         assert len(str(told.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["prompt", "a cat", "a\0cat"], "line 3: it has a zero byte"),
+        (["prompt", "a cat", "cat " * 30_000], "line 3: field larger than field limit"),
+        (["prompt,seed", "a cat," + "9" * 5000], "line 2 has seed '999"),
+        (["prompt,seed", "a cat,9223372036854775808"], "line 2 has seed '9223372036854775808'"),
+        (["prompt,role", "a cat," + "x" * 9999], "line 2 has role 'xxx"),
+        (["prompt,concept", "a cat," + "x" * 9999], "line 2 has concept 'xxx"),
+        (["prompt," + "x" * 9999, "a cat,"], "unknown column 'xxx"),
+        (["x" * 9999 + ",x", "a cat,"], "no column 'prompt', its columns are xxx"),
+        (["prompt," + ",".join(["y" * 9999] * 2), "a,b,c"], "column 'yyy"),
+        (["prompt,role", 'a "cat",erased', '"a cat" x,erased'], "line 3: .* expected after"),
+        (["prompt,form", *(f"a cat,{i}" for i in range(201))], "over 200 forms"),
+        (["prompt,\x1b[2J", "a cat,"], r"unknown column '.x1b"),
+    ],
+)
+def test_hostile_rows_are_one_short_line(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        suites.cases("prompts", CAT, file=table(tmp_path, *lines))
+    assert len(str(caught.value)) < 800
+    assert str(caught.value).isprintable()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes("\ufeffprompt,role\r\na cat,erased\r\n".encode())
+    assert [case.prompt for case in suites.cases("prompts", CAT, file=file)[0]] == ["a cat"]
+
+
+@pytest.mark.parametrize("suite", ["prompts", "i2p"])
+def test_a_file_of_a_million_rows_is_refused_at_once(tmp_path: Path, suite: str) -> None:
+    file = table(
+        tmp_path, "prompt,seed" if suite == "prompts" else "prompt,sd_seed", *["a cat,1"] * 1_000_000
+    )
+    with pytest.raises(InputError, match="has over 100,000 rows: ask fewer prompts"):
+        suites.cases(suite, CAT, file=file)
+
+
+def test_a_count_of_pictures_has_an_upper_bound(tmp_path: Path) -> None:
+    file = table(tmp_path, "prompt", *["a cat"] * 300)
+    with pytest.raises(InputError, match="asks for 300,000 pictures of each model, at most 200,000"):
+        suites.cases("prompts", CAT, file=file, replicates=1000)
+    with pytest.raises(InputError, match="replicates 1001 is out of range: use 1 to 1000"):
+        suites.cases("prompts", CAT, file=file, replicates=1001)
+
+
+def test_the_words_of_a_vocabulary_have_an_upper_bound(tmp_path: Path) -> None:
+    words = ", ".join(f'"cat {i}"' for i in range(3001))
+    (tmp_path / "hints.toml").write_text(f"[vocabulary]\nobjects = [{words}]\n")
+    with pytest.raises(InputError, match="has over 3,000 words"):
+        suites.cases("vocabulary", CAT, file=tmp_path / "hints.toml")
+    with pytest.raises(InputError, match="too long"):
+        suites.cases("vocabulary", CAT, file="é" * 300)
+
+
+def test_a_large_seed_of_i2p_is_exact(tmp_path: Path) -> None:
+    file = table(tmp_path, "prompt,sd_seed", "a statue,999999999999999999.0")
+    assert suites.cases("i2p", CAT, file=file)[0][0].seed == 999999999999999999

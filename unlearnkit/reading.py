@@ -79,14 +79,14 @@ def read_text(path: str | Path, *, what: str, most: int = MOST, error: Error = I
 
 
 def read_json(
-    path: str | Path, *, what: str, kind: type[T], whole: int = WHOLE, error: Error = InputError
+    path: str | Path, *, what: str, kind: type[T], error: Error = InputError, largest: int = WHOLE
 ) -> T:
     """What a JSON file holds, of type ``kind`` (``dict`` or ``list``). Raises ``error`` for anything else.
 
-    whole: what whole numbers in it must be below.
+    largest: whole numbers are smaller; transformers writes 10**30 for a tokenizer without a length.
     """
     text, where = read_text(path, what=what, error=error), f"{what} {quoted(path)}"
-    return parse_json(text, kind=kind, where=where, whole=whole, error=error)
+    return parse_json(text, kind=kind, where=where, error=error, largest=largest)
 
 
 def read_lines(path: str | Path, *, what: str, error: Error = InputError) -> list[dict[str, Any]]:
@@ -100,14 +100,14 @@ def read_lines(path: str | Path, *, what: str, error: Error = InputError) -> lis
 
 
 def parse_json(
-    text: str | bytes, *, kind: type[T], where: str, whole: int = WHOLE, error: Error = InputError
+    text: str | bytes, *, kind: type[T], where: str, error: Error = InputError, largest: int = WHOLE
 ) -> T:
     """Parsed JSON of type ``kind``; ``where`` is what a message calls it. Raises ``error`` for anything else."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise error(f"{where} is damaged: it is not JSON ({_short(problem)})") from None
-    return _bounded(data, kind, where, error, whole)
+    return _bounded(data, kind, where, error, largest)
 
 
 def read_toml(path: str | Path, *, what: str, error: Error = InputError) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def typed(data: Any, types: dict[str, Any], *, where: str, error: Error = InputE
     return data
 
 
-def _bounded(data: Any, kind: type[T], where: str, error: Error, whole: int = WHOLE) -> T:
+def _bounded(data: Any, kind: type[T], where: str, error: Error, largest: int = WHOLE) -> T:
     """``data`` if it is a ``kind``, not nested too deeply, and without enormous whole numbers."""
     if not isinstance(data, kind):
         raise error(
@@ -181,9 +181,9 @@ def _bounded(data: Any, kind: type[T], where: str, error: Error, whole: int = WH
                 inner += one.values()
             elif isinstance(one, list):
                 inner += one
-            elif isinstance(one, int) and abs(one) >= whole:
+            elif isinstance(one, int) and abs(one) >= largest:
                 raise error(
-                    f"{where} holds a whole number of over {whole.bit_length() - 1} bits: give a smaller one"
+                    f"{where} holds a whole number of over {largest.bit_length() - 1} bits: give a smaller one"
                 )
         if not inner:
             return data

@@ -21,12 +21,15 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 @commands.command()
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
-    suite: Annotated[str, typer.Option(help="canvas, prompts, i2p, unlearncanvas or vocabulary.")] = "canvas",
+    suite: Annotated[
+        str | None,
+        typer.Option(help="canvas (by default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option(help="The CSV of prompts, for prompts and i2p; for vocabulary an unlearnkit.toml."),
     ] = None,
-    replicates: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 1,
+    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only as many prompts as a claim needs; no never-knew model.")
     ] = False,
@@ -46,12 +49,14 @@ def evaluate(
         str | None, typer.Option(help="An image model for KID and FID, likewise; else the CLIP.")
     ] = None,
     nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file: it sees nudity.")] = None,
-    labels: Annotated[str, typer.Option(help="strict or broad: which of NudeNet's labels count.")] = "strict",
+    labels: Annotated[
+        str | None, typer.Option(help="strict (by default) or broad: which of NudeNet's labels count.")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="The score from which on a box of NudeNet's counts.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures drawn at once: as many as suit their size.")
+        int | None, typer.Option(min=1, max=4096, help="Pictures drawn at once: as many as suit their size.")
     ] = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
@@ -65,11 +70,17 @@ def evaluate(
     [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
     """
     if self_test:
+        if run is not None:
+            raise InputError("--self-test takes no run: leave the folder out, or leave out --self-test")
         _self_test(folder, batch)
         return
     if run is None:
         raise InputError(
             "the run is missing: name its folder, for example unlearnkit evaluate runs/esd-cat-0"
+        )
+    if nudenet is None and (labels is not None or threshold is not None):
+        raise InputError(
+            "--labels and --threshold belong to --nudenet: name its .onnx file, or leave them out"
         )
     from ..evaluation.evaluate import evaluate_run
     from ..evaluation.plan import Rules
@@ -83,14 +94,14 @@ def evaluate(
         from ..suites import find
 
         named: dict[str, Any] = {"objects": objects, "styles": styles, "clip": clip, "features": features}
-        read: dict[str, Any] = {"nudenet": nudenet, "labels": labels, "threshold": threshold}
-        return local(**named, **read, words=find(suite).words, device=device)
+        read: dict[str, Any] = {"nudenet": nudenet, "labels": labels or "strict", "threshold": threshold}
+        return local(**named, **read, words=find(suite or "canvas").words, device=device)
 
     tools = opened if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
-        with showing(f"evaluating {run} into {folder_of(run, suite, file)}") as tick:
+        with showing(f"evaluating {run} into {folder_of(run, suite or 'canvas', file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on from here", markup=False)

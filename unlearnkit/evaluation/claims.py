@@ -32,7 +32,14 @@ def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any
     """The claim for every concept, what it rests on, what is missing, what stayed, and what is not claimed."""
     rules = Rules(**plan["rules"])
     collapsed, kept = _collapsed(tables, rules), _kept(tables, rules)
-    unchanged = all(part["identical"] == part["n"] for part in tables["change"].values())
+    broken = tables["failed"]["before"]
+    if broken["value"] > 0.5:  # then neither "nothing changed" nor an absence says anything
+        reason = f"{_rate(broken)} of the untouched model's own pictures failed"
+        return _stated(
+            [_claim(one["name"], "not shown", [reason], []) for one in plan["concepts"]], kept, [], rules
+        )
+    parts = tables["change"].values()
+    unchanged = bool(parts) and all(part["identical"] == part["n"] for part in parts)
     concepts = [_graded(concept, plan, tables, rules, unchanged, collapsed) for concept in tables["concepts"]]
     asked = {concept["name"] for concept in tables["concepts"]}
     for concept in plan["concepts"]:
@@ -40,6 +47,12 @@ def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any
             reason = f"nothing here can recognise {concept['kind']}s: name a classifier of {concept['kind']}s"
             grade = "nothing changed" if unchanged else "collapsed" if collapsed else "not shown"
             concepts.append(_claim(concept["name"], grade, [reason], []))
+    return _stated(concepts, kept, collapsed, rules)
+
+
+def _stated(
+    concepts: list[dict[str, Any]], kept: dict[str, Any], collapsed: list[str], rules: Rules
+) -> dict[str, Any]:
     worst = min((one["grade"] for one in concepts), key=list(GRADES).index)
     return {
         "grade": worst,
@@ -136,6 +149,10 @@ def _collapsed(tables: Mapping[str, Any], rules: Rules) -> list[str]:
         for where, figures in groups
         if figures["change"]["low"] > rules.broken
     ]
+    if alike := tables.get("alike"):
+        found.append(
+            f"{alike['n']} kept prompts give {alike['after']} different pictures, before {alike['before']}"
+        )
     for role, part in tables["distances"].items():
         told = part.get("diversity")
         if role == "kept" and told and told["change"]["high"] is not None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import write_text, writing
+from ..errors import InputError, quoted
+from ..files import user_path, write_text, writing
 from ..schema import ROLES, Case
 from ..stats import Difference, difference, holm
 from .claims import GRADES
@@ -30,7 +30,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     suite: which evaluation, by the name of its folder, where the runs have several in common.
     Raises InputError for fewer than two runs or more than 26, and for runs that were not evaluated alike.
     """
-    folders = [Path(run) for run in runs]
+    folders = [user_path(run) for run in runs]
     if not 2 <= len(folders) <= len(SHAPES):
         raise InputError(
             f"{len(folders)} runs cannot be compared: name two runs or more, at most {len(SHAPES)}"
@@ -53,7 +53,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     }
     shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
     curtain = told[0]["plan"]["suite"]["name"] not in SAFE
-    out = Path(out)
+    out = user_path(out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -72,7 +72,7 @@ def _shared(read: Sequence[dict[str, Any]], suite: str | None) -> str:
         raise InputError(f"the runs share the evaluations {', '.join(names)}: choose one with --suite")
     have = "; ".join(f"{one['name']}: {', '.join(one['evaluations'])}" for one in read)
     raise InputError(
-        f"the runs share no evaluation{f' {suite!r}' if suite else ''} ({have}): evaluate them alike"
+        f"the runs share no evaluation{f' {quoted(suite)}' if suite else ''} ({have}): evaluate them alike"
     )
 
 
@@ -81,10 +81,12 @@ def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
     for what, name in (("other prompts or seeds", "cases"), ("other instruments", "instruments")):
         if one[name] != two[name]:
             raise InputError(
-                f"{first['name']!r} and {other['name']!r} were evaluated with {what}: evaluate them alike"
+                f"{quoted(first['name'])} and {quoted(other['name'])} were evaluated with {what}: evaluate them alike"
             )
     if one["sides"]["before"] != two["sides"]["before"]:
-        raise InputError(f"{first['name']!r} and {other['name']!r} start from different models or samplers")
+        raise InputError(
+            f"{quoted(first['name'])} and {quoted(other['name'])} start from different models or samplers"
+        )
 
 
 def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         "kept": verdict["kept"]["groups"],
         "failed": tables["failed"]["after"],
         "kid": tables["distances"].get("kept", {}).get("kid"),
-        "seconds": told["run"].get("seconds"),
+        "seconds": told["seconds"],
     }
 
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..files import writing
 from ..images import save_png
+from ..reading import parse_json, read_picture, typed
 from ..schema import Case
 
 if TYPE_CHECKING:
@@ -116,14 +117,15 @@ def draw(
 
 def read(path: Path) -> tuple[Image.Image, dict[str, Any]]:
     """A picture and what its text chunk says. Raises InputError for a missing, damaged or foreign file."""
-    try:
-        with Image.open(path) as file:
-            facts = json.loads(getattr(file, "text", {})["unlearnkit"])
-            return file.convert("RGB"), facts
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing: draw it again with unlearnkit evaluate") from None
-    except (OSError, SyntaxError, KeyError, ValueError) as error:
-        raise InputError(f"{str(path)!r} is no picture of an evaluation ({error}): remove it") from None
+    if not path.exists():
+        raise InputError(f"{quoted(path)} is missing: draw it again with unlearnkit evaluate")
+    picture, where = read_picture(path), f"picture {quoted(path)}"
+    text = getattr(picture, "text", {}).get("unlearnkit")
+    if not isinstance(text, str):
+        raise InputError(f"{where} is no picture of an evaluation: remove it")
+    facts = parse_json(text, kind=dict, where=where)
+    typed(facts, {"prompt": str, "seed": int, "side": str, "failure": str}, where=where)
+    return picture.convert("RGB"), facts
 
 
 def picture_hash(picture: Image.Image) -> str:
@@ -154,12 +156,20 @@ def _facts(case: Case, side: Side) -> dict[str, Any]:
 
 
 def _finished(path: Path, case: Case, side: Side) -> bool:
-    if not path.exists():
+    """Whether the picture is there. One that is damaged or none of ours is drawn again; another model's is an error."""
+    if path.is_dir() and not path.is_symlink():
+        if any(path.iterdir()):
+            raise InputError(f"{quoted(path)} is a folder with something in it: move it away")
+        path.rmdir()
         return False
-    with Image.open(path) as file:
-        facts = json.loads(getattr(file, "text", {}).get("unlearnkit", "{}"))
-    if {name: facts.get(name) for name in ("prompt", "seed", "side")} != _facts(case, side):
+    if path.is_symlink() or not path.exists():
+        return False
+    try:
+        facts = read(path)[1]
+    except InputError:
+        return False
+    if {name: facts[name] for name in ("prompt", "seed", "side")} != _facts(case, side):
         raise InputError(
-            f"{str(path)!r} was drawn by another model, sampler or seed: remove the folder {str(path.parent)!r}"
+            f"{quoted(path)} was drawn by another model, sampler or seed: remove the folder {quoted(path.parent)}"
         )
     return True

@@ -50,7 +50,7 @@ Tick = Callable[[str, int, int], None]
 def evaluate_run(
     run: str | Path,
     *,
-    suite: str = "canvas",
+    suite: str | None = None,
     file: str | Path | None = None,
     replicates: int = 1,
     quick: bool = False,
@@ -63,7 +63,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
 
-    suite, file, replicates: what is asked, see ``suites``. quick: only as many of the prompts as a claim needs,
+    suite, file, replicates: what is asked, see ``suites``; the canvas, its relatives and what was made of them have the
+    canvas's suite by default. quick: only as many of the prompts as a claim needs,
     and no comparison with a model that never knew the concept. rules: the thresholds, ``Rules()`` unless told.
     instruments: opens what looks, on the model's device; the canvas has its own.
     batch: pictures drawn at once, as many as suit their size (``Model.batch``) unless told.
@@ -71,18 +72,27 @@ def evaluate_run(
     """
     from ..edit import Edit
     from ..families.opening import quiet
-    from ..model import is_canvas, load
+    from ..model import load
     from ..recipes import load_recipe
 
     run = user_path(run)
     if not (run / runfolder.RUN).is_file():
         raise runfolder.no_run(run)
+    recipe = load_recipe(run / runfolder.RECIPE)
+    fits = _of_the_canvas(recipe.model)
+    if suite is None and not fits:
+        raise InputError(
+            f"{quoted(recipe.model)} is no canvas, so no prompts are known that suit it: bring them and what looks at "
+            "the pictures, for example --suite prompts --file prompts.csv --objects CLASSIFIER"
+        )
+    suite = suite or "canvas"
     member(run, FOLDER, folder_of(run, suite, file).name)
     told = runfolder.read(run)
-    recipe = load_recipe(run / runfolder.RECIPE)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
-    if instruments is None and suite != "canvas" and not is_canvas(recipe.model):
-        raise InputError(f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both")
+    if instruments is None and not fits:
+        raise InputError(
+            f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
+        )
     edit = Edit.load(run / runfolder.EDIT)
     if edit.hash() != told["edit"]:
         raise InputError(
@@ -104,6 +114,17 @@ def evaluate_run(
     plan = plan_for(suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing)
     plan |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
+
+
+def _of_the_canvas(source: str) -> bool:
+    """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
+    from ..canvas import world
+    from ..model import hints_of, is_canvas
+
+    if is_canvas(source):
+        return True
+    hints = hints_of(source)
+    return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
 
 
 def _judge(model: Model) -> Instruments:

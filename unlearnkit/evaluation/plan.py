@@ -114,8 +114,9 @@ def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
             return 2 * each
         return each // 3 if form in UNGRADED else each
 
-    groups = dict.fromkeys((case.role, case.form) for case in cases)
-    parts = {group: [case for case in cases if (case.role, case.form) == group] for group in groups}
+    parts: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        parts.setdefault((case.role, case.form), []).append(case)
     return [case for group, part in parts.items() for case in _spread(part, most(*group))]
 
 

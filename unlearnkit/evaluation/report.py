@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, manifest, runfolder
-from ..errors import InputError
 from ..files import locked, user_path, write_text
 from ..metrics import METRICS
-from ..reading import read_bytes, read_json, read_lines, read_text
+from ..reading import read_bytes, read_json, read_text
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
 from .record import HASHED, figures, finished, sound, stored
 from .rows import NOTHING, Picture, gather, right
+from .times import log_rows, times, took
 
 __all__ = ["HTML", "JSON", "SAFE", "inline", "page", "read_run", "render", "report", "said", "spread"]
 
@@ -85,6 +85,7 @@ def read_run(run: Path) -> dict[str, Any]:
     return {
         "name": run.resolve().name,
         "run": {name: told[name] for name in told if name in runfolder.OLD},
+        "seconds": times(run, told),
         "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
         "evaluations": evaluations,
     }
@@ -101,7 +102,7 @@ def page(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure}
+    pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure, "took": took}
     script = (PAGES / "page.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return pages.get_template(template).render(
@@ -226,16 +227,8 @@ def _curves(run: Path) -> list[dict[str, Any]]:
 
 def _numbers(log: Path) -> dict[str, list[float]]:
     """The numbers of a log by name, one a line; those that never change, and times, are left out."""
-    if not log.exists():  # a method without steps keeps none
-        return {}
-    try:
-        rows = read_lines(log, what="log")
-    except InputError as error:
-        raise InputError(
-            f"{error}: put a copy of it back, or remove it, and the report has no curves"
-        ) from None
     found: dict[str, list[float]] = {}
-    for row in rows:
+    for row in log_rows(log):
         for name, value in row.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and name not in TIMES and math.isfinite(value):

@@ -58,6 +58,8 @@ def tables(
         "distances": distances(plan, cases, features),
         "never-knew": never_knew(plan, cases, pictures, features),
     }
+    if alike := _alike(kept, pictures):
+        found["alike"] = alike
     for concept, p in zip(
         found["concepts"],
         holm([c["direct"]["change"].p if c["direct"] else 1.0 for c in found["concepts"]]),
@@ -118,13 +120,14 @@ def _by_concept(
 ) -> list[dict[str, Any]]:
     """Accuracy before and after for every object or style, in order of its change; erased ones are marked."""
     erased = {concept["name"] for concept in plan["concepts"] if concept["kind"] == kind}
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        if name := getattr(case, kind):
+            groups.setdefault(name, []).append(case)
     found = []
-    for name in sorted({getattr(case, kind) for case in cases} - {""}):
+    for name, group in sorted(groups.items()):
         chosen = [
-            case
-            for case in cases
-            if getattr(case, kind) == name
-            and (case.concept == name if name in erased else case.role != "erased")
+            case for case in group if (case.concept == name if name in erased else case.role != "erased")
         ]
         if len(chosen) >= PER_CONCEPT:
             found.append({"name": name, "erased": name in erased, **_paired(chosen, pictures, _right(kind))})
@@ -179,6 +182,14 @@ def _failed(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
         for side in dict.fromkeys(side for side, _ in pictures)
     }
     return _paired(cases, pictures, lambda case, picture: bool(picture.failure)) | {"reasons": reasons}
+
+
+def _alike(cases: Sequence[Case], pictures: Pictures) -> dict[str, int]:
+    """How many different pictures kept prompts give, where the edit leaves at most half of them; else nothing."""
+    different = {side: len({pictures[side, case.id].image for case in cases}) for side in (BEFORE, AFTER)}
+    if different[BEFORE] < 2 or 2 * different[AFTER] > different[BEFORE]:
+        return {}
+    return {**different, "n": len(cases)}
 
 
 def _change(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:

@@ -178,7 +178,9 @@ def _check_tokenizer(place: Path, source: str | Path, part: str) -> None:
     for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (place / name).exists():
             # the length may be 10^30, which transformers takes for "without end"
-            config = read_json(place / name, what="the tokenizer", kind=dict, whole=10**40, error=ModelError)
+            config = read_json(
+                place / name, what="the tokenizer", kind=dict, largest=10**40, error=ModelError
+            )
             if "auto_map" in config:
                 raise ModelError(
                     f"{quoted(place / name)} asks for code of its own (auto_map), which is never run"

@@ -6,6 +6,7 @@ torch's own layers, so neither timm nor torchvision is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, quoted
+from ..errors import InputError, ModelError, printable, quoted
+from ..files import user_path
+from .opening import SIDE, refuse_nan, sentence, tried
 from .pixels import batches
 
 __all__ = ["Checkpoint", "Device"]
@@ -45,14 +48,17 @@ class Checkpoint:
             )
         state = _state(Path(file))
         try:
-            self.model = _Vit(state, len(words)).eval().requires_grad_(False).to(device)
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            self.model = _Vit(state, len(words)).eval().requires_grad_(False)
+        except (KeyError, RuntimeError, ValueError, IndexError) as error:
             raise ModelError(
-                f"{quoted(file)} is no ViT with {len(words)} classes under timm's names: {reason}"
+                f"{quoted(file)} is no ViT with {len(words)} classes under timm's names: {sentence(error)}"
             ) from None
-        self.kinds, self.words, self.device, self.batch = (kind,), tuple(words), device, batch
-        self.name = f"{Path(file).stem}@{digest(state.items())[:8]}"
+        for name, value in state.items():
+            refuse_nan(value, f"{quoted(file)} is damaged: its weight {quoted(name)}")
+        self.kinds, self.words, self.batch = (kind,), tuple(words), batch
+        self.name = f"{printable(Path(file).stem)}@{digest(state.items())[:8]}"
+        tried(str(file), self.look)
+        self.model.to(device)
 
     @torch.no_grad()
     def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
@@ -60,7 +66,9 @@ class Checkpoint:
         for part in batches(pictures, self.batch):
             small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]
             pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
-            for share in self.model(pixels.to(self.device)).softmax(1).cpu():
+            shares = self.model(pixels.to(self.model.norm.weight.device)).softmax(1).cpu()
+            refuse_nan(shares, f"what {self.name} sees")
+            for share in shares:
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (self.words[best], float(share[best]))})
         return seen
@@ -73,10 +81,9 @@ def _state(file: Path) -> dict[str, Tensor]:
             "docs/evaluation.md has the three lines"
         )
     try:
-        return {name: tensor.float() for name, tensor in load_file(file).items()}
+        return {name: tensor.float() for name, tensor in load_file(user_path(file)).items()}
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{quoted(file)} is no file of safetensors: {reason}") from None
+        raise ModelError(f"{quoted(file)} is no file of safetensors: {sentence(error)}") from None
 
 
 class _Vit(nn.Module):
@@ -86,19 +93,25 @@ class _Vit(nn.Module):
         super().__init__()
         width, _, patch, _ = state["patch_embed.proj.weight"].shape
         hidden, spots = state["blocks.0.mlp.fc1.weight"].shape[0], state["pos_embed"].shape[1]
-        layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
-        self.side = patch * round((spots - 1) ** 0.5)
-        self.patches = nn.Conv2d(3, width, patch, patch)
-        self.cls_token, self.pos_embed = (nn.Parameter(torch.empty(1, count, width)) for count in (1, spots))
-        shape: dict[str, Any] = {"activation": "gelu", "norm_first": True, "batch_first": True}
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width, max(1, width // HEAD), hidden, 0.0, layer_norm_eps=EPSILON, **shape
+        layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+        self.side = patch * math.isqrt(max(0, spots - 1))
+        if not 1 <= self.side <= SIDE or (self.side // patch) ** 2 != spots - 1:
+            raise ValueError(f"{spots} positions and patches of {patch} pixels make no square picture")
+        # without values: a file may claim shapes that no memory holds, and only its own tensors are taken
+        with torch.device("meta"):
+            self.patches = nn.Conv2d(3, width, patch, patch)
+            self.cls_token, self.pos_embed = (
+                nn.Parameter(torch.empty(1, count, width)) for count in (1, spots)
             )
-            for _ in range(layers)
-        )
-        self.norm, self.head = nn.LayerNorm(width, eps=EPSILON), nn.Linear(width, classes)
-        self.load_state_dict({_renamed(name): tensor for name, tensor in state.items()})
+            shape: dict[str, Any] = {"activation": "gelu", "norm_first": True, "batch_first": True}
+            self.blocks = nn.ModuleList(
+                nn.TransformerEncoderLayer(
+                    width, max(1, width // HEAD), hidden, 0.0, layer_norm_eps=EPSILON, **shape
+                )
+                for _ in range(layers)
+            )
+            self.norm, self.head = nn.LayerNorm(width, eps=EPSILON), nn.Linear(width, classes)
+        self.load_state_dict({_renamed(name): tensor for name, tensor in state.items()}, assign=True)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) of pixels (n, 3, side, side) in [-1, 1]."""

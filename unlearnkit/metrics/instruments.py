@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..edit import digest
 from ..errors import InputError, ModelError, quoted
-from ..families.opening import quiet
 from .checkpoint import Checkpoint, Device
+from .kinds import CLASSIFIER, CLIP, FEATURE
 from .nudenet import NudeNet
+from .opening import labels_of, opened, refuse_nan, tried
 from .pixels import batches
 
 __all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
@@ -98,11 +98,11 @@ def local(
 ) -> Instruments:
     """Instruments for real models, each a folder or hub id that transformers opens, or a file.
 
-    objects, styles: image classifiers (``AutoModelForImageClassification``), or checkpoints of timm's ViT whose classes
-    are ``words["object"]`` and ``words["style"]`` in order. clip: a CLIP (``CLIPModel``). features: an image model
-    (``AutoModel``, for example DINOv2) for KID and FID, else the CLIP. nudenet: a detector's .onnx file, which sees
-    "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says. device: of all but NudeNet, which
-    has the CPU.
+    objects, styles: image classifiers (of the classes in ``kinds.CLASSIFIERS``), or checkpoints of timm's ViT whose
+    classes are ``words["object"]`` and ``words["style"]`` in order. clip: a CLIP (``CLIPModel``). features: an image
+    model (``kinds.FEATURES``, for example DINOv2) for KID and FID, else the CLIP. nudenet: a detector's .onnx file,
+    which sees "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says. device: of all but
+    NudeNet, which has the CPU.
     Raises InputError for two readers of objects, and for NudeNet without a threshold.
     """
     readers: list[Reader] = []
@@ -132,20 +132,28 @@ class Classifier:
     """An image classifier of transformers; its words are those of its own ``id2label``."""
 
     def __init__(self, source: str | Path, kind: str, *, device: Device = "cpu", batch: int = 32) -> None:
+        """Raises ModelError, as ``opening.opened``, and for a classifier that does not say what its classes are."""
         from transformers import AutoImageProcessor
-        from transformers import AutoModelForImageClassification as Kind
 
-        self.processor, self.model, self.name = _opened(source, AutoImageProcessor, Kind, device)
+        found = opened(source, CLASSIFIER)
+        self.processor, self.model, self.name = found.processor(AutoImageProcessor), found.network, found.name
+        self.words = labels_of(self.model.config.id2label, found.source)
         self.kinds, self.batch = (kind,), batch
+        tried(found.source, self.look)
+        self.model.to(device)
 
     @torch.no_grad()
     def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
         seen: list[Words] = []
         for part in batches(pictures, self.batch):
             pixels = self.processor(images=part, return_tensors="pt").to(self.model.device)
-            for share in self.model(**pixels).logits.softmax(1).cpu():
+            shares = self.model(**pixels).logits.softmax(1).cpu()
+            if shares.shape != (len(part), len(self.words)):
+                raise ModelError(f"it has {len(self.words)} labels and gives {shares.shape[1]} numbers")
+            refuse_nan(shares, f"what {self.name} sees")
+            for share in shares:
                 best = int(share.argmax())
-                seen.append({self.kinds[0]: (str(self.model.config.id2label[best]), float(share[best]))})
+                seen.append({self.kinds[0]: (self.words[best], float(share[best]))})
         return seen
 
 
@@ -153,30 +161,44 @@ class _Features:
     """An image model of transformers; its features are the pooled output, else the mean of the last states."""
 
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoImageProcessor
 
-        self.processor, self.model, self.name = _opened(source, AutoImageProcessor, AutoModel, device)
+        found = opened(source, FEATURE)
+        self.processor, self.model, self.name = found.processor(AutoImageProcessor), found.network, found.name
+        self.pooled = not any(".pooler." in f".{name}" for name in found.lacks)
         self.batch = batch
+        tried(found.source, self.images)
+        self.model.to(device)
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
         parts = []
         for part in batches(pictures, self.batch):
-            told = self.model(**self.processor(images=part, return_tensors="pt").to(self.model.device))
-            pooled = getattr(told, "pooler_output", None)
-            pooled = told.last_hidden_state.mean(1) if pooled is None else pooled
-            parts.append(pooled.flatten(1))
-        return np.asarray(torch.cat(parts).cpu().double())
+            states = self.model(**self.processor(images=part, return_tensors="pt").to(self.model.device))
+            pooled = getattr(states, "pooler_output", None) if self.pooled else None
+            parts.append((states.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1))
+        return _finite(np.asarray(torch.cat(parts).cpu().double()), self.name)
 
 
 class _Transformers:
     """A CLIP of transformers."""
 
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+        from transformers import CLIPImageProcessor
 
-        self.processor, self.model, self.name = _opened(source, CLIPImageProcessor, CLIPModel, device)
-        self.tokenizer, self.batch = AutoTokenizer.from_pretrained(source), batch
+        found = opened(source, CLIP)
+        self.processor, self.model, self.name = found.processor(CLIPImageProcessor), found.network, found.name
+        self.tokenizer, self.batch = found.tokenizer(), batch
+        text = self.model.config.text_config
+        self.longest = min(self.tokenizer.model_max_length, text.max_position_embeddings)
+        if max(self.tokenizer.get_vocab().values(), default=0) >= text.vocab_size:
+            raise ModelError(
+                f"{quoted(found.source)} has a tokenizer of more words than its text encoder knows "
+                f"({text.vocab_size}): bring the tokenizer that belongs to it"
+            )
+        tried(found.source, self.images)
+        tried(found.source, lambda pictures: self.texts(["a picture"]))
+        self.model.to(device)
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> Floats:
@@ -185,14 +207,20 @@ class _Transformers:
             pixels = self.processor(images=part, return_tensors="pt").pixel_values.to(self.model.device)
             pooled = self.model.vision_model(pixel_values=pixels).pooler_output
             parts.append(self.model.visual_projection(pooled))
-        return _unit(torch.cat(parts))
+        return _finite(_unit(torch.cat(parts)), self.name)
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Floats:
-        told = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
-        told = told.to(self.model.device)
-        pooled = self.model.text_model(told.input_ids, told.attention_mask).pooler_output
-        return _unit(self.model.text_projection(pooled))
+        words = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+        ).to(self.model.device)
+        pooled = self.model.text_model(words.input_ids, words.attention_mask).pooler_output
+        return _finite(_unit(self.model.text_projection(pooled)), self.name)
+
+
+def _finite(vectors: Floats, name: str) -> Floats:
+    refuse_nan(vectors, f"what {name} makes of a picture or a prompt")
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -233,21 +261,6 @@ def _eye_features(network: Any, pictures: Sequence[Image.Image], batch: int = 25
         maps = network.body(pixels(pictures[start : start + batch]))
         parts.append(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
     return np.asarray(torch.cat(parts).double())
-
-
-def _opened(source: str | Path, processor: Any, model: Any, device: Device) -> tuple[Any, Any, str]:
-    """Processor, network (safetensors alone, fp32, on the device) and name with its hash."""
-    try:
-        with quiet():
-            prepared = processor.from_pretrained(source)
-            network = model.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{quoted(source)} is no folder or hub id that transformers opens: {reason}"
-        ) from None
-    name = f"{Path(str(source)).name}@{digest(network.state_dict().items())[:8]}"
-    return prepared, network.eval().requires_grad_(False).to(device), name
 
 
 def _unit(vectors: torch.Tensor) -> Floats:

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError, ModelError, nearest, quoted
+from ..files import user_path
+from ..reading import read_bytes
+from .opening import SIDE as LARGEST
+from .opening import refuse_nan, sentence, tried
 
 __all__ = ["LABELS", "SETS", "NudeNet"]
 
@@ -31,6 +35,7 @@ SETS = {
     "strict": tuple(f"{part}_EXPOSED" for part in STRICT),
     "broad": tuple(label for label in LABELS if label.endswith("_EXPOSED")),  # feet, armpits and bellies, too
 }
+MOST = 2**30  # bytes of the file
 SIDE = 320  # pixels, where the network itself does not say
 
 
@@ -55,17 +60,25 @@ class NudeNet:
         self.session, data = _opened(Path(file))
         self.threshold = threshold
         self.rows = [4 + LABELS.index(label) for label in SETS[labels]]
-        told = self.session.get_inputs()[0]
-        self.input = told.name
-        self.side = told.shape[2] if isinstance(told.shape[2], int) else SIDE
+        takes = self.session.get_inputs()[0]
+        self.input = takes.name
+        self.side = takes.shape[-1] if isinstance(takes.shape[-1], int) else SIDE
+        if not 1 <= self.side <= LARGEST:
+            raise ModelError(
+                f"{quoted(file)} wants pictures of {self.side} pixels: 1 to {LARGEST} are allowed"
+            )
         self.name = f"nudenet-{labels}-{threshold:g}@{hashlib.sha256(data).hexdigest()[:8]}"
+        tried(str(file), self.look)
 
     def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
         """The word and the best score of the set's labels, 0 to 1, whether it reaches the threshold or not."""
         found = []
         for picture in pictures:
             (scores,) = self.session.run(None, {self.input: self._pixels(picture)})
-            best = float(scores[0][self.rows].max())  # (4 + 18, boxes): centre, size, and a score a label
+            best = float(
+                scores[0][self.rows].max(initial=0)
+            )  # (4 + 18, boxes): centre, size, a score a label
+            refuse_nan(best, f"what {self.name} sees")
             found.append({"object": ("nudity" if best >= self.threshold else "nothing", best)})
         return found
 
@@ -83,20 +96,22 @@ def _opened(file: Path) -> tuple[Any, bytes]:
         import onnxruntime
     except ImportError:
         raise InputError("NudeNet needs onnxruntime: pip install 'unlearnkit[nudenet]'") from None
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{quoted(file)} cannot be read ({error.strerror}): name NudeNet's .onnx file"
-        ) from None
+    if file.suffix != ".onnx":
+        raise ModelError(f"{quoted(file)} is no detector: only .onnx files are opened, never a pickle")
+    data = read_bytes(user_path(file), what="NudeNet's file", most=MOST, error=ModelError)
     try:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common root but this
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{quoted(file)} is no ONNX model that onnxruntime opens: {reason}") from None
+        raise ModelError(
+            f"{quoted(file)} is no ONNX model that onnxruntime opens: {sentence(error)}"
+        ) from None
+    if len(session.get_inputs()) != 1 or len(session.get_inputs()[0].shape) != 4:
+        raise ModelError(
+            f"{quoted(file)} takes no pictures (1, 3, side, side): it is no detector of NudeNet 3"
+        )
     shape = session.get_outputs()[0].shape
     if len(shape) != 3 or shape[1] != 4 + len(LABELS):
         raise ModelError(
-            f"{quoted(file)} gives {shape}, not (1, {4 + len(LABELS)}, boxes): it is no detector of NudeNet 3"
+            f"{quoted(file)} gives {quoted(shape)}, not (1, {4 + len(LABELS)}, boxes): it is no detector of NudeNet 3"
         )
     return session, data

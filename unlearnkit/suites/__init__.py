@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, nearest, quoted
+from ..files import user_path
 from ..schema import Case, Concept, Request
 from . import canvas, i2p, prompts, unlearncanvas, vocabulary
 
 __all__ = ["SUITES", "Suite", "cases", "find"]
+
+REPLICATES, PICTURES = 1000, 200_000  # of a prompt, and of one side, at most
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,19 @@ def cases(
     Raises InputError for an unknown suite, a concept that the suite does not know, and a malformed file.
     """
     suite = find(name)
-    if replicates < 1:
-        raise InputError(f"replicates {replicates} is out of range: use 1 or more")
+    if not 1 <= replicates <= REPLICATES:
+        raise InputError(f"replicates {quoted(replicates)} is out of range: use 1 to {REPLICATES}")
     if suite.asks_file != (file is not None):
         wanted = "takes the prompts of a CSV file: name it" if suite.asks_file else "brings its own prompts"
         raise InputError(
             f"suite {quoted(name)} {wanted}{' with --file' if suite.asks_file else ': leave out --file'}"
         )
-    found, left_out = suite.cases(request, replicates, None if file is None else Path(file))
+    found, left_out = suite.cases(request, replicates, None if file is None else user_path(file))
+    if len(found) > PICTURES:
+        raise InputError(
+            f"suite {name!r} asks for {len(found):,} pictures of each model, at most {PICTURES:,} are drawn: ask fewer "
+            "prompts, or with fewer --replicates"
+        )
     if not any(case.role == "erased" for case in found):
         raise InputError(
             f"suite {quoted(name)} has no prompt that asks for what is erased: nothing can be shown with it"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, listed, quoted
-from ..files import slug, user_path
+from ..files import slug
 from ..reading import read_text
 from ..schema import Case, Role
 from ..seeds import derive
@@ -19,6 +19,7 @@ from ..seeds import derive
 __all__ = ["Question", "ask", "rows"]
 
 LARGEST = 100_000  # characters of one field of a CSV file
+ROWS, SIZE = 100_000, 2**27  # of a CSV file, the latter in bytes
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def ask(questions: Iterable[Question], *, suite: str, version: int, replicates: 
 
 def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with their line numbers. Raises InputError for a file, header or row that is not one."""
-    text = read_text(user_path(file), what="file")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text, where = read_text(file, what="file", most=SIZE), f"file {quoted(file)}"
+    if "\0" in text:
+        raise InputError(f"{where}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: it has a zero byte")
     csv.field_size_limit(LARGEST)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     found, wrong = [], []
@@ -70,19 +72,21 @@ def rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, st
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in required if name not in header]:
             raise InputError(
-                f"{quoted(file)} has no column {quoted(missing[0])}, its columns are {listed(header) or 'none'}"
+                f"{where} has no column {quoted(missing[0])}, its columns are {listed(header) or 'none'}"
             )
         if twice := [name for name, count in Counter(header).items() if count > 1]:
-            raise InputError(f"{quoted(file)} has the column {quoted(twice[0])} twice: keep one")
+            raise InputError(f"{where} has the column {quoted(twice[0])} twice: keep one")
         start = reader.line_num + 1
         for row in reader:
             if len(row) == len(header):
                 found.append((start, dict(zip(header, row, strict=True))))
             elif row:
                 wrong.append(f"line {start} has {len(row)} fields instead of {len(header)}")
+            if len(found) > ROWS:
+                raise InputError(f"{where} has over {ROWS:,} rows: ask fewer prompts")
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{quoted(file)}, line {reader.line_num}: {error}") from None
+        raise InputError(f"{where}, line {reader.line_num}: {error}") from None
     refuse(file, wrong)
     return found
 
@@ -91,4 +95,4 @@ def refuse(file: Path, wrong: list[str]) -> None:
     """Raise InputError that names the first few of the rows that are wrong, if there are any."""
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"{quoted(file)} cannot be used: {'; '.join(wrong[:5])}{more}")
+        raise InputError(f"file {quoted(file)} cannot be used: {'; '.join(wrong[:5])}{more}")

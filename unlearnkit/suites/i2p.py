@@ -44,7 +44,9 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
     for line, row in rows(file, required=("prompt",)):
         column = next((c for c in SEED_COLUMNS if c in row), None)
         if column is None:
-            raise InputError(f"{quoted(file)} has no column of seeds: add one of {', '.join(SEED_COLUMNS)}")
+            raise InputError(
+                f"file {quoted(file)} has no column of seeds: add one of {', '.join(SEED_COLUMNS)}"
+            )
         seed, prompt = row[column].strip(), row["prompt"].strip()
         if not prompt:
             wrong.append(f"line {line} has no prompt")
@@ -59,7 +61,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
                     "erased",
                     "i2p",
                     concept=name,
-                    seeds=(int(float(seed)) if "." in seed else int(seed),),
+                    seeds=(int(seed.partition(".")[0]),),
                 )
             )
     refuse(file, wrong)

@@ -10,6 +10,7 @@ A language makes a form of its own, "name in German": a claim that generalises m
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..errors import InputError, listed, nearest, quoted
@@ -18,6 +19,7 @@ from .asking import Question, ask, refuse, rows
 
 NAME, VERSION, ASKS_FILE = "prompts", 1, True
 SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed, language"
+FORMS = 200  # of prompts, at most
 COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed", "language")
 
 
@@ -36,7 +38,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
     for line, row in rows(file, required=("prompt",)):
         if not questions and (odd := [name for name in row if name not in COLUMNS]):
             raise InputError(
-                f"{quoted(file)} has the unknown column {quoted(odd[0])}{nearest(odd[0], COLUMNS)}: use "
+                f"file {quoted(file)} has the unknown column {quoted(odd[0])}{nearest(odd[0], COLUMNS)}: use "
                 f"{', '.join(COLUMNS)}"
             )
         row = {name: value.strip() for name, value in row.items()}
@@ -46,7 +48,7 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             wrong.append(f"line {line} has no prompt")
         elif role not in ROLES:
             wrong.append(f"line {line} has role {quoted(role)}{nearest(role, ROLES)}: use {', '.join(ROLES)}")
-        elif seed and not (seed.isascii() and seed.isdigit() and len(seed) < 20 and int(seed) < 2**63):
+        elif seed and not (re.fullmatch(r"[0-9]{1,19}", seed) and int(seed) < 2**63):
             wrong.append(f"line {line} has seed {quoted(seed)}: use 0 to 2**63 - 1, or leave it empty")
         elif role == "erased" and concept not in names:
             wrong.append(
@@ -61,5 +63,9 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             questions.append(Question(row["prompt"], sort, form, *looks, seeds))
     refuse(file, wrong)
     if not questions:
-        raise InputError(f"{quoted(file)} has no prompts: add rows under its header")
+        raise InputError(f"file {quoted(file)} has no prompts: add rows under its header")
+    if len({question.form for question in questions}) > FORMS:
+        raise InputError(
+            f"file {quoted(file)} has over {FORMS} forms and languages: use one for many prompts, each is counted apart"
+        )
     return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError, quoted
-from ..files import user_path
 from ..hints import Hints, parse
 from ..reading import read_text
 from ..schema import KINDS, Case, Concept, Request, Role, folded
@@ -25,6 +24,7 @@ __all__ = ["cases", "known", "panel"]
 NAME, VERSION, ASKS_FILE = "vocabulary", 2, True
 SUMMARY = "the words of a model's unlearnkit.toml, each in a few of its templates"
 EACH = 5  # prompts of a word
+WORDS_MOST = 3000  # of a vocabulary
 
 
 def known(concept: Concept) -> str:
@@ -34,8 +34,10 @@ def known(concept: Concept) -> str:
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if file is None:
-        raise InputError(f"suite {quoted(NAME)} takes the words of a model's unlearnkit.toml")
-    hints = parse(read_text(user_path(file), what="file"), where=str(file))
+        raise InputError(f"suite {NAME!r} takes the words of a model's unlearnkit.toml")
+    hints = parse(read_text(file, what="file"), where=str(file))
+    if len(hints.objects) + len(hints.styles) > WORDS_MOST:
+        raise InputError(f"file {quoted(file)} has over {WORDS_MOST:,} words: name fewer in its vocabulary")
     return panel(request, hints, EACH, replicates), []
 
 

@@ -1,0 +1,84 @@
+"""What a reader of transformers may be: the classes that are opened, and which of their weights a reader never uses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["CLASSIFIER", "CLIP", "FEATURE", "POOLER", "TEACHER", "Role", "matches"]
+
+_PREFIXES = {
+    "beit": "Beit",
+    "bit": "Bit",
+    "clip": "CLIP",
+    "convnext": "ConvNext",
+    "convnextv2": "ConvNextV2",
+    "cvt": "Cvt",
+    "data2vec-vision": "Data2VecVision",
+    "deit": "DeiT",
+    "dinov2": "Dinov2",
+    "dinov2_with_registers": "Dinov2WithRegisters",
+    "dinov3_convnext": "DINOv3ConvNext",
+    "dinov3_vit": "DINOv3ViT",
+    "efficientnet": "EfficientNet",
+    "focalnet": "FocalNet",
+    "hiera": "Hiera",
+    "ijepa": "IJepa",
+    "levit": "Levit",
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilevit": "MobileViT",
+    "poolformer": "PoolFormer",
+    "pvt": "Pvt",
+    "regnet": "RegNet",
+    "resnet": "ResNet",
+    "segformer": "Segformer",
+    "siglip": "Siglip",
+    "swin": "Swin",
+    "swinv2": "Swinv2",
+    "vit": "ViT",
+    "vit_msn": "ViTMSN",
+}
+# classes of transformers by what config.json says of itself; no others are opened
+CLASSIFIERS = {
+    kind: f"{prefix}ForImageClassification"
+    for kind, prefix in _PREFIXES.items()
+    if not kind.startswith("dinov3")
+}
+FEATURES = {
+    **{kind: f"{prefix}Model" for kind, prefix in _PREFIXES.items()},
+    **{"clip": "CLIPVisionModel", "clip_vision_model": "CLIPVisionModel"},
+    **{"siglip": "SiglipVisionModel", "siglip_vision_model": "SiglipVisionModel"},
+}
+TEACHER = "WithTeacher"  # a second class that a checkpoint of DeiT's or LeViT's may name
+
+# weights that no reader uses: buffers of counts and places, the token of masked training
+_NEVER = (r"(^|\.)(position_ids|num_batches_tracked|relative_position_index)$", r"(^|\.)mask_token$")
+_TEXT = (r"^text_model\.", r"^(text|visual)_projection\.", r"^logit_(scale|bias)$")
+_HEADS = r"^(classifier|cls_classifier|distillation_classifier|head|fc|decode_head|decoder)\."
+POOLER = r"^([a-z0-9_]+\.)?pooler\."
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a reader is opened as. name: in messages. classes: by model type.
+
+    absent, extra: patterns of weights that may be missing from the files, and that the files may have besides.
+    pooler: whether the reader can do without the pooler, where all of its weights are missing.
+    """
+
+    name: str
+    classes: dict[str, str]
+    absent: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    pooler: bool = False
+
+
+CLASSIFIER = Role("a classifier", CLASSIFIERS, _NEVER, (*_NEVER, POOLER))
+FEATURE = Role("a network of features", FEATURES, _NEVER, (*_NEVER, *_TEXT, _HEADS), pooler=True)
+CLIP = Role("a CLIP", {"clip": "CLIPModel"}, (*_NEVER, r"^logit_scale$"), _NEVER)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a weight's name fits one of the patterns."""
+    return any(re.search(pattern, name) for pattern in patterns)
