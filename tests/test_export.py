@@ -18,9 +18,11 @@ from test_run import command
 from torch import Tensor
 
 import kinds
-from unlearnkit import Edit, InputError, Model, erase, load, save_checkpoint, save_lora
+from unlearnkit import Edit, InputError, Model, chain, erase, load, save_checkpoint, save_lora
 from unlearnkit.errors import EditError
 from unlearnkit.export.lora import SKETCH, factors
+from unlearnkit.recipes import dump_recipe
+from unlearnkit.schema import Concept, Recipe, Request
 
 LOADERS = [kind for kind in kinds.KINDS if not kind.startswith(("PixArt", "class"))]
 
@@ -321,12 +323,85 @@ def test_checkpoints_that_cannot_take_the_edit(model: Model, original: Path, tmp
 # the command
 
 
-def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def run(model: Model, tmp_path: Path) -> Path:
+    """A folder with an edit of rank 2 and a recipe that names the model beside it."""
     model.save(tmp_path / "model")
-    source = str(tmp_path / "model")
-    opened = load(source)
-    changed(opened, 2, attention).save(tmp_path / "run" / "edit.safetensors")
-    told = ["export", str(tmp_path / "run"), "--out"]
+    edit = changed(load(tmp_path / "model"), 2, attention)
+    edit.save(tmp_path / "run" / "edit.safetensors")
+    recipe = Recipe("../model", "esd", Request((Concept("cat"),)), {})
+    (tmp_path / "run" / "recipe.toml").write_text(dump_recipe(recipe))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("source", ["FOLDER", "somebody/something", "../model", None])
+def test_what_an_edit_says_of_its_model_is_never_followed(
+    source: str | None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named by a stranger's edit, the right model in a folder is not opened either."""
+    edit = Edit.load(run / "edit.safetensors")
+    source = str(tmp_path / "model") if source == "FOLDER" else source
+    facts = {name: value for name, value in edit.facts.items() if name != "source"}
+    hostile = Edit(edit.weights, facts | ({"source": source} if source else {}))
+    hostile.save(tmp_path / "hostile" / "edit.safetensors")
+    new = tmp_path / "a.safetensors"
+    for place in (tmp_path / "hostile", tmp_path / "hostile" / "edit.safetensors"):
+        assert command("export", place, "--out", new) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "has no recipe.toml beside it: name the model that it was made from" in said
+        assert "--model" in said
+        if source:
+            assert source[-20:] in said
+    assert not new.exists()
+    assert command("export", tmp_path / "hostile", "--model", tmp_path / "model", "--out", new) == 0
+
+
+@pytest.mark.parametrize("facts", ["null", "[]", '{"source": 3}', '{"source": null}', '{"base": 3}', "["])
+def test_facts_of_a_wrong_kind_end_an_export_in_one_line(
+    facts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"unet.a": torch.zeros(2)}, tmp_path / "a.safetensors", {"unlearnkit": facts})
+    assert command("export", tmp_path / "a.safetensors", "--out", tmp_path / "b.safetensors") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is damaged" in said
+
+
+def test_the_recipes_model_must_be_the_edits(
+    run: Path, make: Callable[..., Model], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "a.safetensors"
+    edit = Edit.load(run / "edit.safetensors")
+    Edit(edit.weights).save(run / "edit.safetensors")
+    assert command("export", run, "--out", new) == 2
+    assert "does not say the fingerprint of its model" in capsys.readouterr().err
+    edit.save(run / "edit.safetensors")
+    make(seed=1).save(tmp_path / "other")
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("../model", "../other"))
+    assert command("export", run, "--out", new) == 2
+    assert "was made from" in capsys.readouterr().err
+    assert not new.exists()
+
+
+def test_a_chain_is_exported_on_its_own_model(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    chain.init(tmp_path / "chain", str(tmp_path / "model"), method="uce", pictures=0)
+    chain.add(tmp_path / "chain", "cat")
+    assert command("export", tmp_path / "chain", "--out", tmp_path / "a.safetensors") == 0
+    found = load_file(tmp_path / "a.safetensors")
+    moved = (tmp_path / "model").rename(tmp_path / "moved")
+    told = ["export", tmp_path / "chain", "--model", moved, "--out", tmp_path / "b.safetensors"]
+    assert command(*told) == 0
+    again = load_file(tmp_path / "b.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in found.items())
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["export", str(run), "--out"]
     assert command(*told, str(tmp_path / "lora.safetensors"), "--lose", "0") == 0
     assert "a LoRA of rank 2 for" in (said := capsys.readouterr().out)
     assert "nothing of the change is lost" in said
