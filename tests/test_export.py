@@ -21,6 +21,7 @@ import kinds
 from unlearnkit import Edit, InputError, Model, chain, erase, load, save_checkpoint, save_lora
 from unlearnkit.errors import EditError
 from unlearnkit.export.lora import SKETCH, factors
+from unlearnkit.export.names import blocks, kohya
 from unlearnkit.recipes import dump_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
@@ -53,7 +54,7 @@ def attention(name: str) -> bool:
 @pytest.mark.parametrize("kind", LOADERS)
 def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path: Path) -> None:
     model = Model(kinds.pipeline(kind, words))
-    edit = changed(model, 2, lambda name: "add_embedding" not in name)
+    edit = changed(model, 2)
     held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
     assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
     pipe = kinds.pipeline(kind, words)
@@ -63,6 +64,54 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
     found = Model(pipe).weights("all")
     for name, weight in model.weights("all").items():
         torch.testing.assert_close(found[name], edit.weights.get(name, weight), atol=1e-5, rtol=1e-4)
+
+
+def test_names_of_sdxl_are_those_of_the_unet_that_kohya_trains(words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline("Stable Diffusion XL", words))
+    held = save_lora(model, changed(model, 1), tmp_path / "a.safetensors", lose=0)
+    names = {name.split(".")[0].removeprefix("lora_unet_") for name in load_file(tmp_path / "a.safetensors")}
+    assert {
+        *("input_blocks_0_0", "time_embed_0", "time_embed_2", "label_emb_0_0", "label_emb_0_2", "out_2"),
+        *("input_blocks_1_0_in_layers_2", "input_blocks_1_0_emb_layers_1", "input_blocks_2_0_op"),
+        *("input_blocks_3_0_skip_connection", "input_blocks_3_1_transformer_blocks_0_attn2_to_k"),
+        *("middle_block_0_out_layers_3", "middle_block_1_proj_in", "middle_block_2_in_layers_2"),
+        *("output_blocks_0_1_transformer_blocks_0_ff_net_2", "output_blocks_1_2_conv"),
+        *("output_blocks_1_1_transformer_blocks_0_attn1_to_out_0", "output_blocks_3_0_in_layers_2"),
+    } <= names
+    assert not [name for name in names if name.startswith(("down_", "up_", "mid_"))]
+    outer = {name.split(".")[1] for name in held.outer}
+    assert (len(held.outer), outer) == (6, {"conv_in", "conv_out", "time_embedding", "add_embedding"})
+    assert 0 < held.outer_share < 1
+
+
+def test_names_of_sdxl_itself() -> None:
+    """The layout of Stability's U-Net as sd-scripts' map has it, for three levels of two layers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(8, 16, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=2,
+            norm_num_groups=4,
+            attention_head_dim=2,
+            transformer_layers_per_block=(1, 2, 3),
+        )
+        plain = UNet2DConditionModel(norm_num_groups=4, block_out_channels=(8, 8, 8, 8), attention_head_dim=2)
+    fronts = blocks(unet)
+    for ours, theirs in {
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": "input_blocks_4_1_transformer_blocks_0_"
+        "attn2_to_k",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+        "down_blocks.2.resnets.1.conv1": "input_blocks_8_0_in_layers_2",
+        "mid_block.attentions.0.transformer_blocks.2.ff.net.0.proj": "middle_block_1_transformer_blocks_2_ff_"
+        "net_0_proj",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks_2_2_conv",
+        "up_blocks.2.resnets.2.conv_shortcut": "output_blocks_8_0_skip_connection",
+        "up_blocks.1.attentions.2.proj_out": "output_blocks_5_1_proj_out",
+    }.items():
+        assert kohya(ours, fronts) == f"lora_unet_{theirs}"
+    assert blocks(plain) == {}  # twelve blocks a side, of which diffusers would take the tenth for the first
+    assert kohya("conv_in", {}) == "lora_unet_conv_in"
 
 
 def test_a_lora_of_a_closed_form_needs_no_more_rank_than_texts(model: Model, tmp_path: Path) -> None:
@@ -147,9 +196,6 @@ def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> N
         save_lora(model, Edit({}), file)
     with pytest.raises(EditError, match="was made from"):
         save_lora(model, Edit(edit.weights, {"base": "another"}), file)
-    large = Model(kinds.pipeline("Stable Diffusion XL", words))
-    names = [f"unet.add_embedding.linear_{number}.weight" for number in (1, 2)]
-    assert list(save_lora(large, changed(large, 2), tmp_path / "d.safetensors", lose=0.9).left_out) == names
     other = Model(kinds.pipeline("PixArt-Sigma", words))
     with pytest.raises(InputError, match="PixArtSigmaPipeline of diffusers loads no LoRA"):
         save_lora(other, changed(other, 1), file)
@@ -405,6 +451,14 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command(*told, str(tmp_path / "lora.safetensors"), "--lose", "0") == 0
     assert "a LoRA of rank 2 for" in (said := capsys.readouterr().out)
     assert "nothing of the change is lost" in said
+    assert "outside the" not in said
+    edit = changed(load(tmp_path / "model"), 1, lambda name: "conv_in" in name or attention(name))
+    edit.save(tmp_path / "outer.safetensors")
+    outer = ["export", tmp_path / "outer.safetensors", "--model", tmp_path / "model"]
+    assert command(*outer, "--out", tmp_path / "outer-lora.safetensors") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of these matrices, such as unet.conv_in, with" in said
+    assert "sd-scripts and diffusers up to 0.35 do not" in said
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     assert command(*told, str(tmp_path / "new.safetensors"), "--into", str(weights)) == 0
     assert "diffusion_pytorch_model.safetensors with" in capsys.readouterr().out

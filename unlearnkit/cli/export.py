@@ -69,6 +69,13 @@ def export(
     if held.left_out:
         left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"
         out.print(f"  no LoRA holds {left}", markup=False)
+    if held.outer:
+        first, share = held.outer[0].removesuffix(".weight"), percent(held.outer_share)
+        out.print(
+            f"  {len(held.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "
+            "U-Net's blocks: ComfyUI and diffusers from 0.42 apply them, sd-scripts and diffusers up to 0.35 do not",
+            markup=False,
+        )
 
 
 def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Edit]:
