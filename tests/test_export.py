@@ -66,6 +66,25 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
         torch.testing.assert_close(found[name], edit.weights.get(name, weight), atol=1e-5, rtol=1e-4)
 
 
+def test_exports_say_where_they_come_from(model: Model, tmp_path: Path) -> None:
+    edit = changed(model, 1, attention)
+    told = {"method": "esd", "request": {"erase": []}, "seed": 3, "source": str(tmp_path / "model")}
+    edit = Edit(edit.weights, edit.facts | told)
+    save_lora(model, edit, tmp_path / "a.safetensors")
+    own = {name: weight.detach() for name, weight in model.weights("all").items()}
+    save_file(own, tmp_path / "old.safetensors")
+    save_checkpoint(model, edit, tmp_path / "old.safetensors", tmp_path / "b.safetensors")
+    for file in ("a.safetensors", "b.safetensors"):
+        with safe_open(tmp_path / file, framework="pt") as opened:
+            facts = json.loads(opened.metadata()["unlearnkit"])
+        assert {name: facts[name] for name in told} == told | {"source": "model"}
+        assert (facts["base"], facts["edit"], facts["seal"]) == (
+            *(model.fingerprint(), edit.hash()),
+            edit.seal(),
+        )
+        assert facts["versions"]["unlearnkit"]
+
+
 def test_names_of_sdxl_are_those_of_the_unet_that_kohya_trains(words: Path, tmp_path: Path) -> None:
     model = Model(kinds.pipeline("Stable Diffusion XL", words))
     held = save_lora(model, changed(model, 1), tmp_path / "a.safetensors", lose=0)

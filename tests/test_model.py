@@ -15,6 +15,7 @@ import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from peft import LoraConfig
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
@@ -27,6 +28,7 @@ from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.opening import XL
 from unlearnkit.hints import FILE
 from unlearnkit.model import Model, load
+from unlearnkit.versions import versions
 
 
 @pytest.fixture(scope="session")
@@ -527,6 +529,35 @@ def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
     assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
     (written / "tokenizer.json").unlink()
     assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
+
+
+def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path) -> None:
+    name, weight = next(iter(model.weights().items()))
+    told = {"method": "esd", "request": {"erase": ["kätzchen"]}, "seed": 3, "made": "2020-01-01"}
+    facts = {"base": model.fingerprint(), "source": str(tmp_path / "home" / "model"), **told}
+    edit = Edit({name: weight.detach() * 2}, facts)
+    for folder in ("a", "b"):
+        model.save(tmp_path / folder, edit)
+    written = json.loads((tmp_path / "a" / "unlearnkit.json").read_text(encoding="utf-8"))
+    assert written == {
+        "base": model.fingerprint(),
+        "source": "model",  # no path of the machine that made it
+        **told,
+        "edit": edit.hash(),
+        "seal": edit.seal(),
+        "versions": versions(),
+    }
+    (file,) = (tmp_path / "a" / "unet").glob("*.safetensors")
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+    assert metadata["format"] == "pt"
+    assert json.loads(metadata["unlearnkit"]) == written
+    same = [one for one in (tmp_path / "a").rglob("*") if one.is_file()]
+    assert all(
+        one.read_bytes() == (tmp_path / "b" / one.relative_to(tmp_path / "a")).read_bytes() for one in same
+    )
+    model.save(tmp_path / "c")
+    assert not (tmp_path / "c" / "unlearnkit.json").exists()
 
 
 def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path) -> None:

@@ -355,5 +355,5 @@ class Model:
         from . import saving
 
         with new_folder(Path(folder)) as partial, self.wearing(edit or {}):
-            saving.write(self, partial)
+            saving.write(self, partial, edit)
             saving.check(self, partial)

@@ -16,10 +16,13 @@ from . import hints
 from .errors import ModelError, printable, quoted
 from .families.opening import open_pipeline, quiet
 from .files import shared
+from .provenance import FILE, provenance
 from .reading import read_json
+from .tensors import stamp
 from .undisturbed import networks
 
 if TYPE_CHECKING:
+    from .edit import Edit
     from .model import Model
 
 __all__ = ["check", "write"]
@@ -28,9 +31,10 @@ VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
 STEPS = 2  # of the picture that is drawn to see that one can be
 
 
-def write(model: Model, folder: Path) -> None:
+def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
     """Write the pipeline as it is now into an empty folder, for every release of diffusers and transformers.
 
+    edit: that it wears; where it comes from is then said in a file and in the header of the denoiser's weights.
     Raises ModelError for one that would not open again as it is.
     """
     with quiet():
@@ -39,6 +43,12 @@ def write(model: Model, folder: Path) -> None:
     for name, part in model.pipe.components.items():
         if hasattr(part, "vocab_files_names"):
             _vocabulary(part, folder / name)
+    if edit:
+        facts = provenance(edit)
+        text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+        for file in (folder / model.family.DENOISER).glob("*.safetensors"):
+            stamp(file, facts)
     for file in folder.rglob("*.safetensors"):
         shared(file)
     if model.hints.text:

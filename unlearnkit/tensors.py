@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +19,7 @@ from .errors import InputError, printable, quoted, reason
 from .files import shared, whole
 from .reading import parse_json
 
-__all__ = ["HEADER", "canonical", "read", "write"]
+__all__ = ["HEADER", "canonical", "copied", "read", "stamp", "write"]
 
 HEADER = "unlearnkit"
 ALIGN = 8  # to so many bytes a header is filled up with blanks
@@ -74,3 +75,25 @@ def canonical(path: Path, facts: Mapping[str, Any]) -> bool:
     plain = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     filled = plain + b" " * (-len(plain) % ALIGN)
     return raw == filled and header.get("__metadata__") == {HEADER: json.dumps(facts, sort_keys=True)}
+
+
+def stamp(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add facts to the header of a safetensors file of another program; all else stays as it was."""
+    with whole(path) as partial, path.open("rb") as old, partial.open("wb") as new:
+        copied(old, new, facts)
+
+
+def copied(old: BinaryIO, new: BinaryIO, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Copy a safetensors file with these facts in its header; gives the header, and where the data begins in ``new``.
+
+    Entries that other programs wrote into the header stay, in one order.
+    """
+    header = json.loads(old.read(struct.unpack("<Q", old.read(8))[0]))
+    entries = (header.pop("__metadata__", None) or {}) | {HEADER: json.dumps(facts, sort_keys=True)}
+    header = {"__metadata__": dict(sorted(entries.items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGN)
+    new.write(struct.pack("<Q", len(text)) + text)
+    start = new.tell()
+    shutil.copyfileobj(old, new, 2**24)
+    return header, start

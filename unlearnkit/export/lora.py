@@ -20,7 +20,8 @@ from ..edit import Edit
 from ..errors import InputError
 from ..files import new_file
 from ..model import Model
-from .held import LOSE, Held, changes, checked, facts_of, inner, missing, percent
+from ..provenance import provenance
+from .held import LOSE, Held, changes, checked, inner, missing, percent
 from .names import blocks, is_outer, kohya
 
 __all__ = ["save_lora"]
@@ -74,7 +75,7 @@ def save_lora(
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached, fronts)
-    tensors.write(path, named, facts_of(edit) | {"rank": reached, "lost": lost})
+    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost})
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
     return Held(Path(path), len(found), reached, lost, tuple(left), tuple(outer), share)
