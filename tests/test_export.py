@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import killed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_run import command
@@ -485,3 +490,67 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--rank is for a LoRA" in capsys.readouterr().err
     assert command(*told, str(tmp_path / "c.safetensors"), "--rank", "1") == 2
     assert "rank 1 loses" in capsys.readouterr().err
+
+
+LONG = "é" * 200
+
+
+@pytest.mark.parametrize("place", [*("RUN", "--out", "--into", "--model"), "deep"])
+def test_names_that_are_too_long_are_one_line(
+    place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: dict[str, str | Path] = {"RUN": run, "--out": tmp_path / "a.safetensors"}
+    deep = Path("/".join([str(tmp_path), *["x" * 200] * 30])[:4090])  # with a file's name it is too long
+    words |= {"RUN": deep} if place == "deep" else {place: f"{LONG}.safetensors"}
+    told = [part for name, word in words.items() if name != "RUN" for part in (name, word)]
+    assert command("export", words["RUN"], *told) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert len(said) < 500
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_a_killed_export_leaves_is_no_output(run: Path, tmp_path: Path) -> None:
+    """And a folder that does not exist yet is made."""
+    into = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    kinds_of = {"lora": [], "checkpoint": ["--into", into]}
+
+    def dying(*given: Any) -> None:
+        Path(next(one for one in given if isinstance(one, Path))).write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def halfway(old: Any, new: Any, *_: object) -> None:
+        new.write(old.read(100))
+        new.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for kind, further in kinds_of.items():
+        new = tmp_path / kind / "deep" / "new.safetensors"
+        told = ["export", run, "--out", new, *further]
+
+        def dies(told: list[Any] = told) -> None:
+            with (
+                patch("unlearnkit.tensors.save_file", dying),
+                patch("unlearnkit.export.checkpoint.copy", halfway),
+            ):
+                command(*told)
+
+        killed(dies)
+        left = [path.name for path in new.parent.iterdir()]
+        assert len(left) == 1
+        assert left[0].startswith(".")
+        assert left[0].endswith(".part")
+        assert command(*told) == 0
+        assert sorted(path.name for path in new.parent.iterdir()) == [*left, "new.safetensors"]
+        assert load_file(new)
+
+
+def test_a_file_that_another_process_made_meanwhile_is_not_lost(model: Model, tmp_path: Path) -> None:
+    new = tmp_path / "a.safetensors"
+
+    def meanwhile(done: int, total: int) -> None:
+        new.write_text("of another process")
+
+    with pytest.raises(InputError, match="exists already"):
+        save_lora(model, changed(model, 1, attention), new, tick=meanwhile)
+    assert new.read_text() == "of another process"

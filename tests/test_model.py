@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from peft import LoraConfig
+from processes import killed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
@@ -219,7 +223,6 @@ def test_pipelines_that_must_not_be_edited(words: Path) -> None:
 
 
 def test_a_lora_is_refused(words: Path) -> None:
-    from peft import LoraConfig
 
     pipe = tiny.pipeline(words)
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]))
@@ -565,6 +568,18 @@ def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path)
     (tmp_path / "model" / "tokenizer" / "spiece.model").write_bytes(b"pieces")
     load(tmp_path / "model").save(tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer" / "spiece.model").read_bytes() == b"pieces"
+
+
+def test_a_killed_save_leaves_no_folder(model: Model, tmp_path: Path) -> None:
+    with patch("unlearnkit.saving.check", lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+        killed(lambda: model.save(tmp_path / "a" / "b" / "saved"))
+    (left,) = (tmp_path / "a" / "b").iterdir()
+    assert left.name.startswith(".")
+    assert left.name.endswith(".part")
+    model.save(tmp_path / "a" / "b" / "saved")
+    assert load(tmp_path / "a" / "b" / "saved").fingerprint() == model.fingerprint()
+    with pytest.raises(InputError, match=r"^'é+…é+' cannot be used: the name is too long"):
+        model.save("é" * 200)
 
 
 def test_whoever_may_read_a_new_file_may_read_weights(model: Model, tmp_path: Path) -> None:

@@ -41,8 +41,9 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
             save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
             shared(partial)
     except (OSError, SafetensorError) as error:
+        why = reason(error) if isinstance(error, OSError) else printable(str(error))
         raise InputError(
-            f"{quoted(path)} cannot be written: {error}; free space or choose another folder"
+            f"{quoted(path)} cannot be written: {why}; free space or choose another folder"
         ) from None
 
 

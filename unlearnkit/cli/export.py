@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,21 +89,25 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
     from ..chain.project import opened
     from ..chain.steps import base_model
     from ..edit import Edit
+    from ..files import user_path
     from ..model import load
     from ..recipes import load_recipe
     from ..runfolder import EDIT, RECIPE
 
-    if (run / LEDGER).is_file():
+    if model:
+        user_path(model)
+    # these two of os are never stopped by a name or a permission: what cannot be looked at is read below, and told
+    if os.path.isfile(run / LEDGER):
         project = opened(run)
         given = load(model, device=device, dtype=project.options["dtype"]) if model else None
         first = base_model(project, given, device)
         return first, chain.edit(run, model=first)
-    path = run / EDIT if run.is_dir() else run
+    path = run / EDIT if os.path.isdir(run) else run
     edit, recipe = Edit.load(path), path.with_name(RECIPE)
     if model is None:
         told = edit.facts.get("source")
         by = f" (it says {quoted(told)})" if told else ""
-        if not recipe.is_file():
+        if not os.path.isfile(recipe):
             raise InputError(
                 f"edit {quoted(path)} has no {RECIPE} beside it: name the model that it was made from{by} "
                 "with --model"

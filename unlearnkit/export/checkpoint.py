@@ -93,6 +93,7 @@ def save_checkpoint(
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, provenance(edit), places, values)
+            new_file(path)  # nor has another process made it meanwhile
     return Held(path, len(places), 0, lost)
 
 
