@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import json
+import random
+import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unlearnkit import manifest, runfolder
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.model import Model
@@ -19,7 +26,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 )
 facts = st.dictionaries(
     st.text(max_size=5),
-    st.one_of(st.integers(1 - 2**63, 2**63 - 1), st.text(max_size=5), st.booleans()),
+    st.one_of(st.integers(-(2**62), 2**62), st.text(max_size=5), st.booleans()),
     max_size=3,
 )
 
@@ -66,6 +73,93 @@ def test_files_that_are_no_edits(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(EditError, match="is damaged"):
         Edit.load(path)
+
+
+FACTS: dict[str, Any] = {
+    "base": "ab" * 32,
+    "method": "esd",
+    "seed": 3,
+    "settings": {"lr": 1e-05, "name": "é\n", "on": True},
+    "request": {"erase": [{"name": "cat"}]},
+}
+
+
+def test_a_flip_of_any_byte_is_found(tmp_path: Path) -> None:
+    """Also one that gives another spelling of the same value: 1e-05 and 1E-05, \\u00e9 and \\u00E9."""
+    path = tmp_path / "edit.safetensors"
+    edit = Edit({"unet.a\x1f": torch.arange(300.0), "unet.b": torch.ones(2, 3)}, FACTS)
+    edit.save(path)
+    data = path.read_bytes()
+    start, draws = 8 + struct.unpack("<Q", data[:8])[0], random.Random(0)
+    places = [*range(start), *draws.sample(range(start, len(data)), 60)]
+    missed = []
+    for place in places:
+        for change in (0x20, 1 << draws.randrange(8), draws.randrange(1, 256)):
+            path.write_bytes(data[:place] + bytes([data[place] ^ change]) + data[place + 1 :])
+            try:
+                Edit.load(path)
+                missed.append((place, change))
+            except EditError as error:
+                assert "\n" not in str(error)
+    assert missed == []
+    for length in [0, 7, 8, start - 1, start, *draws.sample(range(len(data)), 60)]:
+        path.write_bytes(data[:length])
+        with pytest.raises(EditError):
+            Edit.load(path)
+
+
+def test_the_seal_is_of_weights_and_facts() -> None:
+    weight = torch.arange(6.0)
+    edit = Edit({"a": weight}, FACTS)
+    assert edit.seal() == Edit({"a": weight.clone()}, json.loads(json.dumps(FACTS))).seal()
+    assert edit.seal() != Edit({"a": weight}, FACTS | {"seed": 4}).seal()
+    assert edit.seal() != Edit({"a": weight + 1}, FACTS).seal()
+    assert edit.hash() == Edit({"a": weight}, FACTS | {"seed": 4}).hash()
+
+
+def test_changed_facts_are_refused_and_files_without_a_seal_still_open(tmp_path: Path) -> None:
+    path = tmp_path / "edit.safetensors"
+    edit = Edit({"a": torch.zeros(2)}, FACTS)
+    edit.save(path)
+    with safe_open(path, framework="pt") as file:
+        written = json.loads(file.metadata()["unlearnkit"])
+    for forged in (
+        written | {"method": "uce"},
+        {name: value for name, value in written.items() if name != "sealed"},
+        {name: value for name, value in written.items() if name != "sealed-form"},
+    ):
+        save_file(edit.weights, path, {"unlearnkit": json.dumps(forged, sort_keys=True)})
+        with pytest.raises(EditError, match=r"^edit '.*edit.safetensors' was changed after it was written"):
+            Edit.load(path)
+    save_file(edit.weights, path, {"unlearnkit": json.dumps(FACTS)})  # as earlier versions did
+    again = Edit.load(path)
+    assert (again.facts, again.hash(), again.seal()) == (FACTS, edit.hash(), edit.seal())
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *("null", "[]", "3", '"text"', "[" * 5000, '{"a": ' * 5000, '{"seed": ' + "9" * 5000 + "}"),
+        *('{"base": null}', '{"source": 3}', '{"dtype": []}', '{"seed": true}', '{"settings": []}'),
+        *('{"a": NaN}', '{"a": 1e999}', '{"request": "cat"}', '{"method": {}}', "{"),
+    ],
+)
+def test_facts_of_a_wrong_kind_are_one_line(facts: str, tmp_path: Path) -> None:
+    path = tmp_path / "edit.safetensors"
+    save_file({"a": torch.zeros(2)}, path, {"unlearnkit": facts})
+    with pytest.raises(EditError, match=r"^edit '.*' (is damaged|holds)[^\n]*$") as caught:
+        Edit.load(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_runs_that_name_the_hash_of_the_whole_file_are_still_whole(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated, tmp_path / "run")
+    facts = runfolder.read(tmp_path / "run")
+    assert facts["seal"] == Edit.load(evaluated / runfolder.EDIT).seal()
+    assert list(runfolder.findings(tmp_path / "run")) == []
+    facts["seal"] = manifest.file_hash(evaluated / runfolder.EDIT)
+    (tmp_path / "run" / runfolder.RUN).write_text(manifest.dump(facts))
+    assert list(runfolder.findings(tmp_path / "run")) == []
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

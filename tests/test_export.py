@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import killed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_run import command
 from torch import Tensor
 
 import kinds
-from unlearnkit import Edit, InputError, Model, erase, load, save_checkpoint, save_lora
+from unlearnkit import Edit, InputError, Model, chain, erase, load, save_checkpoint, save_lora
 from unlearnkit.errors import EditError
 from unlearnkit.export.lora import SKETCH, factors
+from unlearnkit.export.names import blocks, kohya
+from unlearnkit.recipes import dump_recipe
+from unlearnkit.schema import Concept, Recipe, Request
 
 LOADERS = [kind for kind in kinds.KINDS if not kind.startswith(("PixArt", "class"))]
 
@@ -51,7 +59,7 @@ def attention(name: str) -> bool:
 @pytest.mark.parametrize("kind", LOADERS)
 def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path: Path) -> None:
     model = Model(kinds.pipeline(kind, words))
-    edit = changed(model, 2, lambda name: "add_embedding" not in name)
+    edit = changed(model, 2)
     held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
     assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
     pipe = kinds.pipeline(kind, words)
@@ -61,6 +69,73 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
     found = Model(pipe).weights("all")
     for name, weight in model.weights("all").items():
         torch.testing.assert_close(found[name], edit.weights.get(name, weight), atol=1e-5, rtol=1e-4)
+
+
+def test_exports_say_where_they_come_from(model: Model, tmp_path: Path) -> None:
+    edit = changed(model, 1, attention)
+    told = {"method": "esd", "request": {"erase": []}, "seed": 3, "source": str(tmp_path / "model")}
+    edit = Edit(edit.weights, edit.facts | told)
+    save_lora(model, edit, tmp_path / "a.safetensors")
+    own = {name: weight.detach() for name, weight in model.weights("all").items()}
+    save_file(own, tmp_path / "old.safetensors")
+    save_checkpoint(model, edit, tmp_path / "old.safetensors", tmp_path / "b.safetensors")
+    for file in ("a.safetensors", "b.safetensors"):
+        with safe_open(tmp_path / file, framework="pt") as opened:
+            facts = json.loads(opened.metadata()["unlearnkit"])
+        assert {name: facts[name] for name in told} == told | {"source": "model"}
+        assert (facts["base"], facts["edit"], facts["seal"]) == (
+            *(model.fingerprint(), edit.hash()),
+            edit.seal(),
+        )
+        assert facts["versions"]["unlearnkit"]
+
+
+def test_names_of_sdxl_are_those_of_the_unet_that_kohya_trains(words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline("Stable Diffusion XL", words))
+    held = save_lora(model, changed(model, 1), tmp_path / "a.safetensors", lose=0)
+    names = {name.split(".")[0].removeprefix("lora_unet_") for name in load_file(tmp_path / "a.safetensors")}
+    assert {
+        *("input_blocks_0_0", "time_embed_0", "time_embed_2", "label_emb_0_0", "label_emb_0_2", "out_2"),
+        *("input_blocks_1_0_in_layers_2", "input_blocks_1_0_emb_layers_1", "input_blocks_2_0_op"),
+        *("input_blocks_3_0_skip_connection", "input_blocks_3_1_transformer_blocks_0_attn2_to_k"),
+        *("middle_block_0_out_layers_3", "middle_block_1_proj_in", "middle_block_2_in_layers_2"),
+        *("output_blocks_0_1_transformer_blocks_0_ff_net_2", "output_blocks_1_2_conv"),
+        *("output_blocks_1_1_transformer_blocks_0_attn1_to_out_0", "output_blocks_3_0_in_layers_2"),
+    } <= names
+    assert not [name for name in names if name.startswith(("down_", "up_", "mid_"))]
+    outer = {name.split(".")[1] for name in held.outer}
+    assert (len(held.outer), outer) == (6, {"conv_in", "conv_out", "time_embedding", "add_embedding"})
+    assert 0 < held.outer_share < 1
+
+
+def test_names_of_sdxl_itself() -> None:
+    """The layout of Stability's U-Net as sd-scripts' map has it, for three levels of two layers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(8, 16, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=2,
+            norm_num_groups=4,
+            attention_head_dim=2,
+            transformer_layers_per_block=(1, 2, 3),
+        )
+        plain = UNet2DConditionModel(norm_num_groups=4, block_out_channels=(8, 8, 8, 8), attention_head_dim=2)
+    fronts = blocks(unet)
+    for ours, theirs in {
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": "input_blocks_4_1_transformer_blocks_0_"
+        "attn2_to_k",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+        "down_blocks.2.resnets.1.conv1": "input_blocks_8_0_in_layers_2",
+        "mid_block.attentions.0.transformer_blocks.2.ff.net.0.proj": "middle_block_1_transformer_blocks_2_ff_"
+        "net_0_proj",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks_2_2_conv",
+        "up_blocks.2.resnets.2.conv_shortcut": "output_blocks_8_0_skip_connection",
+        "up_blocks.1.attentions.2.proj_out": "output_blocks_5_1_proj_out",
+    }.items():
+        assert kohya(ours, fronts) == f"lora_unet_{theirs}"
+    assert blocks(plain) == {}  # twelve blocks a side, of which diffusers would take the tenth for the first
+    assert kohya("conv_in", {}) == "lora_unet_conv_in"
 
 
 def test_a_lora_of_a_closed_form_needs_no_more_rank_than_texts(model: Model, tmp_path: Path) -> None:
@@ -145,9 +220,6 @@ def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> N
         save_lora(model, Edit({}), file)
     with pytest.raises(EditError, match="was made from"):
         save_lora(model, Edit(edit.weights, {"base": "another"}), file)
-    large = Model(kinds.pipeline("Stable Diffusion XL", words))
-    names = [f"unet.add_embedding.linear_{number}.weight" for number in (1, 2)]
-    assert list(save_lora(large, changed(large, 2), tmp_path / "d.safetensors", lose=0.9).left_out) == names
     other = Model(kinds.pipeline("PixArt-Sigma", words))
     with pytest.raises(InputError, match="PixArtSigmaPipeline of diffusers loads no LoRA"):
         save_lora(other, changed(other, 1), file)
@@ -321,15 +393,96 @@ def test_checkpoints_that_cannot_take_the_edit(model: Model, original: Path, tmp
 # the command
 
 
-def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def run(model: Model, tmp_path: Path) -> Path:
+    """A folder with an edit of rank 2 and a recipe that names the model beside it."""
     model.save(tmp_path / "model")
-    source = str(tmp_path / "model")
-    opened = load(source)
-    changed(opened, 2, attention).save(tmp_path / "run" / "edit.safetensors")
-    told = ["export", str(tmp_path / "run"), "--out"]
+    edit = changed(load(tmp_path / "model"), 2, attention)
+    edit.save(tmp_path / "run" / "edit.safetensors")
+    recipe = Recipe("../model", "esd", Request((Concept("cat"),)), {})
+    (tmp_path / "run" / "recipe.toml").write_text(dump_recipe(recipe))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("source", ["FOLDER", "somebody/something", "../model", None])
+def test_what_an_edit_says_of_its_model_is_never_followed(
+    source: str | None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named by a stranger's edit, the right model in a folder is not opened either."""
+    edit = Edit.load(run / "edit.safetensors")
+    source = str(tmp_path / "model") if source == "FOLDER" else source
+    facts = {name: value for name, value in edit.facts.items() if name != "source"}
+    hostile = Edit(edit.weights, facts | ({"source": source} if source else {}))
+    hostile.save(tmp_path / "hostile" / "edit.safetensors")
+    new = tmp_path / "a.safetensors"
+    for place in (tmp_path / "hostile", tmp_path / "hostile" / "edit.safetensors"):
+        assert command("export", place, "--out", new) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "has no recipe.toml beside it: name the model that it was made from" in said
+        assert "--model" in said
+        if source:
+            assert source[-20:] in said
+    assert not new.exists()
+    assert command("export", tmp_path / "hostile", "--model", tmp_path / "model", "--out", new) == 0
+
+
+@pytest.mark.parametrize("facts", ["null", "[]", '{"source": 3}', '{"source": null}', '{"base": 3}', "["])
+def test_facts_of_a_wrong_kind_end_an_export_in_one_line(
+    facts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"unet.a": torch.zeros(2)}, tmp_path / "a.safetensors", {"unlearnkit": facts})
+    assert command("export", tmp_path / "a.safetensors", "--out", tmp_path / "b.safetensors") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is damaged" in said
+
+
+def test_the_recipes_model_must_be_the_edits(
+    run: Path, make: Callable[..., Model], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "a.safetensors"
+    edit = Edit.load(run / "edit.safetensors")
+    Edit(edit.weights).save(run / "edit.safetensors")
+    assert command("export", run, "--out", new) == 2
+    assert "does not say the fingerprint of its model" in capsys.readouterr().err
+    edit.save(run / "edit.safetensors")
+    make(seed=1).save(tmp_path / "other")
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("../model", "../other"))
+    assert command("export", run, "--out", new) == 2
+    assert "was made from" in capsys.readouterr().err
+    assert not new.exists()
+
+
+def test_a_chain_is_exported_on_its_own_model(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    chain.init(tmp_path / "chain", str(tmp_path / "model"), method="uce", pictures=0)
+    chain.add(tmp_path / "chain", "cat")
+    assert command("export", tmp_path / "chain", "--out", tmp_path / "a.safetensors") == 0
+    found = load_file(tmp_path / "a.safetensors")
+    moved = (tmp_path / "model").rename(tmp_path / "moved")
+    told = ["export", tmp_path / "chain", "--model", moved, "--out", tmp_path / "b.safetensors"]
+    assert command(*told) == 0
+    again = load_file(tmp_path / "b.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in found.items())
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["export", str(run), "--out"]
     assert command(*told, str(tmp_path / "lora.safetensors"), "--lose", "0") == 0
     assert "a LoRA of rank 2 for" in (said := capsys.readouterr().out)
     assert "nothing of the change is lost" in said
+    assert "outside the" not in said
+    edit = changed(load(tmp_path / "model"), 1, lambda name: "conv_in" in name or attention(name))
+    edit.save(tmp_path / "outer.safetensors")
+    outer = ["export", tmp_path / "outer.safetensors", "--model", tmp_path / "model"]
+    assert command(*outer, "--out", tmp_path / "outer-lora.safetensors") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of these matrices, such as unet.conv_in, with" in said
+    assert "sd-scripts and diffusers up to 0.35 do not" in said
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     assert command(*told, str(tmp_path / "new.safetensors"), "--into", str(weights)) == 0
     assert "diffusion_pytorch_model.safetensors with" in capsys.readouterr().out
@@ -337,3 +490,67 @@ def test_the_command(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--rank is for a LoRA" in capsys.readouterr().err
     assert command(*told, str(tmp_path / "c.safetensors"), "--rank", "1") == 2
     assert "rank 1 loses" in capsys.readouterr().err
+
+
+LONG = "é" * 200
+
+
+@pytest.mark.parametrize("place", [*("RUN", "--out", "--into", "--model"), "deep"])
+def test_names_that_are_too_long_are_one_line(
+    place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: dict[str, str | Path] = {"RUN": run, "--out": tmp_path / "a.safetensors"}
+    deep = Path("/".join([str(tmp_path), *["x" * 200] * 30])[:4090])  # with a file's name it is too long
+    words |= {"RUN": deep} if place == "deep" else {place: f"{LONG}.safetensors"}
+    told = [part for name, word in words.items() if name != "RUN" for part in (name, word)]
+    assert command("export", words["RUN"], *told) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert len(said) < 500
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_a_killed_export_leaves_is_no_output(run: Path, tmp_path: Path) -> None:
+    """And a folder that does not exist yet is made."""
+    into = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    kinds_of = {"lora": [], "checkpoint": ["--into", into]}
+
+    def dying(*given: Any) -> None:
+        Path(next(one for one in given if isinstance(one, Path))).write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def halfway(old: Any, new: Any, *_: object) -> None:
+        new.write(old.read(100))
+        new.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for kind, further in kinds_of.items():
+        new = tmp_path / kind / "deep" / "new.safetensors"
+        told = ["export", run, "--out", new, *further]
+
+        def dies(told: list[Any] = told) -> None:
+            with (
+                patch("unlearnkit.tensors.save_file", dying),
+                patch("unlearnkit.export.checkpoint.copy", halfway),
+            ):
+                command(*told)
+
+        killed(dies)
+        left = [path.name for path in new.parent.iterdir()]
+        assert len(left) == 1
+        assert left[0].startswith(".")
+        assert left[0].endswith(".part")
+        assert command(*told) == 0
+        assert sorted(path.name for path in new.parent.iterdir()) == [*left, "new.safetensors"]
+        assert load_file(new)
+
+
+def test_a_file_that_another_process_made_meanwhile_is_not_lost(model: Model, tmp_path: Path) -> None:
+    new = tmp_path / "a.safetensors"
+
+    def meanwhile(done: int, total: int) -> None:
+        new.write_text("of another process")
+
+    with pytest.raises(InputError, match="exists already"):
+        save_lora(model, changed(model, 1, attention), new, tick=meanwhile)
+    assert new.read_text() == "of another process"

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from peft import LoraConfig
+from processes import killed
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPImageProcessor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
+import kinds
 import tiny
 import unlearnkit.model
 from unlearnkit import undisturbed
@@ -25,6 +32,7 @@ from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.opening import XL
 from unlearnkit.hints import FILE
 from unlearnkit.model import Model, load
+from unlearnkit.versions import versions
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +224,6 @@ def test_pipelines_that_must_not_be_edited(words: Path) -> None:
 
 
 def test_a_lora_is_refused(words: Path) -> None:
-    from peft import LoraConfig
 
     pipe = tiny.pipeline(words)
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]))
@@ -464,6 +471,116 @@ def test_save_writes_a_whole_folder_or_nothing(
     with pytest.raises(InputError, match="is full"):
         model.save(tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_what_is_saved_opens_and_draws_for_every_family(kind: str, words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline(kind, words), source="toy")
+    was = [name for name, module in model.denoiser.named_modules() if module._forward_hooks]
+    model.save(tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert [name for name, module in model.denoiser.named_modules() if module._forward_hooks] == was
+
+
+def test_a_folder_that_nothing_opens_is_not_kept(model: Model, tmp_path: Path) -> None:
+    model.pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match=r"^(the pipeline does not open|text_encoder loses)[^\n]*$"):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_that_is_written_as_another_one_is_found(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = model.pipe.save_pretrained
+
+    def damaging(folder: Path) -> None:
+        plain(folder)
+        file = next((folder / "vae").glob("*.safetensors"))
+        held = load_file(file)
+        save_file(held | {"decoder.conv_in.bias": held["decoder.conv_in.bias"] + 1}, file, {"format": "pt"})
+
+    monkeypatch.setattr(model.pipe, "save_pretrained", damaging)
+    with pytest.raises(ModelError, match=r"^weight 'decoder.conv_in.bias' of vae is another one once"):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("part", "named"), [("unet", "unet"), ("vae", "the VAE's decoder")])
+def test_a_pipeline_that_draws_no_numbers_is_not_kept(
+    part: str, named: str, model: Model, tmp_path: Path
+) -> None:
+    """Finite weights whose pictures are not."""
+    network = getattr(model.pipe, part)
+    last = network.conv_out if part == "unet" else network.decoder.conv_out
+    last.weight.data.fill_(1e38)
+    with pytest.raises(ModelError, match=f"^the saved pipeline draws nothing: {named} gives numbers"):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
+    model: Model, words: Path, tmp_path: Path
+) -> None:
+    model.pipe.tokenizer.add_tokens(["<my-cat>"])
+    model.pipe.text_encoder.resize_token_embeddings(len(model.pipe.tokenizer))
+    model.save(tmp_path / "saved")
+    written = tmp_path / "saved" / "tokenizer"
+    assert json.loads((written / "vocab.json").read_text()) == json.loads((words / "vocab.json").read_text())
+    assert (written / "merges.txt").read_text() == (words / "merges.txt").read_text()
+    text = "a photo of <my-cat> the cat"
+    wanted = model.pipe.tokenizer(text).input_ids
+    assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
+    (written / "tokenizer.json").unlink()
+    assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
+
+
+def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path) -> None:
+    name, weight = next(iter(model.weights().items()))
+    told = {"method": "esd", "request": {"erase": ["kätzchen"]}, "seed": 3, "made": "2020-01-01"}
+    facts = {"base": model.fingerprint(), "source": str(tmp_path / "home" / "model"), **told}
+    edit = Edit({name: weight.detach() * 2}, facts)
+    for folder in ("a", "b"):
+        model.save(tmp_path / folder, edit)
+    written = json.loads((tmp_path / "a" / "unlearnkit.json").read_text(encoding="utf-8"))
+    assert written == {
+        "base": model.fingerprint(),
+        "source": "model",  # no path of the machine that made it
+        **told,
+        "edit": edit.hash(),
+        "seal": edit.seal(),
+        "versions": versions(),
+    }
+    (file,) = (tmp_path / "a" / "unet").glob("*.safetensors")
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+    assert metadata["format"] == "pt"
+    assert json.loads(metadata["unlearnkit"]) == written
+    same = [one for one in (tmp_path / "a").rglob("*") if one.is_file()]
+    assert all(
+        one.read_bytes() == (tmp_path / "b" / one.relative_to(tmp_path / "a")).read_bytes() for one in same
+    )
+    model.save(tmp_path / "c")
+    assert not (tmp_path / "c" / "unlearnkit.json").exists()
+
+
+def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path) -> None:
+    kinds.pipeline("PixArt-Sigma", words).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer" / "spiece.model").write_bytes(b"pieces")
+    load(tmp_path / "model").save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer" / "spiece.model").read_bytes() == b"pieces"
+
+
+def test_a_killed_save_leaves_no_folder(model: Model, tmp_path: Path) -> None:
+    with patch("unlearnkit.saving.check", lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+        killed(lambda: model.save(tmp_path / "a" / "b" / "saved"))
+    (left,) = (tmp_path / "a" / "b").iterdir()
+    assert left.name.startswith(".")
+    assert left.name.endswith(".part")
+    model.save(tmp_path / "a" / "b" / "saved")
+    assert load(tmp_path / "a" / "b" / "saved").fingerprint() == model.fingerprint()
+    with pytest.raises(InputError, match=r"^'é+…é+' cannot be used: the name is too long"):
+        model.save("é" * 200)
 
 
 def test_whoever_may_read_a_new_file_may_read_weights(model: Model, tmp_path: Path) -> None:

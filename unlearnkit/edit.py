@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,19 @@ from torch import Tensor
 
 from . import tensors
 from .errors import EditError, InputError, quoted
+from .reading import typed
 
 __all__ = ["Edit", "digest"]
+
+# in the header beside the facts, and never among them afterwards: which form a sealed file has, and its seal
+FORM, SEAL = "sealed-form", "sealed"
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("base", "source", "dtype", "method", "identity", "made", "chain"), str),
+    **dict.fromkeys(("request", "settings", "versions", "beside"), dict),
+    "seed": int,
+    "erased": list,
+}
+CHANGED = "was changed after it was written, or is damaged: put a copy of it back, or make the edit again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +53,43 @@ class Edit:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all. Raises InputError where it cannot be written."""
-        tensors.write(path, self.weights, self.facts)
+        facts = {**_plain(self.facts), FORM: 1}
+        tensors.write(path, self.weights, {**facts, SEAL: _seal(self.hash(), facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> Edit:
-        """Read a file that ``save`` wrote. Raises EditError for a missing, damaged or foreign file."""
+        """Read a file that ``save`` wrote.
+
+        Raises EditError for a missing, damaged or foreign file, and for one whose weights or facts were changed. Files
+        of versions that wrote no seal are taken as they are.
+        """
+        path = Path(path)
         try:
             weights, facts = tensors.read(path)
+            sealed = FORM in facts or SEAL in facts
+            if sealed and not tensors.canonical(path, facts):
+                raise InputError(f"{quoted(path)} {CHANGED}")
+            typed(facts, {name: kind for name, kind in TYPES.items() if name in facts}, where=quoted(path))
+            json.dumps(facts, allow_nan=False)
+        except ValueError:
+            raise EditError(
+                f"edit {quoted(path)} is damaged: its facts hold a number that is not finite"
+            ) from None
         except InputError as error:
             raise EditError(f"edit {error}") from None
-        return cls(weights, facts)
+        edit = cls(weights, _plain(facts))
+        seal = facts.pop(SEAL, None)
+        if sealed and (facts.get(FORM) != 1 or seal != _seal(edit.hash(), facts)):
+            raise EditError(f"edit {quoted(path)} {CHANGED}")
+        return edit
 
     def hash(self) -> str:
         """sha256 over names, shapes and values; the facts, and so the time, do not count."""
         return digest(self.weights.items())
+
+    def seal(self) -> str:
+        """sha256 over weights and facts: two files with one seal say the same of the same weights."""
+        return _seal(self.hash(), {**_plain(self.facts), FORM: 1})
 
 
 def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -64,3 +99,13 @@ def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
         total.update(f"{name}{tuple(value.shape)}".encode())
         total.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return total.hexdigest()
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts less what a sealed file says of itself."""
+    return {name: value for name, value in facts.items() if name not in (FORM, SEAL)}
+
+
+def _seal(weights: str, facts: dict[str, Any]) -> str:
+    """sha256 over the hash of the weights and the facts in their one spelling."""
+    return hashlib.sha256(f"{weights}\n{json.dumps(facts, sort_keys=True)}".encode()).hexdigest()

@@ -19,7 +19,7 @@ from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .families.schedules import check_steps
-from .files import new_folder, shared
+from .files import new_folder
 from .hints import Hints
 from .reading import read_json
 from .slots import Slots
@@ -422,13 +422,11 @@ class Model:
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
 
-        Raises InputError where ``folder`` exists already or cannot be written.
+        What was written is opened again, compared and drawn with before it counts. Raises InputError where ``folder``
+        exists already or cannot be written, ModelError for a pipeline that would not open or draw as it is.
         """
-        with new_folder(Path(folder)) as partial:
-            with self.wearing(edit or {}), quiet():
-                self.pipe.save_pretrained(partial)
-            self.family.saved(self.pipe, partial)
-            for file in partial.rglob("*.safetensors"):
-                shared(file)
-            if self.hints.text:
-                (partial / hints.FILE).write_text(self.hints.text, encoding="utf-8")
+        from . import saving
+
+        with new_folder(Path(folder)) as partial, self.wearing(edit or {}):
+            saving.write(self, partial, edit)
+            saving.check(self, partial)

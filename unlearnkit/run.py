@@ -187,7 +187,8 @@ def run_recipe(
             job=methods.Job(folder=folder, progress=tick),
         )
         if processes.first():
-            _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, begun, tick)
+            spent = round(time.monotonic() - begun, 1)
+            _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, begun, spent, tick)
     return edit
 
 
@@ -200,6 +201,7 @@ def _complete(
     pipeline: bool,
     resuming: bool,
     begun: float,
+    spent: float,
     tick: Tick | None,
 ) -> None:
     """Write what a run has beside its edit, and ``run.json`` at last; what is there already stays as it is."""
@@ -219,6 +221,7 @@ def _complete(
             "edit": edit.hash(),
             "base": model.fingerprint(),
             "seconds": round(time.monotonic() - begun, 1),
+            **({} if resuming else {"method seconds": spent}),
             "resumed": resuming,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "device": str(model.device),

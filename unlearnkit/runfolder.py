@@ -40,7 +40,7 @@ __all__ = [
 
 RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors", "pipeline", "grid.png"
 FORMAT = 2  # of run.json; the first one had no number, and no list of files
-OLD = ("edit", "base", "seconds", "resumed", "finished", "device", "dtype", "versions")
+OLD = ("edit", "base", "seconds", "method seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
 LATER = ("evaluation", "report.html", "report.json")  # have manifests of their own
 STAGE = "stage-"  # how the folders of a method that trains in stages begin
@@ -54,7 +54,7 @@ def finish(folder: Path, facts: Mapping[str, Any], model: Model) -> None:
     written: dict[str, Any] = {
         "format": FORMAT,
         **facts,
-        "seal": manifest.file_hash(folder / EDIT),
+        "seal": edit.seal(),
     }
     if (folder / PIPELINE).is_dir():
         written |= _denoiser(model, edit)
@@ -130,7 +130,8 @@ def findings(folder: Path) -> Iterator[str]:
         return
     if (edit.hash(), edit.facts.get("base")) != (facts["edit"], facts["base"]):
         yield f"{EDIT} is not the edit that {RUN} names"
-    if facts.get("seal", seal := manifest.file_hash(folder / EDIT)) != seal:
+    # the first runs that had a seal took the hash of the whole file
+    if facts.get("seal", seal := edit.seal()) not in (seal, manifest.file_hash(folder / EDIT)):
         yield f"{EDIT} says other things of itself than when {RUN} was written"
     yield from _recipe(folder, edit)
     if (folder / PIPELINE).is_dir():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import processes
-from .errors import InputError, quoted
+from .errors import InputError, printable, quoted, reason
 from .files import shared, whole
 from .reading import parse_json
 
-__all__ = ["read", "write"]
+__all__ = ["HEADER", "canonical", "copied", "read", "stamp", "write"]
 
 HEADER = "unlearnkit"
+ALIGN = 8  # to so many bytes a header is filled up with blanks
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -38,21 +41,60 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
             save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
             shared(partial)
     except (OSError, SafetensorError) as error:
+        why = reason(error) if isinstance(error, OSError) else printable(str(error))
         raise InputError(
-            f"{quoted(path)} cannot be written: {error}; free space or choose another folder"
+            f"{quoted(path)} cannot be written: {why}; free space or choose another folder"
         ) from None
 
 
 def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
+    where = quoted(Path(path))
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"{where} cannot be read: it is no regular file")
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
-            text, where = (file.metadata() or {})[HEADER], f"the header of {quoted(path)}"
-            facts = parse_json(text, kind=dict, where=where)
+            facts = parse_json((file.metadata() or {})[HEADER], kind=dict, where=where)
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except OSError as error:
-        raise InputError(f"{quoted(path)} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{where} cannot be read: {reason(error)}") from None
     except KeyError:
-        raise InputError(f"{quoted(path)} was not written by unlearnkit: its header has no facts") from None
+        raise InputError(f"{where} was not written by unlearnkit: its header has no facts") from None
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{quoted(path)} is damaged: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is damaged: {printable(' '.join(str(error).split()))[:200]}") from None
+
+
+def canonical(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the header of a file is, byte for byte, what ``write`` writes for these facts.
+
+    JSON has several spellings of one value, such as 1e-05 and 1E-05: what was changed to another one is found here.
+    """
+    with path.open("rb") as file:
+        size = struct.unpack("<Q", file.read(8))[0]
+        raw = file.read(size)
+    header = parse_json(raw, kind=dict, where=quoted(path))
+    plain = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    filled = plain + b" " * (-len(plain) % ALIGN)
+    return raw == filled and header.get("__metadata__") == {HEADER: json.dumps(facts, sort_keys=True)}
+
+
+def stamp(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add facts to the header of a safetensors file of another program; all else stays as it was."""
+    with whole(path) as partial, path.open("rb") as old, partial.open("wb") as new:
+        copied(old, new, facts)
+
+
+def copied(old: BinaryIO, new: BinaryIO, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Copy a safetensors file with these facts in its header; gives the header, and where the data begins in ``new``.
+
+    Entries that other programs wrote into the header stay, in one order.
+    """
+    header = json.loads(old.read(struct.unpack("<Q", old.read(8))[0]))
+    entries = (header.pop("__metadata__", None) or {}) | {HEADER: json.dumps(facts, sort_keys=True)}
+    header = {"__metadata__": dict(sorted(entries.items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGN)
+    new.write(struct.pack("<Q", len(text)) + text)
+    start = new.tell()
+    shutil.copyfileobj(old, new, 2**24)
+    return header, start

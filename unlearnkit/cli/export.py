@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, printable, quoted
 from .terminal import Device, out, showing
+
+if TYPE_CHECKING:
+    from ..edit import Edit
+    from ..model import Model
 
 __all__ = ["export"]
 
@@ -29,7 +34,7 @@ def export(
         float, typer.Option(min=0, max=1, help="How much of the change the file may lose.")
     ] = 0.01,
     model: Annotated[
-        str | None, typer.Option(help="The model; by default where the edit says it came from.")
+        str | None, typer.Option(help="The model; by default that of the run's recipe, or of the chain.")
     ] = None,
     device: Device = None,
 ) -> None:
@@ -41,27 +46,15 @@ def export(
         raise InputError(
             "--rank is for a LoRA and --into for a checkpoint, which holds whole weights: give one of them"
         )
-    from .. import chain
     from .. import export as exporting
-    from ..chain.ledger import LEDGER
-    from ..edit import Edit
     from ..export.held import percent
-    from ..files import new_file
-    from ..methods import EDIT
-    from ..model import load
+    from ..files import new_file, user_path
 
-    new_file(file)
-    if (run / LEDGER).is_file():
-        edit = chain.edit(run, device=device)
-    else:
-        edit = Edit.load(run / EDIT if run.is_dir() else run)
-    source = model or edit.facts.get("source")
-    if source is None:
-        raise InputError(f"edit {str(run)!r} does not say what model it was made from: name it with --model")
-    loaded = load(source, device=device, edit=edit)
+    new_file(user_path(file))
+    loaded, edit = _opened(user_path(run), model, device)
     if into is not None:
         held = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)
-        what = f"{into.name} with {held.tensors} weights changed"
+        what = f"{printable(into.name)} with {held.tensors} weights changed"
     else:
         with showing() as tick:
             held = exporting.save_lora(
@@ -71,8 +64,57 @@ def export(
                 tick=lambda done, total: tick("factoring", done, total),
             )
         what = f"a LoRA of rank {held.rank} for {held.tensors} matrices"
+    file = held.path
     size, lost = file.stat().st_size / 1e6, percent(held.lost)
-    out.print(f"{file}: {what}, {size:.3g} MB; {lost} of the change is lost", markup=False)
+    out.print(f"{printable(str(file))}: {what}, {size:.3g} MB; {lost} of the change is lost", markup=False)
     if held.left_out:
         left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"
         out.print(f"  no LoRA holds {left}", markup=False)
+    if held.outer:
+        first, share = held.outer[0].removesuffix(".weight"), percent(held.outer_share)
+        out.print(
+            f"  {len(held.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "
+            "U-Net's blocks: ComfyUI and diffusers from 0.42 apply them, sd-scripts and diffusers up to 0.35 do not",
+            markup=False,
+        )
+
+
+def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Edit]:
+    """The model and the edit of it.
+
+    What an edit says of the model it came from is shown, never followed: the file may be a stranger's.
+    """
+    from .. import chain
+    from ..chain.ledger import LEDGER
+    from ..chain.project import opened
+    from ..chain.steps import base_model
+    from ..edit import Edit
+    from ..files import user_path
+    from ..model import load
+    from ..recipes import load_recipe
+    from ..runfolder import EDIT, RECIPE
+
+    if model:
+        user_path(model)
+    # these two of os are never stopped by a name or a permission: what cannot be looked at is read below, and told
+    if os.path.isfile(run / LEDGER):
+        project = opened(run)
+        given = load(model, device=device, dtype=project.options["dtype"]) if model else None
+        first = base_model(project, given, device)
+        return first, chain.edit(run, model=first)
+    path = run / EDIT if os.path.isdir(run) else run
+    edit, recipe = Edit.load(path), path.with_name(RECIPE)
+    if model is None:
+        told = edit.facts.get("source")
+        by = f" (it says {quoted(told)})" if told else ""
+        if not os.path.isfile(recipe):
+            raise InputError(
+                f"edit {quoted(path)} has no {RECIPE} beside it: name the model that it was made from{by} "
+                "with --model"
+            )
+        if not edit.facts.get("base"):
+            raise InputError(
+                f"edit {quoted(path)} does not say the fingerprint of its model: name the model{by} with --model"
+            )
+        model = load_recipe(recipe).model
+    return load(model, device=device, edit=edit), edit

@@ -7,24 +7,22 @@ Everything else stays as it was, byte for byte.
 
 from __future__ import annotations
 
-import json
-import shutil
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..edit import Edit
-from ..errors import InputError
+from ..errors import InputError, printable, quoted
 from ..files import new_file, whole, writing
 from ..model import Model
-from ..tensors import HEADER
-from .held import LOSE, Held, changes, checked, facts_of, inner, missing, percent
+from ..provenance import provenance
+from ..tensors import copied
+from .held import LOSE, Held, changes, checked, inner, missing, percent
 
 __all__ = ["save_checkpoint"]
 
@@ -64,13 +62,13 @@ def save_checkpoint(
             keys = list(file.keys())
             if any(key.startswith(AVERAGES) for key in keys):
                 raise InputError(
-                    f"checkpoint {str(source)!r} holds the network twice ({AVERAGES}...), and the second would still "
+                    f"checkpoint {quoted(source)} holds the network twice ({AVERAGES}...), and the second would still "
                     "know what was erased: give one without averaged weights"
                 )
             places = find(own, ((key, file.get_tensor(key)) for key in keys))
             if lacks := [name for name in own if name not in places]:
                 raise InputError(
-                    f"checkpoint {str(source)!r} is not of {model.source}: it lacks {len(lacks)} of the {len(own)} "
+                    f"checkpoint {quoted(source)} is not of {model.source}: it lacks {len(lacks)} of the {len(own)} "
                     f"weights that change, such as {lacks[0]}; give the one that the model was made from"
                 )
             for name, place in places.items():
@@ -81,20 +79,21 @@ def save_checkpoint(
                 held += inner(values[name].float() - before.float(), change)
                 moved += inner(change, change)
     except FileNotFoundError:
-        raise InputError(f"checkpoint {str(source)!r} was not found: give a .safetensors file") from None
+        raise InputError(f"checkpoint {quoted(source)} was not found: give a .safetensors file") from None
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"checkpoint {str(source)!r} cannot be read: {reason}") from None
+        reason = printable(" ".join(str(error).split()))[:200]
+        raise InputError(f"checkpoint {quoted(source)} cannot be read: {reason}") from None
     lost = missing(held, moved)
     if lost > lose:
         raise InputError(
-            f"the precision of checkpoint {str(source)!r} loses {percent(lost)} of the change, more than "
+            f"the precision of checkpoint {quoted(source)} loses {percent(lost)} of the change, more than "
             f"{percent(lose)}: let more be lost (lose), or give one in float32"
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial, source.open("rb") as old, partial.open("wb") as new:
-            copy(old, new, {HEADER: json.dumps(facts_of(edit), sort_keys=True)}, places, values)
+            copy(old, new, provenance(edit), places, values)
+            new_file(path)  # nor has another process made it meanwhile
     return Held(path, len(places), 0, lost)
 
 
@@ -150,18 +149,12 @@ class Table:
 def copy(
     old: BinaryIO,
     new: BinaryIO,
-    facts: Mapping[str, str],
+    facts: Mapping[str, Any],
     places: Mapping[str, Place],
     values: Mapping[str, Tensor],
 ) -> None:
     """A safetensors file, with these values in their places and these facts in its header."""
-    header = json.loads(old.read(struct.unpack("<Q", old.read(8))[0]))
-    header["__metadata__"] = header.get("__metadata__", {}) | facts
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    new.write(struct.pack("<Q", len(text)) + text)
-    start = new.tell()
-    shutil.copyfileobj(old, new, 2**24)
+    header, start = copied(old, new, facts)
     for name, place in places.items():
         value = _rows(values[name], place.count)
         new.seek(start + header[place.key]["data_offsets"][0] + place.row * value.shape[1])

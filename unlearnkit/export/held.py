@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from ..edit import Edit
 from ..errors import EditError, InputError
 from ..model import Model
 
-__all__ = ["LOSE", "Held", "changes", "checked", "facts_of", "inner", "missing", "percent"]
+__all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent"]
 
 LOSE = 0.01  # of a change; on the canvas erasure and what stays are then as with the whole
 NOTHING = 1e-6  # what rounding to float32 takes at most
@@ -25,6 +24,7 @@ class Held:
 
     tensors: of the model, that it changes. rank: the largest of a LoRA's, 0 of a checkpoint. lost: 1 - <d', d> / |d|²
     of the change d and the change d' that the file makes, over all weights. left_out: changed weights that it leaves.
+    outer: changed layers of a U-Net outside its blocks, which not every tool takes from a LoRA. outer_share: of |d|².
     """
 
     path: Path
@@ -32,6 +32,8 @@ class Held:
     rank: int
     lost: float
     left_out: tuple[str, ...] = ()
+    outer: tuple[str, ...] = ()
+    outer_share: float = 0.0
 
 
 def inner(a: Tensor, b: Tensor) -> float:
@@ -49,11 +51,6 @@ def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
         raise EditError("the edit changes no weight: there is nothing to export")
     own = model.weights("all")
     return {name: own[name].detach() for name in edit.weights}
-
-
-def facts_of(edit: Edit) -> dict[str, Any]:
-    """What a file's header says of where it comes from."""
-    return edit.facts | {"edit": edit.hash()}
 
 
 def checked(lose: float) -> float:

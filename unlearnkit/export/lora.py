@@ -2,8 +2,8 @@
 
 A change D of a matrix is projected onto its leading singular vectors: B = U_r, A = U_rᵀ D, the nearest matrix of rank r
 (Eckart and Young, 1936). A closed form's change has no more rank than texts that it moved, a low-rank training's no
-more than its own: such an edit fits without loss. Of a U-Net the names are kohya's, of a transformer those of PEFT
-behind ``transformer.``: what ComfyUI's comfy/lora.py and diffusers' ``load_lora_weights`` both read.
+more than its own: such an edit fits without loss. Of a U-Net the names are kohya's (see ``names``), of a transformer
+those of PEFT behind ``transformer.``: what ComfyUI's comfy/lora.py and diffusers' ``load_lora_weights`` both read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ..edit import Edit
 from ..errors import InputError
 from ..files import new_file
 from ..model import Model
-from .held import LOSE, Held, changes, checked, facts_of, inner, missing, percent
+from ..provenance import provenance
+from .held import LOSE, Held, changes, checked, inner, missing, percent
+from .names import blocks, is_outer, kohya
 
 __all__ = ["save_lora"]
 
 SKETCH = 64
-UNREAD = ".add_embedding."  # of SDXL's size and crop, whose name diffusers does not find again in kohya's
 
 
 def save_lora(
@@ -52,7 +53,7 @@ def save_lora(
     if rank is not None and rank < 1:
         raise InputError(f"rank {rank} is out of range: use 1 or more")
     own, lose = changes(model, edit), checked(lose)
-    left = [name for name, weight in own.items() if weight.dim() < 2 or UNREAD in name]
+    left = [name for name, weight in own.items() if weight.dim() < 2]
     squares = {name: inner(change, change) for name, change in _changes(edit, own)}
     whole, without = sum(squares.values()), sum(squares[name] for name in left)
     if without > lose * whole:
@@ -69,11 +70,16 @@ def save_lora(
     reached, lost = max((up.shape[1] for up, _ in found.values()), default=0), missing(held, whole)
     if lost > lose:
         raise InputError(_too_much(reached, lost, lose, left))
+    # both of SDXL's ways of counting blocks in one file would be one too many for diffusers
+    fronts = blocks(model.denoiser) if type(model.pipe).__name__.startswith("StableDiffusionXL") else {}
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
-        named |= _named(name, up, down, own[name].shape, reached)
-    tensors.write(path, named, facts_of(edit) | {"rank": reached, "lost": lost})
-    return Held(Path(path), len(found), reached, lost, tuple(left))
+        named |= _named(name, up, down, own[name].shape, reached, fronts)
+    new_file(Path(path))  # nor has another process made it meanwhile
+    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost})
+    outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
+    share = sum(squares[name] for name in outer) / whole if whole else 0.0
+    return Held(Path(path), len(found), reached, lost, tuple(left), tuple(outer), share)
 
 
 def _changes(edit: Edit, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -114,7 +120,9 @@ def _sketch(wide: Tensor) -> Tensor | None:
     return found
 
 
-def _named(name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int) -> dict[str, Tensor]:
+def _named(
+    name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int, fronts: dict[str, str]
+) -> dict[str, Tensor]:
     """The factors of one weight under the names that other tools know; a convolution's have its kernel in A.
 
     All have one rank, with zeros where less is needed: loaders read the scale of several ranks in several ways.
@@ -125,11 +133,11 @@ def _named(name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int) ->
     if len(shape) > 2:
         up, down = up.view(*up.shape, *(1,) * (len(shape) - 2)), down.view(rank, *shape[1:])
     if component == "unet":
-        kohya = f"lora_unet_{module.replace('.', '_')}"
+        theirs = kohya(module, fronts)
         return {
-            f"{kohya}.lora_up.weight": up,
-            f"{kohya}.lora_down.weight": down,
-            f"{kohya}.alpha": torch.tensor(float(rank)),
+            f"{theirs}.lora_up.weight": up,
+            f"{theirs}.lora_down.weight": down,
+            f"{theirs}.alpha": torch.tensor(float(rank)),
         }
     return {f"{component}.{module}.lora_B.weight": up, f"{component}.{module}.lora_A.weight": down}
 

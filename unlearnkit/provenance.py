@@ -1,0 +1,25 @@
+"""What a file that goes to others says of where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .edit import Edit
+from .versions import versions
+
+__all__ = ["FILE", "provenance"]
+
+FILE = "unlearnkit.json"  # in a pipeline's folder
+
+
+def provenance(edit: Edit) -> dict[str, Any]:
+    """The facts of an edit, its hash and its seal; of a model in a folder the folder's name alone.
+
+    The time is that of the edit, so that the same edit is written alike at any time.
+    """
+    facts = {"versions": versions(), **edit.facts, "edit": edit.hash(), "seal": edit.seal()}
+    source = facts.get("source")
+    if isinstance(source, str) and Path(source).is_absolute():
+        facts["source"] = Path(source).name
+    return facts

@@ -1,0 +1,146 @@
+"""Write a whole diffusers pipeline, and see that it opens and draws before it takes its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import hints
+from .errors import ModelError, printable, quoted
+from .families.opening import open_pipeline, quiet
+from .files import shared
+from .provenance import FILE, provenance
+from .reading import read_json
+from .tensors import stamp
+from .undisturbed import networks
+
+if TYPE_CHECKING:
+    from .edit import Edit
+    from .model import Model
+
+__all__ = ["check", "write"]
+
+VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
+STEPS = 2  # of the picture that is drawn to see that one can be
+
+
+def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
+    """Write the pipeline as it is now into an empty folder, for every release of diffusers and transformers.
+
+    edit: that it wears; where it comes from is then said in a file and in the header of the denoiser's weights.
+    Raises ModelError for one that would not open again as it is.
+    """
+    with quiet():
+        model.pipe.save_pretrained(folder)
+    model.family.saved(model.pipe, folder)
+    for name, part in model.pipe.components.items():
+        if hasattr(part, "vocab_files_names"):
+            _vocabulary(part, folder / name)
+    if edit:
+        facts = provenance(edit)
+        text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+        for file in (folder / model.family.DENOISER).glob("*.safetensors"):
+            stamp(file, facts)
+    for file in folder.rglob("*.safetensors"):
+        shared(file)
+    if model.hints.text:
+        (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
+
+
+def _vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Add the files of older tokenizers beside ``tokenizer.json``: transformers 4 opens CLIP's by these alone."""
+    source = Path(str(tokenizer.name_or_path))
+    for file in tokenizer.vocab_files_names.values():
+        if file == "spiece.model" and (source / file).is_file() and not (folder / file).exists():
+            shutil.copyfile(source / file, folder / file)
+    if not (folder / "tokenizer.json").is_file():
+        return
+    whole = read_json(folder / "tokenizer.json", what="tokenizer", kind=dict)
+    inside = whole["model"]
+    if inside.get("type") != "BPE" or MERGES not in tokenizer.vocab_files_names.values():
+        return
+    known = inside["vocab"]
+    added = {one["content"]: one["id"] for one in whole["added_tokens"] if one["content"] not in known}
+    pairs = [one if isinstance(one, str) else " ".join(one) for one in inside["merges"]]
+    texts = {
+        VOCABULARY: json.dumps(known, ensure_ascii=False),
+        MERGES: "\n".join(["#version: 0.2", *pairs, ""]),
+        ADDED: json.dumps(added, ensure_ascii=False) if added else "",
+    }
+    for file, text in texts.items():
+        if text and not (folder / file).exists():
+            (folder / file).write_text(text, encoding="utf-8", newline="\n")
+
+
+def check(model: Model, folder: Path) -> None:
+    """Open the folder again, compare every weight with those in memory, and draw a picture.
+
+    Raises ModelError where it does not open, a weight is another one, or what is drawn is not finite.
+    """
+    dtypes = {weight.dtype for part in networks(model.pipe) for weight in part.parameters()}
+    try:
+        pipe = open_pipeline(str(folder), dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32)
+    except ModelError as error:
+        why = str(error).replace(str(folder), "the saved folder")
+        raise ModelError(f"the pipeline does not open once it is saved, and is not kept: {why}") from None
+    for name, part in model.pipe.components.items():
+        if isinstance(part, nn.Module):
+            _same(name, part.state_dict(), getattr(pipe, name).state_dict())
+            setattr(pipe, name, part)  # the picture takes no more memory
+        elif hasattr(part, "vocab_files_names"):
+            text = " ".join(one.name for one in model.hints.words)
+            if part(text).input_ids != getattr(pipe, name)(text).input_ids:
+                raise ModelError(f"{name} reads text in another way once it is saved: the folder is not kept")
+    again = type(model)(pipe, source=model.source, hints=model.hints)
+    prompt = next((one.name for one in model.hints.words), "")
+    with _finite(again):
+        again.sample([prompt], [0], steps=min(STEPS, again.times))
+
+
+def _same(part: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name in (*own, *saved):
+        if name not in own or name not in saved:
+            state = "loses" if name in own else "gains"
+            raise ModelError(
+                f"{part} {state} the weight {quoted(name)} once it is saved, so the folder is not kept: merge an "
+                "adapter into its network first, such as with fuse_lora and unload_lora_weights"
+            )
+        there = saved[name].to(own[name].device, own[name].dtype)
+        if not torch.equal(there, own[name]):
+            raise ModelError(
+                f"weight {quoted(name)} of {part} is another one once it is saved: the folder is not kept"
+            )
+
+
+@contextmanager
+def _finite(model: Model) -> Iterator[None]:
+    """Raise ModelError where the denoiser or the VAE's decoder gives a number that is not finite."""
+    watched = {model.family.DENOISER: model.denoiser}
+    if decoder := getattr(getattr(model.pipe, "vae", None), "decoder", None):
+        watched["the VAE's decoder"] = decoder
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            found = output if isinstance(output, Tensor) else output[0]
+            if not torch.isfinite(found).all():
+                raise ModelError(
+                    f"the saved pipeline draws nothing: {printable(name)} gives numbers that are not finite in "
+                    f"{model.precision}; the folder is not kept"
+                )
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in watched.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
