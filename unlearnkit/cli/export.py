@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,18 +96,17 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
 
     if model:
         user_path(model)
-    # these two of os are never stopped by a name or a permission: what cannot be looked at is read below, and told
-    if os.path.isfile(run / LEDGER):
+    if _is(run / LEDGER, Path.is_file):
         project = opened(run)
-        given = load(model, device=device, dtype=project.options["dtype"]) if model else None
+        given = load(model, device=device, dtype=project.options.dtype) if model else None
         first = base_model(project, given, device)
         return first, chain.edit(run, model=first)
-    path = run / EDIT if os.path.isdir(run) else run
+    path = run / EDIT if _is(run, Path.is_dir) else run
     edit, recipe = Edit.load(path), path.with_name(RECIPE)
     if model is None:
         told = edit.facts.get("source")
         by = f" (it says {quoted(told)})" if told else ""
-        if not os.path.isfile(recipe):
+        if not _is(recipe, Path.is_file):
             raise InputError(
                 f"edit {quoted(path)} has no {RECIPE} beside it: name the model that it was made from{by} "
                 "with --model"
@@ -118,3 +117,11 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
             )
         model = load_recipe(recipe).model
     return load(model, device=device, edit=edit), edit
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether it is there; one that may not be looked at is read later, and that says why not."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
