@@ -6,7 +6,8 @@
 Each command runs on toy models in a forked process. SIGKILL comes at a random moment of its duration, or right before a
 random one of its file operations (a rename, a file that is opened to be written, a removal and so on); some are killed
 twice. Then the same command runs to its end, and every file is compared, byte for byte, with what a run makes that
-nobody killed. ``verify`` must find nothing, and no unfinished file may stay. The clock stands still in these processes,
+nobody killed. ``verify`` must find nothing, and no
+unfinished file may stay after the next command that writes there. The clock stands still in these processes,
 so that only what is in ``VARIES`` may differ: whether a run was resumed, how much was drawn before the kill, and the
 hashes over these. How many values that are is printed. Training writes a checkpoint at every second step here, not once
 a minute, so that kills fall around them as well.
@@ -43,11 +44,12 @@ from toys import COMMANDS, STARTS, Call, Command, findings, settled
 
 from unlearnkit.errors import InputError
 
-VARIES = {  # by the file: the entries that depend on where the kill fell
-    "run.json": {"resumed", "method seconds", "sealed"},
-    "evaluation.json": {"drawn", "sealed"},
-    "ledger.jsonl": {"hash", "previous", "sha256", "evaluation/evaluation.json"},
-    "head.json": {"hash"},
+VARIES = {  # by the file: where the entries are that depend on where the kill fell
+    "run.json": (("resumed",), ("method seconds",), ("sealed",)),
+    "evaluation.json": (("drawn",), ("sealed",)),
+    "files.json": (("evaluation/evaluation.json",),),
+    "ledger.jsonl": (("hash",), ("previous",), ("facts", "look", "sha256"), ("facts", "look", "files")),
+    "head.json": (("hash",),),
 }
 OPERATIONS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "os.truncate"}
 REFUSED = 2
@@ -149,29 +151,26 @@ def here(folder: Path, call: Callable[[], Any]) -> Any:
 
 
 def contents(folder: Path) -> tuple[dict[str, Any], int]:
-    """Every file but locks, and how many values were set aside."""
+    """Every file but locks, and every unfinished folder; and how many values were set aside."""
     found: dict[str, Any] = {}
     aside = 0
-
-    def plain(value: Any, names: set[str]) -> Any:
-        nonlocal aside
-        if isinstance(value, dict):
-            aside += len(value.keys() & names)
-            return {key: plain(one, names) for key, one in value.items() if key not in names}
-        return [plain(one, names) for one in value] if isinstance(value, list) else value
-
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
-        data: Any = path.read_bytes()
-        if names := VARIES.get(path.name):
-            lines = data.splitlines() if path.suffix == ".jsonl" else [data]
-            data = [plain(json.loads(line), names) for line in lines]
+    for path in sorted(folder.rglob("*")):
+        if path.name == ".lock" or (path.is_dir() and not path.name.endswith(".part")):
+            continue
+        data: Any = path.read_bytes() if path.is_file() else None
+        if path.name in VARIES:
+            data = [json.loads(line) for line in (data.splitlines() if path.suffix == ".jsonl" else [data])]
+            for entry, (*way, last) in itertools.product(data, VARIES[path.name]):
+                for name in way:
+                    entry = entry.get(name) or {}
+                aside += entry.pop(last, None) is not None
         found[path.relative_to(folder).as_posix()] = data
     return found, aside
 
 
 def apart(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The files that are in one only, or differ."""
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name, 0) != wanted.get(name, 0))
 
 
 def kills(name: str, count: int, draws: random.Random) -> bool:
@@ -196,7 +195,8 @@ def kills(name: str, count: int, draws: random.Random) -> bool:
             said.append(f"{how} {kill[1]:.3f}")
             fell[how] += 1
         twice += len(said) > 1
-        if not here(folder, command.done) and ended(started(folder, again)):
+        code = ended(started(folder, (command.tidy or again) if here(folder, command.done) else again))
+        if code not in (0, REFUSED):
             said.append(Path(f"{folder}.said").read_text())
         different += judged(folder, wanted, f"killed at {', '.join(said)}")
     print(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -26,13 +28,15 @@ __all__ = ["COMMANDS", "STARTS", "Call", "Command", "findings", "settled"]
 PROMPTS = "prompt,role,form,object\na cat,erased,name,cat\nmy cat,erased,template,cat\na dog,near,name,dog\n"
 QUICK: dict[str, Any] = {"steps": 6, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 CPU: dict[str, Any] = {"device": "cpu"}
+ON_CPU = ("--device", "cpu")
 Call = Callable[[], object]
 
 
 class Command(NamedTuple):
     """run: what is started. start: the prepared folder it starts from. other: what is started beside it in --two.
 
-    done: whether it is finished and is not to be started again. again: in place of run, after a kill.
+    done: whether it is finished and is not to be started again. again: in place of run, after a kill. tidy: once it is
+    done, whatever writes to the same place next, and changes nothing.
     """
 
     run: Call
@@ -40,6 +44,7 @@ class Command(NamedTuple):
     other: Call
     done: Callable[[], bool] = bool  # never
     again: Call | None = None
+    tidy: Call | None = None
 
 
 def cli(*words: object) -> Call:
@@ -63,30 +68,49 @@ def init(method: str) -> Call:
     return lambda: chain.init("chain", saved.folder(), method=method, pictures=0, **CPU)
 
 
-def changed(what: Callable[..., Any], *given: Any) -> Call:
-    return lambda: what("chain", *given, instruments=saved.tools(), **CPU)
+def changed(what: Callable[..., Any], *given: Any, **more: Any) -> Call:
+    return lambda: what("chain", *given, instruments=saved.tools(), **CPU, **more)
 
 
 def grown(entries: int) -> Callable[[], bool]:
     return lambda: len(opened("chain").entries) > entries
 
 
-EXPORT = ("export", "cat", "--lose", "1", "--device", "cpu", "--out", "cat.safetensors")
-BUILD = cli("chain", "build", "chain", "--device", "cpu", "--out", "built")
+def and_removed(place: str, *words: str) -> Call:
+    def run() -> None:
+        with contextlib.suppress(SystemExit):
+            main([*words, place])
+        shutil.rmtree(place) if Path(place).is_dir() else Path(place).unlink()
+
+    return run
+
+
+EXPORT = ("export", "cat", "--lose", "1", *ON_CPU, "--out")
+EXPORTED, BUILT, LEDGER = Path("cat.safetensors"), Path("built"), Path("chain/ledger.jsonl")
+BUILD = ("chain", "build", "chain", *ON_CPU, "--out")
+REPORT = cli("chain", "report", "chain")
+# refused, but not before the chain was opened to be written
+REFUSED = changed(chain.add, "cat", settings={"no such": 1})
 COMMANDS = {
     "erase": Command(erase("cat"), "nothing", erase("dog"), again=erase("cat", "--resume")),
     "evaluate": Command(evaluate("cat"), "runs", evaluate("cat", 0.5)),
     "report": Command(cli("report", "cat"), "evaluated", cli("report", "cat")),
     "compare": Command(cli("compare", "cat", "other"), "evaluated", cli("compare", "other", "cat")),
     "export": Command(
-        cli(*EXPORT), "runs", cli(*EXPORT, "--rank", "1"), lambda: Path("cat.safetensors").exists()
+        *(cli(*EXPORT, EXPORTED), "runs", cli(*EXPORT, EXPORTED, "--rank", "1"), EXPORTED.exists),
+        tidy=and_removed("second.safetensors", *EXPORT),
     ),
-    "chain init": Command(init("esd"), "nothing", init("uce"), lambda: Path("chain/ledger.jsonl").exists()),
-    "chain add": Command(changed(chain.add, "dog"), "chain", changed(chain.add, "tree"), grown(4)),
-    "chain drop": Command(changed(chain.drop, 1), "chain", changed(chain.drop, 2), grown(4)),
-    "chain undo": Command(changed(chain.undo), "chain", changed(chain.add, "dog"), grown(4)),
-    "chain report": Command(cli("chain", "report", "chain"), "chain", cli("chain", "report", "chain")),
-    "chain build": Command(BUILD, "chain", BUILD, lambda: Path("built").exists()),
+    "chain init": Command(init("esd"), "nothing", init("uce"), LEDGER.exists, tidy=REFUSED),
+    "chain add": Command(
+        changed(chain.add, "dog"), "chain", changed(chain.add, "tree"), grown(4), tidy=REFUSED
+    ),
+    "chain drop": Command(changed(chain.drop, 1), "chain", changed(chain.drop, 2), grown(4), tidy=REFUSED),
+    "chain undo": Command(changed(chain.undo), "chain", changed(chain.add, "dog"), grown(4), tidy=REFUSED),
+    "chain report": Command(REPORT, "chain", REPORT),
+    "chain build": Command(
+        *(cli(*BUILD, BUILT), "chain", cli(*BUILD, BUILT), BUILT.exists),
+        tidy=and_removed("second", *BUILD),
+    ),
 }
 
 
@@ -117,7 +141,7 @@ def findings() -> list[str]:
     return found
 
 
-UCE = ("--concept", "cat", "--method", "uce", "--pictures", "1", "--device", "cpu", "--out")
+UCE = ("--concept", "cat", "--method", "uce", "--pictures", "1", *ON_CPU, "--out")
 RUNS: list[Call] = [
     lambda: Path("rows.csv").write_text(PROMPTS, encoding="utf-8"),
     *(
