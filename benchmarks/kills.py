@@ -6,11 +6,10 @@
 Each command runs on toy models in a forked process. SIGKILL comes at a random moment of its duration, or right before a
 random one of its file operations (a rename, a file that is opened to be written, a removal and so on); some are killed
 twice. Then the same command runs to its end, and every file is compared, byte for byte, with what a run makes that
-nobody killed. ``verify`` must find nothing, and no
-unfinished file may stay after the next command that writes there. The clock stands still in these processes,
-so that only what is in ``VARIES`` may differ: whether a run was resumed, how much was drawn before the kill, and the
-hashes over these. How many values that are is printed. Training writes a checkpoint at every second step here, not once
-a minute, so that kills fall around them as well.
+nobody killed. ``verify`` must find nothing, and no unfinished file may stay after the next command that writes there.
+The clock stands still in these processes, so that only what is in ``forks.VARIES`` may differ: whether a run was
+resumed, how much was drawn before the kill, and the hashes over these. How many values that are is printed. Training
+writes a checkpoint at every second step here, not once a minute, so that kills fall around them as well.
 
 ``--two`` starts two commands that write to one place, the second one up to a whole duration later: what is there
 afterwards must be what those that succeeded make one after the other. POSIX only. Exits with 1 where anything differs.
@@ -19,110 +18,25 @@ afterwards must be what those that succeeded make one after the other. POSIX onl
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import itertools
-import json
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from toys import COMMANDS, STARTS, Call, Command, findings, settled
+from forks import REFUSED, apart, contents, ended, here, killed, started, whole
+from toys import COMMANDS, STARTS, Command, findings, settled
 
-from unlearnkit.errors import InputError
-
-VARIES = {  # by the file: where the entries are that depend on where the kill fell
-    "run.json": (("resumed",), ("method seconds",), ("sealed",)),
-    "evaluation.json": (("drawn",), ("sealed",)),
-    "files.json": (("evaluation/evaluation.json",),),
-    "ledger.jsonl": (("hash",), ("previous",), ("facts", "look", "sha256"), ("facts", "look", "files")),
-    "head.json": (("hash",),),
-}
-OPERATIONS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "os.truncate"}
-REFUSED = 2
-Kill = tuple[str, float]  # "time" and seconds, or "operation" and its number
-
-
-def watched(last: float | None) -> Callable[[], int]:
-    """Count the file operations of this process from now on, and die right before number ``last``."""
-    count = 0
-
-    def hook(event: str, given: tuple[Any, ...]) -> None:
-        nonlocal count
-        written = event == "open" and isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR)
-        if event in OPERATIONS or written:
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-
-    sys.addaudithook(hook)
-    return lambda: count
-
-
-def started(folder: Path, call: Call, kill: Kill | None = None, wait: float = 0) -> int:
-    """``call`` in ``folder``, in a process of its own; beside the folder it leaves what it printed, and its facts."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.chdir(folder)
-        printed = os.open(f"{folder}.said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(printed, 1)
-        os.dup2(printed, 2)
-        time.sleep(wait)
-        start, count = time.perf_counter(), watched(kill[1] if kill and kill[0] == "operation" else None)
-        try:
-            call()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        except InputError as error:
-            os.write(2, f"{error}\n".encode())
-            code = REFUSED
-        Path(f"{folder}.facts").write_text(json.dumps([time.perf_counter() - start, count()]))
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
-
-
-def ended(child: int) -> int | None:
-    """The exit code of a process; None where a signal ended it."""
-    status = os.waitpid(child, 0)[1]
-    return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def whole(folder: Path, call: Call) -> tuple[float, int]:
-    """Run ``call`` to its end: its seconds, and its file operations."""
-    if ended(started(folder, call)):
-        raise SystemExit(f"a command failed:\n{Path(f'{folder}.said').read_text()}")
-    seconds, count = json.loads(Path(f"{folder}.facts").read_text())
-    return seconds, count
-
-
-def killed(folder: Path, call: Call, kill: Kill) -> bool:
-    """Whether the kill came before the end."""
-    child = started(folder, call, kill)
-    if kill[0] == "time":
-        time.sleep(kill[1])
-        os.kill(child, signal.SIGKILL)
-    return ended(child) is None
+REASONS = ("another process", "exists already", "already holds", "is not empty", "another plan")
 
 
 @cache
@@ -131,7 +45,7 @@ def prepared(name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     for call in STARTS[name]:
         said = io.StringIO()
-        with contextlib.suppress(SystemExit), redirect_stdout(said), redirect_stderr(said):
+        with suppress(SystemExit), redirect_stdout(said), redirect_stderr(said):
             here(folder, call)
     return folder
 
@@ -139,38 +53,6 @@ def prepared(name: str) -> Path:
 def fresh(command: Command) -> Path:
     """A folder of its own for a command."""
     return Path(shutil.copytree(prepared(command.start), Path(tempfile.mkdtemp()) / "work"))
-
-
-def here(folder: Path, call: Callable[[], Any]) -> Any:
-    back = Path.cwd()
-    os.chdir(folder)
-    try:
-        return call()
-    finally:
-        os.chdir(back)
-
-
-def contents(folder: Path) -> tuple[dict[str, Any], int]:
-    """Every file but locks, and every unfinished folder; and how many values were set aside."""
-    found: dict[str, Any] = {}
-    aside = 0
-    for path in sorted(folder.rglob("*")):
-        if path.name == ".lock" or (path.is_dir() and not path.name.endswith(".part")):
-            continue
-        data: Any = path.read_bytes() if path.is_file() else None
-        if path.name in VARIES:
-            data = [json.loads(line) for line in (data.splitlines() if path.suffix == ".jsonl" else [data])]
-            for entry, (*way, last) in itertools.product(data, VARIES[path.name]):
-                for name in way:
-                    entry = entry.get(name) or {}
-                aside += entry.pop(last, None) is not None
-        found[path.relative_to(folder).as_posix()] = data
-    return found, aside
-
-
-def apart(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The files that are in one only, or differ."""
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name, 0) != wanted.get(name, 0))
 
 
 def kills(name: str, count: int, draws: random.Random) -> bool:
@@ -238,6 +120,7 @@ def two(name: str, rounds: int, draws: random.Random) -> bool:
         said = Path(f"{folder}.said").read_text()
         worked = [number for number, code in enumerate(codes) if code == 0]
         seen[f"{len(worked)} did it"] += 1
+        seen.update(f"refused: {reason}" for reason in REASONS if reason in said)
         orders = list(itertools.permutations(worked))
         if not worked or {*codes} - {0, REFUSED}:
             different.append(f"{late:.2f} s later: exit codes {codes}, in {folder}: {said}")
