@@ -578,6 +578,7 @@ def test_a_killed_save_leaves_no_folder(model: Model, tmp_path: Path) -> None:
     assert left.name.startswith(".")
     assert left.name.endswith(".part")
     model.save(tmp_path / "a" / "b" / "saved")
+    assert not left.exists()
     assert load(tmp_path / "a" / "b" / "saved").fingerprint() == model.fingerprint()
     with pytest.raises(InputError, match=r"^'é+…é+' cannot be used: the name is too long"):
         model.save("é" * 200)

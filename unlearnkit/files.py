@@ -9,13 +9,13 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, quoted, reason
+from .unfinished import PART, space, tidy
 
 __all__ = [
     "LOCK",
@@ -30,6 +30,7 @@ __all__ = [
     "shared",
     "slug",
     "there",
+    "tidy",
     "user_path",
     "whole",
     "write_text",
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 LOCK = ".lock"
-PART = ".part"  # how unfinished files and folders end
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -118,9 +118,7 @@ def locked(folder: Path) -> Iterator[None]:
                 file.truncate(0)
                 file.write(f" {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
-                for path in folder.iterdir():
-                    if path.name.endswith(PART):
-                        _remove(path)
+                tidy(folder, alone=True)
                 yield
             finally:
                 _unlock(file)
@@ -157,28 +155,35 @@ def _unlock(file: Any) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a new file beside ``path`` to write to; it takes the place of ``path`` only if all went well.
+def whole(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes the place of ``path`` only if all went well.
 
-    Its name cannot be guessed, so that nobody puts a link there first. A link at ``path`` is replaced, not followed.
+    A link at ``path`` is replaced, not followed. new: raises InputError where another process made ``path`` meanwhile.
     """
-    handle, name = tempfile.mkstemp(suffix=PART, prefix=".", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    shared(partial)
-    try:
+    if new:  # in a folder of the user's, which no command tidies up
+        tidy(path.parent)
+    with space(path.parent) as place:
+        partial = place / path.name
         yield partial
+        if new:
+            _claim(partial, path)
+        else:
+            partial.replace(path)
+
+
+def _claim(partial: Path, path: Path) -> None:
+    """Put a file in its place if nothing is there: of two processes one can."""
+    try:
+        if sys.platform == "win32":
+            partial.rename(path)  # refuses what exists
+        else:
+            os.link(partial, path)
+    except FileExistsError:
+        raise InputError(f"{quoted(path)} exists already: choose a new file") from None
+    except OSError:  # a file system without links
+        new_file(path)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def new_file(path: Path) -> None:
@@ -194,23 +199,27 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises InputError where it exists already or cannot be written.
     """
     if user_path(folder).exists():
-        raise InputError(f"folder {quoted(folder)} exists already: choose a new one")
-    partial = None
+        raise InputError(_exists(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder.parent))
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        partial.replace(folder)
+        tidy(folder.parent)
+        with space(folder.parent) as partial:
+            partial.chmod(0o777 & ~_umask())
+            yield partial
+            partial.replace(folder)
     except Exception as error:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise FullError(_full(folder)) from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise InputError(_exists(folder)) from None  # another process made it meanwhile
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             why = reason(error) if isinstance(error, OSError) else error
             raise InputError(f"folder {quoted(folder)} cannot be written: {why}") from None
         raise
+
+
+def _exists(folder: Path) -> str:
+    return f"folder {quoted(folder)} exists already: choose a new one"
 
 
 def shared(path: Path) -> None:

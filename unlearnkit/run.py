@@ -27,7 +27,7 @@ from . import images, manifest, methods, processes, runfolder
 from .edit import Edit
 from .errors import InputError, quoted
 from .estimate import disk
-from .files import existing, locked, resumable, slug, there, user_path, write_text, writing
+from .files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
 from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
 from .recipes import dump_recipe, load_recipe, placed
@@ -175,6 +175,8 @@ def run_recipe(
             if check_folder(folder, resume=resume) != resuming:
                 raise InputError(f"another process used {quoted(folder)} meanwhile: choose another folder")
             manifest.no_links(folder)
+            for stage in folder.glob(f"{runfolder.STAGE}*"):
+                tidy(stage, alone=True)
             if not resuming:
                 write_text(folder / RECIPE, dump_recipe(recipe, settings))
         processes.wait()  # before another one makes a folder there

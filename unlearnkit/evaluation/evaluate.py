@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest, processes, runfolder, suites
 from ..errors import InputError, quoted
-from ..files import PART, locked, member, resumable, user_path, write_text, writing
+from ..files import locked, member, resumable, tidy, user_path, write_text, writing
 from ..schema import Case, Request
 from ..versions import versions
 from . import claims
@@ -157,8 +157,8 @@ def evaluate(
     with _alone(folder):
         if index == 0:
             manifest.no_links(folder)
-            for left in folder.glob(f"pictures/*/*{PART}"):  # by a process that was killed
-                left.unlink()
+            for side in folder.glob("pictures/*"):
+                tidy(side, alone=True)
             same_plan(folder, plan)
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)

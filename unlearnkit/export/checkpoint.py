@@ -91,9 +91,8 @@ def save_checkpoint(
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial, source.open("rb") as old, partial.open("wb") as new:
+        with whole(path, new=True) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, provenance(edit), places, values)
-            new_file(path)  # nor has another process made it meanwhile
     return Held(path, len(places), 0, lost)
 
 

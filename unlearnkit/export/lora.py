@@ -75,8 +75,7 @@ def save_lora(
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached, fronts)
-    new_file(Path(path))  # nor has another process made it meanwhile
-    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost})
+    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost}, new=True)
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
     return Held(Path(path), len(found), reached, lost, tuple(left), tuple(outer), share)
