@@ -15,6 +15,7 @@ from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
 from test_readers import made
 
 from saved import tools
+from unlearnkit import manifest
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.claims import verdict
@@ -22,6 +23,7 @@ from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.draw import Side, model_side, picture_hash, read
 from unlearnkit.evaluation.evaluate import evaluate, evaluate_run
 from unlearnkit.evaluation.plan import Rules, plan_for
+from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, local
@@ -79,10 +81,6 @@ SPOILT: dict[str, Callable[[Path], object]] = {
         path, unlearnkit='{"prompt": 1, "seed": "a", "side": [], "failure": null}'
     ),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a link": lambda path: (
-        path.rename(path.with_suffix(".kept")),
-        path.symlink_to(path.with_suffix(".kept")),
-    ),
 }
 
 
@@ -138,6 +136,10 @@ def test_another_models_picture_and_a_full_folder_are_errors_with_a_way_out(
         evaluate_run(under_way, **options)
     assert (path / "mine").exists()
     shutil.rmtree(path)
+    path.symlink_to(min(folder.parent.glob("before/*.png")))
+    with pytest.raises(InputError, match="is a symbolic link"):
+        evaluate_run(under_way, **options)
+    path.unlink()
     path.write_bytes(kept)
 
 
@@ -166,6 +168,56 @@ def test_a_report_of_damaged_files_is_one_line(
     if name not in ("evaluation.json", "features.safetensors"):
         said(capsys, "report", run)
     assert not (run / "report.html").exists()
+
+
+def other(value: Any, *place: str | int) -> Callable[[Any], object]:
+    """A change of what is at a place of a JSON tree; ``...`` removes it."""
+
+    def change(tree: Any) -> None:
+        for step in place[:-1]:
+            tree = tree[step]
+        if value is ...:
+            del tree[place[-1]]
+        else:
+            tree[place[-1]] = value
+
+    return change
+
+
+BY_HAND: list[tuple[str, Callable[[Any], object]]] = [
+    ("tables.json", other({}, "verdict")),
+    ("tables.json", other("often", "verdict", "concepts", 0, "missing")),
+    ("tables.json", other(..., "verdict", "rules", "margin")),
+    ("tables.json", other(..., "tables", "failed", "reasons")),
+    ("tables.json", other("1", "tables", "concepts", 0, "direct", "after", "low")),
+    ("tables.json", other(None, "tables", "concepts", 0, "seen instead", "after")),
+    ("tables.json", other([["a cat"]], "tables", "concepts", 0, "seen instead", "after")),
+    ("tables.json", other([3], "tables", "by concept", "object")),
+    ("plan.json", other(..., "seeds")),
+    ("plan.json", other({}, "sides")),
+    ("plan.json", other([[1]], "concepts")),
+    ("cases.jsonl", other("a dog", 0, "prompt")),
+    ("evaluation.json", other(..., "sha256", "rows.jsonl")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), BY_HAND)
+def test_figures_of_another_shape_whose_hashes_fit_are_one_line(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str, change: Callable[[Any], object]
+) -> None:
+    text = (folder / name).read_text()
+    tree = [json.loads(row) for row in text.split("\n")[:-1]] if name[-1] == "l" else json.loads(text)
+    change(tree)
+    if name == "evaluation.json":
+        (folder / name).write_text(manifest.dump(tree))
+    else:
+        rows = "".join(json.dumps(row) + "\n" for row in tree)
+        (folder / name).write_text(rows if name[-1] == "l" else json.dumps(tree))
+        facts = json.loads((folder / "evaluation.json").read_text())
+        del facts["sha256"]
+        (folder / "evaluation.json").write_text(write_facts(folder, facts))
+    assert "damaged" in said(capsys, "report", run)
+    said(capsys, "compare", run, run, "--out", run / "page")
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"verdict": {}}', "[" * 100_000])

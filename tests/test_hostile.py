@@ -164,6 +164,7 @@ HARMS: dict[str, tuple[str, str]] = {
     "index: nested": ("model_index.json", "[" * 100_000),
     "index: not UTF-8": ("model_index.json", "\udcff"),
     "class is a list": ("model_index.json", '{"_class_name": ["helper", "Pipeline"]}'),
+    "class is a table": ("model_index.json", '{"_class_name": {}}'),
     "borrowed: not JSON": ("borrowed.json", "{"),
     "borrowed: null": ("borrowed.json", "null"),
     "borrowed: nested": ("borrowed.json", "[" * 100_000),
@@ -181,6 +182,10 @@ HARMS: dict[str, tuple[str, str]] = {
     "tokenizer: none": (
         "tokenizer/tokenizer_config.json",
         '{"tokenizer_class": "CLIPTokenizer", "model_max_length": 0}',
+    ),
+    "tokenizer: a word": (
+        "tokenizer/tokenizer_config.json",
+        '{"tokenizer_class": "CLIPTokenizer", "model_max_length": "x"}',
     ),
     "hints: nested": ("unlearnkit.toml", "a = " + "[" * 1000 + "]" * 1000),
     "hints: vast": ("unlearnkit.toml", "[sampling]\nsize = 0x" + "f" * 5000),

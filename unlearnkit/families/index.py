@@ -65,7 +65,7 @@ def checked_index(path: Path, source: str | Path) -> dict[str, Any]:
     name = index.get("_class_name")
     if isinstance(name, list):
         raise ModelError(f"model {quoted(source)} names a pipeline in code of its own, which is never run")
-    if name not in REQUIRED:
+    if not isinstance(name, str) or name not in REQUIRED:
         allowed = ", ".join(REQUIRED)
         raise ModelError(
             f"model {quoted(source)} is a {quoted(name)}, which is not supported: use one of {allowed}"
