@@ -37,15 +37,19 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
     Raises ModelError where a weight has no value in the files, or one of another shape.
     """
     found = borrowed(folder, index, **how)
-    for part, entry in index.items():
-        if not is_present(entry) or part in found or part == "scheduler":
-            continue
-        kind = component_class(part, entry)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            continue
-        place = folder / part
-        loader: Any = kind
-        chosen = variant_of(place, variant)
+    kinds = {
+        part: component_class(part, entry)
+        for part, entry in index.items()
+        if is_present(entry) and part not in found and part != "scheduler"
+    }
+    kinds = {part: kind for part, kind in kinds.items() if issubclass(kind, nn.Module)}
+    chosen_of = {part: variant_of(folder / part, variant) for part in kinds}
+    if variant is not None and variant not in chosen_of.values():
+        raise ModelError(
+            f"model {quoted(folder)} has no weights of the variant {quoted(variant)}: leave it out"
+        )
+    for part, kind in kinds.items():
+        place, chosen, loader = folder / part, chosen_of[part], kind
         _check_size(loader, place, chosen, f"model {quoted(folder)}: {part}")
         network, said = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
         lacking = [*said.get("missing_keys", ()), *said.get("mismatched_keys", ())]
