@@ -49,9 +49,13 @@ def fetched(source: str, variant: str | None) -> Path:
     if offline():
         return folder
     try:
-        names = huggingface_hub.HfApi().list_repo_files(source, revision=folder.name)
-    except Exception:  # no way to the hub, which has many errors: what the cache has is all there is
-        return folder
+        info = huggingface_hub.HfApi().model_info(source, revision=folder.name)
+    except Exception as error:  # the client's errors differ by release, and by what is in the way
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None and status < 500:
+            raise ModelError(f"model {quoted(source)} cannot be fetched: the hub answers {status}") from error
+        return folder  # no way to the hub: what the cache has is all there is
+    names = [file.rfilename for file in info.siblings or ()]
     for part, entry in index.items():
         if not is_present(entry):
             continue
