@@ -10,6 +10,7 @@ import huggingface_hub
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -20,7 +21,7 @@ from ..errors import ModelError, quoted, reason
 from .components import chosen_variant, variants
 from .index import INDEX, checked_index, component_class, is_present
 
-__all__ = ["download", "fetched", "is_id", "offline"]
+__all__ = ["download", "fetched", "is_away", "is_id", "offline"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 KINDS = (".json", ".txt", ".model")  # what a component has beside its weights
@@ -44,9 +45,10 @@ def fetched(source: str, variant: str | None) -> Path:
 
     Fetched are the index, and once it is checked the settings and weights that its components need.
     """
-    file = download(source, INDEX)
+    local = is_away(source)
+    file = download(source, INDEX, local=local)
     index, folder = checked_index(file, source), file.parent
-    if offline():
+    if local:
         return folder
     try:
         info = huggingface_hub.HfApi().model_info(source, revision=folder.name)
@@ -67,17 +69,18 @@ def fetched(source: str, variant: str | None) -> Path:
             wanted += [name for name, one in weights.items() if one == chosen]
         for name in wanted:
             if "/" not in name:
-                download(source, f"{part}/{name}", folder.name)
+                download(source, f"{part}/{name}", folder.name, local=False)
     return folder
 
 
-def download(source: str, name: str, revision: str | None = None) -> Path:
-    """A file of a repository on the hub, in the local cache. Raises ModelError, in one line, where it cannot be had."""
+def download(source: str, name: str, revision: str | None = None, *, local: bool) -> Path:
+    """A file of a repository on the hub, in the local cache. Raises ModelError, in one line, where it cannot be had.
+
+    local: whether to look in the cache alone.
+    """
     where = f"model {quoted(source)}"
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(source, name, revision=revision, local_files_only=offline())
-        )
+        return Path(huggingface_hub.hf_hub_download(source, name, revision=revision, local_files_only=local))
     except LocalEntryNotFoundError:
         if offline():
             why = f"is no path here, and the local cache does not have it ({name}; the hub is switched off here)"
@@ -96,3 +99,16 @@ def download(source: str, name: str, revision: str | None = None) -> Path:
     except OSError as error:
         why = f"cannot be fetched from the hub: {reason(error)}"
     raise ModelError(f"{where} {why}")
+
+
+def is_away(source: str) -> bool:
+    """Whether the hub is switched off, or does not answer. Without this its client tries for half a minute a file."""
+    if offline():
+        return True
+    try:
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(source, INDEX))
+    except (HfHubHTTPError, HFValidationError):
+        return False
+    except Exception:  # there are as many errors as ways in which a network fails
+        return True
+    return False

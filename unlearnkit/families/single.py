@@ -113,13 +113,14 @@ def _any(names: Collection[str], words: tuple[str, ...]) -> bool:
 
 def _settings(source: str) -> Path:
     """The folder of this repository's settings and tokenizers without any weights, each checked."""
-    file = hub.download(source, INDEX)
+    local = hub.is_away(source)
+    file = hub.download(source, INDEX, local=local)
     folder = file.parent
     index = {p: entry for p, entry in checked_index(file, source).items() if p != "safety_checker"}
     for part, entry in index.items():
         if is_present(entry):
             for name in _files(part):
-                hub.download(source, f"{part}/{name}", folder.name)
+                hub.download(source, f"{part}/{name}", folder.name, local=local)
     checked_parts(folder, index, source)
     return folder
 
