@@ -159,8 +159,10 @@ def run_recipe(
     finished = resuming and is_finished(folder, pipeline=pipeline)
     processes.wait()  # before one of them writes there
     if model is None:
-        model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
-    recipe = dataclasses.replace(recipe, model=placed(recipe.model), dtype=model.precision)
+        model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
+    recipe = dataclasses.replace(
+        recipe, model=placed(recipe.model), dtype=model.precision, variant=model.variant
+    )
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     if resuming:
         _same(load_recipe(folder / RECIPE), recipe, settings, folder)
@@ -289,7 +291,7 @@ def _room(folder: Path, needed: int) -> None:
 
 def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     """Refuse to resume a run with another recipe, naming the first difference."""
-    was = {name: getattr(old, name) for name in ("model", "method", "seed", "request")}
+    was = {name: getattr(old, name) for name in ("model", "method", "seed", "request", "variant")}
     was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
     if old.method == new.method:

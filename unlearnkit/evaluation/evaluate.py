@@ -98,7 +98,7 @@ def evaluate_run(
         raise InputError(
             f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
         )
-    model = load(recipe.model, device=device, dtype=dtype, edit=edit)
+    model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():
         tools = instruments(model.device) if instruments else _judge(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]

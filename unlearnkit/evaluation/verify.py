@@ -201,7 +201,8 @@ def redraw(
     run = user_path(run)
     cases = {folder: stored(folder)[1] for folder in finished(run)}
     edit = Edit.load(run / "edit.safetensors")
-    model = load(load_recipe(run / "recipe.toml").model, device=device, dtype=dtype, edit=edit)
+    recipe = load_recipe(run / "recipe.toml")
+    model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     all_ = [(folder, side, case) for folder, asked in cases.items() for side in sides for case in asked]
     chosen = random.Random(seed).sample(all_, max(1, round(share * len(all_))))
