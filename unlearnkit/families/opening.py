@@ -143,11 +143,7 @@ def _check_tokenizers(source: str | Path, pipe: Any) -> None:
         if part.startswith("tokenizer") and type(tokenizer).__name__.startswith("CLIP"):
             encoder = getattr(pipe, part.replace("tokenizer", "text_encoder"))
             most, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
-<<<<<<< HEAD
             if type(length) is not int or not 3 <= length <= most:
-=======
-            if not isinstance(length, int) or not 3 <= length <= most:
->>>>>>> wip-opening
                 raise ModelError(
                     f"model {quoted(source)}: {part} gives {quoted(length)} tokens, its text encoder reads 3 to {most}"
                 )
