@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,18 +95,17 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
 
     if model:
         user_path(model)
-    # these two of os are never stopped by a name or a permission: what cannot be looked at is read below, and told
-    if os.path.isfile(run / LEDGER):
+    if _is_file(run / LEDGER):
         project = opened(run)
         given = load(model, device=device, dtype=project.options["dtype"]) if model else None
         first = base_model(project, given, device)
         return first, chain.edit(run, model=first)
-    path = run / EDIT if os.path.isdir(run) else run
+    path = run / EDIT if run.is_dir() else run
     edit, recipe = Edit.load(path), path.with_name(RECIPE)
     if model is None:
         told = edit.facts.get("source")
         by = f" (it says {quoted(told)})" if told else ""
-        if not os.path.isfile(recipe):
+        if not _is_file(recipe):
             raise InputError(
                 f"edit {quoted(path)} has no {RECIPE} beside it: name the model that it was made from{by} "
                 "with --model"
@@ -118,3 +116,11 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
             )
         model = load_recipe(recipe).model
     return load(model, device=device, edit=edit), edit
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file, also where the name is too long or nobody may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
