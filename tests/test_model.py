@@ -531,6 +531,13 @@ def test_a_pipeline_that_draws_no_numbers_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pipeline_that_fails_to_draw_is_not_kept(model: Model, tmp_path: Path) -> None:
+    model.pipe.scheduler.register_to_config(timestep_spacing="backwards")
+    with pytest.raises(ModelError, match=r"^the pipeline does not draw once it is saved[^\n]*backwards"):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
     model: Model, words: Path, tmp_path: Path
 ) -> None:
