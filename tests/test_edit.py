@@ -61,7 +61,7 @@ def test_an_edit_is_finite_and_fp32(bad: torch.Tensor) -> None:
 
 def test_files_that_are_no_edits(tmp_path: Path) -> None:
     path = tmp_path / "edit.safetensors"
-    with pytest.raises(EditError, match="cannot be read: No such file"):
+    with pytest.raises(EditError, match="cannot be read: it does not exist"):
         Edit.load(path)
     path.write_bytes(b"garbage")
     with pytest.raises(EditError, match="is damaged"):

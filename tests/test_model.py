@@ -482,6 +482,19 @@ def test_what_is_saved_opens_and_draws_for_every_family(kind: str, words: Path, 
     assert [name for name, module in model.denoiser.named_modules() if module._forward_hooks] == was
 
 
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "bfloat16"), ("float16", "float16"), ("bfloat16", "float32")]
+)
+def test_what_is_saved_is_compared_in_any_dtype(
+    dtypes: tuple[str, str], model: Model, tmp_path: Path
+) -> None:
+    pipe = model.pipe.to(dtype=getattr(torch, dtypes[0]))
+    pipe.vae.to(dtype=getattr(torch, dtypes[1]))
+    Model(pipe).save(tmp_path / "saved")
+    (file,) = (tmp_path / "saved" / "vae").glob("*.safetensors")
+    assert {str(weight.dtype) for weight in load_file(file).values()} == {f"torch.{dtypes[1]}"}
+
+
 def test_a_folder_that_nothing_opens_is_not_kept(model: Model, tmp_path: Path) -> None:
     model.pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(ModelError, match=r"^(the pipeline does not open|text_encoder loses)[^\n]*$"):
@@ -515,6 +528,13 @@ def test_a_pipeline_that_draws_no_numbers_is_not_kept(
     last = network.conv_out if part == "unet" else network.decoder.conv_out
     last.weight.data.fill_(1e38)
     with pytest.raises(ModelError, match=f"^the saved pipeline draws nothing: {named} gives numbers"):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_that_fails_to_draw_is_not_kept(model: Model, tmp_path: Path) -> None:
+    model.pipe.scheduler.register_to_config(timestep_spacing="backwards")
+    with pytest.raises(ModelError, match=r"^the pipeline does not draw once it is saved[^\n]*backwards"):
         model.save(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
 

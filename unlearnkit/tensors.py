@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[
     """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
     where = quoted(Path(path))
     try:
-        if Path(path).exists() and not Path(path).is_file():
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{where} cannot be read: it is no regular file")
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
             facts = parse_json((file.metadata() or {})[HEADER], kind=dict, where=where)
