@@ -26,7 +26,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 import kinds
 import tiny
 import unlearnkit.model
-from unlearnkit import undisturbed
+from unlearnkit import saving, undisturbed
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.opening import XL
@@ -555,6 +555,37 @@ def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
     assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
 
 
+def test_saved_text_encoders_have_the_names_that_older_transformers_read(words: Path, tmp_path: Path) -> None:
+    """transformers 4 takes a name without ``text_model.`` for no name of its own, and draws the weight at random."""
+    for kind, wanted in (
+        ("Stable Diffusion 1.x/2.x", {"text_encoder": ("text_model.",)}),
+        ("Stable Diffusion XL", {"text_encoder": ("text_model.",), "text_encoder_2": ("text_",)}),
+    ):
+        folder = tmp_path / kind[-3:].strip("./")
+        model = Model(kinds.pipeline(kind, words))
+        model.save(folder)
+        for part, fronts in wanted.items():
+            names = list(load_file(folder / part / "model.safetensors"))
+            assert all(name.startswith(fronts) and "text_model.text_model" not in name for name in names)
+        text = model.pipe.text_encoder.state_dict()
+        again = load(folder).pipe.text_encoder.state_dict()
+        assert text.keys() == again.keys()
+        assert all(torch.equal(again[name], weight) for name, weight in text.items())
+
+
+def test_a_sharded_text_encoder_is_renamed_with_its_index(tmp_path: Path) -> None:
+    names = {"embeddings.a": "one.safetensors", "text_model.b": "two.safetensors"}
+    for name, file in names.items():
+        save_file({name: torch.ones(2)}, tmp_path / file, {"format": "pt"})
+    index = {"metadata": {"total_size": 16}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    saving.longer_names(tmp_path, "", "text_model.")
+    longer = {"text_model.embeddings.a": "one.safetensors", "text_model.b": "two.safetensors"}
+    written = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert written == index | {"weight_map": longer}
+    assert {name: file for file in names.values() for name in load_file(tmp_path / file)} == longer
+
+
 def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path) -> None:
     name, weight = next(iter(model.weights().items()))
     told = {"method": "esd", "request": {"erase": ["kätzchen"]}, "seed": 3, "made": "2020-01-01"}
@@ -625,6 +656,9 @@ def test_the_safety_checker_is_kept(words: Path, tmp_path: Path) -> None:
         ),
     }
     Model(StableDiffusionPipeline(**parts)).save(tmp_path / "saved")
+    names = load_file(tmp_path / "saved" / "safety_checker" / "model.safetensors")
+    assert "vision_model.vision_model.pre_layrnorm.weight" in names  # as transformers 4 reads it
+    assert not [name for name in names if name.startswith("vision_model.encoder.")]
     again = load(tmp_path / "saved")
     assert isinstance(again.pipe.safety_checker, StableDiffusionSafetyChecker)
     assert json.loads((tmp_path / "saved" / "model_index.json").read_text())["safety_checker"][1]

@@ -18,15 +18,21 @@ from .families.opening import open_pipeline, quiet
 from .files import shared
 from .provenance import FILE, provenance
 from .reading import read_json
-from .tensors import stamp
+from .tensors import renamed, stamp
 from .undisturbed import networks
 
 if TYPE_CHECKING:
     from .edit import Edit
     from .model import Model
 
-__all__ = ["check", "write"]
+__all__ = ["check", "longer_names", "write"]
 
+# where transformers 5 gives a network's weights shorter names than 4, which draws those it misses at random: the class,
+# how the names begin, and how they did. Both releases read the longer ones, as all published models have them.
+LONGER = {
+    "CLIPTextModel": ("", "text_model."),
+    "StableDiffusionSafetyChecker": ("vision_model.", "vision_model.vision_model."),
+}
 VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
 STEPS = 2  # of the picture that is drawn to see that one can be
 
@@ -43,6 +49,8 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
     for name, part in model.pipe.components.items():
         if hasattr(part, "vocab_files_names"):
             _vocabulary(part, folder / name)
+        if type(part).__name__ in LONGER:
+            longer_names(folder / name, *LONGER[type(part).__name__])
     if edit:
         facts = provenance(edit)
         text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
@@ -53,6 +61,21 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         shared(file)
     if model.hints.text:
         (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
+
+
+def longer_names(folder: Path, front: str, longer: str) -> None:
+    """Name the weights as transformers 4 does."""
+
+    def name(found: str) -> str:
+        short = found.startswith(front) and not found.startswith(longer)
+        return longer + found.removeprefix(front) if short else found
+
+    for file in folder.glob("*.safetensors"):
+        renamed(file, name)
+    for file in folder.glob("*.safetensors.index.json"):
+        index = read_json(file, what="index", kind=dict)
+        index["weight_map"] = {name(found): shard for found, shard in index["weight_map"].items()}
+        file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _vocabulary(tokenizer: Any, folder: Path) -> None:
