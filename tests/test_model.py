@@ -622,14 +622,26 @@ def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path)
     assert (tmp_path / "saved" / "tokenizer" / "spiece.model").read_bytes() == b"pieces"
 
 
-def test_a_killed_save_leaves_no_folder(model: Model, tmp_path: Path) -> None:
-    with patch("unlearnkit.saving.check", lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
-        killed(lambda: model.save(tmp_path / "a" / "b" / "saved"))
-    (left,) = (tmp_path / "a" / "b").iterdir()
-    assert left.name.startswith(".")
+@pytest.mark.parametrize(
+    "place", ["unlearnkit.saving.write", "unlearnkit.saving.check", "pathlib.Path.replace"]
+)
+def test_a_killed_save_leaves_no_folder_once_it_is_done_again(
+    place: str, model: Model, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "whole")
+    new = tmp_path / "a" / "b" / "saved"
+    with patch(place, lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+        killed(lambda: model.save(new))
+    assert not new.exists()
+    (left,) = new.parent.iterdir()
     assert left.name.endswith(".part")
-    model.save(tmp_path / "a" / "b" / "saved")
-    assert load(tmp_path / "a" / "b" / "saved").fingerprint() == model.fingerprint()
+    model.save(new)
+    assert list(new.parent.iterdir()) == [new]
+    for file in (tmp_path / "whole").rglob("*.*"):
+        assert (new / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
+
+
+def test_a_folder_whose_name_is_too_long_is_one_line(model: Model) -> None:
     with pytest.raises(InputError, match=r"^'é+…é+' cannot be used: the name is too long"):
         model.save("é" * 200)
 

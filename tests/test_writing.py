@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import killed
 
 from unlearnkit.errors import InputError
-from unlearnkit.files import LOCK, locked, member, new_folder, there, user_path, whole, write_text
+from unlearnkit.files import LOCK, locked, member, new_folder, swept, there, user_path, whole, write_text
 
 
 def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -89,6 +92,25 @@ def test_what_killed_processes_left_is_removed_under_the_lock(tmp_path: Path) ->
     (tmp_path / ".y.part").touch()
     with locked(tmp_path):
         assert there(tmp_path) == [] and {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+
+    def dies() -> None:
+        with whole(path) as partial:
+            partial.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed(dies)
+    (tmp_path / "theirs.part").touch()  # of a download, say
+    (left,) = tmp_path.glob(".*.part")
+    with whole(path) as partial, whole(tmp_path / "b") as other:
+        partial.write_text("whole")
+        other.touch()
+        swept(path)
+        assert partial.exists() and other.exists() and not left.exists()
+    assert {one.name for one in tmp_path.iterdir()} == {"a.safetensors", "b", "theirs.part"}
 
 
 def test_a_lock_is_no_link(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, quoted, reason
+from .unfinished import PART, beside, removed, swept
 
 __all__ = [
     "LOCK",
@@ -29,6 +29,7 @@ __all__ = [
     "resumable",
     "shared",
     "slug",
+    "swept",
     "there",
     "user_path",
     "whole",
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 LOCK = ".lock"
-PART = ".part"  # how unfinished files and folders end
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -120,7 +120,7 @@ def locked(folder: Path) -> Iterator[None]:
                 file.flush()
                 for path in folder.iterdir():
                     if path.name.endswith(PART):
-                        _remove(path)
+                        removed(path)
                 yield
             finally:
                 _unlock(file)
@@ -157,28 +157,16 @@ def _unlock(file: Any) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a new file beside ``path`` to write to; it takes the place of ``path`` only if all went well.
+    """Yield a new path to write a file at; it takes the place of ``path`` only if all went well.
 
-    Its name cannot be guessed, so that nobody puts a link there first. A link at ``path`` is replaced, not followed.
+    It is in a folder of its own beside ``path``, as are the temporary files of whatever writes there. A link at
+    ``path`` is replaced, not followed.
     """
-    handle, name = tempfile.mkstemp(suffix=PART, prefix=".", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    shared(partial)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with beside(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
 
 
 def new_file(path: Path) -> None:
@@ -189,22 +177,21 @@ def new_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside ``folder`` to write to, which becomes it only if all went well.
+    """Yield a folder to write to, which becomes ``folder`` only if all went well.
 
-    Raises InputError where it exists already or cannot be written.
+    What killed processes left of it is removed. Raises InputError where it exists already or cannot be written.
     """
     if user_path(folder).exists():
         raise InputError(f"folder {quoted(folder)} exists already: choose a new one")
-    partial = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder.parent))
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        partial.replace(folder)
+        swept(folder)
+        with beside(folder) as own:
+            partial = own / folder.name
+            partial.mkdir()
+            yield partial
+            partial.replace(folder)
     except Exception as error:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise FullError(_full(folder)) from None
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":

@@ -47,10 +47,10 @@ def export(
             "--rank is for a LoRA and --into for a checkpoint, which holds whole weights: give one of them"
         )
     from .. import export as exporting
-    from ..export.held import percent
-    from ..files import new_file, user_path
+    from ..export.held import percent, target
+    from ..files import user_path
 
-    new_file(user_path(file))
+    file = target(file)
     loaded, edit = _opened(user_path(run), model, device)
     if into is not None:
         held = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)

@@ -27,6 +27,7 @@ from .. import manifest, processes, runfolder, suites
 from ..errors import InputError, quoted
 from ..files import PART, locked, member, resumable, user_path, write_text, writing
 from ..schema import Case, Request
+from ..unfinished import removed
 from ..versions import versions
 from . import claims
 from .draw import Side, draw, model_side
@@ -158,7 +159,7 @@ def evaluate(
         if index == 0:
             manifest.no_links(folder)
             for left in folder.glob(f"pictures/*/*{PART}"):  # by a process that was killed
-                left.unlink()
+                removed(left)
             same_plan(folder, plan)
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)
