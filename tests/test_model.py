@@ -534,9 +534,21 @@ def test_a_pipeline_that_draws_no_numbers_is_not_kept(
 
 def test_a_pipeline_that_fails_to_draw_is_not_kept(model: Model, tmp_path: Path) -> None:
     model.pipe.scheduler.register_to_config(timestep_spacing="backwards")
-    with pytest.raises(ModelError, match=r"^the pipeline does not draw once it is saved[^\n]*backwards"):
+    with pytest.raises(ModelError, match=r"^the model's DDIMScheduler cannot draw in any number of steps"):
+        model.save(tmp_path / "saved")
+    model.pipe.scheduler.register_to_config(timestep_spacing="leading")
+    with (
+        patch.object(StableDiffusionPipeline, "__call__", side_effect=TypeError("what is\nthis")),
+        pytest.raises(ModelError, match=r"^the pipeline does not draw once it is saved[^\n]*what is this$"),
+    ):
         model.save(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_whose_scheduler_needs_several_steps_is_saved(model: Model, tmp_path: Path) -> None:
+    model.pipe.scheduler = PNDMScheduler.from_config(model.pipe.scheduler.config)  # four or more
+    model.save(tmp_path / "saved")
+    assert type(load(tmp_path / "saved").pipe.scheduler) is PNDMScheduler
 
 
 def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
