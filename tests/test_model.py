@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 import kinds
 import tiny
 import unlearnkit.model
-from unlearnkit import saving, undisturbed
+from unlearnkit import older, undisturbed
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.opening import XL
@@ -591,7 +592,7 @@ def test_a_sharded_text_encoder_is_renamed_with_its_index(tmp_path: Path) -> Non
         save_file({name: torch.ones(2)}, tmp_path / file, {"format": "pt"})
     index = {"metadata": {"total_size": 16}, "weight_map": names}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    saving.longer_names(tmp_path, "", "text_model.")
+    older.longer_names(tmp_path, "", "text_model.")
     longer = {"text_model.embeddings.a": "one.safetensors", "text_model.b": "two.safetensors"}
     written = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert written == index | {"weight_map": longer}
@@ -627,11 +628,42 @@ def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path)
     assert not (tmp_path / "c" / "unlearnkit.json").exists()
 
 
-def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path) -> None:
+def sentences(pieces: list[tuple[str, float]]) -> bytes:
+    """A file of SentencePiece: a protobuf message of pieces with scores and types, and the trainer's number of them."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    messages = [field(1, text.encode()) + b"\x15" + struct.pack("<f", score) for text, score in pieces]
+    return b"".join(field(1, one + b"\x18\x01") for one in messages) + field(2, b"\x20\xac\x02")
+
+
+def test_a_sentencepiece_file_of_the_source_is_kept(
+    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is the tokenizer's: a link to something private in its place is not copied."""
     kinds.pipeline("PixArt-Sigma", words).save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "tokenizer" / "spiece.model").write_bytes(b"pieces")
-    load(tmp_path / "model").save(tmp_path / "saved")
-    assert (tmp_path / "saved" / "tokenizer" / "spiece.model").read_bytes() == b"pieces"
+    whole = json.loads((tmp_path / "model" / "tokenizer" / "tokenizer.json").read_text())
+    vocab = [(piece, score) for piece, score in whole["model"]["vocab"]]
+    file, kept = Path("model", "tokenizer", "spiece.model"), Path("tokenizer", "spiece.model")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private").write_bytes(b"my key")
+    for number, (data, same) in enumerate(
+        (
+            (sentences(vocab), True),
+            (sentences(vocab[1:]), False),
+            (b"", False),
+            (sentences(vocab)[:-9], False),
+        )
+    ):
+        file.write_bytes(data)
+        load("model").save(f"saved-{number}")
+        assert (Path(f"saved-{number}") / kept).exists() == same
+    assert (Path("saved-0") / kept).read_bytes() == sentences(vocab)
+    file.unlink()
+    file.symlink_to(tmp_path / "private")
+    load("model").save("linked")
+    assert not (Path("linked") / kept).exists()
 
 
 @pytest.mark.parametrize(

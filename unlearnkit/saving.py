@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,29 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import hints
+from . import hints, older
 from .errors import ModelError, printable, quoted
 from .families.opening import open_pipeline, quiet
 from .families.schedules import fewest
 from .files import shared
 from .provenance import FILE, provenance
-from .reading import read_json
-from .tensors import renamed, stamp
+from .tensors import stamp
 from .undisturbed import networks
 
 if TYPE_CHECKING:
     from .edit import Edit
     from .model import Model
 
-__all__ = ["check", "longer_names", "write"]
+__all__ = ["check", "write"]
 
-# where transformers 5 gives a network's weights shorter names than 4, which draws those it misses at random: the class,
-# how the names begin, and how they did. Both releases read the longer ones, as all published models have them.
-LONGER = {
-    "CLIPTextModel": ("", "text_model."),
-    "StableDiffusionSafetyChecker": ("vision_model.", "vision_model.vision_model."),
-}
-VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
 TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
 STEPS = 2  # of the picture that is drawn to see that one can be
 
@@ -49,10 +40,7 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         model.pipe.save_pretrained(folder)
     model.family.saved(model.pipe, folder)
     for name, part in model.pipe.components.items():
-        if hasattr(part, "vocab_files_names"):
-            _vocabulary(part, folder / name)
-        if type(part).__name__ in LONGER:
-            longer_names(folder / name, *LONGER[type(part).__name__])
+        older.add(part, folder / name)
     if edit:
         facts = provenance(edit)
         text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
@@ -63,46 +51,6 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         shared(file)
     if model.hints.text:
         (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
-
-
-def longer_names(folder: Path, front: str, longer: str) -> None:
-    """Name the weights as transformers 4 does."""
-
-    def name(found: str) -> str:
-        short = found.startswith(front) and not found.startswith(longer)
-        return longer + found.removeprefix(front) if short else found
-
-    for file in folder.glob("*.safetensors"):
-        renamed(file, name)
-    for file in folder.glob("*.safetensors.index.json"):
-        index = read_json(file, what="index", kind=dict)
-        index["weight_map"] = {name(found): shard for found, shard in index["weight_map"].items()}
-        file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Add the files of older tokenizers beside ``tokenizer.json``: transformers 4 opens CLIP's by these alone."""
-    source = Path(str(tokenizer.name_or_path))
-    for file in tokenizer.vocab_files_names.values():
-        if file == "spiece.model" and (source / file).is_file() and not (folder / file).exists():
-            shutil.copyfile(source / file, folder / file)
-    if not (folder / "tokenizer.json").is_file():
-        return
-    whole = read_json(folder / "tokenizer.json", what="tokenizer", kind=dict)
-    inside = whole["model"]
-    if inside.get("type") != "BPE" or MERGES not in tokenizer.vocab_files_names.values():
-        return
-    known = inside["vocab"]
-    added = {one["content"]: one["id"] for one in whole["added_tokens"] if one["content"] not in known}
-    pairs = [one if isinstance(one, str) else " ".join(one) for one in inside["merges"]]
-    texts = {
-        VOCABULARY: json.dumps(known, ensure_ascii=False),
-        MERGES: "\n".join(["#version: 0.2", *pairs, ""]),
-        ADDED: json.dumps(added, ensure_ascii=False) if added else "",
-    }
-    for file, text in texts.items():
-        if text and not (folder / file).exists():
-            (folder / file).write_text(text, encoding="utf-8", newline="\n")
 
 
 def check(model: Model, folder: Path) -> None:
