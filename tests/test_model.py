@@ -626,6 +626,9 @@ def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path)
     )
     model.save(tmp_path / "c")
     assert not (tmp_path / "c" / "unlearnkit.json").exists()
+    load(tmp_path / "c").save(tmp_path / "d")
+    for one in (tmp_path / "d").rglob("*.json"):
+        assert str(tmp_path) not in one.read_text(encoding="utf-8")
 
 
 def sentences(pieces: list[tuple[str, float]]) -> bytes:

@@ -17,6 +17,7 @@ from .families.opening import open_pipeline, quiet
 from .families.schedules import fewest
 from .files import shared
 from .provenance import FILE, provenance
+from .reading import read_json
 from .tensors import stamp
 from .undisturbed import networks
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "write"]
 
+CONFIGURATIONS = ("model_index.json", "config.json", "scheduler_config.json")
 TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
 STEPS = 2  # of the picture that is drawn to see that one can be
 
@@ -41,6 +43,8 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
     model.family.saved(model.pipe, folder)
     for name, part in model.pipe.components.items():
         older.add(part, folder / name)
+    for file in folder.rglob("*.json"):
+        _nameless(file)
     if edit:
         facts = provenance(edit)
         text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
@@ -51,6 +55,14 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         shared(file)
     if model.hints.text:
         (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
+
+
+def _nameless(file: Path) -> None:
+    """Take out of a configuration where on this machine the model was opened."""
+    if file.name in CONFIGURATIONS:
+        data = read_json(file, what="configuration", kind=dict)
+        if data.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def check(model: Model, folder: Path) -> None:
