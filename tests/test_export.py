@@ -63,6 +63,7 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
     edit = changed(model, 2)
     held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
     assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
+    assert held.kohya == (kind in ("Stable Diffusion 1.x/2.x", "Stable Diffusion XL"))
     pipe = kinds.pipeline(kind, words)
     pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
     pipe.fuse_lora()
@@ -107,6 +108,33 @@ def test_names_of_sdxl_are_those_of_the_unet_that_kohya_trains(words: Path, tmp_
     outer = {name.split(".")[1] for name in held.outer}
     assert (len(held.outer), outer) == (6, {"conv_in", "conv_out", "time_embedding", "add_embedding"})
     assert 0 < held.outer_share < 1
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_a_unet_of_sdxl_in_another_layout_is_loaded_whole(words: Path, tmp_path: Path) -> None:
+    """Its upsampler has no attention beside it: there Stability's names would not be read, so it has diffusers'."""
+
+    def other() -> Any:
+        pipe = kinds.pipeline("Stable Diffusion XL", words)
+        config = dict(pipe.unet.config)
+        config["down_block_types"] = config["down_block_types"][::-1]
+        config["up_block_types"] = config["up_block_types"][::-1]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            pipe.register_modules(unet=UNet2DConditionModel(**config).eval())
+        return pipe
+
+    model = Model(other())
+    edit = changed(model, 2)
+    held = save_lora(model, edit, tmp_path / "a.safetensors", lose=1e-5)
+    assert not held.kohya and blocks(model.denoiser) == {}
+    pipe = other()
+    pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    found = Model(pipe).weights("all")
+    for name, weight in edit.weights.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_names_of_sdxl_itself() -> None:

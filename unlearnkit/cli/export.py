@@ -70,7 +70,9 @@ def export(
     if held.left_out:
         left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"
         out.print(f"  no LoRA holds {left}", markup=False)
-    if held.outer:
+    if not held.kohya:
+        out.print("  diffusers and ComfyUI know the names in it, sd-scripts do not", markup=False)
+    elif held.outer:
         first, share = held.outer[0].removesuffix(".weight"), percent(held.outer_share)
         out.print(
             f"  {len(held.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "

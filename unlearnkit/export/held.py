@@ -28,6 +28,7 @@ class Held:
     tensors: of the model, that it changes. rank: the largest of a LoRA's, 0 of a checkpoint. lost: 1 - <d', d> / |d|²
     of the change d and the change d' that the file makes, over all weights. left_out: changed weights that it leaves.
     outer: changed layers of a U-Net outside its blocks, which not every tool takes from a LoRA. outer_share: of |d|².
+    kohya: whether kohya's sd-scripts know the names in the file.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Held:
     left_out: tuple[str, ...] = ()
     outer: tuple[str, ...] = ()
     outer_share: float = 0.0
+    kohya: bool = True
 
 
 def inner(a: Tensor, b: Tensor) -> float:

@@ -71,7 +71,8 @@ def save_lora(
     if lost > lose:
         raise InputError(_too_much(reached, lost, lose, left))
     # both of SDXL's ways of counting blocks in one file would be one too many for diffusers
-    fronts = blocks(model.denoiser) if type(model.pipe).__name__.startswith("StableDiffusionXL") else {}
+    large = type(model.pipe).__name__.startswith("StableDiffusionXL")
+    fronts = blocks(model.denoiser) if large else {}
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached, fronts)
@@ -79,7 +80,8 @@ def save_lora(
     tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost})
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
-    return Held(path, len(found), reached, lost, tuple(left), tuple(outer), share)
+    known = model.family.DENOISER == "unet" and bool(fronts or not large)
+    return Held(path, len(found), reached, lost, tuple(left), tuple(outer), share, known)
 
 
 def _changes(edit: Edit, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
