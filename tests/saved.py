@@ -11,6 +11,7 @@ import torch
 import tiny
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.families.opening import quiet
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.model import load
 from unlearnkit.run import erase
@@ -35,7 +36,8 @@ style = ["{} art"]
 def folder() -> Path:
     """The folder of a diffusers pipeline; treat it as read-only."""
     made = Path(tempfile.mkdtemp(prefix="unlearnkit-"))
-    tiny.pipeline(made / "tokenizer-files").save_pretrained(made / "model")
+    with quiet():
+        tiny.pipeline(made / "tokenizer-files").save_pretrained(made / "model")
     (made / "model" / "unlearnkit.toml").write_text(HINTS)
     return made / "model"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,13 @@ def test_one_share_is_more_than_another_only_beyond_the_noise() -> None:
     # the noise of 4 of 16 beside 12 of 16: 1.96 √(2 × .25 × .75 / 16) = 0.30; of 6 and 10, 0.335
     assert (papers.more([12, 16], [4, 16]), papers.more([4, 16], [12, 16])) == (True, False)
     assert papers.more([10, 16], [6, 16]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="it forks")
+@pytest.mark.parametrize("words", [("--kills", "44"), ("--two", "--rounds", "2")])
+def test_no_command_loses_anything_by_a_kill_or_by_another_one(words: tuple[str, ...]) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count("; 0 ") == 11

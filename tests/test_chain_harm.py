@@ -285,6 +285,36 @@ def test_what_a_killed_process_left_unfinished_is_no_content_and_goes(copied: Pa
     assert not any(path.exists() for path in left)
 
 
+def test_what_a_kill_after_the_line_of_the_ledger_left_to_do_is_done_by_the_next_command(
+    copied: Path, toy: Model
+) -> None:
+    lines = (copied / LEDGER).read_bytes().splitlines(keepends=True)
+    head = (copied / HEAD).read_bytes()
+    before = json.loads(lines[-2])
+    ahead = json.dumps({"entries": len(lines) - 1, "hash": before["hash"]}, sort_keys=True) + "\n"
+    (copied / HEAD).write_text(ahead)
+    stale = copied / WORK / "stale"
+    stale.mkdir(parents=True)
+    (stale / "request.json").write_text(json.dumps({"head": before["hash"]}))
+    (copied / EDITS / "stale.safetensors").touch()
+    assert not chain.verify(copied)
+    with pytest.raises(InputError, match="is erased already"):
+        chain.add(copied, "cat", model=toy, instruments=tools())
+    assert (copied / HEAD).read_bytes() == head
+    assert not (copied / WORK).exists()
+    assert not (copied / EDITS / "stale.safetensors").exists()
+    assert not chain.verify(copied)
+
+
+def test_work_of_the_chain_as_it_is_stays(copied: Path, toy: Model) -> None:
+    last = json.loads((copied / LEDGER).read_text(encoding="utf-8").splitlines()[-1])
+    for name, head in (("a", "0" * 64), ("b", last["hash"])):
+        (copied / WORK / name).mkdir(parents=True)
+        (copied / WORK / name / "request.json").write_text(json.dumps({"head": head}))
+    chain.report(copied)
+    assert sorted(path.name for path in (copied / WORK).iterdir()) == ["a", "b"]
+
+
 def test_a_clock_that_went_back_is_said_and_never_written(
     copied: Path, toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
 from test_readers import made
 
 from saved import tools
+from unlearnkit import manifest
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.claims import verdict
@@ -22,6 +23,7 @@ from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.draw import Side, model_side, picture_hash, read
 from unlearnkit.evaluation.evaluate import evaluate, evaluate_run
 from unlearnkit.evaluation.plan import Rules, plan_for
+from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, local
@@ -79,10 +81,6 @@ SPOILT: dict[str, Callable[[Path], object]] = {
         path, unlearnkit='{"prompt": 1, "seed": "a", "side": [], "failure": null}'
     ),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a link": lambda path: (
-        path.rename(path.with_suffix(".kept")),
-        path.symlink_to(path.with_suffix(".kept")),
-    ),
 }
 
 
@@ -138,6 +136,10 @@ def test_another_models_picture_and_a_full_folder_are_errors_with_a_way_out(
         evaluate_run(under_way, **options)
     assert (path / "mine").exists()
     shutil.rmtree(path)
+    path.symlink_to(min(folder.parent.glob("before/*.png")))
+    with pytest.raises(InputError, match="is a symbolic link"):
+        evaluate_run(under_way, **options)
+    path.unlink()
     path.write_bytes(kept)
 
 
@@ -168,12 +170,62 @@ def test_a_report_of_damaged_files_is_one_line(
     assert not (run / "report.html").exists()
 
 
+def other(value: Any, *place: str | int) -> Callable[[Any], object]:
+    """A change of what is at a place of a JSON tree; ``...`` removes it."""
+
+    def change(tree: Any) -> None:
+        for step in place[:-1]:
+            tree = tree[step]
+        if value is ...:
+            del tree[place[-1]]
+        else:
+            tree[place[-1]] = value
+
+    return change
+
+
+BY_HAND: list[tuple[str, Callable[[Any], object]]] = [
+    ("tables.json", other({}, "verdict")),
+    ("tables.json", other("often", "verdict", "concepts", 0, "missing")),
+    ("tables.json", other(..., "verdict", "rules", "margin")),
+    ("tables.json", other(..., "tables", "failed", "reasons")),
+    ("tables.json", other("1", "tables", "concepts", 0, "direct", "after", "low")),
+    ("tables.json", other(None, "tables", "concepts", 0, "seen instead", "after")),
+    ("tables.json", other([["a cat"]], "tables", "concepts", 0, "seen instead", "after")),
+    ("tables.json", other([3], "tables", "by concept", "object")),
+    ("plan.json", other(..., "seeds")),
+    ("plan.json", other({}, "sides")),
+    ("plan.json", other([[1]], "concepts")),
+    ("cases.jsonl", other("a dog", 0, "prompt")),
+    ("evaluation.json", other(..., "sha256", "rows.jsonl")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), BY_HAND)
+def test_figures_of_another_shape_whose_hashes_fit_are_one_line(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str, change: Callable[[Any], object]
+) -> None:
+    text = (folder / name).read_text()
+    tree = [json.loads(row) for row in text.split("\n")[:-1]] if name[-1] == "l" else json.loads(text)
+    change(tree)
+    if name == "evaluation.json":
+        (folder / name).write_text(manifest.dump(tree))
+    else:
+        rows = "".join(json.dumps(row) + "\n" for row in tree)
+        (folder / name).write_text(rows if name[-1] == "l" else json.dumps(tree))
+        facts = json.loads((folder / "evaluation.json").read_text())
+        del facts["sha256"]
+        (folder / "evaluation.json").write_text(write_facts(folder, facts))
+    assert "damaged" in said(capsys, "report", run)
+    said(capsys, "compare", run, run, "--out", run / "page")
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"verdict": {}}', "[" * 100_000])
 def test_a_finished_evaluation_whose_verdict_is_damaged_is_one_line(
     evaluated: Path, run: Path, folder: Path, text: str
 ) -> None:
     (folder / "tables.json").write_text(text)
-    with pytest.raises(InputError, match=r"damaged|nested") as caught:
+    with pytest.raises(InputError, match=r"tables.json of .* was changed later") as caught:
         evaluate_run(
             run, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
         )
@@ -190,8 +242,8 @@ def test_a_picture_that_is_gone_is_one_line(
     run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(folder / "pictures" / "after")
-    assert "does not exist" in said(capsys, "report", run)
-    assert "does not exist" in said(capsys, "compare", run, run, "--out", run / "page")
+    assert "is missing" in said(capsys, "report", run)
+    assert "is missing" in said(capsys, "compare", run, run, "--out", run / "page")
 
 
 @pytest.mark.parametrize("command", ["report", "compare", "evaluate"])
@@ -238,18 +290,19 @@ def test_the_methods_own_seconds_and_the_whole_runs_are_told_apart(run: Path, tm
     """A closed form takes a moment; what took minutes was drawing and saving."""
     file = run / "run.json"
     facts = json.loads(file.read_text()) | {"seconds": 162.4}
-    file.write_text(json.dumps(facts))
+    del facts["method seconds"]  # runs of older versions have none
+    file.write_text(manifest.dump(facts))
     whole = "the whole run with its pictures and its saving took 162 s"
     assert whole in report(run).read_text()
     log = [{"step": 1, "seconds": 2.0}, {"step": 2, "seconds": 4.0}, {"step": 3, "seconds": 1.5}]
     (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     both = "the method took 5.5 s, the whole run with its pictures and its saving 162 s"
     assert both in report(run).read_text(), "a log begins again where a run was resumed"
-    file.write_text(json.dumps(facts | {"method seconds": 0.3}))
+    file.write_text(manifest.dump(facts | {"method seconds": 0.3}))
     page = compare([run, run], tmp_path / "page").read_text()
     assert "the method took 0.3 s, the whole run" in page
     assert "made in" not in page
-    file.write_text(json.dumps(facts | {"resumed": True, "method seconds": float("nan")}))
+    file.write_text(manifest.dump(facts | {"resumed": True, "method seconds": float("nan")}))
     assert "the method took 5.5 s<" in report(run).read_text(), "a resumed run does not know the whole"
 
 

@@ -556,12 +556,12 @@ def dead(*_: object) -> None:
     [
         *(("lora", "unlearnkit.export.lora.factors", dead), ("lora", "unlearnkit.tensors.save_file", half)),
         *(
-            ("lora", "pathlib.Path.replace", dead),
+            ("lora", "os.link", dead),
             ("checkpoint", "unlearnkit.tensors.shutil.copyfileobj", dead),
         ),
         *(
             ("checkpoint", "unlearnkit.export.checkpoint._rows", dead),
-            ("checkpoint", "pathlib.Path.replace", dead),
+            ("checkpoint", "os.link", dead),
         ),
     ],
 )

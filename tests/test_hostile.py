@@ -21,6 +21,7 @@ from unlearnkit.cli import main
 from unlearnkit.errors import ModelError
 from unlearnkit.families.index import ALLOWED, REQUIRED
 from unlearnkit.model import CANVAS, load
+from unlearnkit.recipes import load_recipe
 
 CODE = "from pathlib import Path\nPath({marker!r}).touch()\nclass Thing:\n    pass\n"
 CUSTOM = "is not supported|custom|code|never run|only unlearnkit"
@@ -164,6 +165,7 @@ HARMS: dict[str, tuple[str, str]] = {
     "index: nested": ("model_index.json", "[" * 100_000),
     "index: not UTF-8": ("model_index.json", "\udcff"),
     "class is a list": ("model_index.json", '{"_class_name": ["helper", "Pipeline"]}'),
+    "class is a table": ("model_index.json", '{"_class_name": {}}'),
     "borrowed: not JSON": ("borrowed.json", "{"),
     "borrowed: null": ("borrowed.json", "null"),
     "borrowed: nested": ("borrowed.json", "[" * 100_000),
@@ -181,6 +183,10 @@ HARMS: dict[str, tuple[str, str]] = {
     "tokenizer: none": (
         "tokenizer/tokenizer_config.json",
         '{"tokenizer_class": "CLIPTokenizer", "model_max_length": 0}',
+    ),
+    "tokenizer: a word": (
+        "tokenizer/tokenizer_config.json",
+        '{"tokenizer_class": "CLIPTokenizer", "model_max_length": "x"}',
     ),
     "hints: nested": ("unlearnkit.toml", "a = " + "[" * 1000 + "]" * 1000),
     "hints: vast": ("unlearnkit.toml", "[sampling]\nsize = 0x" + "f" * 5000),
@@ -239,6 +245,29 @@ def test_a_folder_with_one_variant_opens(tmp_path: Path, words: Path) -> None:
         load(tmp_path / "model")
     pipe.save_pretrained(tmp_path / "model")
     assert load(tmp_path / "model")
+
+
+def test_a_variant_that_was_chosen_is_that_of_the_whole_run(tmp_path: Path, words: Path) -> None:
+    model = str(tmp_path / "model")
+    kinds.stable_diffusion(words).save_pretrained(model)
+    other = kinds.stable_diffusion(words)
+    torch.nn.init.ones_(other.unet.conv_out.bias)
+    other.save_pretrained(model, variant="ema")
+    run, more = ["--out", str(tmp_path / "run")], ["--pictures", "0", "--no-pipeline"]
+    chosen = ["erase", model, "--concept", "cat", "--method", "uce", "--variant"]
+    for words_, code in (
+        ([*chosen, "em", *run, *more], 2),
+        ([*chosen, "ema", *run, *more], 0),
+        (["erase", "--resume", *run, *more], 0),
+        (["verify", run[1]], 0),
+        (["export", run[1], "--out", str(tmp_path / "lora.safetensors")], 0),
+        (["generate", model, "--prompt", "cat", "--edit", f"{run[1]}/edit.safetensors", "--steps", "1"], 2),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words_)
+        assert stopped.value.code == code, words_
+    assert load_recipe(tmp_path / "run" / "recipe.toml").variant == "ema"
+    assert load(model, variant="ema").fingerprint() != load(model).fingerprint()
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "scheduler", "tokenizer"])

@@ -30,7 +30,7 @@ import unlearnkit.model
 from unlearnkit import older, undisturbed
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
-from unlearnkit.families.opening import XL
+from unlearnkit.families.single import V1, XL
 from unlearnkit.hints import FILE
 from unlearnkit.model import Model, load
 from unlearnkit.versions import versions
@@ -172,17 +172,10 @@ def test_single_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"is damaged"):
         load(tmp_path / "model.safetensors")
-    unet = {"model.diffusion_model.out.0.weight": torch.zeros(1)}
-    save_file(unet, tmp_path / "model.safetensors")
-    with pytest.raises(
-        ModelError, match=r"cannot be loaded as StableDiffusionPipeline: .*the hub is switched off here"
-    ):
-        load(tmp_path / "model.safetensors")
-    save_file({XL: torch.zeros(1), **unet}, tmp_path / "model.safetensors")
-    with pytest.raises(
-        ModelError, match=r"cannot be loaded as StableDiffusionXLPipeline: .*switched off here"
-    ):
-        load(tmp_path / "model.safetensors")
+    for name in (V1, XL):
+        save_file({name: torch.zeros(1)}, tmp_path / "model.safetensors")
+        with pytest.raises(ModelError, match=r"needs settings from the hub: .*the hub is switched off here"):
+            load(tmp_path / "model.safetensors")
 
 
 def test_bad_device_and_dtype(folder: Path) -> None:

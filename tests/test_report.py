@@ -27,6 +27,7 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.record import finished, write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
+from unlearnkit.files import locked
 from unlearnkit.images import save_png
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.recipes import load_recipe
@@ -216,6 +217,20 @@ def test_whatever_is_changed_is_found(run: Path, capsys: pytest.CaptureFixture[s
         main(["verify", str(run)])
     assert stopped.value.code == 2
     assert "changed: edit.safetensors was changed later" in capsys.readouterr().out
+
+
+def test_two_comparisons_never_mix_and_a_killed_one_leaves_nothing(
+    run: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page"
+    with locked(page), pytest.raises(InputError, match=r"another process \("):
+        compare([run, evaluated], page)
+    (page / ".x.part").mkdir()
+    (page / "theirs.part").touch()
+    compare([run, evaluated], page)
+    assert {path.name for path in page.iterdir()} == {
+        *(".lock", "theirs.part", "compare.html", "compare.json")
+    }
 
 
 def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_path: Path) -> None:

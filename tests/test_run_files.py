@@ -24,11 +24,13 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
 from unlearnkit.files import FullError, locked, resumable, there
+from unlearnkit.images import draw
 from unlearnkit.methods import find
 from unlearnkit.model import RELATIVES, load
 from unlearnkit.recipes import SHIPPED, load_recipe, placed
 from unlearnkit.run import default_folder, erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
+from unlearnkit.training.pictures import draw as pictures_of
 from unlearnkit.training.state import Clock
 
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
@@ -188,6 +190,21 @@ def test_a_run_of_an_older_version_is_read_and_what_cannot_be_checked_is_said(ru
     assert wrong == [] and len(remarks) == 1 and "older unlearnkit and has no hashes" in remarks[0]
     assert command("erase", "--resume", "--out", run) == 0
     assert redraw(run, 0.1)[1] == []
+
+
+def test_what_a_killed_process_left_in_any_folder_goes(run: Path, tmp_path: Path) -> None:
+    """The run's, a stage's, the cache's and that of pictures."""
+    pictures, cache = tmp_path / "pictures", tmp_path / "cache" / "pictures"
+    left = [place / ".x.part" for place in (run, run / "stage-1", pictures, cache)]
+    for place in left:
+        place.mkdir(parents=True)
+        (place / "a").touch()
+    model = load(saved.folder())
+    (run / "run.json").unlink()
+    run_recipe(load_recipe(run / "recipe.toml"), run, model=model, resume=True)
+    draw(model, ["a cat"], pictures)
+    pictures_of(model, ["a cat"], folder=cache.parent)
+    assert not [place for place in left if place.exists()]
 
 
 def test_no_damage_of_a_finished_run_is_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

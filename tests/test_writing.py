@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from processes import killed
 
+from unlearnkit import manifest, tensors
 from unlearnkit.errors import InputError
-from unlearnkit.files import LOCK, locked, member, new_folder, swept, there, user_path, whole, write_text
+from unlearnkit.files import LOCK, locked, member, new_folder, there, user_path, whole, write_text
 
 
 def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -94,23 +96,87 @@ def test_what_killed_processes_left_is_removed_under_the_lock(tmp_path: Path) ->
         assert there(tmp_path) == [] and {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
-def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def dies() -> None:
-        with whole(path) as partial:
-            partial.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
 
-    killed(dies)
-    (tmp_path / "theirs.part").touch()  # of a download, say
-    (left,) = tmp_path.glob(".*.part")
-    with whole(path) as partial, whole(tmp_path / "b") as other:
-        partial.write_text("whole")
-        other.touch()
-        swept(path)
-        assert partial.exists() and other.exists() and not left.exists()
-    assert {one.name for one in tmp_path.iterdir()} == {"a.safetensors", "b", "theirs.part"}
+def test_what_a_killed_process_left_in_a_folder_of_the_user_goes_with_the_next_one(tmp_path: Path) -> None:
+    def half() -> None:
+        with whole(tmp_path / "a", new=True) as partial:
+            partial.write_text("half")
+            die()
+
+    def half_a_folder() -> None:
+        with new_folder(tmp_path / "b") as partial:
+            (partial / "c").write_text("half")
+            die()
+
+    (tmp_path / ".theirs.part").write_text("a download")
+    for run in (half, half_a_folder):
+        killed(run)
+        assert len(list(tmp_path.glob(".*.part"))) == 2
+        with whole(tmp_path / run.__name__, new=True) as partial:
+            partial.write_text("whole")
+        assert [path.name for path in tmp_path.glob(".*.part")] == [".theirs.part"]
+    killed(half)
+    with new_folder(tmp_path / "b"):
+        pass
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".theirs.part"]
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from unlearnkit.files import whole
+with whole(Path(sys.argv[1])) as partial:
+    partial.write_text("theirs")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_what_another_process_writes_just_now_stays(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE, tmp_path / "a"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout and other.stdout.readline() == b"begun\n"
+        with locked(tmp_path), new_folder(tmp_path / "b"):
+            write_text(tmp_path / "c", "ours")
+        other.communicate(timeout=60)
+    assert (tmp_path / "a").read_text() == "theirs"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_new_file_never_replaces_one_that_came_at_the_last_moment(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists already"), whole(tmp_path / "a", new=True) as partial:
+        partial.write_text("ours")
+        (tmp_path / "a").write_text("theirs")
+    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path / "b"):
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "c").write_text("theirs")
+    assert [path.read_text() for path in (tmp_path / "a", tmp_path / "b" / "c")] == ["theirs"] * 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_weights_that_are_killed_leave_nothing_that_counts(tmp_path: Path) -> None:
+    """safetensors writes to a temporary file of its own, beside the one that it is given."""
+    weights = {"a": torch.ones(20_000_000)}
+    child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                tensors.write(tmp_path / "a.safetensors", weights, {})
+        finally:
+            os._exit(1)
+    while not list(tmp_path.rglob(".tmp*")):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert {path.name for path in there(tmp_path)} <= {"a.safetensors"}
+    assert set(manifest.contents(tmp_path)) <= {"a.safetensors"}
+    with locked(tmp_path):
+        assert not list(tmp_path.rglob(".tmp*"))
 
 
 def test_a_lock_is_no_link(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, quoted, reason
-from .unfinished import PART, beside, removed, swept
+from .unfinished import PART, space, tidy
 
 __all__ = [
     "LOCK",
@@ -29,8 +29,8 @@ __all__ = [
     "resumable",
     "shared",
     "slug",
-    "swept",
     "there",
+    "tidy",
     "user_path",
     "whole",
     "write_text",
@@ -118,9 +118,7 @@ def locked(folder: Path) -> Iterator[None]:
                 file.truncate(0)
                 file.write(f" {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
-                for path in folder.iterdir():
-                    if path.name.endswith(PART):
-                        removed(path)
+                tidy(folder, alone=True)
                 yield
             finally:
                 _unlock(file)
@@ -158,15 +156,34 @@ def _unlock(file: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a new path to write a file at; it takes the place of ``path`` only if all went well.
+def whole(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes the place of ``path`` only if all went well.
 
-    It is in a folder of its own beside ``path``, as are the temporary files of whatever writes there. A link at
-    ``path`` is replaced, not followed.
+    A link at ``path`` is replaced, not followed. new: raises InputError where another process made ``path`` meanwhile.
     """
-    with beside(path) as folder:
-        yield folder / path.name
-        (folder / path.name).replace(path)
+    if new:  # in a folder of the user's, which no command tidies up
+        tidy(path.parent)
+    with space(path.parent) as place:
+        partial = place / path.name
+        yield partial
+        if new:
+            _claim(partial, path)
+        else:
+            partial.replace(path)
+
+
+def _claim(partial: Path, path: Path) -> None:
+    """Put a file in its place if nothing is there: of two processes one can."""
+    try:
+        if sys.platform == "win32":
+            partial.rename(path)  # refuses what exists
+        else:
+            os.link(partial, path)
+    except FileExistsError:
+        raise InputError(f"{quoted(path)} exists already: choose a new file") from None
+    except OSError:  # a file system without links
+        new_file(path)
+        partial.replace(path)
 
 
 def new_file(path: Path) -> None:
@@ -177,27 +194,32 @@ def new_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write to, which becomes ``folder`` only if all went well.
+    """Yield a folder beside ``folder`` to write to, which becomes it only if all went well.
 
-    What killed processes left of it is removed. Raises InputError where it exists already or cannot be written.
+    Raises InputError where it exists already or cannot be written.
     """
     if user_path(folder).exists():
-        raise InputError(f"folder {quoted(folder)} exists already: choose a new one")
+        raise InputError(_exists(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        swept(folder)
-        with beside(folder) as own:
-            partial = own / folder.name
-            partial.mkdir()
+        tidy(folder.parent)
+        with space(folder.parent) as partial:
+            partial.chmod(0o777 & ~_umask())
             yield partial
             partial.replace(folder)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise FullError(_full(folder)) from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise InputError(_exists(folder)) from None  # another process made it meanwhile
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             why = reason(error) if isinstance(error, OSError) else error
             raise InputError(f"folder {quoted(folder)} cannot be written: {why}") from None
         raise
+
+
+def _exists(folder: Path) -> str:
+    return f"folder {quoted(folder)} exists already: choose a new one"
 
 
 def shared(path: Path) -> None:

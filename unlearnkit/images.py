@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError, quoted
-from .files import slug, whole, writing
+from .files import slug, tidy, whole, writing
 from .schema import Concept, Request, folded
 from .training.prompts import neighbours as nearest
 from .training.superclasses import broader
@@ -70,6 +70,7 @@ def draw(
         raise InputError(f"{quoted(taken[0])} exists already: choose another folder with --out")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        tidy(folder)
         with contextlib.nullcontext() if edit is None else model.wearing(edit):
             pictures = model.sample(
                 [prompt for prompt, _ in asked],

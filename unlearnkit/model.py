@@ -64,7 +64,7 @@ def load(
         )
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=checked_dtype(made or dtype), variant=variant).to(device)
-    model = Model(pipe, source=str(source), hints=hints_of(source))
+    model = Model(pipe, source=str(source), hints=hints_of(source), variant=variant)
     if edit:
         model.check(edit)
     return model if model.dtype == dtype else model.cast(dtype)
@@ -130,12 +130,17 @@ class Model:
 
     @steady()
     def __init__(
-        self, pipe: Any, *, source: str = "a pipeline in memory", hints: Hints = hints.GENERAL
+        self,
+        pipe: Any,
+        *,
+        source: str = "a pipeline in memory",
+        hints: Hints = hints.GENERAL,
+        variant: str | None = None,
     ) -> None:
         self.family = families.find(pipe)
         # names of classes, of a model that is told one of them and no words
         self.classes = self.family.classes(pipe)
-        self.pipe, self.source = pipe, source
+        self.pipe, self.source, self.variant = pipe, source, variant
         self.hints = hints.suited(self.family.sampling(pipe), self.classes)
         if hints.tokens and "tokens" not in signature(self.family.encode).parameters:
             raise ModelError(
@@ -165,13 +170,15 @@ class Model:
         """The model with its pipeline turned into another dtype, in place; edits made from it before still fit."""
         printed = (*self._printed, self.fingerprint())
         with quiet():
-            model = Model(self.pipe.to(dtype=dtype), source=self.source, hints=self.hints)
+            model = Model(
+                self.pipe.to(dtype=dtype), source=self.source, hints=self.hints, variant=self.variant
+            )
         model._printed = printed
         return model
 
     def knowing(self, hints: Hints) -> Model:
         """The same pipeline with other hints, and with the prompts that it has encoded."""
-        model = Model(self.pipe, source=self.source, hints=hints)
+        model = Model(self.pipe, source=self.source, hints=hints, variant=self.variant)
         if hints.tokens == self.hints.tokens:
             model._states, model._read = self._states, self._read
         return model

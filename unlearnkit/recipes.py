@@ -28,8 +28,9 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
         docs = {one.name: one.doc for one in describe(type(settings))}
         values = {name: getattr(settings, name) for name in docs}
     lines = [f"{name} = {_toml(getattr(recipe, name))}" for name in ("model", "method", "seed")]
-    if recipe.dtype is not None:
-        lines.append(f"dtype = {_toml(recipe.dtype)}")
+    for name in ("dtype", "variant"):
+        if (value := getattr(recipe, name)) is not None:
+            lines.append(f"{name} = {_toml(value)}")
     for table, concepts in (("erase", recipe.request.erase), ("keep", recipe.request.keep)):
         for concept in concepts:
             lines += ["", f"[[{table}]]", f"name = {_toml(concept.name)}", f"kind = {_toml(concept.kind)}"]
@@ -66,6 +67,7 @@ def load_recipe(path: str | Path) -> Recipe:
         settings={name: _frozen(value) for name, value in top.get("settings", {}).items()},
         seed=top.get("seed", 0),
         dtype=top.get("dtype"),
+        variant=top.get("variant"),
     )
 
 
@@ -85,6 +87,7 @@ _RECIPE: dict[str, Any] = {
     "method": str,
     "seed": int,
     "dtype": str,
+    "variant": str,
     "erase": list,
     "keep": list,
     "settings": dict,

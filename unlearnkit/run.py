@@ -27,7 +27,7 @@ from . import images, manifest, methods, processes, runfolder
 from .edit import Edit
 from .errors import InputError, quoted
 from .estimate import disk
-from .files import existing, locked, resumable, slug, there, user_path, write_text, writing
+from .files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
 from .hints import GENERAL, Hints
 from .model import Model, hints_of, load
 from .recipes import dump_recipe, load_recipe, placed
@@ -159,8 +159,10 @@ def run_recipe(
     finished = resuming and is_finished(folder, pipeline=pipeline)
     processes.wait()  # before one of them writes there
     if model is None:
-        model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
-    recipe = dataclasses.replace(recipe, model=placed(recipe.model), dtype=model.precision)
+        model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
+    recipe = dataclasses.replace(
+        recipe, model=placed(recipe.model), dtype=model.precision, variant=model.variant
+    )
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     if resuming:
         _same(load_recipe(folder / RECIPE), recipe, settings, folder)
@@ -175,6 +177,8 @@ def run_recipe(
             if check_folder(folder, resume=resume) != resuming:
                 raise InputError(f"another process used {quoted(folder)} meanwhile: choose another folder")
             manifest.no_links(folder)
+            for stage in folder.glob(f"{runfolder.STAGE}*"):
+                tidy(stage, alone=True)
             if not resuming:
                 write_text(folder / RECIPE, dump_recipe(recipe, settings))
         processes.wait()  # before another one makes a folder there
@@ -287,7 +291,7 @@ def _room(folder: Path, needed: int) -> None:
 
 def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     """Refuse to resume a run with another recipe, naming the first difference."""
-    was = {name: getattr(old, name) for name in ("model", "method", "seed", "request")}
+    was = {name: getattr(old, name) for name in ("model", "method", "seed", "request", "variant")}
     was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
     if old.method == new.method:

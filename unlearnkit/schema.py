@@ -140,6 +140,7 @@ class Recipe:
     model: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id or a single ``.safetensors`` file.
     settings: the method's settings by name; what is left out takes the method's default.
     dtype: what the model is opened in, float32 if nothing else is told.
+    variant: of the files with its weights, such as ``"fp16"``; by default the plain ones, or the only one.
     """
 
     model: str
@@ -148,6 +149,7 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     dtype: str | None = None
+    variant: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

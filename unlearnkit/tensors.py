@@ -27,11 +27,13 @@ ENTRIES = "__metadata__"  # safetensors' own name for the part of a header that 
 ALIGN = 8  # to so many bytes a header is filled up with blanks
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def write(
+    path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, new: bool = False
+) -> None:
     """Write ``tensors`` and JSON-able ``facts`` to ``path`` by way of a temporary file and a rename.
 
     What was at ``path`` stays whole until the new file is complete. Of several processes only the first one writes.
-    Raises InputError where it cannot be written.
+    Raises InputError where it cannot be written; new: and where ``path`` is there already.
     """
     if not processes.first():
         return
@@ -39,7 +41,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
+        with whole(path, new=new) as partial:
             save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
             shared(partial)
     except (OSError, SafetensorError) as error:

@@ -1,78 +1,79 @@
-"""What is being written stands in a folder of its own until it is whole, and what killed processes left is removed."""
+"""Where files and folders are written until they are whole: what a kill leaves of them is found and removed."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PART", "beside", "removed", "swept"]
+__all__ = ["PART", "space", "tidy"]
 
-PART = ".part"  # how the names of unfinished files and folders end
+PART = ".part"  # how unfinished files and folders end
 
 
 @contextlib.contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` that only this process may enter and holds a lock on, for as long as it is needed.
+def space(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside ``folder`` for what is unfinished; it is removed at the end, unless it was renamed.
 
-    Its name cannot be guessed, so that nobody puts a link there first.
+    Its name cannot be guessed, so that nobody puts a link there first. While it is in use ``tidy`` leaves it.
     """
     while True:
-        folder = Path(tempfile.mkdtemp(suffix=PART, prefix=_front(path), dir=path.parent))
-        handle = _holding(folder)
-        if handle is not None:
-            break
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if handle >= 0:
-            os.close(handle)
+        place = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder))
+        with _taken(place) as taken:
+            if taken is False:  # by another process that tidies up
+                continue
+            try:
+                yield place
+            finally:
+                _remove(place)
+            return
 
 
-def _front(path: Path) -> str:
-    """How the names of folders for what is unfinished of ``path`` begin."""
-    return f".{zlib.crc32(os.fsencode(path.name)):08x}-"
+def tidy(folder: Path, *, alone: bool = False) -> None:
+    """Remove what killed processes left unfinished in ``folder``, and nothing that another process writes just now.
+
+    alone: no other process writes here, as under ``locked``. Where others may, a file system that cannot lock folders
+    (Windows has none that can) keeps the leftovers.
+    """
+    for path in folder.glob(f".*{PART}"):
+        with _taken(path) as taken:
+            if taken or (alone and taken is None):
+                _remove(path)
 
 
-def _holding(folder: Path) -> int | None:
-    """A handle by which this process holds a lock on a folder, -1 without locks, None where another one has it."""
-    if sys.platform == "win32":
-        return -1
+@contextlib.contextmanager
+def _taken(path: Path) -> Iterator[bool | None]:
+    """Within this a folder is locked: whether it is ours, or None where it cannot be locked."""
+    if sys.platform == "win32" or path.is_symlink() or not path.is_dir():
+        yield None
+        return
     import fcntl
 
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        yield (
+            False if error.errno == errno.ENOENT else None
+        )  # another process was faster, or it is another user's
+        return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), folder.stat()):
-            return handle
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError:  # a file system that knows no locks
-        return handle
-    os.close(handle)
-    return None
+        found: bool | None = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            found = False if error.errno in (errno.EAGAIN, errno.EACCES) else None
+        # the lock of a folder that was removed meanwhile is no lock
+        yield found and path.exists()
+    finally:
+        os.close(handle)
 
 
-def swept(path: Path) -> None:
-    """Remove what killed processes left unfinished of ``path``; what another process is writing stays."""
-    for folder in path.parent.glob(f"{_front(path)}*{PART}"):
-        handle = _holding(folder)
-        if handle is not None and handle >= 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
-
-
-def removed(path: Path) -> None:
-    """Remove a file, a link or a whole folder, as far as that can be done."""
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import shutil
 import struct
@@ -15,7 +16,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 import saved
-from fuzzing import COUNTS, box, chained, edited, held
+from fuzzing import COUNTS, box, chained, edited, evaluated, held, sealed_again
 from oddities import altered, damaged
 from texts import (
     GRAMMAR,
@@ -31,6 +32,7 @@ from texts import (
     sheets,
     tables,
 )
+from unlearnkit import manifest
 from unlearnkit.chain import ledger
 
 # ledgers
@@ -66,6 +68,46 @@ def as_ledger(given: tuple[bytes, bytes | None, list[str]]) -> None:
     if head is not None:
         (Path("chain") / ledger.HEAD).write_bytes(head)
     held("chain", word, "chain", *more, may_write=("report.html",))
+
+
+# evaluations
+
+SEALED = ("tables.json", "plan.json", "cases.jsonl", "rows.jsonl", "evaluation.json", "run.json")
+COMMANDS = (["verify", "run"], ["report", "run"], ["compare", "run", "run", "--out", "page"])
+
+
+@st.composite
+def evaluations(draw: Any) -> tuple[str, str, list[str]]:
+    """A file of an evaluation that was changed by hand and its new text, and the command that reads it."""
+    name = draw(st.sampled_from(SEALED))
+    text = where(evaluated(), name).read_text()
+    if name.endswith(".jsonl"):
+        rows = [json.loads(line) for line in text.split("\n")[:-1]]
+        at = draw(st.integers(0, len(rows) - 1))
+        rows[at] = draw(altered(rows[at]))
+        return name, "".join(json.dumps(row) + "\n" for row in rows), draw(st.sampled_from(COMMANDS))
+    return name, json.dumps(draw(altered(json.loads(text)))), draw(st.sampled_from(COMMANDS))
+
+
+def where(run: Path, name: str) -> Path:
+    return run / name if name == "run.json" else run / "evaluation" / "prompts-rows" / name
+
+
+def as_evaluation(given: tuple[str, str, list[str]]) -> None:
+    name, text, words = given
+    shutil.copytree(evaluated(), "run", ignore=shutil.ignore_patterns("pipeline"))
+    where(Path("run"), name).write_text(text)
+    if name == "cases.jsonl":
+        plan = where(Path("run"), "plan.json")
+        whole = json.loads(plan.read_text())
+        whole["cases"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        plan.write_text(json.dumps(whole))
+    data = json.loads(text) if name in ("evaluation.json", "run.json") else None
+    if isinstance(data, dict):
+        where(Path("run"), name).write_text(manifest.dump(data))
+    elif data is None:
+        sealed_again(where(Path("run"), name).parent)
+    held(*words, may_write=("run", "page"))
 
 
 # edits
@@ -169,6 +211,7 @@ READERS = {
     "hints": Reader(lambda: tables(HINTS), as_hints, 100),
     "prompts": Reader(sheets, as_prompts, 150),
     "ledgers": Reader(ledgers, as_ledger, 150),
+    "evaluations": Reader(evaluations, as_evaluation, 100),
     "edits": Reader(edits, as_edit, 150),
     "model folders": Reader(models, as_model, 20),
 }

@@ -22,7 +22,7 @@ from ..errors import InputError, quoted
 from ..files import whole
 from ..reading import parse_json, read_bytes, typed
 
-__all__ = ["HEAD", "LEDGER", "Entry", "append", "examined", "read", "sealed", "text"]
+__all__ = ["HEAD", "LEDGER", "Entry", "append", "caught_up", "examined", "read", "sealed", "text"]
 
 LEDGER, HEAD = "ledger.jsonl", "head.json"
 NOTHING = "0" * 64  # what the first entry follows
@@ -54,6 +54,12 @@ def append(folder: Path, entries: Sequence[Entry], entry: Entry) -> None:
     """Write the ledger with one entry more, in one atomic step. An OSError leaves it as it was."""
     _durable(folder / LEDGER, text((*entries, entry)))
     _durable(folder / HEAD, _head(entry))
+
+
+def caught_up(folder: Path, entries: Sequence[Entry]) -> None:
+    """Write the head of the last entry where a kill came between the two of ``append``."""
+    if _head_of(folder) != _head(entries[-1]).encode():
+        _durable(folder / HEAD, _head(entries[-1]))
 
 
 def text(entries: Sequence[Entry]) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import InputError, quoted
 from ..files import PART, locked, member, there, user_path
+from ..reading import read_json, typed
 from ..schema import Request
 from . import ledger
 from .facts import Added, Begun, Change, Look, Stored, Taken, begun, changes
@@ -33,6 +34,7 @@ __all__ = [
     "EDITS",
     "LOOKS",
     "PAGES",
+    "REQUEST",
     "WORK",
     "Project",
     "Step",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 EDITS, LOOKS, WORK = "edits", "looks", "work"
+REQUEST = "request.json"  # in the folder of work: what is under way
 PAGES = ("report.html", "report.json")
 FORMER = "lock"  # what earlier versions locked
 
@@ -150,7 +153,7 @@ def project_of(folder: Path, entries: tuple[Entry, ...]) -> Project:
 def changing(folder: Path) -> Iterator[Project]:
     """Within this the chain is ours alone, as it is now, and what a disk answers is said in one line.
 
-    Nothing is written through a symbolic link, and what killed processes left unfinished is removed.
+    Nothing is written through a symbolic link, and what killed processes left unfinished is removed or done.
     """
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise InputError(f"{quoted(folder)} cannot be written: no permission; the chain is as it was")
@@ -160,7 +163,29 @@ def changing(folder: Path) -> Iterator[Project]:
             member(folder, name)
         for name in (EDITS, LOOKS, WORK):
             _cleared(member(folder, name))
-        yield opened(folder)
+        project = opened(folder)
+        ledger.caught_up(folder, project.entries)
+        if _abandoned(project):
+            swept(project)
+        yield project
+
+
+def _abandoned(project: Project) -> bool:
+    """Whether there is work, and all of it for the chain as it no longer is: a kill came while it was swept away."""
+    return (project.folder / WORK).is_dir() and not any(
+        _head_of(place) in (project.head, None) for place in there(project.folder / WORK)
+    )
+
+
+def _head_of(place: Path) -> str | None:
+    """The head of the chain that a piece of work is for, nothing where it is half removed; None if that is damaged."""
+    try:
+        if not (place / REQUEST).exists():
+            return ""
+        told = read_json(place / REQUEST, what="request", kind=dict)
+        return str(typed(told, {"head": str}, where=quoted(place / REQUEST))["head"])
+    except InputError:
+        return None
 
 
 def _cleared(folder: Path) -> None:

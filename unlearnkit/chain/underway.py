@@ -12,11 +12,9 @@ from typing import Any
 from ..errors import DivergedError, InputError, UnlearnError, quoted
 from ..files import there, write_text
 from ..reading import read_json, typed
-from .project import LOOKS, WORK, Project, identity
+from .project import LOOKS, REQUEST, WORK, Project, identity
 
 __all__ = ["work"]
-
-REQUEST = "request.json"  # what is under way
 
 
 @contextmanager

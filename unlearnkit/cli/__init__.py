@@ -19,7 +19,20 @@ from . import chain, evaluate
 from .erase import erase
 from .export import export
 from .signals import interruptible
-from .terminal import HOW, WHERE, Device, Dtype, Seed, err, finite, known_model, out, showing, streams
+from .terminal import (
+    HOW,
+    WHERE,
+    Device,
+    Dtype,
+    Seed,
+    Variant,
+    err,
+    finite,
+    known_model,
+    out,
+    showing,
+    streams,
+)
 
 __all__ = ["app", "main"]
 
@@ -178,6 +191,7 @@ def generate(
     ] = Path("pictures"),
     device: Device = None,
     dtype: Dtype = None,
+    variant: Variant = None,
 ) -> None:
     """Draw pictures, with the plain model or with an edit."""
     from ..edit import Edit
@@ -187,7 +201,7 @@ def generate(
     if steps is None and (note := note_of(model)):
         err.print(f"note: {note}", markup=False)
     worn = None if edit is None else Edit.load(edit)
-    loaded = load(known_model(model), device=device, dtype=dtype, edit=worn)
+    loaded = load(known_model(model), device=device, dtype=dtype, edit=worn, variant=variant)
     with showing() as tick:
         paths = draw(
             loaded,

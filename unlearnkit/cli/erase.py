@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from ..errors import InputError, nearest
 from ..errors import quoted as cut
 from ..files import user_path
-from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, known_model, out, quoted, showing
+from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..schema import Recipe
@@ -130,6 +131,7 @@ def erase(
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
+    variant: Variant = None,
 ) -> None:
     """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures."""
     folder = folder and user_path(folder)
@@ -143,10 +145,10 @@ def erase(
     ):
         recipe = folder / "recipe.toml"
     if recipe is not None:
-        told = model or concept or phrase or instead or keep or set_ or any(parts.values())
+        told = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
         if told or (kind, method, seed) != ("object", "esd", 0):
             raise InputError(
-                "a recipe says model, concept, method, seed and settings itself: leave them out, or edit the recipe"
+                "a recipe says model, variant, concept, method, seed and settings itself: leave them out, or edit it"
             )
         from ..methods import find
         from ..recipes import load_recipe
@@ -157,6 +159,7 @@ def erase(
         known_model(wanted.model)
     else:
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
+        wanted = replace(wanted, variant=variant)
 
     from ..run import default_folder
 
@@ -277,7 +280,7 @@ def _dry_run(
     from ..run import check_folder
 
     check_folder(folder, resume=resume)
-    model = load(recipe.model, device=device, dtype=dtype or recipe.dtype)
+    model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
     for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}")
     out.print(f"{'run folder':<12}{folder} (nothing was written)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, printable, quoted
-from .terminal import Device, out, showing
+from .terminal import Device, Variant, out, showing
 
 if TYPE_CHECKING:
     from ..edit import Edit
@@ -37,6 +37,7 @@ def export(
         str | None, typer.Option(help="The model; by default that of the run's recipe, or of the chain.")
     ] = None,
     device: Device = None,
+    variant: Variant = None,
 ) -> None:
     """Write an edit as other tools take it: a LoRA, or a checkpoint that they load with the changed weights in it.
 
@@ -51,7 +52,7 @@ def export(
     from ..files import user_path
 
     file = target(file)
-    loaded, edit = _opened(user_path(run), model, device)
+    loaded, edit = _opened(user_path(run), model, device, variant)
     if into is not None:
         held = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)
         what = f"{printable(into.name)} with {held.tensors} weights changed"
@@ -81,7 +82,7 @@ def export(
         )
 
 
-def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Edit]:
+def _opened(run: Path, model: str | None, device: str | None, variant: str | None) -> tuple[Model, Edit]:
     """The model and the edit of it.
 
     What an edit says of the model it came from is shown, never followed: the file may be a stranger's.
@@ -100,7 +101,7 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
         user_path(model)
     if _is(run / LEDGER, Path.is_file):
         project = opened(run)
-        given = load(model, device=device, dtype=project.options.dtype) if model else None
+        given = load(model, device=device, dtype=project.options.dtype, variant=variant) if model else None
         first = base_model(project, given, device)
         return first, chain.edit(run, model=first)
     path = run / EDIT if _is(run, Path.is_dir) else run
@@ -117,8 +118,9 @@ def _opened(run: Path, model: str | None, device: str | None) -> tuple[Model, Ed
             raise InputError(
                 f"edit {quoted(path)} does not say the fingerprint of its model: name the model{by} with --model"
             )
-        model = load_recipe(recipe).model
-    return load(model, device=device, edit=edit), edit
+        told_by = load_recipe(recipe)
+        model, variant = told_by.model, variant or told_by.variant
+    return load(model, device=device, edit=edit, variant=variant), edit
 
 
 def _is(path: Path, kind: Callable[[Path], bool]) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "Dtype",
     "Safe",
     "Seed",
+    "Variant",
     "err",
     "finite",
     "known_model",
@@ -69,6 +70,14 @@ Dtype = Annotated[
     typer.Option(
         metavar="NAME",
         help="float32, float16 or bfloat16; by default float32, or an edit's own.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of the model's weight files, such as fp16; by default the plain ones, or the only one.",
         rich_help_panel=MACHINE,
     ),
 ]

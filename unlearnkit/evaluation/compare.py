@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..files import user_path, write_text, writing
+from ..files import locked, user_path, write_text
 from ..schema import ROLES, Case
 from ..stats import Difference, difference, holm
 from .claims import GRADES
@@ -54,8 +54,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
     curtain = told[0]["plan"]["suite"]["name"] not in SAFE
     out = user_path(out)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_text(
             out / "compare.html", page("compare.html", **facts, shown=shown, curtain=curtain, grades=GRADES)

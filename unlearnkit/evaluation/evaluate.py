@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import manifest, processes, runfolder, suites
 from ..errors import InputError, quoted
-from ..files import PART, locked, member, resumable, user_path, write_text, writing
+from ..files import locked, member, resumable, tidy, user_path, write_text, writing
 from ..schema import Case, Request
-from ..unfinished import removed
 from ..versions import versions
 from . import claims
 from .draw import Side, draw, model_side
@@ -99,7 +98,7 @@ def evaluate_run(
         raise InputError(
             f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
         )
-    model = load(recipe.model, device=device, dtype=dtype, edit=edit)
+    model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():
         tools = instruments(model.device) if instruments else _judge(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
@@ -158,8 +157,8 @@ def evaluate(
     with _alone(folder):
         if index == 0:
             manifest.no_links(folder)
-            for left in folder.glob(f"pictures/*/*{PART}"):  # by a process that was killed
-                removed(left)
+            for side in folder.glob("pictures/*"):
+                tidy(side, alone=True)
             same_plan(folder, plan)
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)

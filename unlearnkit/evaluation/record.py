@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..files import slug
 from ..manifest import file_hash
 from ..reading import read_json, read_lines, typed
 from ..schema import Case, Score
+from . import shapes
 from .plan import asked
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "finished",
     "folder_of",
     "folders",
+    "plan_of",
     "same_plan",
     "sound",
     "stored",
@@ -39,6 +40,7 @@ __all__ = [
 FOLDER = "evaluation"
 FACTS = "evaluation.json"
 HASHED = ("plan.json", "cases.jsonl", "rows.jsonl", "features.safetensors", "tables.json")
+LISTED = tuple(name for name in HASHED if name != "features.safetensors")  # which are always there
 FORMAT = 2  # of plan.json
 OLD = (
     "sha256",
@@ -48,20 +50,6 @@ OLD = (
     "finished",
     "versions",
 )  # what evaluation.json had before its hash
-PLAN: dict[str, Any] = {
-    "format": int,
-    "unlearnkit": str,
-    "suite": dict,
-    "request": dict,
-    "concepts": list,
-    "rules": dict,
-    "instruments": (list, tuple),
-    "sides": dict,
-    "weights_changed": bool,
-    "reference": (dict, NoneType),
-    "cases": dict,
-    "left_out": list,
-}
 CASE: dict[str, Any] = {
     **dict.fromkeys(("id", "prompt_id", "prompt", "role", "form", "object", "style", "concept", "rest"), str),
     "seed": int,
@@ -103,7 +91,10 @@ def facts_of(folder: Path) -> dict[str, Any]:
         "versions": dict,
         "finished": str,
     }
-    return dict(typed(facts, types, where=f"evaluation {quoted(folder / FACTS)}"))
+    where = f"evaluation {quoted(folder / FACTS)}"
+    typed(facts, types, where=where)
+    typed(facts["sha256"], dict.fromkeys((*LISTED, *facts["sha256"]), str), where=f"{where}, sha256")
+    return dict(facts)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> str:
@@ -133,14 +124,15 @@ def sound(folder: Path) -> dict[str, Any]:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """The verdict and the tables of a finished evaluation. Raises InputError for a file that holds none."""
+    """The verdict and the tables of a finished evaluation. Raises InputError for a file that holds others."""
     path = folder / "tables.json"
     found = read_json(path, what="figures", kind=dict)
-    return dict(typed(found, {"verdict": dict, "tables": dict}, where=f"figures {quoted(path)}"))
+    shapes.check(found, shapes.FIGURES, where=f"figures {quoted(path)}")
+    return found
 
 
-def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
-    """Plan, cases, scores and features of a finished evaluation. Raises InputError where they cannot be read."""
+def plan_of(folder: Path) -> dict[str, Any]:
+    """The plan of a finished evaluation. Raises InputError where this version cannot read it."""
     where = f"plan {quoted(folder / 'plan.json')}"
     plan = typed(read_json(folder / "plan.json", what="plan", kind=dict), {"format": int}, where=where)
     if plan["format"] != FORMAT:
@@ -148,18 +140,18 @@ def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[
             f"{quoted(folder)} has format {quoted(plan['format'])} of evaluations, this unlearnkit reads {FORMAT}: "
             "remove the folder and evaluate again"
         )
-    typed(plan, PLAN, where=where)
-    typed(plan["suite"], {"name": str, "version": int}, where=f"{where}, suite")
-    typed(plan["cases"], {"count": int, "sha256": str}, where=f"{where}, cases")
-    for concept in plan["concepts"]:
-        typed(concept, {"name": str, "asked": str, "kind": str}, where=f"{where}, concepts")
-    if plan["reference"] is not None:
-        typed(plan["reference"], {"side": str, "ask": list, "both": list}, where=f"{where}, reference")
+    shapes.check(plan, shapes.PLAN, where=where)
     name, at = plan["suite"]["name"], plan["suite"]["version"]
     if name in suites.SUITES and at > suites.find(name).version:
         raise InputError(
             f"{quoted(folder)} was made with version {at} of suite {name!r}: use a newer unlearnkit"
         )
+    return dict(plan)
+
+
+def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
+    """Plan, cases, scores and features of a finished evaluation. Raises InputError where they cannot be read."""
+    plan = plan_of(folder)
     cases = [Case(**_row(row, CASE, folder / "cases.jsonl")) for row in _rows(folder, "cases")]
     scores = [Score(**_row(row, SCORE, folder / "rows.jsonl")) for row in _rows(folder, "rows")]
     _complete(folder, plan, cases, scores)
@@ -196,6 +188,13 @@ def write_features(folder: Path, features: Mapping[str, NDArray[np.float32]]) ->
 
 def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> None:
     """Raises InputError where the rows are not of just the pictures that the plan asks for."""
+    if file_hash(folder / "cases.jsonl") != plan["cases"]["sha256"]:
+        raise InputError(f"{quoted(folder / 'cases.jsonl')} is damaged: it is not the one of the plan")
+    for case_ in cases:
+        if Path(case_.id).name != case_.id:
+            raise InputError(
+                f"{quoted(folder / 'cases.jsonl')} is damaged: {quoted(case_.id)} is no file name"
+            )
     wanted = {(side, case.id) for side in plan["sides"] for case in asked(plan, side, cases)}
     there = {(score.side, score.case) for score in scores}
     for side, case in sorted(wanted - there):

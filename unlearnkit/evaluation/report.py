@@ -12,11 +12,11 @@ from typing import Any
 from .. import __version__, manifest, runfolder
 from ..files import locked, user_path, write_text
 from ..metrics import METRICS
-from ..reading import read_bytes, read_json, read_text
+from ..reading import read_bytes, read_text
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT
-from .record import HASHED, figures, finished, sound, stored
+from .record import HASHED, figures, finished, plan_of, sound, stored
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
 
@@ -78,7 +78,7 @@ def read_run(run: Path) -> dict[str, Any]:
         facts = sound(folder)
         hashes = {name: facts["sha256"][name] for name in HASHED if name in facts["sha256"]}
         evaluations[folder.name] = {
-            "plan": read_json(folder / "plan.json", what="plan", kind=dict),
+            "plan": plan_of(folder),
             "evaluation": {**{name: facts[name] for name in facts if name in TOLD}, "sha256": hashes},
             **figures(folder),
         }
@@ -122,7 +122,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     sure = {
         (score.case, score.metric.rpartition("/")[2].removesuffix(" confidence")): float(score.value)
         for score in scores
-        if score.side == "after" and score.metric.endswith("confidence")
+        if score.side == "after" and score.metric.endswith("confidence") and not isinstance(score.value, str)
     }
 
     direct = [case for case in cases if case.role == "erased" and case.form in DIRECT]
@@ -257,7 +257,7 @@ def _points(change: Mapping[str, Any] | None) -> str:
 
 def _figure(interval: Mapping[str, Any] | None) -> str:
     """``0.281 (0.275 to 0.288)``."""
-    if interval is None:
+    if interval is None or interval["value"] is None:
         return "–"
     ends = [interval["low"], interval["high"]]
     if None in ends:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import InputError, printable, quoted
-from ..files import new_file, user_path, whole, writing
+from ..files import user_path, whole, writing
 from ..model import Model
 from ..provenance import provenance
 from ..tensors import copied
@@ -97,9 +97,8 @@ def save_checkpoint(
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial, source.open("rb") as old, partial.open("wb") as new:
+        with whole(path, new=True) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, provenance(edit), places, values)
-            new_file(path)  # nor has another process made it meanwhile
     return Held(path, len(places), 0, lost)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import EditError, InputError, nearest, quoted
-from ..files import existing, new_file, swept, user_path
+from ..files import existing, new_file, user_path
 from ..model import Model
 
 __all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent", "target"]
@@ -70,10 +70,7 @@ def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
 
 
 def target(path: str | Path) -> Path:
-    """The safetensors file to write, with ``~`` expanded; what killed processes left unfinished of it is removed.
-
-    Raises InputError, before any work, where it cannot be written.
-    """
+    """The safetensors file to write, with ``~`` expanded. Raises InputError, before any work, where it cannot be."""
     path = user_path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{quoted(path)} is no name that loaders take: let it end in .safetensors")
@@ -87,7 +84,6 @@ def target(path: str | Path) -> Path:
         raise InputError(
             f"{quoted(path)} cannot be written: no permission in {quoted(parent)}; choose another folder"
         )
-    swept(path)
     return path
 
 

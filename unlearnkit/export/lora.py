@@ -18,7 +18,6 @@ from torch.nn.functional import pad
 from .. import seeds, tensors
 from ..edit import Edit
 from ..errors import InputError
-from ..files import new_file
 from ..model import Model
 from ..provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
@@ -76,8 +75,7 @@ def save_lora(
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached, fronts)
-    new_file(path)  # nor has another process made it meanwhile
-    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost})
+    tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost}, new=True)
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
     known = model.family.DENOISER == "unet" and bool(fronts or not large)

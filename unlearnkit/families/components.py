@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..errors import ModelError, quoted
 from .borrowing import borrowed
 from .index import component_class, is_present
 
-__all__ = ["check_finite", "networks", "variant_of"]
+__all__ = ["check_finite", "chosen_variant", "networks", "variant_of", "variants"]
 
+# such as model.safetensors, model.fp16-00001-of-00002.safetensors and, older, model-00001-of-00002.fp16.safetensors
+_NAME, _VARIANT = r"(?:diffusion_pytorch_model|model)", r"(?:\.(?P<{}>[A-Za-z0-9_-]+?))?"
 WEIGHTS = re.compile(
-    r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors"
+    rf"{_NAME}{_VARIANT.format('before')}(?:-\d+-of-\d+)?{_VARIANT.format('after')}\.safetensors"
 )
+SHARDS = re.compile(
+    rf"{_NAME}{_VARIANT.format('before')}\.safetensors\.index{_VARIANT.format('after')}\.json"
+)
+SMALL = 2**24  # numbers that are no matter to allocate
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 
 def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how: Any) -> dict[str, Any]:
@@ -27,17 +37,21 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
     Raises ModelError where a weight has no value in the files, or one of another shape.
     """
     found = borrowed(folder, index, **how)
-    for part, entry in index.items():
-        if not is_present(entry) or part in found or part == "scheduler":
-            continue
-        kind = component_class(part, entry)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            continue
-        place = folder / part
-        loader: Any = kind
-        network, said = loader.from_pretrained(
-            place, variant=variant_of(place, variant), output_loading_info=True, **how
+    kinds = {
+        part: component_class(part, entry)
+        for part, entry in index.items()
+        if is_present(entry) and part not in found and part != "scheduler"
+    }
+    kinds = {part: kind for part, kind in kinds.items() if issubclass(kind, nn.Module)}
+    chosen_of = {part: variant_of(folder / part, variant) for part in kinds}
+    if variant is not None and variant not in chosen_of.values():
+        raise ModelError(
+            f"model {quoted(folder)} has no weights of the variant {quoted(variant)}: leave it out"
         )
+    for part, kind in kinds.items():
+        place, chosen, loader = folder / part, chosen_of[part], kind
+        _check_size(loader, place, chosen, f"model {quoted(folder)}: {part}")
+        network, said = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
         lacking = [*said.get("missing_keys", ()), *said.get("mismatched_keys", ())]
         if lacking:
             name = lacking[0] if isinstance(lacking[0], str) else lacking[0][0]
@@ -49,25 +63,58 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
     return found
 
 
+def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None:
+    """Raise ModelError where the settings describe far more weights than the files hold, before any is allocated."""
+    stored = 0
+    for name, one in variants(file.name for file in place.iterdir()).items():
+        if one == variant and name.endswith(".safetensors"):
+            with safe_open(place / name, framework="pt") as file:
+                for weight in file.keys():  # noqa: SIM118 - it is no mapping
+                    stored += math.prod(file.get_slice(weight).get_shape())
+    with torch.device("meta"):  # shapes without values
+        if issubclass(kind, PreTrainedModel):
+            network = kind(kind.config_class.from_pretrained(place, local_files_only=True))
+        else:
+            network = kind.from_config(kind.load_config(place, local_files_only=True))
+    described = sum(weight.numel() for weight in network.parameters())
+    if described > 2 * stored + SMALL:
+        raise ModelError(
+            f"{where} has settings of {described:,} numbers and weights of {stored:,}: they do not belong together"
+        )
+
+
 def variant_of(place: Path, wanted: str | None = None) -> str | None:
-    """The variant of a component's weights: ``wanted`` if it is there, none where plain files are, else the only one.
+    """The variant of a component's weights in this folder, see ``chosen_variant``."""
+    return chosen_variant((file.name for file in place.iterdir()), wanted, f"folder {quoted(place)}")
+
+
+def variants(names: Iterable[str]) -> dict[str, str | None]:
+    """Of these files those that hold a network's weights, or list their shards, each with its variant or None."""
+    matches = {name: WEIGHTS.fullmatch(name) or SHARDS.fullmatch(name) for name in names}
+    return {name: match["before"] or match["after"] for name, match in matches.items() if match}
+
+
+def chosen_variant(names: Iterable[str], wanted: str | None, where: str) -> str | None:
+    """The variant to open: ``wanted`` if it is there, none where plain files are, else the only one.
 
     Raises ModelError where there is no safetensors file, or several variants to choose from.
     """
-    matches = [WEIGHTS.fullmatch(file.name) for file in place.iterdir()]
-    there = {match["variant"] for match in matches if match}
-    if wanted in there or (wanted is not None and None in there):
+    names = list(names)
+    there = set(variants(names).values())
+    if wanted in there or None in there:
         return wanted if wanted in there else None
-    if not there:
-        raise ModelError(
-            f"folder {quoted(place)} has no .safetensors weights: convert them (pickles can run code)"
-        )
-    if None in there:
-        return None
-    if len(there) > 1 or wanted is not None:
-        names = ", ".join(sorted(str(one) for one in there))
-        raise ModelError(f"folder {quoted(place)} has the variants {names}: choose one of them with variant=")
-    return next(iter(there))
+    known = sorted(one for one in there if one)
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if known:
+        others = f"the variants {', '.join(known)}"
+        lacks = f"not {quoted(wanted)}, but {others}" if wanted else others
+        raise ModelError(f"{where} has {lacks}: choose one of them with --variant (in Python variant=)")
+    if any(name.endswith(PICKLES) for name in names):
+        raise ModelError(f"{where} has no .safetensors weights: convert them (pickles can run code)")
+    raise ModelError(
+        f"{where} has no .safetensors weights: its files are damaged or missing, fetch them again"
+    )
 
 
 def check_finite(source: str | Path, pipe: Any) -> None:

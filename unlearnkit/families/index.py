@@ -14,11 +14,12 @@ from typing import Any
 
 from ..errors import ModelError, quoted, reason
 from ..reading import read_json
+from .bounds import check_config, check_shards
 
 __all__ = ["INDEX", "REQUIRED", "checked_index", "checked_parts", "component_class", "is_present"]
 
 INDEX = "model_index.json"
-LARGEST = 10**9  # of the whole numbers in a component's configuration
+CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json", "generation_config.json")
 UNET, TRANSFORMER = ("UNet2DConditionModel", "UNet2DModel"), "Transformer2DModel"
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
@@ -65,7 +66,7 @@ def checked_index(path: Path, source: str | Path) -> dict[str, Any]:
     name = index.get("_class_name")
     if isinstance(name, list):
         raise ModelError(f"model {quoted(source)} names a pipeline in code of its own, which is never run")
-    if name not in REQUIRED:
+    if not isinstance(name, str) or name not in REQUIRED:
         allowed = ", ".join(REQUIRED)
         raise ModelError(
             f"model {quoted(source)} is a {quoted(name)}, which is not supported: use one of {allowed}"
@@ -120,11 +121,20 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) ->
                     f"model {quoted(source)} has code ({part}/{file.name}), which is never run: remove the file if you "
                     "trust the weights beside it"
                 )
-        for name in ("config.json", "scheduler_config.json", "preprocessor_config.json"):
+            if file.name == "adapter_config.json":
+                raise ModelError(
+                    f"model {quoted(source)} has an adapter ({part}/{file.name}): merge it into the weights, or "
+                    "remove it"
+                )
+            if file.name.endswith(".json") and ".safetensors.index" in file.name:
+                listed = read_json(file, what="the list of shards", kind=dict, error=ModelError)
+                check_shards(listed, file)
+        for name in CONFIGS:
             if (place / name).exists():
-                _check_config(
+                check_config(
                     read_json(place / name, what="the configuration", kind=dict, error=ModelError),
                     place / name,
+                    component_class(part, entry),
                 )
         if part.startswith("tokenizer"):
             _check_tokenizer(place, source, part)
@@ -153,22 +163,6 @@ def _check_entry(source: str | Path, part: str, entry: list[Any]) -> None:
             f"model {quoted(source)} names {quoted(name)} of {quoted(library)} as its {quoted(part)}, which is not "
             "supported: unlearnkit opens only diffusers' and transformers' own classes, and no code of a model folder"
         )
-
-
-def _check_config(config: dict[str, Any], path: Path) -> None:
-    if "auto_map" in config:
-        raise ModelError(f"{quoted(path)} asks for code of its own (auto_map), which is never run")
-    level: list[Any] = [config]
-    while level:
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += one.values()
-            elif isinstance(one, list):
-                inner += one
-            elif isinstance(one, int) and abs(one) > LARGEST:
-                raise ModelError(f"{quoted(path)} has the size {one}: at most {LARGEST:,} makes sense")
-        level = inner
 
 
 def _check_tokenizer(place: Path, source: str | Path, part: str) -> None:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,12 @@ import diffusers
 import huggingface_hub
 import torch
 import transformers
-from diffusers import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
 
 from .. import processes
 from ..errors import InputError, ModelError, nearest, printable, quoted, reason
 from ..files import user_path
 from ..reading import read_bytes
+from . import hub, single
 from .borrowing import SHIPPED, borrows
 from .class_pipeline import ClassUNetPipeline
 from .components import check_finite, networks
@@ -33,19 +31,7 @@ from .index import INDEX, checked_index, checked_parts
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# by which diffusers, too, knows a single file of SDXL, and what such a file may hold without it and with it
-XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
-SINGLE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-# how tensors' names begin in single files of other kinds
-SINGLE_UNSUPPORTED = {
-    "double_blocks.": "Flux.1",
-    "joint_blocks.": "Stable Diffusion 3",
-    "transformer_blocks.": "a diffusers transformer",
-    "down_blocks.": "a diffusers U-Net",
-    "text_model.": "a text encoder",
-}
 OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -81,9 +67,9 @@ def open_pipeline(source: str, *, dtype: torch.dtype | None, variant: str | None
             if path.is_dir():
                 return _from_folder(path, path, dtype, variant)
             if path.is_file():
-                return _from_file(path, dtype)
-            if HUB_ID.fullmatch(source) and not source.startswith("."):
-                return _from_folder(_fetched(source, variant), source, dtype, variant)
+                return _from_file(path, dtype, variant)
+            if hub.is_id(source):
+                return _from_folder(hub.fetched(source, variant), source, dtype, variant)
         except OSError as error:
             raise ModelError(f"model {quoted(source)} cannot be read: {reason(error)}") from error
     raise ModelError(
@@ -116,83 +102,20 @@ def _from_folder(path: Path, source: str | Path, dtype: torch.dtype | None, vari
     return pipe
 
 
-def _from_file(path: Path, dtype: torch.dtype | None) -> Any:
-    if path.suffix != ".safetensors":
+def _from_file(path: Path, dtype: torch.dtype | None, variant: str | None) -> Any:
+    if variant is not None:
         raise ModelError(
-            f"file {quoted(path)} is not supported: convert it to .safetensors (pickled files can run code)"
+            f"file {quoted(path)} is a single file, which has no variants: leave the variant out"
         )
-    kind = _kind_of_file(path)
+    kind, settings = single.recognised(path)
     try:
         pipe = getattr(diffusers, kind).from_single_file(
-            str(path), torch_dtype=dtype, local_files_only=_offline()
+            str(path), config=str(settings), torch_dtype=dtype, local_files_only=True
         )
-    except Exception as error:
-        hint = (
-            "; its configuration comes from the hub, and the hub is switched off here" if _offline() else ""
-        )
-        raise ModelError(f"file {quoted(path)} cannot be loaded as {kind}: {_why(error)}{hint}") from error
+    except Exception as error:  # diffusers stumbles over whatever a damaged file lacks
+        raise ModelError(f"file {quoted(path)} cannot be loaded as {kind}: {_why(error)}") from error
     check_finite(path, pipe)
     return pipe
-
-
-def _kind_of_file(path: Path) -> str:
-    """The pipeline class of a single file. Raises ModelError, saying what it is, for a file of another kind."""
-    try:
-        with safe_open(path, framework="pt") as stored:
-            names, facts = list(stored.keys()), stored.metadata() or {}
-    except SafetensorError as error:
-        raise ModelError(f"file {quoted(path)} is damaged: {_line(error)}") from None
-    where = f"file {quoted(path)}"
-    if "unlearnkit" in facts:
-        raise ModelError(
-            f"{where} is an edit of unlearnkit: give the model that it was made from, and it with --edit"
-        )
-    if any(".lora_" in name or name.startswith("lora_") for name in names):
-        raise ModelError(f"{where} is a LoRA, not a whole model: fuse it into its model, and give that")
-    for start, title in SINGLE_UNSUPPORTED.items():
-        if any(name.removeprefix("model.diffusion_model.").startswith(start) for name in names):
-            raise ModelError(
-                f"{where} is a single file of {title}, which is not supported: give its diffusers folder or hub id "
-                "(single files are read of Stable Diffusion 1, 2 and XL)"
-            )
-    if not any(name.startswith("model.diffusion_model.") for name in names):
-        first = quoted(names[0]) if names else "none"
-        raise ModelError(
-            f"{where} is no checkpoint of Stable Diffusion 1, 2 or XL (its first tensor is {first})"
-        )
-    return SINGLE[XL in names]
-
-
-def _fetched(source: str, variant: str | None) -> Path:
-    """The local folder of a model on the hub, whose index was checked before anything else was fetched."""
-    local = _offline()
-    try:
-        index = huggingface_hub.hf_hub_download(source, INDEX, local_files_only=local)
-    except Exception as error:  # what the hub's client raises differs by release and by what is in the way
-        raise ModelError(f"model {quoted(source)} is no path here, and {_no_hub(error, local)}") from error
-    checked_index(Path(index), source)
-    for kind in (variant, "fp16") if variant is None else (variant,):
-        try:
-            folder = DiffusionPipeline.download(
-                source, variant=kind, local_files_only=local, use_safetensors=True
-            )
-        except Exception as error:
-            failed = error
-        else:
-            return Path(folder)
-    raise ModelError(f"model {quoted(source)} cannot be fetched from the hub: {_why(failed)}") from failed
-
-
-def _no_hub(error: Exception, local: bool) -> str:
-    """Why the index did not come from the hub."""
-    if local:
-        return "the local cache does not have it (the hub is switched off by HF_HUB_OFFLINE)"
-    names = {type(one).__name__ for one in _chain(error)}
-    if names & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
-        return "the hub has no such model that you may read: check the name, or log in"
-    if "EntryNotFoundError" in names or "RemoteEntryNotFoundError" in names:
-        return f"on the hub it has no {INDEX}: give a whole diffusers pipeline"
-    return "the hub cannot be reached: check the network, or give a local folder"
 
 
 def _check_sums(path: Path) -> None:
@@ -220,17 +143,10 @@ def _check_tokenizers(source: str | Path, pipe: Any) -> None:
         if part.startswith("tokenizer") and type(tokenizer).__name__.startswith("CLIP"):
             encoder = getattr(pipe, part.replace("tokenizer", "text_encoder"))
             most, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
-            if not 3 <= length <= most:
+            if type(length) is not int or not 3 <= length <= most:
                 raise ModelError(
                     f"model {quoted(source)}: {part} gives {quoted(length)} tokens, its text encoder reads 3 to {most}"
                 )
-
-
-def _offline() -> bool:
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "DIFFUSERS_OFFLINE")
-    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -257,9 +173,11 @@ def quiet() -> Iterator[None]:
     """No progress bars and notes from the loaders: what matters becomes a ModelError."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
     found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
-    hub = huggingface_hub.logging.get_verbosity()
+    hub_verbosity = huggingface_hub.logging.get_verbosity()
     try:
-        huggingface_hub.logging.set_verbosity(logging.ERROR)  # else every retry without a network is a line
+        huggingface_hub.logging.set_verbosity(
+            logging.CRITICAL
+        )  # else every retry without a network is a line
         for one in loggers:
             one.set_verbosity_error()
             one.disable_progress_bar()
@@ -269,7 +187,7 @@ def quiet() -> Iterator[None]:
             )  # `dtype` is too new for some releases
             yield
     finally:
-        huggingface_hub.logging.set_verbosity(hub)
+        huggingface_hub.logging.set_verbosity(hub_verbosity)
         for one, (verbosity, bar) in zip(loggers, found, strict=True):
             one.set_verbosity(verbosity)
             if bar:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import manifest, processes, seeds, tensors
 from ..errors import InputError
+from ..files import tidy
 from ..model import Model
 
 __all__ = ["default_folder", "draw", "numbers"]
@@ -53,6 +54,7 @@ def draw(
     numbered = list(zip(prompts, numbers(prompts), strict=True))
     done, found = 0, []
     with processes.ahead():
+        tidy(folder)
         for chunk in _chunks(numbered):
             found.append(_drawn(model, chunk, negative, folder))
             done += len(chunk)

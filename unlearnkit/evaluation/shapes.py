@@ -1,0 +1,134 @@
+"""What the figures and the plan of a finished evaluation must look like for a page to be made of them.
+
+``tables.json`` may have been written by another version, or by hand with new hashes. Pages read it only after this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from ..errors import InputError, quoted
+from ..reading import typed
+
+__all__ = ["FIGURES", "PLAN", "check"]
+
+Shape = Any  # a type, a tuple of shapes, a dict of shapes by name, a list of one shape, or Each
+
+
+@dataclass(frozen=True)
+class Each:
+    """A table whose names are free and whose values all have one shape."""
+
+    inner: Shape
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A list of just these two."""
+
+    first: Shape
+    second: Shape
+
+
+NUMBER = (int, float)
+INTERVAL = {"value": (*NUMBER, NoneType), "low": (*NUMBER, NoneType), "high": (*NUMBER, NoneType)}
+CHANGE = {"value": NUMBER, "low": NUMBER, "high": NUMBER}
+TESTED = {**CHANGE, "p": NUMBER}
+RATE = {**CHANGE, "k": NUMBER, "n": NUMBER}
+BOTH = {"before": RATE, "after": RATE}
+SHOWN = {**BOTH, "change": TESTED, "failed": {"after": RATE}}
+MEANS = {"before": INTERVAL, "after": INTERVAL, "change": INTERVAL}
+LIKENESS = {"after": INTERVAL, "before": INTERVAL, "floor": INTERVAL}
+EMPTY: dict[str, Shape] = {}
+CONCEPT = {
+    "name": str,
+    "direct": (SHOWN, NoneType),
+    "forms": Each((SHOWN, NoneType)),
+    "seen instead": {"after?": [Pair(str, int)]},
+    "holm p": NUMBER,
+}
+TABLES = {
+    "concepts": [CONCEPT],
+    "by concept": Each([{"name": str, "erased": bool, **BOTH}]),
+    "unlearncanvas": {"UA?": BOTH, "IRA?": BOTH, "CRA?": BOTH},
+    "failed": {**BOTH, "change": CHANGE, "reasons": Each(Each(int))},
+    "change": Each({"mean": INTERVAL, "identical": int, "n": int}),
+    "clip": (MEANS, EMPTY),
+    "clip rest": (MEANS, EMPTY),
+    "distances": Each({"kid?": INTERVAL, "cmmd?": INTERVAL, "diversity?": MEANS}),
+    "never-knew": (
+        {
+            "missing": Each([str]),
+            "kid?": LIKENESS,
+            "cmmd?": LIKENESS,
+            "confusion": Each(({"before": NUMBER, "after": NUMBER}, EMPTY)),
+        },
+        EMPTY,
+    ),
+}
+VERDICT = {
+    "grade": str,
+    "sentence": str,
+    "concepts": [{"headline": str, "more": str, "missing": [str]}],
+    "kept": {"sentence": str, "groups": Each({**BOTH, "verdict": str, "change": CHANGE})},
+    "rules": {"margin": NUMBER, "limit": NUMBER, "known": NUMBER},
+    "not claimed": [str],
+}
+FIGURES = {"verdict": VERDICT, "tables": TABLES}
+PLAN = {
+    "format": int,
+    "unlearnkit": str,
+    "suite": {"name": str, "version": int},
+    "request": dict,
+    "concepts": [{"name": str, "asked": str, "kind": str}],
+    "primary": str,
+    "seeds": str,
+    "rules": dict,
+    "instruments": [str],
+    "sides": {"before": str, "after": str},
+    "weights_changed": bool,
+    "reference": ({"side": str, "ask": [str], "both": [str], "missing": Each([str])}, NoneType),
+    "cases": {"count": int, "sha256": str},
+    "left_out": [str],
+}
+
+
+def check(data: Any, shape: Shape, *, where: str) -> None:
+    """Raises InputError naming the first value that has another shape. A name that ends with ``?`` may be missing."""
+    for name, value, inner in _members(data, shape, where):
+        if isinstance(inner, tuple) and not all(isinstance(one, type) for one in inner):
+            inner = next((one for one in inner if _fits(value, one)), inner[0])
+        if isinstance(inner, type | tuple):
+            typed({name: value}, {name: inner}, where=where)
+        else:
+            check(value, inner, where=f"{where}, {name}")
+
+
+def _members(data: Any, shape: Shape, where: str) -> Iterator[tuple[str, Any, Shape]]:
+    """What is directly in a table or a list, and the shape that each of it must have."""
+    if isinstance(shape, Each):
+        for name, value in typed(data, {}, where=where).items():
+            yield quoted(name), value, shape.inner
+    elif isinstance(shape, dict):
+        typed(data, {}, where=where)
+        for name, inner in shape.items():
+            if name.removesuffix("?") in data:
+                yield name.removesuffix("?"), data[name.removesuffix("?")], inner
+            elif not name.endswith("?"):
+                raise InputError(f"{where} is damaged: it has no {name!r}")
+    elif not isinstance(data, list) or (isinstance(shape, Pair) and len(data) != 2):
+        wanted = "a list" if isinstance(shape, list) else "a list of two values"
+        raise InputError(f"{where} is damaged: it is {quoted(data)} where {wanted} belongs")
+    else:
+        kinds = [shape.first, shape.second] if isinstance(shape, Pair) else shape * len(data)
+        yield from zip((f"number {n + 1}" for n in range(len(data))), data, kinds, strict=True)
+
+
+def _fits(data: Any, shape: Shape) -> bool:
+    """Whether a value may have this one of several shapes, from without; ``{}`` is only an empty table."""
+    if isinstance(shape, type):
+        return isinstance(data, shape)
+    return isinstance(data, dict) and bool(data) == bool(shape)
