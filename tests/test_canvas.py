@@ -26,6 +26,7 @@ from unlearnkit.canvas.loop import train_stage
 from unlearnkit.canvas.ship import sums
 from unlearnkit.canvas.studio import PAINTED, Studio
 from unlearnkit.errors import DivergedError, InputError, ModelError
+from unlearnkit.families import borrowing, opening
 from unlearnkit.model import load
 from unlearnkit.seeds import stream
 
@@ -165,8 +166,13 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path) -> None:
 
 
 @painting
-def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(tmp_path: Path) -> None:
+def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work, into = tmp_path / "work", tmp_path / "shipped"
+    for module in (borrowing, opening):  # only what is shipped may borrow
+        monkeypatch.setattr(module, "SHIPPED", into)
+        opening._check_shipped.cache_clear()
     counts = [f"--painted={part}=30" for part in PAINTED] + [f"--steps={name}=2" for name in train.STEPS]
     train.main(["all", "--work", str(work), "--into", str(into), *counts])
     pipe = StableDiffusionPipeline.from_pretrained(into / "pipeline")
@@ -184,6 +190,7 @@ def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(tmp_
     assert all((into / "pipeline" / n).read_bytes() == (work / n).read_bytes() for n in names)
     lines = (into / "SHA256SUMS").read_text().splitlines()
     assert dict(reversed(line.split("  ", 1)) for line in lines) == sums(into)
+    opening._check_shipped.cache_clear()
 
 
 def test_a_tokenizer_is_learned_the_same_every_time_and_then_kept(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise FullError(_full(folder)) from None
-        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.exists():
             raise InputError(_exists(folder)) from None  # another process made it meanwhile
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             why = reason(error) if isinstance(error, OSError) else error
