@@ -124,7 +124,7 @@ def test_a_corrupt_edit(refused, tmp_path: Path, finished: Path):
     (tmp_path / "edit.safetensors").write_bytes(whole[:100])
     said = refused("generate", saved.folder(), "--prompt", "cat", "--edit", tmp_path / "edit.safetensors")
     assert "damaged" in said
-    assert "No such file" in refused(
+    assert "it does not exist" in refused(
         "generate", saved.folder(), "--prompt", "cat", "--edit", "none.safetensors"
     )
 

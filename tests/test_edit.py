@@ -61,7 +61,7 @@ def test_an_edit_is_finite_and_fp32(bad: torch.Tensor) -> None:
 
 def test_files_that_are_no_edits(tmp_path: Path) -> None:
     path = tmp_path / "edit.safetensors"
-    with pytest.raises(EditError, match="cannot be read: No such file"):
+    with pytest.raises(EditError, match="cannot be read: it does not exist"):
         Edit.load(path)
     path.write_bytes(b"garbage")
     with pytest.raises(EditError, match="is damaged"):
@@ -150,6 +150,24 @@ def test_facts_of_a_wrong_kind_are_one_line(facts: str, tmp_path: Path) -> None:
     with pytest.raises(EditError, match=r"^edit '.*' (is damaged|holds)[^\n]*$") as caught:
         Edit.load(path)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("facts", [None, [], {"base": 5}, {"seed": True}, {"source": None}, {"settings": []}])
+def test_an_edit_in_memory_has_facts_of_the_right_types(facts: Any) -> None:
+    with pytest.raises(EditError, match=r"^the edit is damaged: [^\n]*$"):
+        Edit({"a": torch.zeros(2)}, facts)
+
+
+DEEP: list[Any] = []
+for _ in range(100):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**70, {1, 2}, torch.zeros(2), DEEP])
+def test_facts_that_could_not_be_read_again_are_not_saved(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(EditError, match=r"^the edit[^\n]*$"):
+        Edit({"a": torch.zeros(2)}, {"a": value}).save(tmp_path / "edit.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_that_name_the_hash_of_the_whole_file_are_still_whole(evaluated: Path, tmp_path: Path) -> None:

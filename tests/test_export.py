@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 from collections.abc import Callable
@@ -62,6 +63,7 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
     edit = changed(model, 2)
     held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
     assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
+    assert held.kohya == (kind in ("Stable Diffusion 1.x/2.x", "Stable Diffusion XL"))
     pipe = kinds.pipeline(kind, words)
     pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
     pipe.fuse_lora()
@@ -106,6 +108,33 @@ def test_names_of_sdxl_are_those_of_the_unet_that_kohya_trains(words: Path, tmp_
     outer = {name.split(".")[1] for name in held.outer}
     assert (len(held.outer), outer) == (6, {"conv_in", "conv_out", "time_embedding", "add_embedding"})
     assert 0 < held.outer_share < 1
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_a_unet_of_sdxl_in_another_layout_is_loaded_whole(words: Path, tmp_path: Path) -> None:
+    """Its upsampler has no attention beside it: there Stability's names would not be read, so it has diffusers'."""
+
+    def other() -> Any:
+        pipe = kinds.pipeline("Stable Diffusion XL", words)
+        config = dict(pipe.unet.config)
+        config["down_block_types"] = config["down_block_types"][::-1]
+        config["up_block_types"] = config["up_block_types"][::-1]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            pipe.register_modules(unet=UNet2DConditionModel(**config).eval())
+        return pipe
+
+    model = Model(other())
+    edit = changed(model, 2)
+    held = save_lora(model, edit, tmp_path / "a.safetensors", lose=1e-5)
+    assert not held.kohya and blocks(model.denoiser) == {}
+    pipe = other()
+    pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    found = Model(pipe).weights("all")
+    for name, weight in edit.weights.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
 
 
 def test_names_of_sdxl_itself() -> None:
@@ -510,39 +539,135 @@ def test_names_that_are_too_long_are_one_line(
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_a_killed_export_leaves_is_no_output(run: Path, tmp_path: Path) -> None:
+def half(*given: Any) -> None:
+    """Half of a file, and the temporary one of safetensors' own beside it."""
+    place = Path(next(one for one in given if isinstance(one, str | Path)))
+    for name in (place.name, ".tmpabcdef"):
+        (place.parent / name).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dead(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "death"),
+    [
+        *(("lora", "unlearnkit.export.lora.factors", dead), ("lora", "unlearnkit.tensors.save_file", half)),
+        *(
+            ("lora", "os.link", dead),
+            ("checkpoint", "unlearnkit.tensors.shutil.copyfileobj", dead),
+        ),
+        *(
+            ("checkpoint", "unlearnkit.export.checkpoint._rows", dead),
+            ("checkpoint", "os.link", dead),
+        ),
+    ],
+)
+def test_a_killed_export_leaves_nothing_once_it_is_done_again(
+    kind: str, place: str, death: Callable[..., None], run: Path, tmp_path: Path
+) -> None:
     """And a folder that does not exist yet is made."""
-    into = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    kinds_of = {"lora": [], "checkpoint": ["--into", into]}
+    further = {
+        "lora": [],
+        "checkpoint": ["--into", tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"],
+    }[kind]
+    new = tmp_path / "deep" / "down" / "new.safetensors"
+    assert command("export", run, "--out", tmp_path / "whole.safetensors", *further) == 0
 
-    def dying(*given: Any) -> None:
-        Path(next(one for one in given if isinstance(one, Path))).write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dies() -> None:
+        with patch(place, death):
+            command("export", run, "--out", new, *further)
 
-    def halfway(old: Any, new: Any, *_: object) -> None:
-        new.write(old.read(100))
-        new.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+    killed(dies)
+    assert not new.exists()
+    assert command("export", run, "--out", new, *further) == 0
+    assert [path.name for path in new.parent.iterdir()] == [new.name]
+    assert new.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
-    for kind, further in kinds_of.items():
-        new = tmp_path / kind / "deep" / "new.safetensors"
-        told = ["export", run, "--out", new, *further]
 
-        def dies(told: list[Any] = told) -> None:
-            with (
-                patch("unlearnkit.tensors.save_file", dying),
-                patch("unlearnkit.export.checkpoint.copy", halfway),
-            ):
-                command(*told)
+def strange(name: str, shape: tuple[int, ...]) -> Callable[[Edit], Edit]:
+    return lambda edit: Edit(edit.weights | {name: torch.zeros(shape)}, edit.facts)
 
-        killed(dies)
-        left = [path.name for path in new.parent.iterdir()]
-        assert len(left) == 1
-        assert left[0].startswith(".")
-        assert left[0].endswith(".part")
-        assert command(*told) == 0
-        assert [path.name for path in new.parent.iterdir()] == ["new.safetensors"]
-        assert load_file(new)
+
+KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.mark.parametrize("into", [False, True])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            strange("unet.\x1b[31m" + "x" * 300, (2,)),
+            r"weight 'unet\.\\x1b\[31mx+… of the edit is not in this model",
+        ),
+        (strange(KEY, (2, 3)), rf"weight '{KEY}' of the edit is \(2, 3\), the model's is \(16, 16\)"),
+        (lambda edit: Edit({}, edit.facts), "the edit changes no weight"),
+    ],
+)
+def test_edits_that_fit_by_their_word_alone_are_one_line(
+    change: Callable[[Edit], Edit],
+    said: str,
+    into: bool,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(Edit.load(run / "edit.safetensors")).save(run / "edit.safetensors")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    told = ["export", run, "--out", tmp_path / "a.safetensors", *(["--into", weights] if into else [])]
+    assert command(*told) == 2
+    assert re.match(said, (line := capsys.readouterr().err))
+    assert line.count("\n") == 1
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_an_edit_with_the_models_own_values_changes_nothing(model: Model, tmp_path: Path) -> None:
+    own = {name: weight.detach().clone() for name, weight in model.weights().items()}
+    with pytest.raises(EditError, match="changes no weight"):
+        save_lora(model, Edit(own), tmp_path / "a.safetensors")
+
+
+def test_a_checkpoint_takes_no_value_that_its_precision_cannot_hold(
+    model: Model, original: Path, tmp_path: Path
+) -> None:
+    name, weight = next(iter(model.weights().items()))
+    large = weight.detach().clone()
+    large[0, 0] = 1e6  # float16 ends at 65504
+    with pytest.raises(InputError, match=f"cannot hold {name}: a new value is too large for float16"):
+        save_checkpoint(model, Edit({name: large}), original, tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_where_a_file_goes_is_checked_before_any_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with patch("unlearnkit.model.load", dead):  # the model is not opened for these
+        for place, said in {
+            "a.pt": "let it end in .safetensors",
+            "file/a.safetensors": "file' is a file",
+            "run/edit.safetensors": "exists already",
+        }.items():
+            assert command("export", "run", "--out", place) == 2
+            assert said in (line := capsys.readouterr().err)
+            assert line.count("\n") == 1
+    os.mkfifo(tmp_path / "pipe")
+    for into in ("pipe", "model"):
+        assert command("export", "run", "--out", "a.safetensors", "--into", into) == 2
+        assert "is no file" in capsys.readouterr().err
+    assert command("export", "run", "--out", "~/deep/a.safetensors") == 0
+    source = "model/unet/diffusion_pytorch_model.safetensors"
+    assert command("export", "run", "--out", "~/b.safetensors", "--into", source) == 0
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    assert command("export", "../run", "--out", "a.safetensors") == 0  # its recipe says ../model
+    home = tmp_path / "home" / "deep" / "a.safetensors"
+    assert (tmp_path / "away" / "a.safetensors").read_bytes() == home.read_bytes()
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_file_that_another_process_made_meanwhile_is_not_lost(model: Model, tmp_path: Path) -> None:

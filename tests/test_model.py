@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 import kinds
 import tiny
 import unlearnkit.model
-from unlearnkit import undisturbed
+from unlearnkit import older, undisturbed
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
@@ -475,6 +476,19 @@ def test_what_is_saved_opens_and_draws_for_every_family(kind: str, words: Path, 
     assert [name for name, module in model.denoiser.named_modules() if module._forward_hooks] == was
 
 
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "bfloat16"), ("float16", "float16"), ("bfloat16", "float32")]
+)
+def test_what_is_saved_is_compared_in_any_dtype(
+    dtypes: tuple[str, str], model: Model, tmp_path: Path
+) -> None:
+    pipe = model.pipe.to(dtype=getattr(torch, dtypes[0]))
+    pipe.vae.to(dtype=getattr(torch, dtypes[1]))
+    Model(pipe).save(tmp_path / "saved")
+    (file,) = (tmp_path / "saved" / "vae").glob("*.safetensors")
+    assert {str(weight.dtype) for weight in load_file(file).values()} == {f"torch.{dtypes[1]}"}
+
+
 def test_a_folder_that_nothing_opens_is_not_kept(model: Model, tmp_path: Path) -> None:
     model.pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(ModelError, match=r"^(the pipeline does not open|text_encoder loses)[^\n]*$"):
@@ -512,6 +526,25 @@ def test_a_pipeline_that_draws_no_numbers_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pipeline_that_fails_to_draw_is_not_kept(model: Model, tmp_path: Path) -> None:
+    model.pipe.scheduler.register_to_config(timestep_spacing="backwards")
+    with pytest.raises(ModelError, match=r"^the model's DDIMScheduler cannot draw in any number of steps"):
+        model.save(tmp_path / "saved")
+    model.pipe.scheduler.register_to_config(timestep_spacing="leading")
+    with (
+        patch.object(StableDiffusionPipeline, "__call__", side_effect=TypeError("what is\nthis")),
+        pytest.raises(ModelError, match=r"^the pipeline does not draw once it is saved[^\n]*what is this$"),
+    ):
+        model.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_whose_scheduler_needs_several_steps_is_saved(model: Model, tmp_path: Path) -> None:
+    model.pipe.scheduler = PNDMScheduler.from_config(model.pipe.scheduler.config)  # four or more
+    model.save(tmp_path / "saved")
+    assert type(load(tmp_path / "saved").pipe.scheduler) is PNDMScheduler
+
+
 def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
     model: Model, words: Path, tmp_path: Path
 ) -> None:
@@ -526,6 +559,37 @@ def test_a_saved_tokenizer_has_the_files_that_older_transformers_read(
     assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
     (written / "tokenizer.json").unlink()
     assert CLIPTokenizer.from_pretrained(written)(text).input_ids == wanted
+
+
+def test_saved_text_encoders_have_the_names_that_older_transformers_read(words: Path, tmp_path: Path) -> None:
+    """transformers 4 takes a name without ``text_model.`` for no name of its own, and draws the weight at random."""
+    for kind, wanted in (
+        ("Stable Diffusion 1.x/2.x", {"text_encoder": ("text_model.",)}),
+        ("Stable Diffusion XL", {"text_encoder": ("text_model.",), "text_encoder_2": ("text_",)}),
+    ):
+        folder = tmp_path / kind[-3:].strip("./")
+        model = Model(kinds.pipeline(kind, words))
+        model.save(folder)
+        for part, fronts in wanted.items():
+            names = list(load_file(folder / part / "model.safetensors"))
+            assert all(name.startswith(fronts) and "text_model.text_model" not in name for name in names)
+        text = model.pipe.text_encoder.state_dict()
+        again = load(folder).pipe.text_encoder.state_dict()
+        assert text.keys() == again.keys()
+        assert all(torch.equal(again[name], weight) for name, weight in text.items())
+
+
+def test_a_sharded_text_encoder_is_renamed_with_its_index(tmp_path: Path) -> None:
+    names = {"embeddings.a": "one.safetensors", "text_model.b": "two.safetensors"}
+    for name, file in names.items():
+        save_file({name: torch.ones(2)}, tmp_path / file, {"format": "pt"})
+    index = {"metadata": {"total_size": 16}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    older.longer_names(tmp_path, "", "text_model.")
+    longer = {"text_model.embeddings.a": "one.safetensors", "text_model.b": "two.safetensors"}
+    written = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert written == index | {"weight_map": longer}
+    assert {name: file for file in names.values() for name in load_file(tmp_path / file)} == longer
 
 
 def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path) -> None:
@@ -555,24 +619,69 @@ def test_a_saved_pipeline_says_where_it_comes_from(model: Model, tmp_path: Path)
     )
     model.save(tmp_path / "c")
     assert not (tmp_path / "c" / "unlearnkit.json").exists()
+    load(tmp_path / "c").save(tmp_path / "d")
+    for one in (tmp_path / "d").rglob("*.json"):
+        assert str(tmp_path) not in one.read_text(encoding="utf-8")
 
 
-def test_a_sentencepiece_file_of_the_source_is_kept(words: Path, tmp_path: Path) -> None:
+def sentences(pieces: list[tuple[str, float]]) -> bytes:
+    """A file of SentencePiece: a protobuf message of pieces with scores and types, and the trainer's number of them."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    messages = [field(1, text.encode()) + b"\x15" + struct.pack("<f", score) for text, score in pieces]
+    return b"".join(field(1, one + b"\x18\x01") for one in messages) + field(2, b"\x20\xac\x02")
+
+
+def test_a_sentencepiece_file_of_the_source_is_kept(
+    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is the tokenizer's: a link to something private in its place is not copied."""
     kinds.pipeline("PixArt-Sigma", words).save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "tokenizer" / "spiece.model").write_bytes(b"pieces")
-    load(tmp_path / "model").save(tmp_path / "saved")
-    assert (tmp_path / "saved" / "tokenizer" / "spiece.model").read_bytes() == b"pieces"
+    whole = json.loads((tmp_path / "model" / "tokenizer" / "tokenizer.json").read_text())
+    vocab = [(piece, score) for piece, score in whole["model"]["vocab"]]
+    file, kept = Path("model", "tokenizer", "spiece.model"), Path("tokenizer", "spiece.model")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private").write_bytes(b"my key")
+    for number, (data, same) in enumerate(
+        (
+            (sentences(vocab), True),
+            (sentences(vocab[1:]), False),
+            (b"", False),
+            (sentences(vocab)[:-9], False),
+        )
+    ):
+        file.write_bytes(data)
+        load("model").save(f"saved-{number}")
+        assert (Path(f"saved-{number}") / kept).exists() == same
+    assert (Path("saved-0") / kept).read_bytes() == sentences(vocab)
+    file.unlink()
+    file.symlink_to(tmp_path / "private")
+    load("model").save("linked")
+    assert not (Path("linked") / kept).exists()
 
 
-def test_a_killed_save_leaves_no_folder(model: Model, tmp_path: Path) -> None:
-    with patch("unlearnkit.saving.check", lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
-        killed(lambda: model.save(tmp_path / "a" / "b" / "saved"))
-    (left,) = (tmp_path / "a" / "b").iterdir()
-    assert left.name.startswith(".")
+@pytest.mark.parametrize(
+    "place", ["unlearnkit.saving.write", "unlearnkit.saving.check", "pathlib.Path.replace"]
+)
+def test_a_killed_save_leaves_no_folder_once_it_is_done_again(
+    place: str, model: Model, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "whole")
+    new = tmp_path / "a" / "b" / "saved"
+    with patch(place, lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+        killed(lambda: model.save(new))
+    assert not new.exists()
+    (left,) = new.parent.iterdir()
     assert left.name.endswith(".part")
-    model.save(tmp_path / "a" / "b" / "saved")
-    assert not left.exists()
-    assert load(tmp_path / "a" / "b" / "saved").fingerprint() == model.fingerprint()
+    model.save(new)
+    assert list(new.parent.iterdir()) == [new]
+    for file in (tmp_path / "whole").rglob("*.*"):
+        assert (new / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
+
+
+def test_a_folder_whose_name_is_too_long_is_one_line(model: Model) -> None:
     with pytest.raises(InputError, match=r"^'é+…é+' cannot be used: the name is too long"):
         model.save("é" * 200)
 
@@ -599,6 +708,9 @@ def test_the_safety_checker_is_kept(words: Path, tmp_path: Path) -> None:
         ),
     }
     Model(StableDiffusionPipeline(**parts)).save(tmp_path / "saved")
+    names = load_file(tmp_path / "saved" / "safety_checker" / "model.safetensors")
+    assert "vision_model.vision_model.pre_layrnorm.weight" in names  # as transformers 4 reads it
+    assert not [name for name in names if name.startswith("vision_model.encoder.")]
     again = load(tmp_path / "saved")
     assert isinstance(again.pipe.safety_checker, StableDiffusionSafetyChecker)
     assert json.loads((tmp_path / "saved" / "model_index.json").read_text())["safety_checker"][1]

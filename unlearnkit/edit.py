@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from . import tensors
-from .errors import EditError, InputError, quoted
-from .reading import typed
+from .errors import EditError, InputError, printable, quoted
+from .reading import parse_json, typed
 
 __all__ = ["Edit", "digest"]
 
@@ -41,6 +41,7 @@ class Edit:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check(self.facts, "the edit")
         for name, value in self.weights.items():
             if value.dtype != torch.float32 or value.device.type != "cpu":
                 raise EditError(
@@ -52,8 +53,16 @@ class Edit:
                 )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all. Raises InputError where it cannot be written."""
+        """Write one safetensors file, whole or not at all.
+
+        Raises InputError where it cannot be written, EditError for facts that could not be read again.
+        """
         facts = {**_plain(self.facts), FORM: 1}
+        try:
+            text = json.dumps(facts, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EditError(f"the edit's facts are not plain data: {printable(str(error))}") from None
+        parse_json(text, kind=dict, where="the edit", error=EditError)
         tensors.write(path, self.weights, {**facts, SEAL: _seal(self.hash(), facts)})
 
     @classmethod
@@ -69,7 +78,7 @@ class Edit:
             sealed = FORM in facts or SEAL in facts
             if sealed and not tensors.canonical(path, facts):
                 raise InputError(f"{quoted(path)} {CHANGED}")
-            typed(facts, {name: kind for name, kind in TYPES.items() if name in facts}, where=quoted(path))
+            _check(facts, f"edit {quoted(path)}")
             json.dumps(facts, allow_nan=False)
         except ValueError:
             raise EditError(
@@ -99,6 +108,12 @@ def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
         total.update(f"{name}{tuple(value.shape)}".encode())
         total.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return total.hexdigest()
+
+
+def _check(facts: Any, where: str) -> None:
+    """Raises EditError for facts that are no table, or of which one has another type than the rest relies on."""
+    here = TYPES if isinstance(facts, dict) else {}
+    typed(facts, {name: kind for name, kind in here.items() if name in facts}, where=where, error=EditError)
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
-from .errors import EditError, InputError, ModelError, nearest, quoted
+from .errors import EditError, InputError, ModelError, nearest, printable, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .families.schedules import check_steps
 from .files import new_folder
@@ -187,8 +187,9 @@ class Model:
         """Raises EditError for an edit made from another model."""
         base = edit.facts.get("base", "")
         if base not in ("", self.fingerprint(), *self._printed):
+            source = printable(str(edit.facts.get("source", "another model")))[:80]
             raise EditError(
-                f"the edit was made from {edit.facts.get('source', 'another model')} ({base[:12]}), not from "
+                f"the edit was made from {source} ({base[:12]}), not from "
                 f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import hints
+from . import hints, older
 from .errors import ModelError, printable, quoted
 from .families.opening import open_pipeline, quiet
+from .families.schedules import fewest
 from .files import shared
 from .provenance import FILE, provenance
 from .reading import read_json
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "write"]
 
-VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
+CONFIGURATIONS = ("model_index.json", "config.json", "scheduler_config.json")
+TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
 STEPS = 2  # of the picture that is drawn to see that one can be
 
 
@@ -41,8 +42,9 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         model.pipe.save_pretrained(folder)
     model.family.saved(model.pipe, folder)
     for name, part in model.pipe.components.items():
-        if hasattr(part, "vocab_files_names"):
-            _vocabulary(part, folder / name)
+        older.add(part, folder / name)
+    for file in folder.rglob("*.json"):
+        _nameless(file)
     if edit:
         facts = provenance(edit)
         text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
@@ -55,29 +57,12 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
 
 
-def _vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Add the files of older tokenizers beside ``tokenizer.json``: transformers 4 opens CLIP's by these alone."""
-    source = Path(str(tokenizer.name_or_path))
-    for file in tokenizer.vocab_files_names.values():
-        if file == "spiece.model" and (source / file).is_file() and not (folder / file).exists():
-            shutil.copyfile(source / file, folder / file)
-    if not (folder / "tokenizer.json").is_file():
-        return
-    whole = read_json(folder / "tokenizer.json", what="tokenizer", kind=dict)
-    inside = whole["model"]
-    if inside.get("type") != "BPE" or MERGES not in tokenizer.vocab_files_names.values():
-        return
-    known = inside["vocab"]
-    added = {one["content"]: one["id"] for one in whole["added_tokens"] if one["content"] not in known}
-    pairs = [one if isinstance(one, str) else " ".join(one) for one in inside["merges"]]
-    texts = {
-        VOCABULARY: json.dumps(known, ensure_ascii=False),
-        MERGES: "\n".join(["#version: 0.2", *pairs, ""]),
-        ADDED: json.dumps(added, ensure_ascii=False) if added else "",
-    }
-    for file, text in texts.items():
-        if text and not (folder / file).exists():
-            (folder / file).write_text(text, encoding="utf-8", newline="\n")
+def _nameless(file: Path) -> None:
+    """Take out of a configuration where on this machine the model was opened."""
+    if file.name in CONFIGURATIONS:
+        data = read_json(file, what="configuration", kind=dict)
+        if data.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def check(model: Model, folder: Path) -> None:
@@ -85,24 +70,34 @@ def check(model: Model, folder: Path) -> None:
 
     Raises ModelError where it does not open, a weight is another one, or what is drawn is not finite.
     """
-    dtypes = {weight.dtype for part in networks(model.pipe) for weight in part.parameters()}
+    dtypes = {next(part.parameters()).dtype for part in networks(model.pipe)}
+    alike = len(dtypes) == 1
     try:
-        pipe = open_pipeline(str(folder), dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32)
+        pipe = open_pipeline(str(folder), dtype=dtypes.pop() if alike else torch.float32)
     except ModelError as error:
         why = str(error).replace(str(folder), "the saved folder")
         raise ModelError(f"the pipeline does not open once it is saved, and is not kept: {why}") from None
-    for name, part in model.pipe.components.items():
+    for name, part in sorted(model.pipe.components.items()):
         if isinstance(part, nn.Module):
             _same(name, part.state_dict(), getattr(pipe, name).state_dict())
-            setattr(pipe, name, part)  # the picture takes no more memory
+            if alike:
+                setattr(pipe, name, part)  # the picture takes no more memory
         elif hasattr(part, "vocab_files_names"):
-            text = " ".join(one.name for one in model.hints.words)
-            if part(text).input_ids != getattr(pipe, name)(text).input_ids:
+            text, again = " ".join([TEXT, *(one.name for one in model.hints.words)]), getattr(pipe, name)
+            with quiet():  # the text may be longer than a prompt
+                apart = part(text).input_ids != again(text).input_ids
+            if apart or part.get_vocab() != again.get_vocab():
                 raise ModelError(f"{name} reads text in another way once it is saved: the folder is not kept")
-    again = type(model)(pipe, source=model.source, hints=model.hints)
-    prompt = next((one.name for one in model.hints.words), "")
-    with _finite(again):
-        again.sample([prompt], [0], steps=min(STEPS, again.times))
+    try:
+        opened = type(model)(pipe, source=model.source, hints=model.hints)
+        prompt = next((one.name for one in model.hints.words), "")
+        with _finite(opened):
+            opened.sample([prompt], [0], steps=fewest(pipe.scheduler, min(STEPS, opened.times)))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:  # what a pipeline's own code raises
+        why = printable(" ".join(str(error).split()))[:200]
+        raise ModelError(f"the pipeline does not draw once it is saved, and is not kept: {why}") from error
 
 
 def _same(part: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -113,8 +108,8 @@ def _same(part: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> 
                 f"{part} {state} the weight {quoted(name)} once it is saved, so the folder is not kept: merge an "
                 "adapter into its network first, such as with fuse_lora and unload_lora_weights"
             )
-        there = saved[name].to(own[name].device, own[name].dtype)
-        if not torch.equal(there, own[name]):
+        there = saved[name].to(own[name].device)
+        if not torch.equal(there, own[name].to(there.dtype)):
             raise ModelError(
                 f"weight {quoted(name)} of {part} is another one once it is saved: the folder is not kept"
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,9 +20,10 @@ from .errors import InputError, printable, quoted, reason
 from .files import shared, whole
 from .reading import parse_json
 
-__all__ = ["HEADER", "canonical", "copied", "read", "stamp", "write"]
+__all__ = ["HEADER", "canonical", "copied", "read", "renamed", "stamp", "write"]
 
 HEADER = "unlearnkit"
+ENTRIES = "__metadata__"  # safetensors' own name for the part of a header that is about the file
 ALIGN = 8  # to so many bytes a header is filled up with blanks
 
 
@@ -53,7 +55,7 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[
     """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
     where = quoted(Path(path))
     try:
-        if Path(path).exists() and not Path(path).is_file():
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{where} cannot be read: it is no regular file")
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
             facts = parse_json((file.metadata() or {})[HEADER], kind=dict, where=where)
@@ -77,7 +79,7 @@ def canonical(path: Path, facts: Mapping[str, Any]) -> bool:
     header = parse_json(raw, kind=dict, where=quoted(path))
     plain = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     filled = plain + b" " * (-len(plain) % ALIGN)
-    return raw == filled and header.get("__metadata__") == {HEADER: json.dumps(facts, sort_keys=True)}
+    return raw == filled and header.get(ENTRIES) == {HEADER: json.dumps(facts, sort_keys=True)}
 
 
 def stamp(path: Path, facts: Mapping[str, Any]) -> None:
@@ -86,17 +88,35 @@ def stamp(path: Path, facts: Mapping[str, Any]) -> None:
         copied(old, new, facts)
 
 
+def renamed(path: Path, name: Callable[[str], str]) -> None:
+    """Give every tensor in a safetensors file of another program another name; all else stays as it was."""
+    with whole(path) as partial, path.open("rb") as old, partial.open("wb") as new:
+        header = _header(old)
+        entries = {key if key == ENTRIES else name(key): value for key, value in header.items()}
+        _put(new, entries)
+        shutil.copyfileobj(old, new, 2**24)
+
+
 def copied(old: BinaryIO, new: BinaryIO, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Copy a safetensors file with these facts in its header; gives the header, and where the data begins in ``new``.
 
     Entries that other programs wrote into the header stay, in one order.
     """
-    header = json.loads(old.read(struct.unpack("<Q", old.read(8))[0]))
-    entries = (header.pop("__metadata__", None) or {}) | {HEADER: json.dumps(facts, sort_keys=True)}
-    header = {"__metadata__": dict(sorted(entries.items())), **header}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % ALIGN)
-    new.write(struct.pack("<Q", len(text)) + text)
+    header = _header(old)
+    entries = (header.pop(ENTRIES, None) or {}) | {HEADER: json.dumps(facts, sort_keys=True)}
+    header = {ENTRIES: dict(sorted(entries.items())), **header}
+    _put(new, header)
     start = new.tell()
     shutil.copyfileobj(old, new, 2**24)
     return header, start
+
+
+def _header(file: BinaryIO) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return header
+
+
+def _put(file: BinaryIO, header: Mapping[str, Any]) -> None:
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGN)
+    file.write(struct.pack("<Q", len(text)) + text)

@@ -63,7 +63,7 @@ def changed(path: Path, wanted: str) -> str:
 def inside(folder: Path) -> Iterator[str]:
     """The names of all files below ``folder``, links too, in order; no locks and no unfinished files."""
     for place, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.endswith(PART))
         links = [name for name in folders if Path(place, name).is_symlink()]
         for name in sorted([*files, *links]):
             if name != LOCK and not name.endswith(PART):

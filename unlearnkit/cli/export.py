@@ -48,10 +48,10 @@ def export(
             "--rank is for a LoRA and --into for a checkpoint, which holds whole weights: give one of them"
         )
     from .. import export as exporting
-    from ..export.held import percent
-    from ..files import new_file, user_path
+    from ..export.held import percent, target
+    from ..files import user_path
 
-    new_file(user_path(file))
+    file = target(file)
     loaded, edit = _opened(user_path(run), model, device, variant)
     if into is not None:
         held = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)
@@ -71,7 +71,9 @@ def export(
     if held.left_out:
         left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"
         out.print(f"  no LoRA holds {left}", markup=False)
-    if held.outer:
+    if not held.kohya:
+        out.print("  diffusers and ComfyUI know the names in it, sd-scripts do not", markup=False)
+    elif held.outer:
         first, share = held.outer[0].removesuffix(".weight"), percent(held.outer_share)
         out.print(
             f"  {len(held.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import InputError, printable, quoted
-from ..files import new_file, whole, writing
+from ..files import user_path, whole, writing
 from ..model import Model
 from ..provenance import provenance
 from ..tensors import copied
-from .held import LOSE, Held, changes, checked, inner, missing, percent
+from .held import LOSE, Held, changes, checked, inner, missing, percent, target
 
 __all__ = ["save_checkpoint"]
 
@@ -53,10 +53,11 @@ def save_checkpoint(
     second copy of the network, where more would be lost, and where ``path`` exists already; EditError for an edit of
     another model.
     """
-    source, path, lose = Path(source), Path(path), checked(lose)
-    new_file(path)
+    source, path, lose = user_path(source), target(path), checked(lose)
     own, values = changes(model, edit), dict[str, Tensor]()
     held = moved = 0.0
+    if source.exists() and not source.is_file():  # a pipe would be waited for
+        raise InputError(f"checkpoint {quoted(source)} is no file: give a .safetensors file")
     try:
         with safe_open(source, framework="pt") as file:
             keys = list(file.keys())
@@ -75,6 +76,11 @@ def save_checkpoint(
                 before = place.read(file.get_tensor(place.key))
                 wanted = edit.weights[name].view_as(before)
                 values[name] = wanted.to(before.dtype)
+                if not torch.isfinite(values[name]).all():
+                    raise InputError(
+                        f"checkpoint {quoted(source)} cannot hold {name}: a new value is too large for "
+                        f"{str(before.dtype).removeprefix('torch.')}; give one in float32"
+                    )
                 change = wanted - before.float()
                 held += inner(values[name].float() - before.float(), change)
                 moved += inner(change, change)

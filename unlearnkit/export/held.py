@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..edit import Edit
-from ..errors import EditError, InputError
+from ..errors import EditError, InputError, nearest, quoted
+from ..files import existing, new_file, user_path
 from ..model import Model
 
-__all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent"]
+__all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent", "target"]
 
 LOSE = 0.01  # of a change; on the canvas erasure and what stays are then as with the whole
 NOTHING = 1e-6  # what rounding to float32 takes at most
@@ -25,6 +28,7 @@ class Held:
     tensors: of the model, that it changes. rank: the largest of a LoRA's, 0 of a checkpoint. lost: 1 - <d', d> / |d|²
     of the change d and the change d' that the file makes, over all weights. left_out: changed weights that it leaves.
     outer: changed layers of a U-Net outside its blocks, which not every tool takes from a LoRA. outer_share: of |d|².
+    kohya: whether kohya's sd-scripts know the names in the file.
     """
 
     path: Path
@@ -34,6 +38,7 @@ class Held:
     left_out: tuple[str, ...] = ()
     outer: tuple[str, ...] = ()
     outer_share: float = 0.0
+    kohya: bool = True
 
 
 def inner(a: Tensor, b: Tensor) -> float:
@@ -44,13 +49,42 @@ def inner(a: Tensor, b: Tensor) -> float:
 def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
     """The model's own values of the weights that the edit changes; the model wears nothing.
 
-    Raises EditError for an edit of another model, and for one that changes nothing.
+    Raises EditError for an edit of another model, also by names or shapes, and for one that changes nothing.
     """
     model.check(edit)
-    if not edit.weights:
-        raise EditError("the edit changes no weight: there is nothing to export")
     own = model.weights("all")
-    return {name: own[name].detach() for name in edit.weights}
+    for name, value in edit.weights.items():
+        if name not in own:
+            raise EditError(f"weight {quoted(name)} of the edit is not in this model{nearest(name, own)}")
+        if value.shape != own[name].shape:
+            here = tuple(own[name].shape)
+            raise EditError(
+                f"weight {quoted(name)} of the edit is {tuple(value.shape)}, the model's is {here}"
+            )
+    found = {name: own[name].detach() for name in edit.weights}
+    if all(
+        torch.equal(edit.weights[name].to(weight.device), weight.float()) for name, weight in found.items()
+    ):
+        raise EditError("the edit changes no weight: there is nothing to export")
+    return found
+
+
+def target(path: str | Path) -> Path:
+    """The safetensors file to write, with ``~`` expanded. Raises InputError, before any work, where it cannot be."""
+    path = user_path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{quoted(path)} is no name that loaders take: let it end in .safetensors")
+    new_file(path)
+    parent = existing(path.parent)
+    if not parent.is_dir():
+        raise InputError(
+            f"{quoted(path)} cannot be written: {quoted(parent)} is a file; choose another folder"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise InputError(
+            f"{quoted(path)} cannot be written: no permission in {quoted(parent)}; choose another folder"
+        )
+    return path
 
 
 def checked(lose: float) -> float:

@@ -18,10 +18,9 @@ from torch.nn.functional import pad
 from .. import seeds, tensors
 from ..edit import Edit
 from ..errors import InputError
-from ..files import new_file
 from ..model import Model
 from ..provenance import provenance
-from .held import LOSE, Held, changes, checked, inner, missing, percent
+from .held import LOSE, Held, changes, checked, inner, missing, percent, target
 from .names import blocks, is_outer, kohya
 
 __all__ = ["save_lora"]
@@ -49,7 +48,7 @@ def save_lora(
         raise InputError(
             f"a {type(model.pipe).__name__} of diffusers loads no LoRA: use the run's pipeline folder"
         )
-    new_file(Path(path))
+    path = target(path)
     if rank is not None and rank < 1:
         raise InputError(f"rank {rank} is out of range: use 1 or more")
     own, lose = changes(model, edit), checked(lose)
@@ -71,14 +70,16 @@ def save_lora(
     if lost > lose:
         raise InputError(_too_much(reached, lost, lose, left))
     # both of SDXL's ways of counting blocks in one file would be one too many for diffusers
-    fronts = blocks(model.denoiser) if type(model.pipe).__name__.startswith("StableDiffusionXL") else {}
+    large = type(model.pipe).__name__.startswith("StableDiffusionXL")
+    fronts = blocks(model.denoiser) if large else {}
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
         named |= _named(name, up, down, own[name].shape, reached, fronts)
     tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost}, new=True)
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
-    return Held(Path(path), len(found), reached, lost, tuple(left), tuple(outer), share)
+    known = model.family.DENOISER == "unet" and bool(fronts or not large)
+    return Held(path, len(found), reached, lost, tuple(left), tuple(outer), share, known)
 
 
 def _changes(edit: Edit, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

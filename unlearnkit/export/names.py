@@ -31,6 +31,8 @@ AROUND = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
+# of SDXL's size and crop: these alone diffusers does not find by its own names
+LABELS = {name: front for name, front in AROUND.items() if name.startswith("add_embedding")}
 MOST = 10  # blocks a side: diffusers takes input_blocks_10 for input_blocks_1
 
 
@@ -41,6 +43,7 @@ def is_outer(module: str) -> bool:
 
 def kohya(module: str, fronts: dict[str, str]) -> str:
     """The name of a U-Net's layer in kohya's files; ``fronts`` are those of ``blocks``, for SDXL."""
+    fronts = fronts or LABELS
     front = next((front for front in fronts if f"{module}.".startswith(f"{front}.")), "")
     if front:
         inside = module.removeprefix(front).removeprefix(".")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError, ModelError, quoted
 
-__all__ = ["Diffusion", "Flow", "Schedule", "check_steps"]
+__all__ = ["Diffusion", "Flow", "Schedule", "check_steps", "fewest"]
 
 ODD = (
     *("shift_terminal", "invert_sigmas", "stochastic_sampling"),
@@ -32,15 +32,26 @@ ODD = (
 def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
     """Raises InputError for a number of steps that a scheduler cannot draw in, and says which it can.
 
+    ModelError for a scheduler that can draw in none.
     whole: whether every step is tried, on one number; without it only the times that the steps begin at.
     """
     times = int(scheduler.config.num_train_timesteps)
     if not 1 <= steps <= times or not _walks(scheduler, steps, whole):
-        low = next(count for count in range(1, times + 1) if _walks(scheduler, count, whole))
+        low = fewest(scheduler, 1, whole=whole)
         high = next(count for count in range(times, 0, -1) if _walks(scheduler, count, whole))
         raise InputError(
             f"steps {quoted(steps)} is out of range for {type(scheduler).__name__}: use {low} to {high}"
         )
+
+
+def fewest(scheduler: Any, least: int, *, whole: bool = True) -> int:
+    """The least number of steps, from ``least`` on, that a scheduler can draw in; ModelError where there is none."""
+    for count in range(least, int(scheduler.config.num_train_timesteps) + 1):
+        if _walks(scheduler, count, whole):
+            return count
+    raise ModelError(
+        f"the model's {type(scheduler).__name__} cannot draw in any number of steps: mend its configuration"
+    )
 
 
 def _walks(scheduler: Any, steps: int, whole: bool) -> bool:
