@@ -214,7 +214,7 @@ def test_a_csv_of_enormous_words_is_refused_in_a_short_line(tmp_path: Path) -> N
         (["prompt,role", "a cat," + "x" * 9999], "line 2 has role 'xxx"),
         (["prompt,concept", "a cat," + "x" * 9999], "line 2 has concept 'xxx"),
         (["prompt," + "x" * 9999, "a cat,"], "unknown column 'xxx"),
-        (["x" * 9999 + ",x", "a cat,"], "no column 'prompt', its columns are xxx"),
+        (["x" * 9999 + ",x", "a cat,"], "no column 'prompt', its columns are 'xxx"),
         (["prompt," + ",".join(["y" * 9999] * 2), "a,b,c"], "column 'yyy"),
         (["prompt,role", 'a "cat",erased', '"a cat" x,erased'], "line 3: .* expected after"),
         (["prompt,form", *(f"a cat,{i}" for i in range(201))], "over 200 forms"),
