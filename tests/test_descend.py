@@ -17,13 +17,13 @@ from torch import Tensor
 from unlearnkit import seeds
 from unlearnkit.edit import Edit
 from unlearnkit.errors import DivergedError, InputError, ModelError
-from unlearnkit.methods import METHODS, edit_for, resolve
+from unlearnkit.methods import edit_for, resolve
 from unlearnkit.model import Model
 from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Objective, descend, onecycle
-from unlearnkit.training.job import Job, Stop
+from unlearnkit.training.job import Job, Run, Stop
 from unlearnkit.training.net import DenoiserInput, Net, Step, mse
 from unlearnkit.training.state import CHECKPOINT, LOG
 
@@ -130,13 +130,13 @@ def test_a_checkpoint_of_another_run_is_refused(model: Model, tmp_path: Path) ->
 
 
 def test_divergence_names_the_step_and_the_loss_and_leaves_the_model(model: Model) -> None:
-    before = model.fingerprint()
+    before, method = model.fingerprint(), resolve(model, REQUEST, "esd", FULL)
     with pytest.raises(
         DivergedError, match=r"at step 2 the loss 'erase' is (nan|inf): lower the learning rate"
     ):
-        esd(model, lr=1e30)
+        replace(method, lr=1e30).solve(Run(model, REQUEST, Net(model), 1))
     with pytest.raises(DivergedError, match="after step 1 a weight is not a finite number"):
-        esd(model, lr=1e38, steps=1, eta=1e3)
+        replace(method, lr=1e38, steps=1, eta=1e3).solve(Run(model, REQUEST, Net(model), 1))
     assert model.fingerprint() == before
     assert all(weight.requires_grad for weight in model.weights().values())
 
@@ -193,8 +193,8 @@ def test_early_stop_keeps_the_best_and_resumes(model: Model, tmp_path: Path) -> 
 
 def test_small_learning_rates_move_the_copies_of_a_bf16_model(make: Callable[..., Model]) -> None:
     model = make(dtype=torch.bfloat16)
-    settings = resolve(model, REQUEST, "esd", {"start_steps": 3, "lr": 1e-6, "steps": 2})
-    for name, value in METHODS["esd"].run(model, REQUEST, settings, seed=0, job=Job()).items():
+    method = resolve(model, REQUEST, "esd", {"start_steps": 3, "lr": 1e-6, "steps": 2})
+    for name, value in method.solve(Run(model, REQUEST, Net(model))).items():
         moved = value - model.weights()[name].detach().float()
         assert 0 < moved.abs().max() < 1e-5
 

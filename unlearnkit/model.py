@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
@@ -115,10 +114,11 @@ class _Weight:
     """A weight as it is now; equal to another of the same weight while nothing wrote into it, wherever it is moved."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight, self.facts = weakref.ref(weight), (weight._version, weight.dtype)
+        # no weak reference: with one, torch cannot swap the weight for itself on another device
+        self.weight, self.facts = weight, (weight._version, weight.dtype)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Weight) and self.weight() is other.weight() and self.facts == other.facts
+        return isinstance(other, _Weight) and self.weight is other.weight and self.facts == other.facts
 
 
 class Model:

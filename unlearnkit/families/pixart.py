@@ -35,7 +35,9 @@ def check(pipe: Any) -> None:
 
 
 def belongs(part: str, name: str) -> bool:
-    return stable_diffusion.belongs(part, name) and (part != "text" or name.endswith(".weight"))
+    return stable_diffusion.belongs(part, name) and (
+        part not in ("text", "values") or name.endswith(".weight")
+    )
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:

@@ -80,7 +80,7 @@ class SPEED(ClosedForm):
             [c1[:, :0], *(retained_columns(model, *text, last=True) for _, *text in retained)], dim=1
         )
         c2 = self._invariants(empty := model.text([""])[0].T.cpu().double(), run.seed)
-        scale = LENGTH / empty.norm(dim=0).mean()
+        scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
         c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
         weights, shares, matrices = {}, [], model.weights(self.PART)
         for name, weight in matrices.items():
