@@ -127,10 +127,10 @@ def edited() -> Path:
 
 @functools.cache
 def chained() -> Path:
-    """A chain of two requests that was not looked at; read-only."""
+    """A chain of three requests that was not looked at; read-only."""
     made = Path(tempfile.mkdtemp(prefix="unlearnkit-chained-")) / "chain"
     assert command("chain", "init", made, saved.folder(), "--method", "uce", "--pictures", "0").code == 0
-    for concept in ("cat", "dog"):
+    for concept in ("cat", "dog", "car"):
         assert command("chain", "add", made, "--concept", concept).code == 0
     return made
 

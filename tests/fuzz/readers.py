@@ -48,7 +48,7 @@ def ledgers(draw: Any) -> tuple[bytes, bytes | None, list[str]]:
     if not draw(st.integers(0, 2)):
         return draw(damaged(file.read_bytes())), None, after
     entries: list[ledger.Entry] = []
-    number = draw(st.integers(0, 2))
+    number = draw(st.integers(0, 3))
     for place, line in enumerate(file.read_text().splitlines()):
         entry = json.loads(line)
         facts = draw(altered(entry["facts"])) if place == number else entry["facts"]
