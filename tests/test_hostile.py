@@ -268,6 +268,15 @@ def test_a_variant_that_was_chosen_is_that_of_the_whole_run(tmp_path: Path, word
         assert stopped.value.code == code, words_
     assert load_recipe(tmp_path / "run" / "recipe.toml").variant == "ema"
     assert load(model, variant="ema").fingerprint() != load(model).fingerprint()
+    chain = ["--method", "uce", "--pictures", "0", "--variant", "ema"]
+    for words_ in (
+        ["chain", "init", str(tmp_path / "chain"), model, *chain],
+        ["chain", "add", str(tmp_path / "chain"), "--concept", "cat"],
+        ["chain", "verify", str(tmp_path / "chain")],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words_)
+        assert not stopped.value.code, words_
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "scheduler", "tokenizer"])

@@ -70,6 +70,7 @@ class Begun:
     model: str
     base: str
     dtype: str
+    variant: str | None
     regime: str
     method: str
     settings: Mapping[str, Any]
@@ -150,6 +151,7 @@ def begun(entries: Sequence[Entry]) -> Begun:
         model=at.text("model"),
         base=at.digest("base"),
         dtype=at.text("dtype"),
+        variant=at.text("variant") if "variant" in at.data else None,
         regime=regime,
         method=at.text("method"),
         settings=at.table("settings").data,

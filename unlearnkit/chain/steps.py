@@ -57,6 +57,7 @@ def init(
     clip: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    variant: str | None = None,
 ) -> Project:
     """Begin a chain in a new or empty folder.
 
@@ -64,6 +65,7 @@ def init(
     method, settings, guards: what a request takes that says nothing else. merge: see ``Merge``.
     pictures: of each word of the model's vocabulary after each request; 0 looks at nothing.
     objects, styles, clip: what looks at them, as in ``evaluate``; for the canvas its own judge if none is named.
+    device, dtype, variant: as in ``load``.
     """
     folder = user_path(folder)
     _empty(folder)
@@ -76,13 +78,14 @@ def init(
     build(methods.find(method), settings or {})
     readers = {"objects": objects, "styles": styles, "clip": clip}
     readers = {name: source and found_at(source) for name, source in readers.items()}
-    loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype)
+    loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype, variant=variant)
     facts = {
         "format": 1,
         "model": _source(loaded.source),
         "base": loaded.fingerprint(),
         "weights": loaded.fingerprint(),
         "dtype": loaded.precision,
+        **({"variant": loaded.variant} if loaded.variant else {}),
         "regime": regime,
         "method": method,
         "settings": dict(settings or {}),
@@ -156,8 +159,9 @@ def add(
 
 def base_model(project: Project, model: Model | None, device: str | None = None) -> Model:
     """The first model of a chain, loaded unless it is given. Raises InputError for another one."""
-    source, told = project.options.model, project.options.base
-    found = load(source, device=device, dtype=project.options.dtype) if model is None else model
+    begun = project.options
+    source, told = begun.model, begun.base
+    found = load(source, device=device, dtype=begun.dtype, variant=begun.variant) if model is None else model
     if found.fingerprint() != told:
         raise InputError(
             f"the chain in {quoted(project.folder)} was begun with the weights {told[:12]} of {quoted(source)}, and "

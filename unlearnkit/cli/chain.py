@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ..errors import printable
-from .terminal import Device, Dtype, Seed, err, out, quoted, showing
+from .terminal import Device, Dtype, Seed, Variant, err, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..chain.ledger import Entry
@@ -57,6 +57,7 @@ def init(
     clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
     device: Device = None,
     dtype: Dtype = None,
+    variant: Variant = None,
 ) -> None:
     """Begin a chain: a folder for a model, its requests, an edit each, and the ledger.
 
@@ -82,6 +83,7 @@ def init(
         clip=clip,
         device=device,
         dtype=dtype,
+        variant=variant,
     )
     _say(f"{project}: a {regime} chain on {model}")
     _say(f"  unlearnkit chain add {quoted(project)} --concept ...  erases")
