@@ -110,6 +110,22 @@ HARMS: dict[str, tuple[Change, str]] = {
 }
 
 
+DAMAGED: dict[str, Change] = {
+    "padding": changed(UNET, downsample_padding=2),
+    "padding below zero": changed(UNET, downsample_padding=-1),
+    "no padding": changed(UNET, downsample_padding=None),
+    "a start token that is no token": changed(WORDS, bos_token=" "),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGED)
+def test_a_model_that_opens_and_does_not_run_is_one_line(harm: str, folder: Path) -> None:
+    DAMAGED[harm](folder)
+    with pytest.raises(ModelError, match="does not run with what its folder says of it") as refused:
+        load(folder).sample(["cat"], [0], steps=1)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_setting_that_names_code_or_makes_no_sense_is_one_line(harm: str, folder: Path) -> None:
     change, says = HARMS[harm]

@@ -208,7 +208,7 @@ class Model:
         found = {prompt: self._states.get(prompt) for prompt in prompts}
         for prompt, states in found.items():
             if states is None:
-                with self._whole():
+                with self._whole(), undisturbed.running(self.source):
                     found[prompt] = new = self._encode(self.pipe, prompt, self.device, **self._told)
                 while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
                     del self._states[next(iter(self._states))]
@@ -228,11 +228,13 @@ class Model:
 
     def last_token(self, text: str) -> int:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
-        return self.family.last_token(self.pipe, text)
+        with undisturbed.running(self.source):
+            return self.family.last_token(self.pipe, text)
 
     def reads(self, text: str) -> None:
         """Raises InputError for a text that the text encoder would cut off, and for a class that is not known."""
-        found, room = self.family.room(self.pipe, text, self.hints.tokens)
+        with undisturbed.running(self.source):
+            found, room = self.family.room(self.pipe, text, self.hints.tokens)
         if found > room:
             raise InputError(
                 f"{quoted(text)} is {found:,} tokens long, and the text encoder of {self.source} reads {room}: "
@@ -244,7 +246,7 @@ class Model:
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
-        with self._whole():
+        with self._whole(), undisturbed.running(self.source):
             return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
 
     # the network
@@ -272,7 +274,8 @@ class Model:
     @steady()
     def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """What ``predict`` gives, computed by this process alone."""
-        return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
+        with undisturbed.running(self.source):
+            return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
 
     @steady()
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
@@ -370,8 +373,14 @@ class Model:
             states = self.encode(prompts[start : start + batch])
             nothing = self.encode([negative or ""]).expand_as(states)
             generators = [seeds.plain(number) for number in numbers[start : start + batch]]
-            with self.frozen(), self._whole(), undisturbed.sampling(self.pipe):
-                yield self.family.draw(self.pipe, states, nothing, guidance, generator=generators, **how)
+            with (
+                self.frozen(),
+                self._whole(),
+                undisturbed.sampling(self.pipe),
+                undisturbed.running(self.source),
+            ):
+                drawn = self.family.draw(self.pipe, states, nothing, guidance, generator=generators, **how)
+            yield drawn
 
     # the weights
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["beside", "checkpointing", "frozen", "networks", "sampling", "steady"]
+from .errors import ModelError, UnlearnError, printable, quoted
+
+__all__ = ["beside", "checkpointing", "frozen", "networks", "running", "sampling", "steady"]
 
 
 def networks(pipe: Any) -> list[nn.Module]:
@@ -100,3 +102,28 @@ def sampling(pipe: Any) -> Iterator[None]:
     finally:
         vars(pipe).clear()
         vars(pipe).update(found)
+
+
+@contextmanager
+def running(source: str) -> Iterator[None]:
+    """Whatever the code of a pipeline raises inside becomes a ModelError; no memory and our own errors go through.
+
+    source: how the model is named in the message.
+    """
+    try:
+        yield
+    except (UnlearnError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the code is another project's, and any file of the folder may not fit it
+        if no_memory(error):
+            raise
+        why = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        raise ModelError(
+            f"{quoted(source)} does not run with what its folder says of it ({why}): a configuration does not fit the "
+            "other files; put an undamaged copy of the folder in its place"
+        ) from error
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether torch says that there is no memory: on the CPU that is a RuntimeError like any other."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
