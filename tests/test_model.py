@@ -238,7 +238,7 @@ def test_text_is_encoded_once_and_as_the_pipeline_does(model: Model, monkeypatch
 
 
 def test_remembered_text_is_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unlearnkit.model, "REMEMBERED", 2)
+    monkeypatch.setattr(unlearnkit.encoders, "REMEMBERED", 2)
     assert len(model.encode(["cat", "dog", "bear", "cat"])) == 4
     assert len(model._states) <= 2
     monkeypatch.setattr(unlearnkit.model, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)

@@ -78,11 +78,11 @@ def moved(model: Model, edit: Edit) -> dict[str, float]:
     x, t = torch.randn((16, *model.shape), generator=draws), torch.arange(16) * 60
     found = {}
     for prompt in ("cat", "dog"):
-        states = model.encode([prompt] * 16)
         with torch.no_grad():
-            before = model.eps(x, t, states)
+            before = model.eps(x, t, model.encode([prompt] * 16))
             with model.wearing(edit):
-                found[prompt] = (model.eps(x, t, states) - before).square().mean().item()
+                after = model.eps(x, t, model.encode([prompt] * 16))
+        found[prompt] = (after - before).square().mean().item()
     return found
 
 

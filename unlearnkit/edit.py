@@ -1,4 +1,4 @@
-"""The result of unlearning, as data: the weights that changed, and the facts behind them."""
+"""The result of unlearning, as data: the weights that changed, guards that act beside them, and the facts behind."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from torch import Tensor
 
 from . import tensors
 from .errors import EditError, InputError, printable, quoted
+from .hooks import Hook
 from .reading import parse_json, typed
 
 __all__ = ["Edit", "digest"]
 
 # in the header beside the facts, and never among them afterwards: which form a sealed file has, and its seal
 FORM, SEAL = "sealed-form", "sealed"
+HOOKS = "hooks"  # there too; the tensors of the second guard are named "hooks.1...."
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("base", "source", "dtype", "method", "identity", "made", "chain"), str),
-    **dict.fromkeys(("request", "settings", "versions", "beside"), dict),
+    **dict.fromkeys(("request", "settings", "versions", "beside", "fits"), dict),
     "seed": int,
     "erased": list,
 }
@@ -31,14 +33,23 @@ CHANGED = "was changed after it was written, or is damaged: put a copy of it bac
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """New values for some weights of one pipeline.
+    """New values for some weights of one pipeline, and guards that act while it is used.
 
-    weights: by full name (``"unet.mid_block...to_k.weight"``), fp32 on the CPU, in the shapes of the model.
-    facts: method, settings, request, seed, versions, ``base`` (fingerprint of the model that it was made from).
+    weights: by full name (``"unet.mid_block...to_k.weight"``, ``"text_encoder..."``), fp32 on the CPU, in the shapes
+        of the model.
+    facts: method, settings, request, seed, versions, ``base`` (fingerprint of the denoiser that it was made from),
+        ``fits`` (fingerprints of the text encoders that it changes, by component).
+    hooks: guards, in the order in which they act.
     """
 
     weights: dict[str, Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
+    hooks: tuple[Hook, ...] = ()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components whose weights it changes, such as ``("text_encoder", "unet")``."""
+        return tuple(sorted({name.partition(".")[0] for name in self.weights}))
 
     def __post_init__(self) -> None:
         _check(self.facts, "the edit")
@@ -57,13 +68,18 @@ class Edit:
 
         Raises InputError where it cannot be written, EditError for facts that could not be read again.
         """
-        facts = {**_plain(self.facts), FORM: 1}
+        facts = {**self._whole(), FORM: 1}
         try:
             text = json.dumps(facts, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise EditError(f"the edit's facts are not plain data: {printable(str(error))}") from None
         parse_json(text, kind=dict, where="the edit", error=EditError)
-        tensors.write(path, self.weights, {**facts, SEAL: _seal(self.hash(), facts)})
+        values = self.weights | {
+            f"{HOOKS}.{number}.{name}": value
+            for number, hook in enumerate(self.hooks)
+            for name, value in hook.tensors.items()
+        }
+        tensors.write(path, values, {**facts, SEAL: _seal(self.hash(), facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> Edit:
@@ -86,19 +102,29 @@ class Edit:
             ) from None
         except InputError as error:
             raise EditError(f"edit {error}") from None
-        edit = cls(weights, _plain(facts))
+        hooks = _hooks(facts, weights, f"edit {quoted(path)}")
+        edit = cls(weights, _plain(facts), hooks)
         seal = facts.pop(SEAL, None)
         if sealed and (facts.get(FORM) != 1 or seal != _seal(edit.hash(), facts)):
             raise EditError(f"edit {quoted(path)} {CHANGED}")
         return edit
 
     def hash(self) -> str:
-        """sha256 over names, shapes and values; the facts, and so the time, do not count."""
-        return digest(self.weights.items())
+        """sha256 over names, shapes and values, and over the guards; the facts, and so the time, do not count."""
+        printed = digest(self.weights.items())
+        if not self.hooks:
+            return printed
+        hooks = [(hook.name, dict(hook.settings), digest(hook.tensors.items())) for hook in self.hooks]
+        return hashlib.sha256(json.dumps([printed, hooks], sort_keys=True).encode()).hexdigest()
 
     def seal(self) -> str:
         """sha256 over weights and facts: two files with one seal say the same of the same weights."""
-        return _seal(self.hash(), {**_plain(self.facts), FORM: 1})
+        return _seal(self.hash(), {**self._whole(), FORM: 1})
+
+    def _whole(self) -> dict[str, Any]:
+        """The facts, with what a file says of the guards."""
+        hooks = [{"name": hook.name, "settings": dict(hook.settings)} for hook in self.hooks]
+        return _plain(self.facts) | ({HOOKS: hooks} if hooks else {})
 
 
 def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -118,7 +144,19 @@ def _check(facts: Any, where: str) -> None:
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts less what a sealed file says of itself."""
-    return {name: value for name, value in facts.items() if name not in (FORM, SEAL)}
+    return {name: value for name, value in facts.items() if name not in (FORM, SEAL, HOOKS)}
+
+
+def _hooks(facts: dict[str, Any], values: dict[str, Tensor], where: str) -> tuple[Hook, ...]:
+    """The guards of a file, whose tensors are taken out of ``values``. Raises EditError for what is none."""
+    listed = typed(facts, {HOOKS: list} if HOOKS in facts else {}, where=where, error=EditError)
+    found = []
+    for number, one in enumerate(listed.get(HOOKS, [])):
+        typed(one, {"name": str, "settings": dict}, where=where, error=EditError)
+        front = f"{HOOKS}.{number}."
+        inside = {name.removeprefix(front): values.pop(name) for name in [*values] if name.startswith(front)}
+        found.append(Hook(one["name"], one["settings"], inside))
+    return tuple(found)
 
 
 def _seal(weights: str, facts: dict[str, Any]) -> str:

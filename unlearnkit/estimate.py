@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import images, methods, undisturbed
+from .encoders import ROOM, encoders
 from .footprint import footprint
 from .methods import Plan
-from .model import ROOM, Model
+from .model import TEXT_ENCODER, Model
 from .schema import Recipe
 from .settings import changed
 from .training.copies import Copies
@@ -46,7 +47,6 @@ class Estimate:
     def lines(self) -> Iterator[tuple[str, str]]:
         """The estimate for people, as (title, text)."""
         plan, request = self.plan, self.recipe.request
-        total = sum(weight.numel() for weight in self.model.weights("all").values())
         yield (
             "model",
             f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
@@ -62,8 +62,7 @@ class Estimate:
             yield "by family", ", ".join(f"{name}={value}" for name, value in forced.items())
         yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
         yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
-        share = plan.weights / total
-        yield "changes", f"{plan.weights:,} weights in {plan.tensors} tensors, {share:.1%} of the denoiser"
+        yield "changes", self._changes()
         yield (
             "steps",
             f"{plan.steps} of {plan.batch} pictures" if plan.steps else "none, it is solved in one go",
@@ -73,6 +72,15 @@ class Estimate:
         yield "time", f"about {_span(self.erasing)} to erase and {_span(self.drawing)} for grid.png"
         yield "memory", f"about {_size(self.memory)}"
         yield "disk", f"about {_size(self.disk)}"
+
+    def _changes(self) -> str:
+        plan, model = self.plan, self.model
+        if not plan.weights:
+            return "no weight: a guard acts while the model runs"
+        where = "the text encoders" if plan.part == TEXT_ENCODER else "the denoiser"
+        networks = encoders(model.pipe).values() if plan.part == TEXT_ENCODER else [model.denoiser]
+        share = plan.weights / sum(weight.numel() for network in networks for weight in network.parameters())
+        return f"{plan.weights:,} weights in {plan.tensors} tensors, {share:.1%} of {where}"
 
 
 @undisturbed.steady()
@@ -166,7 +174,10 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
         worn = copies.worn(masters)
         weights.update(_storages([*masters.values(), *worn.values(), *model.weights("all").values()]))
         with model.wearing(worn):
-            loss = model.forward(*given).float().square().mean()
+            x, t, states = given
+            if settings.part == TEXT_ENCODER:
+                states = model.conditioning([""]).expand_as(states)
+            loss = model.forward(x, t, states).float().square().mean()
             torch.autograd.grad(loss, list(masters.values()), allow_unused=True)
 
     with model.frozen(), torch.enable_grad():

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import seeds, tensors
 from .errors import InputError
+from .hooks import Hook
 from .model import Model
 from .parts import Combine, Losses, erasing, lora
 from .schema import Request
@@ -30,7 +31,7 @@ from .training.settings import Training, check
 from .training.state import CHECKPOINT
 from .training.train import combine_of, mask_of, rules_of, stop_of
 
-__all__ = ["ClosedForm", "Method", "Plan", "Trained"]
+__all__ = ["ClosedForm", "Guard", "Method", "Plan", "Trained"]
 
 D = TypeVar("D")
 STAGES = "stages.safetensors"
@@ -69,6 +70,25 @@ class Method(Protocol):
 
     def plan(self, model: Model, request: Request) -> Plan:
         """What ``solve`` would do. Raises InputError for what it would refuse."""
+
+
+class Guard:
+    """A method that changes no weight: its guards act while the model runs."""
+
+    PART: ClassVar[str] = "values"
+
+    def hooks(self, run: Run) -> tuple[Hook, ...]:
+        """The guards. Raises InputError for a request that they cannot carry out."""
+        raise NotImplementedError
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """No weights."""
+        return {}
+
+    def plan(self, model: Model, request: Request) -> Plan:
+        """No step, no pass, no weight. Raises InputError for a model that lacks the part."""
+        model.weights(self.PART)
+        return Plan(self.PART, 0, 0, 0, (0.0, 0.0), 0, 0)
 
 
 class ClosedForm:

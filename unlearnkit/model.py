@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,21 +17,23 @@ from torch import Tensor, nn
 
 from . import families, hints, processes, seeds, undisturbed
 from .edit import Edit
+from .encoders import States, encoders, soft_prefix
 from .errors import EditError, InputError, ModelError, nearest, printable, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .families.schedules import check_steps
 from .files import new_folder
 from .hints import Hints
+from .hooks import Hook, attached
 from .reading import read_json
-from .slots import Slots
+from .slots import Slots, component
 from .undisturbed import steady
 
-__all__ = ["Model", "Weights", "hints_of", "load", "note_of"]
+__all__ = ["TEXT_ENCODER", "Model", "Weights", "hints_of", "load", "note_of"]
 
 Weights = Mapping[str, Tensor]
 CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
 RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
-REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
+TEXT_ENCODER = "text-encoder"  # a part that is no denoiser's
 # pictures drawn at once, and places of all their latents: those of 1024 x 1024 pixels
 MOST, PLACES = 32, 2**14
 FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # schedulers of distilled models
@@ -110,17 +114,6 @@ def note_of(source: str | Path) -> str:
     )
 
 
-class _Weight:
-    """A weight as it is now; equal to another of the same weight while nothing wrote into it, wherever it is moved."""
-
-    def __init__(self, weight: Tensor) -> None:
-        # no weak reference: with one, torch cannot swap the weight for itself on another device
-        self.weight, self.facts = weight, (weight._version, weight.dtype)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Weight) and self.weight is other.weight and self.facts == other.facts
-
-
 class Model:
     """A pipeline and what its family knows about it. Weights have full names: ``"unet.mid_block...weight"``.
 
@@ -153,11 +146,11 @@ class Model:
         # pictures that are drawn at once unless told
         self.batch = max(1, min(MOST, PLACES // (self.shape[1] * self.shape[2])))
         self.schedule = self.family.schedule(pipe, self.shape)
-        self._slots = Slots(self.family.DENOISER, self.denoiser)
+        self._slots = Slots({self.family.DENOISER: self.denoiser, **encoders(pipe)})
+        self._hooks: list[Hook] = []  # that act now
         self._encode: Callable[..., Tensor] = self.family.encode
         self._told = {"tokens": hints.tokens} if hints.tokens else {}
-        self._states: dict[str, Tensor] = {}
-        self._read: list[_Weight] = []  # with what these were made
+        self._states = States(pipe)
         self._printed: tuple[str, ...] = ()  # fingerprints that it had in other dtypes
 
     @property
@@ -180,18 +173,23 @@ class Model:
         """The same pipeline with other hints, and with the prompts that it has encoded."""
         model = Model(self.pipe, source=self.source, hints=hints, variant=self.variant)
         if hints.tokens == self.hints.tokens:
-            model._states, model._read = self._states, self._read
+            model._states = self._states
         return model
 
     def check(self, edit: Edit) -> None:
-        """Raises EditError for an edit made from another model."""
-        base = edit.facts.get("base", "")
-        if base not in ("", self.fingerprint(), *self._printed):
-            source = printable(str(edit.facts.get("source", "another model")))[:80]
-            raise EditError(
-                f"the edit was made from {source} ({base[:12]}), not from "
-                f"{self.source} ({self.fingerprint()[:12]}): load that one, or wear edit.weights without this check"
-            )
+        """Raises EditError for an edit made from another denoiser or text encoder than it changes here."""
+        source = printable(str(edit.facts.get("source", "another model")))[:80]
+        own = {one for one in edit.components if one in encoders(self.pipe)}
+        fits = {one: edit.facts.get("fits", {}).get(one, "") for one in sorted(own)}
+        if edit.hooks or not own or set(edit.components) - own:
+            fits[self.family.DENOISER] = edit.facts.get("base", "")
+        for part, base in fits.items():
+            here = self.fingerprint(None if part == self.family.DENOISER else part)
+            if base not in ("", here, *self._printed):
+                raise EditError(
+                    f"the edit was made from {source} ({base[:12]}), not from "
+                    f"{self.source} ({here[:12]}): load that one, or wear edit.weights without this check"
+                )
 
     # text and pictures in
 
@@ -203,22 +201,19 @@ class Model:
         Each is computed once, alone, and again when the text encoders' weights are others or were changed in place.
         The empty prompt is what the pipeline takes for none, a class its name or number.
         """
-        if self._read != (read := self._readers()):
-            self._states, self._read = {}, read
-        found = {prompt: self._states.get(prompt) for prompt in prompts}
-        for prompt, states in found.items():
-            if states is None:
-                with self._whole(), undisturbed.running(self.source):
-                    found[prompt] = new = self._encode(self.pipe, prompt, self.device, **self._told)
-                while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
-                    del self._states[next(iter(self._states))]
-                self._states[prompt] = new
-        return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
+        return self._states.of(prompts, self._encoded)
 
-    def _readers(self) -> list[_Weight]:
-        """The weights of the text encoders as they are now, to be compared."""
-        parts = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
-        return [_Weight(weight) for part in parts if part is not None for weight in part.parameters()]
+    def conditioning(self, prompts: Sequence[str], vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What ``encode`` gives, computed anew, with gradient to the text encoders' weights as worn now.
+
+        vectors: (k, width) by text encoder, in place of the embeddings of each prompt's first k tokens.
+        """
+        with nullcontext() if vectors is None else soft_prefix(self.pipe, vectors):
+            return torch.stack([self._encoded(prompt) for prompt in prompts])
+
+    def _encoded(self, prompt: str) -> Tensor:
+        with self._whole(), undisturbed.running(self.source):
+            return self._encode(self.pipe, prompt, self.device, **self._told)
 
     @steady()
     @torch.no_grad()
@@ -385,35 +380,69 @@ class Model:
     # the weights
 
     def weights(self, part: str = "all") -> dict[str, Tensor]:
-        """The weights of a part of the denoiser as worn now: ``xattn-kv``, ``xattn``, ``not-xattn``, ``text``, ``all``.
+        """The weights of a part as worn now.
 
+        part: of the denoiser ``xattn-kv``, ``xattn``, ``not-xattn``, ``text``, ``values`` or ``all``; ``text-encoder``
+            is the layers of all text encoders, less their norms and embeddings.
         Raises InputError for a part that is unknown, or that a model of this family does not have.
         """
         parts, title = self.family.PARTS, self.family.TITLE
+        if part == TEXT_ENCODER:
+            if not encoders(self.pipe):
+                raise InputError(f"{title} has no text encoder: it is told a class; choose another method")
+            return self._slots.weights(self._in_a_layer)
         if part in self.family.LACKS:
             raise InputError(f"{title} has no part {part!r}: {self.family.LACKS[part]}")
         if part not in parts:
             raise InputError(f"part {part!r} is unknown{nearest(part, parts)}: use one of {', '.join(parts)}")
-        return self._slots.weights(lambda name: self.family.belongs(part, name))
+        own = self.family.DENOISER
+        return self._slots.weights(lambda name: component(name) == own and self.family.belongs(part, name))
+
+    def values(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The weights of these full names as worn now. Raises EditError for a name that the model does not have."""
+        return self._slots.values(names)
+
+    def _in_a_layer(self, name: str) -> bool:
+        """Whether a weight is in a text encoder's layer, and no norm."""
+        layer = any(f".{blocks}." in name for blocks in ("layers", "block"))
+        return component(name) in encoders(self.pipe) and layer and "norm" not in name
 
     @contextmanager
-    def wearing(self, weights: Edit | Weights) -> Iterator[Model]:
+    def wearing(self, edit: Edit | Weights) -> Iterator[Model]:
         """The model with other values for some weights, as they were again afterwards. It nests.
 
         Values of another dtype or device are cast, once, and gradients flow through the cast to what was given; no
         second copy of the network is made. Raises EditError for an edit made from another model, and for names or
         shapes that this one does not have. A plain mapping (``edit.weights``) is checked for names and shapes only.
+        An edit's guards act inside as well.
         """
-        if isinstance(weights, Edit):
-            self.check(weights)
-            weights = weights.weights
-        with self._slots.holding(weights):
-            yield self
+        weights, hooks = (edit.weights, edit.hooks) if isinstance(edit, Edit) else (edit, ())
+        if isinstance(edit, Edit):
+            self.check(edit)
+        with self._slots.holding(weights), attached(self, hooks):
+            before = self._hooks
+            self._hooks = [*before, *hooks]
+            try:
+                yield self
+            finally:
+                self._hooks = before
 
     @steady()
-    def fingerprint(self) -> str:
-        """sha256 over the denoiser's names, shapes and values as worn now, the same in every dtype that holds them."""
-        return self._slots.fingerprint()
+    def fingerprint(self, part: str | None = None) -> str:
+        """sha256 over the names, shapes and values of a component as worn now, alike in every dtype that holds them.
+
+        part: the denoiser's or a text encoder's name. None is the denoiser, and with it what else of an edit is worn:
+            guards, and text encoders that the edit changes.
+        """
+        if part is not None:
+            return self._slots.fingerprint(part)
+        printed = self._slots.fingerprint(self.family.DENOISER)
+        beside = [one for one in sorted(encoders(self.pipe)) if self._slots.replaced[one]]
+        if not beside and not self._hooks:
+            return printed
+        hooks = Edit({}, hooks=tuple(self._hooks)).hash()
+        text = json.dumps([printed, [self._slots.fingerprint(one) for one in beside], hooks])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def frozen(self) -> AbstractContextManager[None]:
         """Every network in eval mode and without gradients of its own; flags are as found afterwards."""
@@ -440,9 +469,16 @@ class Model:
         """Write a whole diffusers pipeline, with the edit worn, that plain diffusers loads. Whole or not at all.
 
         What was written is opened again, compared and drawn with before it counts. Raises InputError where ``folder``
-        exists already or cannot be written, ModelError for a pipeline that would not open or draw as it is.
+        exists already or cannot be written, ModelError for a pipeline that would not open or draw as it is, EditError
+        for an edit with guards, which no folder of weights can hold.
         """
         from . import saving
+
+        if edit and edit.hooks:
+            raise EditError(
+                "a guard acts while the model runs, and a pipeline's folder holds weights alone: keep "
+                "edit.safetensors, and draw with unlearnkit generate --edit"
+            )
 
         with new_folder(Path(folder)) as partial, self.wearing(edit or {}):
             saving.write(self, partial, edit)

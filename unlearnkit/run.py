@@ -155,6 +155,7 @@ def run_recipe(
     """
     folder = user_path(out)
     build(methods.find(recipe.method), recipe.settings)
+    pipeline = pipeline and writes_pipeline(recipe)
     resuming = check_folder(folder, resume=resume)
     finished = resuming and is_finished(folder, pipeline=pipeline)
     processes.wait()  # before one of them writes there
@@ -244,6 +245,11 @@ def _alone(folder: Path) -> Iterator[None]:
         locked(folder) if processes.first() else contextlib.nullcontext(),
     ):
         yield
+
+
+def writes_pipeline(recipe: Recipe) -> bool:
+    """Whether a run of the recipe can write a whole model: a guard is in no folder of weights."""
+    return not issubclass(methods.find(recipe.method), methods.Guard)
 
 
 def is_finished(folder: Path, *, pipeline: bool = True) -> bool:

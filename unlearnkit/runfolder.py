@@ -43,6 +43,7 @@ FORMAT = 2  # of run.json; the first one had no number, and no list of files
 OLD = ("edit", "base", "seconds", "method seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
 LATER = ("evaluation", "report.html", "report.json")  # have manifests of their own
+LONGER = "text_model."  # before the names of CLIP's weights in files, as ``older`` writes them
 STAGE = "stage-"  # how the folders of a method that trains in stages begin
 REMAKE = "remove the folder 'pipeline', and --resume writes it again"
 COPY = "put a copy of it back, or make the run again in another folder"
@@ -195,31 +196,34 @@ def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
 
 
 def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[str]:
-    """Where the saved denoiser is not the first model with the edit in it."""
+    """Where the saved denoiser, or a text encoder that changed, is not the first model with the edit in it."""
     denoiser = facts.get("denoiser") or next(iter(edit.weights), "").partition(".")[0]
-    if not isinstance(denoiser, str) or denoiser not in [path.name for path in there(folder)]:
-        yield f"{PIPELINE} has no {quoted(denoiser)}"
-        return
-    start, where = f"{denoiser}.", f"{PIPELINE}/{denoiser}"
-    edited = {name.removeprefix(start): value for name, value in edit.weights.items()}
-    try:
-        with contextlib.ExitStack() as opened:
-            places: dict[str, Any] = {}
-            for path in sorted((folder / denoiser).glob("*.safetensors")):
-                file = opened.enter_context(safe_open(path, framework="pt"))
-                places |= dict.fromkeys(file.keys(), file)
-            for name, value in edited.items():
-                found = places[name].get_tensor(name) if name in places else None
-                if found is None or not torch.equal(value.to(found.dtype), found):
-                    yield f"{where} does not have {quoted(name)} as {EDIT} has it"
-                    return
-            rest = (name for name in sorted(places) if name not in edited)
-            left = manifest.tensor_hash((name, places[name].get_tensor(name)) for name in rest)
-    except (SafetensorError, OSError, ValueError) as error:
-        yield f"{where} cannot be read: {' '.join(str(error).split())}"
-        return
-    if facts.get("rest", left) != left:
-        yield f"{where} differs from the first model where {EDIT} changes nothing"
+    for part in dict.fromkeys((denoiser, *edit.components)):
+        if not isinstance(part, str) or part not in [path.name for path in there(folder)]:
+            yield f"{PIPELINE} has no {quoted(part)}"
+            return
+        start, where = f"{part}.", f"{PIPELINE}/{part}"
+        own = {name: value for name, value in edit.weights.items() if name.startswith(start)}
+        edited = {name.removeprefix(start): value for name, value in own.items()}
+        try:
+            with contextlib.ExitStack() as opened:
+                places: dict[str, Any] = {}
+                for path in sorted((folder / part).glob("*.safetensors")):
+                    file = opened.enter_context(safe_open(path, framework="pt"))
+                    places |= dict.fromkeys(file.keys(), file)
+                for name, value in edited.items():
+                    stored = name if name in places else f"{LONGER}{name}"
+                    found = places[stored].get_tensor(stored) if stored in places else None
+                    if found is None or not torch.equal(value.to(found.dtype), found):
+                        yield f"{where} does not have {quoted(name)} as {EDIT} has it"
+                        return
+                rest = (name for name in sorted(places) if name not in edited)
+                left = manifest.tensor_hash((name, places[name].get_tensor(name)) for name in rest)
+        except (SafetensorError, OSError, ValueError) as error:
+            yield f"{where} cannot be read: {' '.join(str(error).split())}"
+            return
+        if part == denoiser and facts.get("rest", left) != left:
+            yield f"{where} differs from the first model where {EDIT} changes nothing"
 
 
 def _denoiser(model: Model, edit: Edit) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
         facts = provenance(edit)
         text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
-        for file in (folder / model.family.DENOISER).glob("*.safetensors"):
-            stamp(file, facts)
+        for part in {model.family.DENOISER, *edit.components}:
+            for file in (folder / part).glob("*.safetensors"):
+                stamp(file, facts)
     for file in folder.rglob("*.safetensors"):
         shared(file)
     if model.hints.text:

@@ -1,8 +1,9 @@
-"""A network's weights by name: where each hangs, so that another value can hang there for a while, without a copy."""
+"""The weights of networks by name, and other values in their places for a while, without a copy of the network."""
 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,24 +14,30 @@ from torch import Tensor, nn
 from .edit import digest
 from .errors import EditError, nearest, quoted
 
-__all__ = ["Slots"]
+__all__ = ["Slots", "component"]
 
 
 class Slots:
-    """The weights of ``network``; their full names begin with ``component``: ``"unet.mid_block...weight"``."""
+    """The weights of networks by component; full names begin with it: ``"unet.mid_block...weight"``."""
 
-    def __init__(self, component: str, network: nn.Module) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self._slots = {
             ".".join(filter(None, (component, path, leaf))): (module._parameters, leaf)
+            for component, network in networks.items()
             for path, module in network.named_modules()
             for leaf, weight in module._parameters.items()
             if weight is not None
         }
-        self._printed: tuple[list[tuple[Any, ...]], str] | None = None
+        self._printed: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
+        self.replaced: Counter[str] = Counter()  # how many weights of each component are replaced now
 
     def weights(self, belongs: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
         """The weights that hang there now, of the names that belong."""
         return {name: slot[leaf] for name, (slot, leaf) in self._slots.items() if belongs(name)}
+
+    def values(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The weights of these names. Raises EditError for a name that no network has."""
+        return {name: slot[leaf] for name in names for slot, leaf in [self._slot(name)]}
 
     @contextmanager
     def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -41,9 +48,7 @@ class Slots:
         found: list[tuple[dict[str, Any], str, Tensor]] = []
         try:
             for name, value in weights.items():
-                if name not in self._slots:
-                    raise EditError(f"weight {quoted(name)} is not in this model{nearest(name, self._slots)}")
-                slot, leaf = self._slots[name]
+                slot, leaf = self._slot(name)
                 worn = slot[leaf]
                 if value.shape != worn.shape:
                     raise EditError(
@@ -51,19 +56,33 @@ class Slots:
                     )
                 found.append((slot, leaf, worn))
                 slot[leaf] = _trainable(value.to(worn.device, worn.dtype))
-            yield
+            self.replaced.update(counted := Counter(map(component, weights)))
+            try:
+                yield
+            finally:
+                self.replaced.subtract(counted)
         finally:
             for slot, leaf, worn in reversed(found):
                 slot[leaf] = worn
 
-    def fingerprint(self) -> str:
-        """sha256 over names, shapes and values of what hangs there now; not computed again while nothing changed."""
-        weights = self.weights()
-        if self._printed is not None and _same(self._printed[0], weights.values()):
-            return self._printed[1]
+    def fingerprint(self, of: str) -> str:
+        """sha256 over names, shapes and values of a component as they are now; kept while nothing changed."""
+        weights = self.weights(lambda name: component(name) == of)
+        if of in self._printed and _same(self._printed[of][0], weights.values()):
+            return self._printed[of][1]
         printed = digest(weights.items())
-        self._printed = ([_mark(weight) for weight in weights.values()], printed)
+        self._printed[of] = ([_mark(weight) for weight in weights.values()], printed)
         return printed
+
+    def _slot(self, name: str) -> tuple[dict[str, Any], str]:
+        if name not in self._slots:
+            raise EditError(f"weight {quoted(name)} is not in this model{nearest(name, self._slots)}")
+        return self._slots[name]
+
+
+def component(name: str) -> str:
+    """The component of a weight by its full name."""
+    return name.partition(".")[0]
 
 
 def _trainable(value: Tensor) -> Tensor:

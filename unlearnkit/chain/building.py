@@ -50,4 +50,5 @@ def _edit(project: Project, model: Model) -> Edit:
         "chain": project.head,
         "erased": [concept.name for step in project.steps for concept in step.request.erase],
     }
-    return Edit(current(project, model, project.steps), facts)
+    found = current(project, model, project.steps)
+    return Edit(found.weights, found.facts | facts, found.hooks)

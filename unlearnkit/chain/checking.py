@@ -135,8 +135,8 @@ def _unnamed(project: Project) -> list[str]:
 
 def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick | None) -> Iterator[str]:
     """The weights as they are put together now, and pictures of the last look drawn with them."""
-    weights = current(project, model, project.steps)
-    with model.wearing(weights):
+    edit = current(project, model, project.steps)
+    with model.wearing(edit):
         if model.fingerprint() != project.weights:
             yield "the weights that the edits give are not those that the ledger says"
             return
@@ -144,7 +144,7 @@ def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick
         return
     folder = project.folder / LOOKS / last.look.folder / FOLDER
     cases = stored(folder)[1]
-    side = model_side(AFTER, model, edit=Edit(weights, {"base": project.options.base}))
+    side = model_side(AFTER, model, edit=edit)
     chosen = random.Random(seed).sample(cases, max(1, round(share * len(cases))))
     for done, case in enumerate(chosen, 1):
         if levels_off(folder, side, case) > LEVELS:

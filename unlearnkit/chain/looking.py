@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ..edit import Edit
 from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
@@ -75,7 +73,7 @@ def look(
     project: Project,
     model: Model,
     steps: Sequence[Step],
-    weights: Mapping[str, Tensor],
+    edit: Edit,
     name: str,
     instruments: Instruments,
     *,
@@ -87,7 +85,6 @@ def look(
         return None
     request = joined([step.request for step in steps])
     cases = panel(request, model.hints, each)
-    edit = Edit(dict(weights), {"base": project.options.base})
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     plan = plan_for(NAME, request, cases, [], sides, instruments, Rules())
     folder = project.folder / LOOKS / name / FOLDER

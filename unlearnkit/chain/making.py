@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .. import methods
 from ..edit import Edit
+from ..errors import InputError
 from ..methods import Job
-from ..model import Model
+from ..model import TEXT_ENCODER, Model
 from ..schema import Request
 from ..settings import build, describe
 from ..training.settings import Training
@@ -62,7 +63,8 @@ def make(
         request, steps = joined([*(step.request for step in steps), request]), ()
     elif regime == "merged":
         steps = ()
-    base, worn = model.weights("all"), current(project, model, steps)
+    worn = current(project, model, steps)
+    base = {**model.weights("all"), **model.values(worn.weights)}
     earlier = [step.request for step in steps]
     own = screened(model, earlier)
     guards = build(Guards, recipe["guards"])
@@ -71,8 +73,23 @@ def make(
         if not issubclass(method, Training):
             return _closed(own, request, earlier, recipe, guards, job)
         filled: Any = methods.resolve(own, request, method.name, settings)
+        if filled.part == TEXT_ENCODER:
+            base |= own.weights(filled.part)
+            if guards.project:
+                raise InputError(
+                    f"guard project holds keys and values, and {method.name} trains the text encoder, from which they "
+                    "read: leave it out, or choose another method"
+                )
         added = beside(
-            own, request, earlier, base, list(worn), guards, batch=filled.batch, seed=recipe["seed"], job=job
+            own,
+            request,
+            earlier,
+            base,
+            list(worn.weights),
+            guards,
+            batch=filled.batch,
+            seed=recipe["seed"],
+            job=job,
         )
         job = dataclasses.replace(job, beside=added)
         return methods.edit_for(
@@ -98,8 +115,9 @@ def _closed(
         return edit
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
     projection(model, request, earlier, guards).settle(weights)
-    methods.check_moved(model, request, weights)
-    return Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)})
+    projected = Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)}, edit.hooks)
+    methods.check_moved(model, request, projected)
+    return projected
 
 
 def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict[str, Any]:

@@ -182,16 +182,16 @@ def settled(
     tick: Tick | None,
 ) -> Entry:
     """Put together, look, and then the one step that counts: the line in the ledger. name: of the look's folder."""
-    weights = current(project, model, steps)
-    base = model.weights("all")
+    edit = current(project, model, steps)
+    base = {**model.weights("all"), **model.values(edit.weights)}
     begun = time.monotonic()
-    seen = look(project, model, steps, weights, name, instruments, tick=tick)
-    with model.wearing(weights):
+    seen = look(project, model, steps, edit, name, instruments, tick=tick)
+    with model.wearing(edit):
         printed = model.fingerprint()
     facts |= {
         "before": project.weights,
         "weights": printed,
-        "drift": drift(base, weights),
+        "drift": drift(base, edit.weights),
         "look": seen,
         "looking": _seconds(begun),
         **_stamp(project.entries),

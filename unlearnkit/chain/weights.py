@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..edit import Edit
+from ..encoders import encoders
 from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
 from ..model import Model
@@ -44,20 +45,22 @@ def edit_of(project: Project, step: Step) -> Edit:
     return Edit.load(path)
 
 
-def current(project: Project, model: Model, steps: Sequence[Step]) -> dict[str, Tensor]:
-    """The weights, fp32 on the CPU, that the model has after these requests; the model wears nothing."""
-    regime = project.options.regime
-    if not steps:
-        return {}
-    if regime == "joint":
-        return edit_of(project, steps[-1]).weights
-    edits = [edit_of(project, step).weights for step in steps]
-    if regime == "merged":
-        return merged(model.weights("all"), edits, build(Merge, project.options.merge))
-    worn: dict[str, Tensor] = {}
-    for edit in edits:
-        worn |= edit
-    return worn
+def current(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
+    """What the model wears after these requests: weights, fp32 on the CPU, and guards. It wears nothing meanwhile.
+
+    Its facts say what it fits, and nothing else.
+    """
+    edits = [edit_of(project, step) for step in (steps[-1:] if project.options.regime == "joint" else steps)]
+    if project.options.regime == "merged":
+        base = model.values({name for edit in edits for name in edit.weights})
+        weights = merged(base, [edit.weights for edit in edits], build(Merge, project.options.merge))
+    else:
+        weights = {name: value for edit in edits for name, value in edit.weights.items()}
+    hooks = tuple(hook for edit in edits for hook in edit.hooks)
+    found = Edit(weights, {"base": project.options.base}, hooks)
+    if fits := {part: model.fingerprint(part) for part in found.components if part in encoders(model.pipe)}:
+        found.facts["fits"] = fits
+    return found
 
 
 def drift(base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Any]:

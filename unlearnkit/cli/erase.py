@@ -161,11 +161,11 @@ def erase(
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
         wanted = replace(wanted, variant=variant)
 
-    from ..run import default_folder
+    from ..run import default_folder, writes_pipeline
 
     _notes(wanted)
     folder = user_path(folder or default_folder(wanted))
-    writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline}
+    writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(wanted)}
     (_dry_run if dry_run else _run)(wanted, folder, resume=resume, device=device, dtype=dtype, **writes)
 
 
@@ -265,7 +265,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     out.print(f"{names}: erased, edit {edit.hash()[:12]}")
     for path, what in (
         ("grid.png", "before and after, the same seeds"),
-        ("edit.safetensors", "the changed weights alone: unlearnkit generate MODEL --edit ..."),
+        ("edit.safetensors", "the edit alone: unlearnkit generate MODEL --edit ..."),
         ("pipeline", "the whole model, for plain diffusers"),
     ):
         if (folder / path).exists():

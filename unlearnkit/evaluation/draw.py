@@ -79,7 +79,7 @@ def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int 
         return bool(len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length)
 
     text = json.dumps(facts, sort_keys=True, default=str)
-    changes = edit is None or bool(edit.weights)
+    changes = edit is None or (bool(edit.weights) and not edit.hooks)
     return Side(name, hashlib.sha256(text.encode()).hexdigest(), sample, fits, changes, batch)
 
 

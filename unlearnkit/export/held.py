@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..edit import Edit
-from ..errors import EditError, InputError, nearest, quoted
+from ..errors import EditError, InputError, quoted
 from ..files import existing, new_file, user_path
 from ..model import Model
 
@@ -52,16 +52,19 @@ def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
     Raises EditError for an edit of another model, also by names or shapes, and for one that changes nothing.
     """
     model.check(edit)
-    own = model.weights("all")
+    if edit.hooks:
+        raise EditError(
+            "a guard acts while the model runs, and a file of weights cannot hold it: draw with unlearnkit generate "
+            "--edit, or choose a method that changes weights"
+        )
+    own = model.values(edit.weights)
     for name, value in edit.weights.items():
-        if name not in own:
-            raise EditError(f"weight {quoted(name)} of the edit is not in this model{nearest(name, own)}")
         if value.shape != own[name].shape:
             here = tuple(own[name].shape)
             raise EditError(
                 f"weight {quoted(name)} of the edit is {tuple(value.shape)}, the model's is {here}"
             )
-    found = {name: own[name].detach() for name in edit.weights}
+    found = {name: weight.detach() for name, weight in own.items()}
     if all(
         torch.equal(edit.weights[name].to(weight.device), weight.float()) for name, weight in found.items()
     ):

@@ -16,7 +16,10 @@ PARTS = {
     "not-xattn": "everything but joint attention",
     "all": "the whole denoiser",
 }
-LACKS = {"attention": "text and picture share one softmax, and the text itself changes from layer to layer"}
+LACKS = dict.fromkeys(
+    ("attention", "values"),
+    "text and picture share one softmax, and the text itself changes from layer to layer",
+)
 
 
 def belongs(part: str, name: str) -> bool:

@@ -25,7 +25,7 @@ __all__ = [
 DEFAULTS: dict[str, Any] = UNREAD | {"trains": "all", "hold_start": False, "diverse": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
-    ("xattn-kv", "xattn", "not-xattn", "text", "attention"),
+    ("xattn-kv", "xattn", "not-xattn", "text", "values", "attention"),
     "it is told a class, and no layer attends to words",
 )
 

@@ -17,9 +17,10 @@ import transformers
 
 from .. import __version__, hints
 from ..edit import Edit
+from ..encoders import encoders
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
-from ..method import Method, Plan
+from ..method import Guard, Method, Plan
 from ..model import Model
 from ..schema import Request
 from ..settings import build
@@ -27,6 +28,8 @@ from ..training.job import Job, Run
 from ..training.net import Net
 from ..training.state import CHECKPOINT
 from ..undisturbed import steady
+from .adavd import AdaVD
+from .advunlearn import AdvUnlearn
 from .ca import CA
 from .checking import check_moved, check_names
 from .doco import DoCo
@@ -46,6 +49,7 @@ from .uce import UCE, DiverseUCE
 __all__ = [
     "EDIT",
     "METHODS",
+    "Guard",
     "Job",
     "Method",
     "Plan",
@@ -62,6 +66,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
+        *(AdvUnlearn, AdaVD),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
@@ -151,8 +156,9 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    weights = filled.solve(Run(model, request, Net(model), seed, job))
-    before = model.weights("all")
+    run = Run(model, request, Net(model), seed, job)
+    weights = filled.solve(run)
+    before = model.values(weights)
     changed = {name: value for name, value in weights.items() if not _equal(value, before[name])}
     facts |= {
         "identity": identity,
@@ -165,8 +171,10 @@ def edit_for(
         },
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    edit = Edit(changed, facts)
-    check_moved(model, request, edit.weights)
+    edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
+    if fits := {part: model.fingerprint(part) for part in edit.components if part in encoders(model.pipe)}:
+        edit.facts["fits"] = fits
+    check_moved(model, request, edit)
     if job.folder:
         edit.save(job.folder / EDIT)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from .. import seeds
+from ..edit import Edit
 from ..errors import EditError, InputError, ModelError, quoted
 from ..model import Model
 from ..schema import Request, folded
@@ -41,13 +40,13 @@ def check_names(model: Model, request: Request) -> None:
 
 @steady()
 @torch.no_grad()
-def check_moved(model: Model, request: Request, weights: Mapping[str, Tensor]) -> None:
-    """Predict for every erased name with and without the weights: as noise draws it, early and late.
+def check_moved(model: Model, request: Request, edit: Edit) -> None:
+    """Predict for every erased name with and without the edit: as noise draws it, early and late.
 
     Raises InputError where a prediction is what it was, to the last bit; ModelError and EditError where one is not
     finite, before or after. No global generator is read, and nothing is changed.
     """
-    if not weights:
+    if not edit.weights and not edit.hooks:
         raise InputError(
             "the edit changes no weight: raise lr or steps, lower ridge, or choose another method"
         )
@@ -59,11 +58,11 @@ def check_moved(model: Model, request: Request, weights: Mapping[str, Tensor]) -
         draws = seeds.stream(0, "moved", start)
         x = torch.randn((len(part), *model.shape), generator=draws).to(model.device)
         t = torch.tensor([time for _, time in part], device=model.device)
-        states = model.encode([name for name, _ in part])
+        names = [name for name, _ in part]
         with model.frozen():
-            before = model.predict(x, t, states)
-            with model.wearing(weights):
-                after = model.predict(x, t, states)
+            before = model.predict(x, t, model.encode(names))
+            with model.wearing(edit):
+                after = model.predict(x, t, model.encode(names))
         for number, (name, _) in enumerate(part):
             if not torch.isfinite(before[number]).all():
                 raise ModelError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .. import processes
 from ..errors import DivergedError, ModelError, quoted
+from ..model import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
@@ -109,7 +111,7 @@ def descend(
 
     with (
         model.frozen(),
-        model.alone(),
+        model.alone() if part != TEXT_ENCODER else nullcontext(),
         model.checkpointing(checkpointing),
         Log(job.folder, after=state.done) as log,
     ):

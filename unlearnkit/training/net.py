@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
+from ..encoders import random_vectors
 from ..model import Model
 from .attention import Watch
 
@@ -98,6 +100,47 @@ class Net:
         found: Tensor = checkpoint(of, one.x, use_reentrant=False)
         return found
 
+    def student_cond(self, prompts: Sequence[str], vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The conditioning (n, tokens, width) of prompts by the student's text encoders, with gradient to them.
+
+        vectors: (k, width) by text encoder, in place of the embeddings of each prompt's first k tokens.
+        """
+        with self.as_student():
+            return self.model.conditioning(prompts, vectors)
+
+    def attack(
+        self,
+        rows: DenoiserInput,
+        prompts: Sequence[str],
+        target: Tensor,
+        *,
+        tokens: int,
+        steps: int,
+        lr: float,
+        draws: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Vectors in place of the prompts' first tokens with which the student predicts ``target`` for these rows.
+
+        From random vectors: ``steps`` of Adam, or a single one by the gradient's sign.
+        Gives (tokens, width) by text encoder.
+        """
+        found = random_vectors(self.model.pipe, tokens, draws)
+        vectors = [vector.requires_grad_() for vector in found.values()]
+        adam = torch.optim.Adam(vectors, lr=lr)
+        with self.as_student():
+            weights = {name: weight.detach() for name, weight in (self._weights or {}).items()}
+        for _ in range(steps):
+            with self.model.wearing(weights):
+                eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, found))
+                gradients = torch.autograd.grad(mse(eps, target), vectors)
+            for vector, gradient in zip(vectors, gradients, strict=True):
+                vector.grad = gradient
+                if steps == 1:
+                    vector.data -= lr * gradient.sign()
+            if steps > 1:
+                adam.step()
+        return {name: vector.detach() for name, vector in found.items()}
+
     @torch.no_grad()
     def student_sg(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
         """sg[ε_θ]: the student's predictions as constants, in one pass."""
@@ -174,6 +217,15 @@ class CountingNet(Net):
 
     def student_sg(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
         return self.teacher(inputs)
+
+    def student_cond(self, prompts: Sequence[str], vectors: Mapping[str, Tensor] | None = None) -> Tensor:
+        return self.model.encode([""]).expand(len(prompts), -1, -1)
+
+    def attack(
+        self, rows: DenoiserInput, prompts: Sequence[str], target: Tensor, *, steps: int, **how: Any
+    ) -> dict[str, Tensor]:
+        self.rows += steps * len(rows.t)
+        return {}
 
     def teacher(
         self, inputs: Sequence[DenoiserInput], weights: Mapping[str, Tensor] | None = None

@@ -250,7 +250,8 @@ def check(settings: Training, *, losses: Sequence[str]) -> None:
         raise InputError(
             f"rule=project moves whole rows of a matrix, and mask={mask} holds single entries of them: choose one"
         )
-    if "project" in rule and trains == "not-xattn":
+    if "project" in rule and trains in ("not-xattn", "text-encoder"):
         raise InputError(
-            "rule=project holds keys and values, and trains=not-xattn leaves them alone: choose trains=xattn-kv"
+            f"rule=project holds keys and values, and trains={trains} leaves them alone: choose trains=xattn-kv, or "
+            "leave the rule out"
         )

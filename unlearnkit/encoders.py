@@ -1,0 +1,113 @@
+"""The text encoders of a pipeline: states of prompts that are kept while their weights rest, and learned vectors."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ModelError
+
+__all__ = ["ROOM", "States", "encoders", "placeholder", "random_vectors", "soft_prefix"]
+
+REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
+
+
+def encoders(pipe: Any) -> dict[str, nn.Module]:
+    """The text encoders by the names of their components."""
+    parts = pipe.components.items()
+    return {name: part for name, part in parts if name.startswith("text_encoder") and part is not None}
+
+
+class States:
+    """States of prompts, each computed once, alone, and again when the encoders' weights are others or were changed."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._encoders = encoders(pipe)
+        self._states: dict[str, Tensor] = {}
+        self._made_with: list[_Weight] = []
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def of(self, prompts: Sequence[str], encode: Callable[[str], Tensor]) -> Tensor:
+        """The states (n, rows, width) of prompts; ``encode`` gives those of one."""
+        weights = [_Weight(weight) for one in self._encoders.values() for weight in one.parameters()]
+        if self._made_with != weights:
+            self._states, self._made_with = {}, weights
+        found = {prompt: self._states.get(prompt) for prompt in prompts}
+        for prompt, states in found.items():
+            if states is None:
+                found[prompt] = new = encode(prompt)
+                while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
+                    del self._states[next(iter(self._states))]
+                self._states[prompt] = new
+        return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
+
+
+class _Weight:
+    """A weight as it is now; equal to another of the same weight while nothing wrote into it, wherever it is moved."""
+
+    def __init__(self, weight: Tensor) -> None:
+        # no weak reference: with one, torch cannot swap the weight for itself on another device
+        self.weight, self.facts = weight, (weight._version, weight.dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Weight) and self.weight is other.weight and self.facts == other.facts
+
+
+# learned vectors in place of tokens
+
+
+def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
+    """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
+    found = {}
+    for name, one in encoders(pipe).items():
+        known = _embedding(one).weight.detach()
+        vectors = torch.randn((count, known.shape[1]), generator=draws) * known.float().std().item()
+        found[name] = vectors.to(known.device)
+    return found
+
+
+def placeholder(pipe: Any, count: int) -> str:
+    """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces where a prompt begins with it."""
+    for letter in string.ascii_lowercase:
+        text = " ".join([letter] * count)
+        if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in _tokenizers(pipe).values()):
+            return text
+    raise ModelError(
+        "the model's tokenizers have no letter that is one token: no vector can stand for a token"
+    )
+
+
+@contextmanager
+def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
+    """The first tokens of every prompt are these vectors (k, width) by text encoder, with gradient to them."""
+    with ExitStack() as stack:
+        for name, one in encoders(pipe).items():
+            start = len(_ids(_tokenizers(pipe)[name], "")) - 1  # 1 where a start token comes first
+
+            def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
+                own = vectors[name].to(output).expand(len(output), -1, -1)
+                return torch.cat([output[:, :start], own, output[:, start + own.shape[1] :]], dim=1)
+
+            stack.callback(_embedding(one).register_forward_hook(replaced).remove)
+        yield
+
+
+def _embedding(encoder: Any) -> Any:
+    return encoder.get_input_embeddings()
+
+
+def _tokenizers(pipe: Any) -> dict[str, Any]:
+    """The tokenizer of every text encoder, by the encoder's name."""
+    return {name: getattr(pipe, name.replace("text_encoder", "tokenizer")) for name in encoders(pipe)}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, verbose=False).input_ids
+    return found

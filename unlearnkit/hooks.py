@@ -1,0 +1,133 @@
+"""Guards: what an edit does while the model runs, as data. A file names one of ``HOOKS``; it never holds code.
+
+``values`` takes out of each token's value in cross-attention what it has in common with an erased concept. With v the
+value of a token (all heads in one vector) and v* that of a concept (AdaVD, arXiv 2412.06143):
+
+    v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
+
+For several concepts with the orthogonal basis u = P v* (Gram-Schmidt, rows of P) each v* in u is taken δ times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, linear
+
+from .errors import EditError, nearest, quoted
+from .reading import typed
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = ["HOOKS", "Hook", "ValueGuard", "attached", "gram_schmidt"]
+
+
+class ValueGuard:
+    """A forward hook of a value matrix.
+
+    concepts: text states (k, width) of the erased concepts, which the matrix turns into their values v*.
+    first: the first token that it changes: 1 where the first one is a start token.
+    slope, middle, most: a, b and c of δ; slope 0 and most 2 is the plain projection.
+    """
+
+    SETTINGS: ClassVar[dict[str, Any]] = {"first": int, "slope": float, "middle": float, "most": float}
+    TENSORS: ClassVar[dict[str, int]] = {"concepts": 2}
+
+    def __init__(self, concepts: Tensor, *, first: int, slope: float, middle: float, most: float) -> None:
+        self.concepts, self.first = concepts, first
+        self.slope, self.middle, self.most = slope, middle, most
+
+    def check(self, layer: nn.Module) -> None:
+        """Raises EditError for a layer that reads states of another width."""
+        width = getattr(layer, "in_features", None)
+        if width != self.concepts.shape[1]:
+            raise EditError(
+                f"the guard was made for text states of {self.concepts.shape[1]} numbers, and the model's have "
+                f"{width}: load the model that it was made from"
+            )
+
+    def __call__(self, layer: Any, given: Any, value: Tensor) -> Tensor:
+        """The layer's output (n, tokens, width), less what it shares with the concepts."""
+        own = linear(self.concepts.to(value), layer.weight, layer.bias).float()
+        guarded = self.decomposed(value[:, self.first :].float(), own)
+        return torch.cat([value[:, : self.first], guarded.to(value.dtype)], dim=1)
+
+    def decomposed(self, v: Tensor, concepts: Tensor) -> Tensor:
+        """v (..., d), less its part along each of the concepts' values (k, d)."""
+        p = gram_schmidt(concepts)
+        u = p @ concepts  # (k, d)
+        share = v @ u.T / u.square().sum(1).clamp_min(torch.finfo(u.dtype).tiny)  # <v, u_i> / |u_i|²
+        near = cosine_similarity(v[..., None, :], concepts, dim=-1)  # (..., k)
+        shift = self.most * torch.sigmoid(self.slope * (near - self.middle))  # δ
+        return v - (share @ p * shift) @ concepts
+
+
+def gram_schmidt(rows: Tensor) -> Tensor:
+    """P (k, k), lower triangular with ones on its diagonal, so that the rows of P ``rows`` (k, d) are orthogonal."""
+    p = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    for i in range(1, len(rows)):
+        u = p[:i] @ rows
+        along = u @ rows[i] / u.square().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
+        p[i] = p[i] - along @ p[:i]
+    return p
+
+
+# by name: the guard, and the part of the denoiser whose layers' outputs it changes
+HOOKS: Mapping[str, tuple[type[ValueGuard], str]] = {"values": (ValueGuard, "values")}
+
+
+@dataclass(frozen=True, eq=False)
+class Hook:
+    """One guard. name: in ``HOOKS``. settings: plain numbers. tensors: fp32 on the CPU.
+
+    Raises EditError for an unknown name, and for settings or tensors that the guard does not take.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if self.name not in HOOKS:
+            raise EditError(
+                f"hook {quoted(self.name)} is unknown{nearest(self.name, HOOKS)}: this unlearnkit knows "
+                f"{', '.join(HOOKS)}; use the version that made the edit"
+            )
+        kind, _ = HOOKS[self.name]
+        typed(dict(self.settings), kind.SETTINGS, where=f"hook {quoted(self.name)}", error=EditError)
+        odd = [
+            name for name in (*self.settings, *self.tensors) if name not in (*kind.SETTINGS, *kind.TENSORS)
+        ]
+        if odd or set(self.tensors) != set(kind.TENSORS):
+            raise EditError(f"hook {quoted(self.name)} does not take {quoted(odd or list(self.tensors))}")
+        for name, value in self.tensors.items():
+            if value.dtype != torch.float32 or value.dim() != kind.TENSORS[name]:
+                raise EditError(
+                    f"tensor {quoted(name)} of hook {quoted(self.name)} is {value.dtype} {tuple(value.shape)}: it "
+                    f"has float32 and {kind.TENSORS[name]} dimensions"
+                )
+
+
+@contextmanager
+def attached(model: Model, hooks: tuple[Hook, ...]) -> Iterator[None]:
+    """The guards act inside, the first one first. Raises InputError for a model that lacks the layers they act on."""
+    handles = []
+    try:
+        for hook in hooks:
+            make, part = HOOKS[hook.name]
+            guard = make(hook.tensors["concepts"], **hook.settings)
+            layers = sorted({name.rpartition(".")[0].partition(".")[2] for name in model.weights(part)})
+            for layer in layers:
+                module = model.denoiser.get_submodule(layer)
+                guard.check(module)
+                handles.append(module.register_forward_hook(guard))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

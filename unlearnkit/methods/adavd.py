@@ -1,0 +1,61 @@
+"""AdaVD: Precise, Fast, and Low-cost Concept Erasure in Value Space (Wang et al. 2025, arXiv 2412.06143).
+
+No weight changes. While the model runs, what each token's value v in cross-attention shares with the value v* of the
+erased concept is taken out, in every layer and at every step, the more the closer the two are:
+
+    v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
+
+``unlearnkit.hooks`` computes it. v* is the value of the concept's last token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..hooks import Hook
+from ..method import Guard
+from ..settings import setting
+from ..training.job import Run
+from ..training.prompts import texts
+from ..training.text_columns import retained_columns
+
+__all__ = ["AdaVD"]
+
+
+@dataclass(frozen=True)
+class AdaVD(Guard):
+    name: ClassVar = "adavd"
+    title: ClassVar = "Adaptive Value Decomposer"
+    paper: ClassVar = "Wang et al. 2025, arXiv 2412.06143"
+    summary: ClassVar = "guard: takes the concept's part out of cross-attention's values while the model runs"
+
+    slope: float = setting(100.0, "a of δ; with 0 and most = 2: the plain projection", low=0.0, source="code")
+    middle: float = setting(
+        0.93, "b of δ: the cosine at which half of c is taken out", low=-1.0, high=1.0, source="code"
+    )
+    most: float = setting(2.0, "c of δ: 1 removes what is shared, 2 mirrors it", low=0.0, source="code")
+    templates: bool = setting(
+        False, "values of the concept in the model's templates, too", source="code: bare"
+    )
+
+    @torch.no_grad()
+    def hooks(self, run: Run) -> tuple[Hook, ...]:
+        """One guard for all erased concepts."""
+        model = run.model
+        words = [
+            text
+            for concept in run.request.erase
+            for text in texts(concept, model.hints, templates=self.templates)
+        ]
+        states = torch.cat([retained_columns(model, *text, last=True) for text in words], dim=1).T
+        first, name = model.text(["", run.request.erase[0].name])[:, 0]  # the same where it is a start token
+        settings = {
+            "first": int(torch.equal(first, name)),
+            "slope": self.slope,
+            "middle": self.middle,
+            "most": self.most,
+        }
+        return (Hook("values", settings, {"concepts": states.float().contiguous()}),)

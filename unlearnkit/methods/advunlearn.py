@@ -1,0 +1,108 @@
+"""AdvUnlearn: Defensive Unlearning with Adversarial Training (Zhang et al. 2024, arXiv 2405.15234).
+
+The text encoder is trained, and the denoiser rests. Before each step the prompt c is made as dangerous as it can be: a
+learned vector δ is put before it, under which the trained encoder still draws what c drew at first:
+
+    attack      min over δ  | ε_θ(x_t, δ + c) - ε_θo(x_t, c) |²
+    erase       | ε_θ(x_t, δ + c) - (ε_θo(x_t) - η (ε_θo(x_t, c) - ε_θo(x_t))) |²        ESD's target
+    retain      γ | ε_θ(x_r, r) - ε_θo(x_r, r) |²        for prompts r of what is kept
+
+θ is the trained text encoder, θo the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from ..encoders import placeholder
+from ..method import Trained
+from ..parts import Losses
+from ..settings import setting
+from ..training.image_sets import ImageSet
+from ..training.job import Run
+from ..training.net import Net, Step, mse
+from ..training.prompts import prompts_for, retain_concepts
+from ..training.settings import counted, default
+
+__all__ = ["AdvUnlearn"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Images of the concepts and of what is kept, and the prompt of each by its number in the set."""
+
+    erase: ImageSet
+    erase_prompts: Sequence[str]
+    retain: ImageSet | None
+    retain_prompts: Sequence[str]
+    null: Tensor
+    prefix: str
+
+
+@dataclass(frozen=True)
+class AdvUnlearn(Trained[Sets]):
+    name: ClassVar = "advunlearn"
+    title: ClassVar = "AdvUnlearn"
+    paper: ClassVar = "Zhang et al. 2024, arXiv 2405.15234"
+    summary: ClassVar = (
+        "trains the text encoder against prompts that are made anew at every step to bring the concept back"
+    )
+
+    trains: Literal["text-encoder"] = setting(  # type: ignore[assignment]
+        "text-encoder", "layers of the text encoders, less norms and embeddings", source="paper"
+    )
+    steps: int = default("steps", 1000, source="paper")
+    lr: float = default("lr", 1e-5, source="paper")
+    batch: int = default("batch", 1, source="paper")
+    eta: float = setting(
+        1.0, "η, how far the target is steered away from the concept", low=0.0, source="paper"
+    )
+    retain_weight: float = setting(0.5, "γ", low=0.0, source="paper: 0.5, for nudity 0.3")
+    retain_batch: int = setting(5, "images of what is kept a step", low=1, high=1024, source="paper")
+    attack_steps: int = setting(30, "K, steps of the attack", low=0, high=1000, source="paper; fast: 1")
+    attack_lr: float = setting(1e-3, "α, step size of the attack", low=0.0, source="paper")
+    attack_tokens: int = setting(1, "vectors before the prompt", low=1, high=16, source="paper")
+    attack_start: int = setting(200, "steps without an attack at first", low=0, source="code")
+    pictures: int = counted("pictures", 32, source="ours; paper: x_t by partial denoising")
+    neighbours: int = counted("neighbours", 8, source="ours; paper: 243 prompts of COCO's objects")
+    keep_pictures: int = counted("keep_pictures", 8, source="ours")
+
+    def data(self, run: Run) -> Sets:
+        model, retain, kept = run.model, None, list[str]()
+        erased = [p for one in run.request.erase for p in prompts_for(model, one, self.pictures)]
+        images = run.images(erased)
+        if self.retain_weight:
+            others = retain_concepts(model, run.request, self.neighbours)
+            groups = [prompts_for(model, one, self.keep_pictures) for one in others]
+            kept = [prompt for group in groups for prompt in group]
+            retain = run.image_groups(groups)
+        prefix = placeholder(model.pipe, self.attack_tokens)
+        return Sets(images, erased, retain, kept, run.encode([""]), prefix)
+
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        noisy = sets.erase.batch(self.batch, step.stream("advunlearn"))
+        e_null, e_c = net.teacher([noisy.input.with_cond(sets.null), noisy.input])
+        prompts, delta = [sets.erase_prompts[number] for number in noisy.which], None
+        if step.number >= self.attack_start and self.attack_steps:
+            prompts = [f"{sets.prefix} {prompt}" for prompt in prompts]
+            delta = net.attack(
+                noisy.input,
+                prompts,
+                e_c,
+                tokens=self.attack_tokens,
+                steps=self.attack_steps,
+                lr=self.attack_lr,
+                draws=step.stream("advunlearn attack"),
+            )
+        inputs = [noisy.input.with_cond(net.student_cond(prompts, delta))]  # δ + c
+        if sets.retain:
+            kept = sets.retain.batch(self.retain_batch, step.stream("advunlearn retain"))
+            (e_r,) = net.teacher([kept.input])
+            inputs += [kept.input.with_cond(net.student_cond([sets.retain_prompts[i] for i in kept.which]))]
+        eps, *eps_r = net.student(inputs)
+        losses = {"erase": mse(eps, e_null - self.eta * (e_c - e_null))}
+        return losses | ({"retain": self.retain_weight * mse(eps_r[0], e_r)} if sets.retain else {})
