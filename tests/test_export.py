@@ -38,10 +38,12 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def changed(model: Model, rank: int, belongs: Callable[[str], bool] = lambda name: True) -> Edit:
-    """An edit that moves the matrices and convolutions by products of that rank."""
+def changed(
+    model: Model, rank: int, belongs: Callable[[str], bool] = lambda name: True, part: str = "all"
+) -> Edit:
+    """An edit that moves the matrices and convolutions of a part by products of that rank."""
     weights = {}
-    for number, (name, weight) in enumerate(model.weights("all").items()):
+    for number, (name, weight) in enumerate(model.weights(part).items()):
         if weight.dim() > 1 and belongs(name):
             flat = weight.detach().flatten(1)
             move = drawn(len(flat), rank, seed=number) @ drawn(rank, flat.shape[1], seed=-number)
@@ -71,6 +73,28 @@ def test_diffusers_loads_every_matrix_of_a_lora(kind: str, words: Path, tmp_path
     found = Model(pipe).weights("all")
     for name, weight in model.weights("all").items():
         torch.testing.assert_close(found[name], edit.weights.get(name, weight), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+@pytest.mark.parametrize("kind", LOADERS)
+def test_diffusers_loads_a_lora_of_text_encoders(kind: str, words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline(kind, words))
+    edit = changed(model, 2, lambda name: ".block." not in name, part="text-encoder")
+    held = save_lora(model, edit, tmp_path / "a.safetensors", lose=0)
+    assert (held.tensors, held.rank, held.left_out) == (len(edit.weights), 2, ())
+    pipe = kinds.pipeline(kind, words)
+    pipe.load_lora_weights(str(tmp_path / "a.safetensors"))
+    pipe.fuse_lora(components=list(edit.components))
+    pipe.unload_lora_weights()
+    for name, weight in Model(pipe).values(edit.weights).items():
+        torch.testing.assert_close(weight, edit.weights[name], atol=1e-5, rtol=1e-4)
+
+
+def test_what_no_lora_holds_of_a_t5_is_refused(words: Path, tmp_path: Path) -> None:
+    model = Model(kinds.pipeline("Flux.1", words))
+    edit = changed(model, 2, lambda name: ".block." in name, part="text-encoder")
+    with pytest.raises(InputError, match=r"and the like that no LoRA holds \(text_encoder_2"):
+        save_lora(model, edit, tmp_path / "a.safetensors")
 
 
 def test_exports_say_where_they_come_from(model: Model, tmp_path: Path) -> None:
@@ -600,7 +624,7 @@ KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     [
         (
             strange("unet.\x1b[31m" + "x" * 300, (2,)),
-            r"weight 'unet\.\\x1b\[31mx+… of the edit is not in this model",
+            r"weight 'unet\.\\x1b\[31mx+… is not in this model",
         ),
         (strange(KEY, (2, 3)), rf"weight '{KEY}' of the edit is \(2, 3\), the model's is \(16, 16\)"),
         (lambda edit: Edit({}, edit.facts), "the edit changes no weight"),

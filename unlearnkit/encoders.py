@@ -75,13 +75,13 @@ def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, T
 
 def placeholder(pipe: Any, count: int) -> str:
     """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces where a prompt begins with it."""
-    for letter in string.ascii_lowercase:
-        text = " ".join([letter] * count)
-        if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in _tokenizers(pipe).values()):
+    tokenizers = list(_tokenizers(pipe).values())
+    known = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizers[0].get_vocab()))
+    for word in (*string.ascii_lowercase, *(word for word in known if word.isascii() and word.isalpha())):
+        text = " ".join([word] * count)
+        if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
             return text
-    raise ModelError(
-        "the model's tokenizers have no letter that is one token: no vector can stand for a token"
-    )
+    raise ModelError("the model's tokenizers share no word of one token: no vector can stand for a token")
 
 
 @contextmanager
@@ -95,7 +95,10 @@ def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
                 own = vectors[name].to(output).expand(len(output), -1, -1)
                 return torch.cat([output[:, :start], own, output[:, start + own.shape[1] :]], dim=1)
 
-            stack.callback(_embedding(one).register_forward_hook(replaced).remove)
+            known = _embedding(one).weight
+            for layer in one.modules():  # T5 shares the weight with the layer that it reads with
+                if isinstance(layer, nn.Embedding) and layer.weight is known:
+                    stack.callback(layer.register_forward_hook(replaced).remove)
         yield
 
 

@@ -106,6 +106,11 @@ class Hook:
         ]
         if odd or set(self.tensors) != set(kind.TENSORS):
             raise EditError(f"hook {quoted(self.name)} does not take {quoted(odd or list(self.tensors))}")
+        if self.settings["first"] < 0:
+            raise EditError(f"hook {quoted(self.name)}: 'first' is {self.settings['first']}: use 0 or more")
+        numbers = torch.tensor(list(self.settings.values()), dtype=torch.float64)
+        if not all(torch.isfinite(one).all() for one in (numbers, *self.tensors.values())):
+            raise EditError(f"hook {quoted(self.name)} holds a value that is not a finite number")
         for name, value in self.tensors.items():
             if value.dtype != torch.float32 or value.dim() != kind.TENSORS[name]:
                 raise EditError(

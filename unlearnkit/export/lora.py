@@ -17,11 +17,12 @@ from torch.nn.functional import pad
 
 from .. import seeds, tensors
 from ..edit import Edit
+from ..encoders import encoders
 from ..errors import InputError
 from ..model import Model
 from ..provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
-from .names import blocks, is_outer, kohya
+from .names import blocks, encoder, is_outer, kohya
 
 __all__ = ["save_lora"]
 
@@ -52,7 +53,7 @@ def save_lora(
     if rank is not None and rank < 1:
         raise InputError(f"rank {rank} is out of range: use 1 or more")
     own, lose = changes(model, edit), checked(lose)
-    left = [name for name, weight in own.items() if weight.dim() < 2]
+    left = [name for name, weight in own.items() if weight.dim() < 2 or _is_t5(name)]
     squares = {name: inner(change, change) for name, change in _changes(edit, own)}
     whole, without = sum(squares.values()), sum(squares[name] for name in left)
     if without > lose * whole:
@@ -74,7 +75,7 @@ def save_lora(
     fronts = blocks(model.denoiser) if large else {}
     named: dict[str, Tensor] = {}
     for name, (up, down) in found.items():
-        named |= _named(name, up, down, own[name].shape, reached, fronts)
+        named |= _named(model, name, up, down, own[name].shape, reached, fronts)
     tensors.write(path, named, provenance(edit) | {"rank": reached, "lost": lost}, new=True)
     outer = [name for name in found if name.startswith("unet.") and is_outer(name.removeprefix("unet."))]
     share = sum(squares[name] for name in outer) / whole if whole else 0.0
@@ -120,8 +121,13 @@ def _sketch(wide: Tensor) -> Tensor | None:
     return found
 
 
+def _is_t5(name: str) -> bool:
+    """Whether a weight is of a T5, for which no tool takes a LoRA."""
+    return name.startswith("text_encoder") and ".block." in name
+
+
 def _named(
-    name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int, fronts: dict[str, str]
+    model: Model, name: str, up: Tensor, down: Tensor, shape: torch.Size, rank: int, fronts: dict[str, str]
 ) -> dict[str, Tensor]:
     """The factors of one weight under the names that other tools know; a convolution's have its kernel in A.
 
@@ -132,14 +138,18 @@ def _named(
     module = rest.removesuffix(".weight")
     if len(shape) > 2:
         up, down = up.view(*up.shape, *(1,) * (len(shape) - 2)), down.view(rank, *shape[1:])
-    if component == "unet":
-        theirs = kohya(module, fronts)
+    peft = model.family.DENOISER != "unet"
+    theirs = f"{component}.{module}" if peft else kohya(module, fronts)
+    if component != model.family.DENOISER:
+        large = "text_encoder_2" in encoders(model.pipe)
+        theirs = encoder(component, module, large=large, peft=peft)
+    if not peft:
         return {
             f"{theirs}.lora_up.weight": up,
             f"{theirs}.lora_down.weight": down,
             f"{theirs}.alpha": torch.tensor(float(rank)),
         }
-    return {f"{component}.{module}.lora_B.weight": up, f"{component}.{module}.lora_A.weight": down}
+    return {f"{theirs}.lora_B.weight": up, f"{theirs}.lora_A.weight": down}
 
 
 def _too_much(rank: int, lost: float, lose: float, left: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What other tools call the layers of a U-Net in a LoRA file.
+"""What other tools call the layers of a U-Net and of text encoders in a LoRA file.
 
 kohya's sd-scripts train Stable Diffusion 1 and 2 on diffusers' U-Net, and SDXL on the one of Stability's own code, with
 ``input_blocks``, ``middle_block`` and ``output_blocks``. ComfyUI knows both ways of naming, and diffusers translates
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["blocks", "is_outer", "kohya"]
+__all__ = ["blocks", "encoder", "is_outer", "kohya"]
 
 # no part of a block: sd-scripts put a LoRA into blocks alone, and diffusers up to 0.35 reads no other
 OUTER = ("conv_in", "conv_out", "time_embedding", "add_embedding")
@@ -51,6 +51,18 @@ def kohya(module: str, fronts: dict[str, str]) -> str:
             inside = RESNET[inside]
         module = f"{fronts[front]}.{inside}".removesuffix(".")
     return f"lora_unet_{module.replace('.', '_')}"
+
+
+def encoder(component: str, module: str, *, large: bool, peft: bool) -> str:
+    """The name of a CLIP text encoder's layer: ``lora_te_text_model_...``, or PEFT's for a pipeline of a transformer.
+
+    large: SDXL, whose two encoders are ``lora_te1`` and ``lora_te2``.
+    """
+    module = module if module.startswith("text_model.") else f"text_model.{module}"
+    if peft:
+        return f"{component}.{module}"
+    number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if large else ""
+    return f"lora_te{number}_{module.replace('.', '_')}"
 
 
 def blocks(unet: Any) -> dict[str, str]:
