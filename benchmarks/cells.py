@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -120,17 +121,27 @@ def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
         "canvas", cell.request, cases, [], sides, tools, Rules(), missing=missing if known else None
     )
     folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash(tools.names)}"
-    for side in ("before", "never-knew"):
-        shared = (RUNS / f"{side}-{model.fingerprint()[:12]}-{_hash(sampler(model))}").absolute()
-        shared.mkdir(parents=True, exist_ok=True)
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        if not (folder / "pictures" / side).exists():
-            (folder / "pictures" / side).symlink_to(shared)
+    shared = {
+        folder / "pictures" / side: RUNS / f"{side}-{model.fingerprint()[:12]}-{_hash(sampler(model))}"
+        for side in ("before", "never-knew")
+    }
+    for own, common in shared.items():
+        _link(common, own)
     began = time.process_time()
     verdict = evaluate(folder, cases, sides, told, tools)
+    for own, common in shared.items():
+        _link(own, common)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
     looking = round(time.process_time() - began, 1)
     return figures(tables) | {"grade": verdict["grade"], **cost, "seconds to look": looking}
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give the pictures of one folder to another by hard links, where it lacks them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*.png"):
+        if not (target / path.name).exists():
+            os.link(path, target / path.name)
 
 
 def asked(cell: Cell) -> list[Case]:
