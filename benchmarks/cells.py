@@ -168,7 +168,7 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     if (folder / "cost.json").is_file():
         return Edit.load(folder / "edit.safetensors"), json.loads((folder / "cost.json").read_text())
     resumed = (folder / "stage-0").is_dir()
-    weights: dict[str, Any] = {}
+    worn = Edit({}, {"base": model.fingerprint(), "source": model.source})
     clock, sampled = _Clock(), 0
     trimmed()
     with Peak() as idle:
@@ -176,18 +176,18 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     with Peak() as peak:
         for stage, request in enumerate(cell.requests):
             job = Job(folder=folder / f"stage-{stage}", progress=clock.tick)
-            with model.wearing(weights):
+            with model.wearing(worn):
                 sampled += plan(model, request, method=cell.method, settings=cell.settings).sampled_images
                 edit = edit_for(
                     model, request, method=cell.method, settings=cell.settings, seed=cell.seed, job=job
                 )
-            weights |= edit.weights
+            worn = Edit(worn.weights | edit.weights, worn.facts, worn.hooks + edit.hooks)
     cost = {
         "seconds": round(clock.training + sampled * _picture(model), 1),
         "pictures": sampled,
         "peak MB above the model": round((peak.highest - idle.highest) / 1e6),
     } | ({"resumed": True} if resumed else {})
-    Edit(weights, {"base": model.fingerprint(), "source": model.source}).save(folder / "edit.safetensors")
+    worn.save(folder / "edit.safetensors")
     write_text(folder / "cost.json", json.dumps(cost) + "\n")
     return Edit.load(folder / "edit.safetensors"), cost
 
