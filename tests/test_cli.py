@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -13,7 +12,6 @@ from rich.console import Console
 
 import saved
 import unlearnkit
-from unlearnkit.canvas.painter import FONT
 from unlearnkit.cli import main
 from unlearnkit.images import draw, neighbours, sheet
 from unlearnkit.methods import METHODS
@@ -108,16 +106,6 @@ def test_an_edit_is_worn_while_drawing(said, known: Model):
     plain, worn = (Image.open(Path(folder) / "cat-0.png") for folder in ("plain", "worn"))
     assert plain.tobytes() != worn.tobytes()
     assert json.loads(worn.text["unlearnkit"])["edit"]
-
-
-@pytest.mark.skipif(not FONT.is_file(), reason="needs fonts-noto-color-emoji")
-def test_the_canvas_is_painted(said):
-    said("canvas", "paint", "--out", "painted.png")
-    said("canvas", "paint", "--out", "again.png")
-    first, second = (
-        hashlib.sha256(Path(name).read_bytes()).digest() for name in ("painted.png", "again.png")
-    )
-    assert first == second
 
 
 def test_neighbours_are_chosen_by_rule(known: Model):

@@ -140,7 +140,7 @@ def test_the_nearest_name_is_sought_in_any_case_and_among_few():
     assert nearest("cat", ["c\x1bat"]) == r" (did you mean 'c\x1bat'?)"
 
 
-HELPED = [[], ["erase"], ["generate"], ["methods"], ["canvas"], ["canvas", "check"], ["canvas", "paint"]]
+HELPED = [[], ["erase"], ["generate"], ["methods"], ["canvas"], ["canvas", "check"]]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -58,9 +58,7 @@ def load(
     dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
     folder = folder_of(source)
     if is_canvas(source) and not folder.is_dir():
-        raise ModelError(
-            f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train all"
-        )
+        raise ModelError(f"the weights of {source} are not installed: reinstall the package")
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=checked_dtype(made or dtype), variant=variant).to(device)
     model = Model(pipe, source=str(source), hints=hints_of(source), variant=variant)
