@@ -14,9 +14,9 @@ import saved
 import unlearnkit
 from unlearnkit.cli import main
 from unlearnkit.images import draw, neighbours, sheet
+from unlearnkit.io.progress import showing
 from unlearnkit.methods import METHODS
 from unlearnkit.model import Model, load
-from unlearnkit.progress import showing
 from unlearnkit.run import erase
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import describe
@@ -133,7 +133,7 @@ def test_pictures_of_one_prompt_twice_are_one(known: Model, tmp_path: Path):
 
 def test_the_same_words_for_another_piece_of_work_begin_anew(monkeypatch: pytest.MonkeyPatch):
     clock = iter([0.0, 100.0, 500.0, 510.0])
-    monkeypatch.setattr("unlearnkit.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("unlearnkit.io.progress.time.monotonic", lambda: next(clock))
     console = Console(file=io.StringIO())
     with showing(console) as tick:
         for done, total in ((27, 54), (54, 54), (1, 101), (2, 101)):

@@ -17,7 +17,7 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.cli.terminal import Safe
 from unlearnkit.errors import listed, nearest, quoted
-from unlearnkit.progress import showing
+from unlearnkit.io.progress import showing
 
 EVIL = "cat\x1b[2J\x1b]0;mine\x07\n\u202ered\x9b31m [/x] :dog:"
 

@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import families, hints, processes, seeds, undisturbed
+from . import families, hints, seeds, undisturbed
 from .edit import Edit
 from .errors import EditError, InputError, ModelError, nearest, printable, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .families.schedules import check_steps
-from .files import new_folder
 from .hints import Hints
-from .reading import read_json
+from .io import processes
+from .io.files import new_folder
+from .io.reading import read_json
 from .slots import Slots
 from .undisturbed import steady
 

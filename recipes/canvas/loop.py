@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unlearnkit.errors import DivergedError
-from unlearnkit.files import whole
+from unlearnkit.io.files import whole
 
 __all__ = ["Average", "LossOf", "train_averaged", "train_stage"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pictures import every_caption
-from unlearnkit.files import write_text
+from unlearnkit.io.files import write_text
 
 __all__ = [
     "LENGTH",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..files import slug, whole
-from ..reading import read_picture
+from ..io.files import slug, whole
+from ..io.reading import read_picture
 from ..seeds import derive
 from . import WEIGHTS, world
 from .evaluators import Seen, alignment, guide, judge

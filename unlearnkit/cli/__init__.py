@@ -260,7 +260,7 @@ def canvas_check(
 ) -> None:
     """Measure the canvas models and their judges, in per cent, and write grids of what the models draw."""
     from ..canvas.check import check
-    from ..files import writing
+    from ..io.files import writing
 
     with writing(folder), showing() as tick:
         facts = check(folder, replicates=replicates, quick=quick, tick=tick)

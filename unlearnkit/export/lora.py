@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import seeds, tensors
+from .. import seeds
 from ..edit import Edit
 from ..errors import InputError
+from ..io import tensors
 from ..model import Model
 from ..provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
