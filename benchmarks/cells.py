@@ -29,7 +29,7 @@ from unlearnkit.edit import Edit
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
-from unlearnkit.files import slug, write_text
+from unlearnkit.io.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, plan, resolve
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments

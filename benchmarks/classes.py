@@ -26,7 +26,7 @@ from unlearnkit import load
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
-from unlearnkit.files import slug
+from unlearnkit.io.files import slug
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments
 from unlearnkit.model import Model

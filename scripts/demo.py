@@ -18,9 +18,9 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import thinned
 from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
+from unlearnkit.io.progress import showing
+from unlearnkit.io.reading import read_json
 from unlearnkit.model import Model, load
-from unlearnkit.progress import showing
-from unlearnkit.reading import read_json
 from unlearnkit.run import is_finished, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 

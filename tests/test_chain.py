@@ -19,7 +19,7 @@ from unlearnkit.canvas.classifier import Eye
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, LOOKS, WORK, opened
 from unlearnkit.errors import DivergedError, EditError, InputError
-from unlearnkit.files import locked
+from unlearnkit.io.files import locked
 from unlearnkit.methods import edit_for
 from unlearnkit.metrics.instruments import eye
 from unlearnkit.model import Model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -13,12 +12,11 @@ from rich.console import Console
 
 import saved
 import unlearnkit
-from unlearnkit.canvas.painter import FONT
 from unlearnkit.cli import main
 from unlearnkit.images import draw, neighbours, sheet
+from unlearnkit.io.progress import showing
 from unlearnkit.methods import METHODS
 from unlearnkit.model import Model, load
-from unlearnkit.progress import showing
 from unlearnkit.run import erase
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import describe
@@ -110,16 +108,6 @@ def test_an_edit_is_worn_while_drawing(said, known: Model):
     assert json.loads(worn.text["unlearnkit"])["edit"]
 
 
-@pytest.mark.skipif(not FONT.is_file(), reason="needs fonts-noto-color-emoji")
-def test_the_canvas_is_painted(said):
-    said("canvas", "paint", "--out", "painted.png")
-    said("canvas", "paint", "--out", "again.png")
-    first, second = (
-        hashlib.sha256(Path(name).read_bytes()).digest() for name in ("painted.png", "again.png")
-    )
-    assert first == second
-
-
 def test_neighbours_are_chosen_by_rule(known: Model):
     request = Request((Concept("cat", phrases=("dog",)),), (Concept("neon", "style"), Concept("tree")))
     found = neighbours(known, request, near=2, far=2)
@@ -145,7 +133,7 @@ def test_pictures_of_one_prompt_twice_are_one(known: Model, tmp_path: Path):
 
 def test_the_same_words_for_another_piece_of_work_begin_anew(monkeypatch: pytest.MonkeyPatch):
     clock = iter([0.0, 100.0, 500.0, 510.0])
-    monkeypatch.setattr("unlearnkit.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("unlearnkit.io.progress.time.monotonic", lambda: next(clock))
     console = Console(file=io.StringIO())
     with showing(console) as tick:
         for done, total in ((27, 54), (54, 54), (1, 101), (2, 101)):

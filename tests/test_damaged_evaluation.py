@@ -15,7 +15,6 @@ from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
 from test_readers import made
 
 from saved import tools
-from unlearnkit import manifest
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.claims import verdict
@@ -26,6 +25,7 @@ from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
+from unlearnkit.io import manifest
 from unlearnkit.metrics.instruments import Instruments, local
 from unlearnkit.model import Model
 from unlearnkit.schema import Case, Score

@@ -86,7 +86,7 @@ def test_killed_at_random_steps_it_goes_on_to_the_same_bits(start: str, model: M
 def test_killed_while_writing_a_checkpoint_it_goes_on_from_the_last(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unlearnkit import tensors
+    from unlearnkit.io import tensors
 
     whole, count = tensors.save_file, []
 

@@ -115,7 +115,7 @@ def test_links_of_a_page_lead_somewhere(page: str):
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_names_exist(page: str):
     named = re.findall(
-        r"`((?:scripts|benchmarks|tests|docs|unlearnkit)/[\w./-]+)`",
+        r"`((?:scripts|benchmarks|recipes|tests|docs|unlearnkit)/[\w./-]+)`",
         (ROOT / page).read_text(encoding="utf-8"),
     )
     assert [name for name in named if not (ROOT / name).exists()] == []

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unlearnkit import manifest, runfolder
+from unlearnkit import runfolder
 from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError
+from unlearnkit.io import manifest
 from unlearnkit.model import Model
 
 values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=6)
@@ -188,7 +189,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unlearnkit.tensors.save_file", full)
+    monkeypatch.setattr("unlearnkit.io.tensors.save_file", full)
     with pytest.raises(InputError, match="No space left on device"):
         Edit({"a": torch.ones(2)}).save(path)
     assert Edit.load(path).hash() == old.hash()

@@ -578,10 +578,13 @@ def dead(*_: object) -> None:
 @pytest.mark.parametrize(
     ("kind", "place", "death"),
     [
-        *(("lora", "unlearnkit.export.lora.factors", dead), ("lora", "unlearnkit.tensors.save_file", half)),
+        *(
+            ("lora", "unlearnkit.export.lora.factors", dead),
+            ("lora", "unlearnkit.io.tensors.save_file", half),
+        ),
         *(
             ("lora", "os.link", dead),
-            ("checkpoint", "unlearnkit.tensors.shutil.copyfileobj", dead),
+            ("checkpoint", "unlearnkit.io.tensors.shutil.copyfileobj", dead),
         ),
         *(
             ("checkpoint", "unlearnkit.export.checkpoint._rows", dead),

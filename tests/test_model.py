@@ -32,8 +32,8 @@ from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
 from unlearnkit.hints import FILE
+from unlearnkit.io.versions import versions
 from unlearnkit.model import Model, load
-from unlearnkit.versions import versions
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from conftest import HINTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit import tensors
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.hints import FILE, GENERAL, Hints, parse, read
+from unlearnkit.io import tensors
 from unlearnkit.model import Model
 from unlearnkit.schema import HIDDEN, Concept, Request
 from unlearnkit.training import pictures

@@ -14,9 +14,9 @@ from test_contract import CASES, REQUEST
 
 import kinds
 import saved
-from unlearnkit import processes
 from unlearnkit.edit import Edit
 from unlearnkit.hints import Hints
+from unlearnkit.io import processes
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model import Model, load
 from unlearnkit.training.job import Job

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from unlearnkit.errors import InputError, ModelError, printable, quoted
-from unlearnkit.reading import read_bytes, read_json, read_lines, read_picture, read_text, read_toml, typed
+from unlearnkit.io.reading import read_bytes, read_json, read_lines, read_picture, read_text, read_toml, typed
 
 
 def refusal(call: object, *words: object, **named: object) -> str:

@@ -27,8 +27,8 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.record import finished, write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
-from unlearnkit.files import locked
 from unlearnkit.images import save_png
+from unlearnkit.io.files import locked
 from unlearnkit.metrics.instruments import Instruments, eye
 from unlearnkit.recipes import load_recipe
 

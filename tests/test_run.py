@@ -21,8 +21,8 @@ from unlearnkit.cli import main
 from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.estimate import estimate
-from unlearnkit.files import there
 from unlearnkit.hints import Hints
+from unlearnkit.io.files import there
 from unlearnkit.model import Model, load
 from unlearnkit.recipes import load_recipe
 from unlearnkit.run import default_folder, erase, request_for, run_recipe
@@ -164,7 +164,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe(), tmp_path / "run", model=known, tick=interrupt)
     with monkeypatch.context() as patch:
-        patch.setattr("unlearnkit.progress._lines", lambda console: interrupt)
+        patch.setattr("unlearnkit.io.progress._lines", lambda console: interrupt)
         assert command(*words, "--out", "other") == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "stopped; go on with: unlearnkit erase --resume --out other"

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import saved
-from unlearnkit import manifest
 from unlearnkit.cli import main
 from unlearnkit.cli.signals import interruptible
 from unlearnkit.edit import Edit
@@ -23,8 +22,9 @@ from unlearnkit.errors import InputError
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
-from unlearnkit.files import FullError, locked, resumable, there
 from unlearnkit.images import draw
+from unlearnkit.io import manifest
+from unlearnkit.io.files import FullError, locked, resumable, there
 from unlearnkit.methods import find
 from unlearnkit.model import RELATIVES, load
 from unlearnkit.recipes import SHIPPED, load_recipe, placed
@@ -302,7 +302,7 @@ def test_every_signal_that_ends_a_command_leaves_a_way_to_go_on(
             signal.raise_signal(number)
 
     with monkeypatch.context() as patch:
-        patch.setattr("unlearnkit.progress._lines", lambda console: tick)
+        patch.setattr("unlearnkit.io.progress._lines", lambda console: tick)
         out = tmp_path / "run"
         assert command("erase", saved.folder(), "--concept", "cat", *words, "--out", out) == 130
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(number)) == handlers

@@ -17,7 +17,7 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.cli.terminal import Safe
 from unlearnkit.errors import listed, nearest, quoted
-from unlearnkit.progress import showing
+from unlearnkit.io.progress import showing
 
 EVIL = "cat\x1b[2J\x1b]0;mine\x07\n\u202ered\x9b31m [/x] :dog:"
 
@@ -140,7 +140,7 @@ def test_the_nearest_name_is_sought_in_any_case_and_among_few():
     assert nearest("cat", ["c\x1bat"]) == r" (did you mean 'c\x1bat'?)"
 
 
-HELPED = [[], ["erase"], ["generate"], ["methods"], ["canvas"], ["canvas", "check"], ["canvas", "paint"]]
+HELPED = [[], ["erase"], ["generate"], ["methods"], ["canvas"], ["canvas", "check"]]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -12,9 +12,9 @@ import pytest
 import torch
 from processes import killed
 
-from unlearnkit import manifest, tensors
 from unlearnkit.errors import InputError
-from unlearnkit.files import LOCK, locked, member, new_folder, there, user_path, whole, write_text
+from unlearnkit.io import manifest, tensors
+from unlearnkit.io.files import LOCK, locked, member, new_folder, there, user_path, whole, write_text
 
 
 def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 HOLD = """
 import sys
 from pathlib import Path
-from unlearnkit.files import locked
+from unlearnkit.io.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -127,7 +127,7 @@ def test_what_a_killed_process_left_in_a_folder_of_the_user_goes_with_the_next_o
 WRITE = """
 import sys
 from pathlib import Path
-from unlearnkit.files import whole
+from unlearnkit.io.files import whole
 with whole(Path(sys.argv[1])) as partial:
     partial.write_text("theirs")
     print("begun", flush=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .lazy import lazily
+from .io.lazy import lazily
 
 if TYPE_CHECKING:
     from .edit import Edit

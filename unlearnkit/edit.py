@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import tensors
 from .errors import EditError, InputError, printable, quoted
 from .hooks import Hook
-from .reading import parse_json, typed
+from .io import tensors
+from .io.reading import parse_json, typed
 
 __all__ = ["Edit", "digest"]
 

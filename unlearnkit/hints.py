@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, nearest, printable, quoted
-from .reading import parse_toml, read_toml
+from .io.reading import parse_toml, read_toml
 from .schema import Concept
 
 __all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, linear
 
 from .errors import EditError, nearest, quoted
-from .reading import typed
+from .io.reading import typed
 
 if TYPE_CHECKING:
     from .model import Model

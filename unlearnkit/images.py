@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError, quoted
-from .files import slug, tidy, whole, writing
+from .io.files import slug, tidy, whole, writing
 from .schema import Concept, Request, folded
 from .training.prompts import neighbours as nearest
 from .training.superclasses import broader

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from . import seeds, tensors
+from . import seeds
 from .errors import InputError
 from .hooks import Hook
+from .io import tensors
 from .model import Model
 from .parts import Combine, Losses, erasing, lora
 from .schema import Request

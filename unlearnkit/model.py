@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import families, hints, processes, seeds, undisturbed
+from . import families, hints, seeds, undisturbed
 from .edit import Edit
 from .encoders import States, encoders, soft_prefix
 from .errors import EditError, InputError, ModelError, nearest, printable, quoted
 from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
 from .families.schedules import check_steps
-from .files import new_folder
 from .hints import Hints
 from .hooks import Hook, attached
-from .reading import read_json
+from .io import processes
+from .io.files import new_folder
+from .io.reading import read_json
 from .slots import Slots, component
 from .undisturbed import steady
 
@@ -62,9 +63,7 @@ def load(
     dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
     folder = folder_of(source)
     if is_canvas(source) and not folder.is_dir():
-        raise ModelError(
-            f"the weights of {source} are not installed: make them with python -m unlearnkit.canvas.train all"
-        )
+        raise ModelError(f"the weights of {source} are not installed: reinstall the package")
     place = str(folder) if folder.exists() else str(source)
     pipe = open_pipeline(place, dtype=checked_dtype(made or dtype), variant=variant).to(device)
     model = Model(pipe, source=str(source), hints=hints_of(source), variant=variant)

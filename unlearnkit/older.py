@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
-from .reading import read_bytes, read_json
-from .tensors import renamed
+from .io.reading import read_bytes, read_json
+from .io.tensors import renamed
 
 __all__ = ["add", "longer_names", "pieces"]
 

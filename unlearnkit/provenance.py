@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .edit import Edit
-from .versions import versions
+from .io.versions import versions
 
 __all__ = ["FILE", "provenance"]
 

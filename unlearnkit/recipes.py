@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, nearest, quoted
-from .reading import read_toml
+from .io.reading import read_toml
 from .schema import Concept, Recipe, Request
 from .settings import describe, fitted, in_words
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import manifest
 from .edit import Edit
 from .errors import EditError, InputError, UnlearnError, printable, quoted
-from .files import there, write_text
-from .reading import typed
+from .io import manifest
+from .io.files import there, write_text
+from .io.reading import typed
 from .recipes import load_recipe
 from .settings import build
 

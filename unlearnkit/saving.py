@@ -15,10 +15,10 @@ from . import hints, older
 from .errors import ModelError, printable, quoted
 from .families.opening import open_pipeline, quiet
 from .families.schedules import fewest
-from .files import shared
+from .io.files import shared
+from .io.reading import read_json
+from .io.tensors import stamp
 from .provenance import FILE, provenance
-from .reading import read_json
-from .tensors import stamp
 from .undisturbed import networks
 
 if TYPE_CHECKING:

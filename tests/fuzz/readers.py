@@ -32,8 +32,8 @@ from texts import (
     sheets,
     tables,
 )
-from unlearnkit import manifest
 from unlearnkit.chain import ledger
+from unlearnkit.io import manifest
 
 # ledgers
 

@@ -32,7 +32,7 @@ def leaves(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
-HEAVY = {("canvas", "check"), ("canvas", "paint")}  # they need no input, and minutes or a font
+HEAVY = {("canvas", "check")}  # it needs no input, and minutes
 GIVEN = {"MODEL": hollow, "RUN": edited, "CHAIN": chained}
 
 

@@ -12,25 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..files import slug, whole
-from ..reading import read_picture
+from ..io.files import slug, whole
+from ..io.reading import read_picture
 from ..seeds import derive
 from . import WEIGHTS, world
 from .evaluators import Seen, alignment, guide, judge
 
 if TYPE_CHECKING:
     from ..model import Model
-    from .unknown import Unknown
 
 __all__ = [
     "Cell",
     "cells",
     "check",
-    "check_evaluators",
     "check_never_knew",
     "clip_choices",
     "draw_cells",
     "few_cells",
+    "look_all",
     "never_knew",
     "seen_right",
     "sheet",
@@ -147,40 +146,13 @@ def clip_choices(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> list[
     return [Seen(objects[o], styles[s], 1.0, 1.0) for o, s in zip(by_object, by_style, strict=True)]
 
 
-def _all_look(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str, list[Seen]]:
+def look_all(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str, list[Seen]]:
+    """What every evaluator sees in the cells' pictures."""
     return {
         "judge": judge().look(images),
         "guide": guide().look(images),
         "clip": clip_choices(wanted, images),
     }
-
-
-def check_evaluators(count: int = 5000, *, tick: Tick | None = None) -> dict[str, Any]:
-    """Each evaluator on held-out painted pictures (needs the painter's font).
-
-    Beside them judge and guide on a fifth as many pictures that show an unknown object, an unknown style or both.
-    """
-    from .painter import paint, paint_many
-    from .unknown import draw_unknown, paint_unknown
-
-    rng = random.Random(derive(world.VERSION, "check"))
-    pictures = [world.draw_picture(rng, held_pairs=True) for _ in range(count)]
-    strange = [draw_unknown(rng, held=True) for _ in range(count // 5)]
-    painted = paint_many(pictures, paint, tick=(lambda i, n: tick("painting", i, n)) if tick else None)
-    looks = _all_look(_shown(pictures), [Image.fromarray(array) for array in painted])
-    found = {name: _both(_shown(pictures), seen) for name, seen in looks.items()}
-    images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
-    for name, eye in (("judge", judge()), ("guide", guide())):
-        found[f"{name}, unknown"] = _both(_shown(strange), eye.look(images))
-    return found
-
-
-def _shown(pictures: Sequence[world.Picture] | Sequence[Unknown]) -> list[Cell]:
-    return [Cell(p.object, p.style, 0) for p in pictures]
-
-
-def _both(wanted: Sequence[Cell], seen: Sequence[Seen]) -> dict[str, float]:
-    return {k: v for k, v in seen_right(wanted, seen).items() if k in ("object", "style")}
 
 
 def _agreement(a: Sequence[Seen], b: Sequence[Seen]) -> dict[str, float]:
@@ -195,20 +167,14 @@ def check(
 ) -> dict[str, Any]:
     """Draw every cell with all models and let every evaluator look. Writes ``check.json`` and grids into ``out``.
 
-    replicates: pictures a cell. quick: ``few_cells`` and a tenth of the painted pictures instead. tick: called as
-    ``tick(what, done, total)``. Returns what ``check.json`` holds; all figures are percentages. The pictures stay in
-    ``out``, by model, and none that is there is drawn again. Painted pictures need the painter's font: without it
-    they are left out, and ``skipped`` says so.
+    replicates: pictures a cell. quick: ``few_cells`` instead. tick: called as ``tick(what, done, total)``. Returns what
+    ``check.json`` holds; all figures are percentages. The pictures stay in ``out``, by model, and none that is there is
+    drawn again.
     """
     from ..model import RELATIVES, folder_of, load
-    from .painter import FONT, NEEDED
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}
-    if FONT.is_file():
-        facts["painted"] = check_evaluators(500 if quick else 5000, tick=tick)
-    else:
-        facts["skipped"] = f"the evaluators on painted pictures, because {NEEDED}"
     wanted = few_cells() if quick else cells(replicates)
 
     def draw(model: Model, name: str) -> list[Image.Image]:
@@ -218,7 +184,7 @@ def check(
         return images
 
     images = draw(load("canvas"), "canvas")
-    looks = _all_look(wanted, images)
+    looks = look_all(wanted, images)
     facts["canvas"] = {name: seen_right(wanted, seen) for name, seen in looks.items()}
     facts["agreement"] = {
         f"{a} and {b}": _agreement(looks[a], looks[b])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
@@ -98,13 +98,6 @@ class Eye(nn.Module):
                 seen.append(Seen(self.objects[i], self.styles[j], float(o[i]), float(s[j])))
         return seen
 
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        half = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        save_file(half, str(folder / "model.safetensors"))
-        facts = {"form": self.form, "objects": self.objects, "styles": self.styles, "world": world.VERSION}
-        (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
     @classmethod
     def load(cls, folder: Path) -> Eye:
         """Read a saved evaluator. Raises ModelError when the folder is not one."""
@@ -113,9 +106,7 @@ class Eye(nn.Module):
             eye = cls(facts["form"], facts["objects"], facts["styles"])
             eye.load_state_dict(load_file(str(folder / "model.safetensors")))
         except Exception as error:
-            raise ModelError(
-                f"no evaluator in {folder} ({error}): train it or reinstall the package"
-            ) from error
+            raise ModelError(f"no evaluator in {folder} ({error}): reinstall the package") from error
         return eye.eval().requires_grad_(False)
 
 

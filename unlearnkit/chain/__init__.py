@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..lazy import lazily
+from ..io.lazy import lazily
 
 if TYPE_CHECKING:
     from .building import build, edit

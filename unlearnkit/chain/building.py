@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..edit import Edit
-from ..files import new_folder, user_path
+from ..io.files import new_folder, user_path
 from ..model import Model
 from . import ledger
 from .project import Project, opened

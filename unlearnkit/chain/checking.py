@@ -18,7 +18,7 @@ from ..evaluation.plan import AFTER
 from ..evaluation.record import FOLDER, stored
 from ..evaluation.verify import LEVELS, levels_off
 from ..evaluation.verify import verify as verify_look
-from ..files import there, user_path
+from ..io.files import there, user_path
 from ..model import Model
 from . import ledger
 from .history import findings as report_findings

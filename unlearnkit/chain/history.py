@@ -13,8 +13,8 @@ from ..errors import InputError, quoted
 from ..evaluation.plan import AFTER, BEFORE
 from ..evaluation.record import FOLDER
 from ..evaluation.report import inline, page
-from ..files import member, user_path, write_text
-from ..reading import parse_json, read_bytes, read_lines, typed
+from ..io.files import member, user_path, write_text
+from ..io.reading import parse_json, read_bytes, read_lines, typed
 from .facts import Added, Change, Taken
 from .listing import changed
 from .project import LOOKS, PAGES, Project, changing

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..files import whole
-from ..reading import parse_json, read_bytes, typed
+from ..io.files import whole
+from ..io.reading import parse_json, read_bytes, typed
 
 __all__ = ["HEAD", "LEDGER", "Entry", "append", "caught_up", "examined", "read", "sealed", "text"]
 

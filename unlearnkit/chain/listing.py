@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import reason
 from ..evaluation.record import file_hash
-from ..files import LOCK, PART, write_text
-from ..reading import read_json
+from ..io.files import LOCK, PART, write_text
+from ..io.reading import read_json
 from .facts import Look
 
 __all__ = ["FILES", "as_listed", "changed", "inside", "listed", "unlisted"]

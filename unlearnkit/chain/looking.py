@@ -14,9 +14,9 @@ from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
-from ..files import user_path, whole
+from ..io.files import user_path, whole
+from ..io.reading import read_json
 from ..model import Model
-from ..reading import read_json
 from ..suites.vocabulary import NAME, panel
 from .listing import as_listed, listed
 from .project import LOOKS, Project, Step

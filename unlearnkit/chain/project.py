@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..files import PART, locked, member, there, user_path
-from ..reading import read_json, typed
+from ..io.files import PART, locked, member, there, user_path
+from ..io.reading import read_json, typed
 from ..schema import Request
 from . import ledger
 from .facts import Added, Begun, Change, Look, Stored, Taken, begun, changes

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from .. import methods
 from ..errors import InputError, nearest, quoted
-from ..files import locked, there, user_path, writing
+from ..io.files import locked, there, user_path, writing
+from ..io.versions import versions
 from ..methods import Job
 from ..model import Model, hints_of, is_canvas, load
 from ..run import request_for
 from ..schema import Concept, Request, folded
 from ..settings import build
 from ..undisturbed import steady
-from ..versions import versions
 from . import ledger
 from .facts import REGIMES
 from .guards import Guards

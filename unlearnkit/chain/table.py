@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import InputError, quoted
-from ..reading import typed
+from ..io.reading import typed
 
 __all__ = ["Table"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..files import user_path
+from ..io.files import user_path
 from ..methods import Job
 from ..metrics.instruments import Instruments
 from ..model import Model

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DivergedError, InputError, UnlearnError, quoted
-from ..files import there, write_text
-from ..reading import read_json, typed
+from ..io.files import there, write_text
+from ..io.reading import read_json, typed
 from .project import LOOKS, REQUEST, WORK, Project, identity
 
 __all__ = ["work"]

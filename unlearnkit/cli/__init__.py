@@ -258,33 +258,14 @@ def canvas_check(
         bool, typer.Option("--quick", help="One picture of each object: a minute, not an hour.")
     ] = False,
 ) -> None:
-    """Measure the canvas models and their judges, in per cent, and write grids of what the models draw.
-
-    The judges also look at painted pictures where the font of fonts-noto-color-emoji is installed.
-    """
+    """Measure the canvas models and their judges, in per cent, and write grids of what the models draw."""
     from ..canvas.check import check
-    from ..files import writing
+    from ..io.files import writing
 
     with writing(folder), showing() as tick:
         facts = check(folder, replicates=replicates, quick=quick, tick=tick)
     _figures(facts)
     out.print(f"grids and check.json: {folder}")
-
-
-@canvas.command("paint")
-def canvas_paint(
-    file: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path("painted.png"),
-    seed: Seed = 0,
-    scale: Annotated[int, typer.Option(min=1, max=8, help="Enlarge by this factor.")] = 1,
-) -> None:
-    """Paint every object in every style: what the canvas model was trained on. Needs fonts-noto-color-emoji."""
-    from ..canvas.painter import painted_grid
-    from ..files import writing
-    from ..images import save_png
-
-    with writing(file):
-        save_png(painted_grid(seed, scale=scale), file)
-    out.print(str(file))
 
 
 def _figures(facts: dict[str, Any], depth: int = 0) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError, nearest
 from ..errors import quoted as cut
-from ..files import user_path
+from ..io.files import user_path
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:

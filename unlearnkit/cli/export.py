@@ -49,7 +49,7 @@ def export(
         )
     from .. import export as exporting
     from ..export.held import percent, target
-    from ..files import user_path
+    from ..io.files import user_path
 
     file = target(file)
     loaded, edit = _opened(user_path(run), model, device, variant)
@@ -92,7 +92,7 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     from ..chain.project import opened
     from ..chain.steps import base_model
     from ..edit import Edit
-    from ..files import user_path
+    from ..io.files import user_path
     from ..model import load
     from ..recipes import load_recipe
     from ..runfolder import EDIT, RECIPE

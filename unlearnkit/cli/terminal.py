@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..errors import InputError, ModelError, nearest, printable, reason
 from ..errors import quoted as cut
-from ..files import user_path
+from ..io.files import user_path
 
 __all__ = [
     "HOW",
@@ -158,7 +158,7 @@ def streams() -> Iterator[None]:
 
 def showing(title: str = "") -> Any:
     """Within ``with showing(title) as tick:`` the job's progress is shown on stderr."""
-    from ..progress import showing
+    from ..io.progress import showing
 
     return showing(err, title)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..files import locked, user_path, write_text
+from ..io.files import locked, user_path, write_text
 from ..schema import ROLES, Case
 from ..stats import Difference, difference, holm
 from .claims import GRADES

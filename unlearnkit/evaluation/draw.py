@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, quoted
-from ..files import writing
 from ..images import save_png
-from ..reading import parse_json, read_picture, typed
+from ..io.files import writing
+from ..io.reading import parse_json, read_picture, typed
 from ..schema import Case
 
 if TYPE_CHECKING:

@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import manifest, processes, runfolder, suites
+from .. import runfolder, suites
 from ..errors import InputError, quoted
-from ..files import locked, member, resumable, tidy, user_path, write_text, writing
+from ..io import manifest, processes
+from ..io.files import locked, member, resumable, tidy, user_path, write_text, writing
+from ..io.versions import versions
 from ..schema import Case, Request
-from ..versions import versions
 from . import claims
 from .draw import Side, draw, model_side
 from .look import look

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import manifest, suites, tensors
+from .. import suites
 from ..errors import InputError, printable, quoted
-from ..files import slug
-from ..manifest import file_hash
-from ..reading import read_json, read_lines, typed
+from ..io import manifest, tensors
+from ..io.files import slug
+from ..io.manifest import file_hash
+from ..io.reading import read_json, read_lines, typed
 from ..schema import Case, Score
 from . import shapes
 from .plan import asked

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..reading import typed
+from ..io.reading import typed
 
 __all__ = ["FIGURES", "PLAN", "check"]
 

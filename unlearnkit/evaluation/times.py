@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnlearnError
-from ..reading import read_lines
+from ..io.reading import read_lines
 
 __all__ = ["log_rows", "times", "took"]
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, manifest, runfolder
+from .. import __version__, runfolder
 from ..errors import InputError, UnlearnError, quoted
-from ..files import user_path
-from ..reading import typed
+from ..io import manifest
+from ..io.files import user_path
+from ..io.reading import typed
 from ..schema import Case, Score
 from . import claims
 from .draw import Side, model_side, picture_hash, read

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import InputError, printable, quoted
-from ..files import user_path, whole, writing
+from ..io.files import user_path, whole, writing
+from ..io.tensors import copied
 from ..model import Model
 from ..provenance import provenance
-from ..tensors import copied
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
 
 __all__ = ["save_checkpoint"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..edit import Edit
 from ..errors import EditError, InputError, quoted
-from ..files import existing, new_file, user_path
+from ..io.files import existing, new_file, user_path
 from ..model import Model
 
 __all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent", "target"]

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import seeds, tensors
+from .. import seeds
 from ..edit import Edit
 from ..encoders import encoders
 from ..errors import InputError
+from ..io import tensors
 from ..model import Model
 from ..provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from ..errors import ModelError, quoted
-from ..reading import read_json
+from ..io.reading import read_json
 from .index import component_class
 
 __all__ = ["BORROWED", "SHIPPED", "borrowed", "borrows", "opened"]

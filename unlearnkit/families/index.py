@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, quoted, reason
-from ..reading import read_json
+from ..io.reading import read_json
 from .bounds import check_config, check_shards
 
 __all__ = ["INDEX", "REQUIRED", "checked_index", "checked_parts", "component_class", "is_present"]

@@ -18,10 +18,10 @@ import huggingface_hub
 import torch
 import transformers
 
-from .. import processes
 from ..errors import InputError, ModelError, nearest, printable, quoted, reason
-from ..files import user_path
-from ..reading import read_bytes
+from ..io import processes
+from ..io.files import user_path
+from ..io.reading import read_bytes
 from . import hub, single
 from .borrowing import SHIPPED, borrows
 from .class_pipeline import ClassUNetPipeline

@@ -19,8 +19,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import processes, seeds
+from .. import seeds
 from ..errors import InputError
+from ..io import processes
 from ..method import Trained
 from ..parts import Gradients, Losses
 from ..settings import setting

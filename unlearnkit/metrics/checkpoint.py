@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, printable, quoted
-from ..files import user_path
+from ..io.files import user_path
 from .opening import SIDE, refuse_nan, sentence, tried
 from .pixels import batches
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError, ModelError, nearest, quoted
-from ..files import user_path
-from ..reading import read_bytes
+from ..io.files import user_path
+from ..io.reading import read_bytes
 from .opening import SIDE as LARGEST
 from .opening import refuse_nan, sentence, tried
 

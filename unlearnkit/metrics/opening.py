@@ -20,8 +20,8 @@ from PIL import Image
 from ..edit import digest
 from ..errors import ModelError, nearest, printable, quoted
 from ..families.opening import quiet
-from ..files import user_path
-from ..reading import read_json
+from ..io.files import user_path
+from ..io.reading import read_json
 from .kinds import POOLER, TEACHER, Role, matches
 
 __all__ = ["Opened", "labels_of", "opened", "refuse_nan", "sentence", "tried"]

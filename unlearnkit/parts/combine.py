@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .. import processes, seeds
+from .. import seeds
 from ..errors import InputError
+from ..io import processes
 from . import Combine, Gradients, Losses, erasing
 
 __all__ = ["dot", "mixed", "pcgrad", "preserving", "restricted", "sides", "summed"]

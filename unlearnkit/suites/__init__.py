@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, nearest, quoted
-from ..files import user_path
+from ..io.files import user_path
 from ..schema import Case, Concept, Request
 from . import canvas, i2p, prompts, unlearncanvas, vocabulary
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, listed, quoted
-from ..files import slug
-from ..reading import read_text
+from ..io.files import slug
+from ..io.reading import read_text
 from ..schema import Case, Role
 from ..seeds import derive
 

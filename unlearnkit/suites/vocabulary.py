@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError, quoted
 from ..hints import Hints, parse
-from ..reading import read_text
+from ..io.reading import read_text
 from ..schema import KINDS, Case, Concept, Request, Role, folded
 from ..training.memory import holds
 from ..training.superclasses import broader

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .. import processes
 from ..errors import InputError, listed, nearest, quoted
+from ..io import processes
 from ..model import Model
 
 __all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "watched"]

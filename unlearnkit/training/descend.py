@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import processes
 from ..errors import DivergedError, ModelError, quoted
+from ..io import processes
 from ..model import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed

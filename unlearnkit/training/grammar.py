@@ -26,8 +26,8 @@ import torch
 
 from .. import seeds
 from ..errors import InputError, nearest, printable, quoted
-from ..files import user_path
-from ..reading import read_toml
+from ..io.files import user_path
+from ..io.reading import read_toml
 from ..schema import KINDS
 from ..wording import articles
 

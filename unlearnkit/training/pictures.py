@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import manifest, processes, seeds, tensors
+from .. import seeds
 from ..errors import InputError
-from ..files import tidy
+from ..io import manifest, processes, tensors
+from ..io.files import tidy
 from ..model import Model
 
 __all__ = ["default_folder", "draw", "numbers"]

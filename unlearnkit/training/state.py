@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import manifest, processes, tensors
 from ..errors import InputError, quoted
-from ..files import write_text
+from ..io import manifest, processes, tensors
+from ..io.files import write_text
+from ..io.reading import parse_json, read_bytes, typed
 from ..parts import Stateful
-from ..reading import parse_json, read_bytes, typed
 from .adam import Optimiser
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from ..reading import read_toml
+from ..io.reading import read_toml
 from ..schema import folded
 
 __all__ = ["broader"]

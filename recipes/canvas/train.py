@@ -7,23 +7,22 @@ Two stages may run side by side with one thread each: vae and text, then unet an
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
-from ..errors import InputError, UnlearnError, nearest
-from . import WEIGHTS
-from .autoencoder import refine_decoder, train_vae
-from .eyes import train_guide, train_judge
-from .ship import ship_all
-from .studio import PAINTED, Studio, paint_data
-from .towers import train_clip, train_text
-from .transformers import train_classes, train_flow
-from .unets import encode_latents, train_never_knew, train_unet
+from autoencoder import refine_decoder, train_vae
+from command import Parser, exits
+from dits import train_classes, train_flow
+from eyes import train_guide, train_judge
+from ship import ship_all
+from studio import PAINTED, Studio, paint_data
+from towers import train_clip, train_text
+from unets import encode_latents, train_never_knew, train_unet
+from unlearnkit.canvas import WEIGHTS
+from unlearnkit.errors import InputError, nearest
 
 __all__ = ["STAGES", "STEPS", "main"]
 
@@ -57,17 +56,10 @@ STAGES = {
 STEPS = {name: stage.steps for name, stage in STAGES.items() if stage.steps is not None}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}; --help lists what there is\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:<12}{stage.steps or '':>6}  {stage.about}" for name, stage in STAGES.items()]
-    parser = _Parser(
-        prog="python -m unlearnkit.canvas.train",
+    parser = Parser(
+        prog="python recipes/canvas/train.py",
         usage="%(prog)s STAGE [STAGE ...] [options]",
         description="\n".join([str(__doc__), "stages, in order, with their training steps:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -150,14 +142,8 @@ def _run(given: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stages that the command line names. Exits: 2 unusable input, 130 interrupted."""
     given = _parser().parse_args(arguments)
-    try:
+    with exits("stopped; the same command goes on from the last checkpoint"):
         _run(given)
-    except UnlearnError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

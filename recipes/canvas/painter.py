@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import InputError
-from . import world
-from .styles import STYLE_FILTERS, Array, Filter
-from .world import Picture
+from pictures import Picture
+from styles import STYLE_FILTERS, Array, Filter
+from unlearnkit.canvas import world
+from unlearnkit.errors import InputError
 
 __all__ = ["FONT", "LARGE", "NEEDED", "SIZE", "finish", "paint", "paint_many", "painted_grid", "place"]
 

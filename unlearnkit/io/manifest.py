@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputError, printable, quoted, reason
+from ..errors import InputError, printable, quoted, reason
 from .files import LOCK, PART
 from .reading import parse_json, read_bytes, typed
 

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..errors import InputError
-from ..families.borrowing import opened
-from ..seeds import derive
-from . import WEIGHTS, networks, painter, world
-from .unknown import Unknown, draw_unknown, paint_unknown
-from .world import Picture
+import networks
+import painter
+from pictures import Picture, caption, draw_picture
+from unknown import Unknown, draw_unknown, paint_unknown
+from unlearnkit.canvas import WEIGHTS, world
+from unlearnkit.errors import InputError
+from unlearnkit.families.borrowing import opened
+from unlearnkit.seeds import derive
 
 __all__ = ["CAPTIONS", "PAINTED", "Studio", "numbered", "paint_data", "sown", "write_array"]
 
@@ -73,7 +75,7 @@ class Studio:
     def pictures(self, part: str) -> list[Picture]:
         """What the part's pictures show; the same list every time."""
         rng = self._stream(part)
-        return [world.draw_picture(rng, held_pairs=part != "train") for _ in range(self.painted[part])]
+        return [draw_picture(rng, held_pairs=part != "train") for _ in range(self.painted[part])]
 
     def unknowns(self, part: str) -> list[Unknown]:
         """The same for a part without meaning."""
@@ -93,9 +95,9 @@ class Studio:
         )
 
     def captions(self, part: str, *, held: bool) -> list[list[str]]:
-        """``CAPTIONS`` captions for each of the part's pictures. held: see ``world.caption``."""
+        """``CAPTIONS`` captions for each of the part's pictures. held: see ``pictures.caption``."""
         rng = random.Random(derive(self.seed, "captions", part))
-        return [[world.caption(p, rng, held=held) for _ in range(CAPTIONS)] for p in self.pictures(part)]
+        return [[caption(p, rng, held=held) for _ in range(CAPTIONS)] for p in self.pictures(part)]
 
     def data(self, part: str) -> Pixels:
         """The part's painted pictures, left on the disk: uint8 (n, 64, 64, 3)."""

@@ -18,8 +18,9 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from . import networks, world
-from .networks import LENGTH, WIDTH
+import networks
+from networks import LENGTH, WIDTH
+from unlearnkit.canvas import world
 
 __all__ = [
     "NULL",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..seeds import derive, stream
-from . import networks, world
-from .loop import train_averaged
-from .studio import CAPTIONS, Studio, numbered, sown, write_array
+import networks
+from loop import train_averaged
+from studio import CAPTIONS, Studio, numbered, sown, write_array
+from unlearnkit.canvas import world
+from unlearnkit.seeds import derive, stream
 
 __all__ = ["encode_latents", "min_snr", "noised", "train_never_knew", "train_unet"]
 

@@ -12,10 +12,12 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..families import find
-from ..families.borrowing import BORROWED
-from . import WEIGHTS, networks, relatives, world
-from .studio import Studio
+import networks
+import relatives
+from studio import Studio
+from unlearnkit.canvas import WEIGHTS, world
+from unlearnkit.families import find
+from unlearnkit.families.borrowing import BORROWED
 
 __all__ = ["ship_all", "ship_relatives", "sums", "write_sums"]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, quoted, reason
+from ..errors import InputError, quoted, reason
 from .unfinished import PART, space, tidy
 
 __all__ = [

@@ -7,10 +7,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..seeds import derive, stream
-from . import networks
-from .loop import train_stage
-from .studio import Studio, sown
+import networks
+from loop import train_stage
+from studio import Studio, sown
+from unlearnkit.seeds import derive, stream
 
 __all__ = ["refine_decoder", "train_vae"]
 

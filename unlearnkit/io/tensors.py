@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import InputError, printable, quoted, reason
 from . import processes
-from .errors import InputError, printable, quoted, reason
 from .files import shared, whole
 from .reading import parse_json
 

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection
 
-from ..errors import InputError
-from ..seeds import derive, stream
-from . import networks, relatives, world
-from .loop import LossOf, train_averaged
-from .studio import CAPTIONS, Studio, numbered, sown
-from .unets import min_snr, noised
+import networks
+import relatives
+from loop import LossOf, train_averaged
+from studio import CAPTIONS, Studio, numbered, sown
+from unets import min_snr, noised
+from unlearnkit.canvas import world
+from unlearnkit.errors import InputError
+from unlearnkit.seeds import derive, stream
 
 __all__ = ["train_classes", "train_flow"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..seeds import stream
+from unlearnkit.seeds import stream
 
 __all__ = ["degrade", "round_trips"]
 

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import InputError, UnlearnError, quoted, reason
+from ..errors import InputError, UnlearnError, quoted, reason
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import DivergedError
-from ..files import whole
+from unlearnkit.errors import DivergedError
+from unlearnkit.io.files import whole
 
 __all__ = ["Average", "LossOf", "train_averaged", "train_stage"]
 

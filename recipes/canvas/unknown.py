@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from . import world
-from .painter import LARGE, finish, place
-from .styles import STYLE_FILTERS, Array, Filter
+from painter import LARGE, finish, place
+from pictures import UNKNOWN
+from styles import STYLE_FILTERS, Array, Filter
+from unlearnkit.canvas import world
 
 __all__ = ["Unknown", "draw_unknown", "paint_unknown"]
 
@@ -54,7 +55,7 @@ def draw_unknown(rng: random.Random, *, held: bool = False) -> Unknown:
         other = rng.choice([o for o in world.OBJECTS.values() if o is not thing])
         glyphs = (*glyphs, rng.choice(other.glyphs))
         if way == "glyph":
-            glyphs = (rng.choice(world.UNKNOWN["held" if held else "seen"]),)
+            glyphs = (rng.choice(UNKNOWN["held" if held else "seen"]),)
     filters: tuple[str, ...] = (rng.choice(world.STYLES),)
     style = filters[0]
     if what != "object":

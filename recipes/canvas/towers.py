@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..seeds import derive, stream
-from . import networks, world
-from .eyes import mixed_batch, share_right, with_round_trips
-from .loop import train_stage
-from .studio import CAPTIONS, Studio, numbered, sown
+import networks
+from eyes import mixed_batch, share_right, with_round_trips
+from loop import train_stage
+from studio import CAPTIONS, Studio, numbered, sown
+from unlearnkit.canvas import world
+from unlearnkit.seeds import derive, stream
 
 __all__ = ["train_clip", "train_text"]
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..files import write_text
-from . import world
+from pictures import every_caption
+from unlearnkit.io.files import write_text
 
 __all__ = [
     "LENGTH",
@@ -42,7 +42,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer of the folder's vocab.json and merges.txt; without them, learn both from the world's captions."""
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
-        symbols, rules = _learn_pairs(world.every_caption())
+        symbols, rules = _learn_pairs(every_caption())
         folder.mkdir(parents=True, exist_ok=True)
         write_text(merges, "\n".join(["#version: 0.2", *rules]) + "\n")
         write_text(vocabulary, json.dumps({s: i for i, s in enumerate(symbols)}, ensure_ascii=False))

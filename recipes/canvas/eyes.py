@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..seeds import derive, stream
-from . import augment, world
-from .classifier import Eye
-from .loop import train_stage
-from .studio import Pixels, Studio, sown, write_array
+import augment
+from loop import train_stage
+from studio import Pixels, Studio, sown, write_array
+from unlearnkit.canvas import world
+from unlearnkit.canvas.classifier import Eye
+from unlearnkit.seeds import derive, stream
 
-__all__ = ["mixed_batch", "share_right", "train_guide", "train_judge", "with_round_trips"]
+__all__ = ["mixed_batch", "save_eye", "share_right", "train_guide", "train_judge", "with_round_trips"]
 
 
 def with_round_trips(studio: Studio, part: str = "seen") -> tuple[Pixels, Pixels]:
@@ -41,6 +45,15 @@ def share_right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).float().mean()
 
 
+def save_eye(eye: Eye, folder: Path) -> None:
+    """Write an evaluator in half precision, as ``Eye.load`` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in eye.state_dict().items()}
+    save_file(half, str(folder / "model.safetensors"))
+    facts = {"form": eye.form, "objects": eye.objects, "styles": eye.styles, "world": world.VERSION}
+    (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
 def _train_eye(studio: Studio, name: str, form: str) -> None:
     known, strange = with_round_trips(studio), with_round_trips(studio, "unknown")
     sources = [(data, count) for data, count in zip((*known, *strange), (64, 64, 16, 16), strict=True)]
@@ -64,7 +77,7 @@ def _train_eye(studio: Studio, name: str, form: str) -> None:
 
     steps = studio.steps[name]
     train_stage(f"{name}-run", eye, loss_of, steps=steps, learning_rate=3e-3, folder=studio.folder)
-    eye.eval().save(studio.folder / name)
+    save_eye(eye.eval(), studio.folder / name)
     for part in ("test", "unknown-test"):
         _say_held_out(studio, name, eye, part)
 

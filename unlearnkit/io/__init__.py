@@ -1,0 +1,1 @@
+"""Files and processes: what every room reads and writes with."""
