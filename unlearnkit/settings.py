@@ -34,6 +34,7 @@ __all__ = [
     "inherited",
     "parse_pairs",
     "setting",
+    "with_role",
 ]
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ def setting(
     choices: Iterable[Any] | None = None,
     source: str = "",
     min_items: int | None = None,
+    role: str = "",
 ) -> Any:
     """A dataclass field with all that a user wants to know about it.
 
@@ -61,6 +63,7 @@ def setting(
     choices: the allowed values, or the allowed items of a tuple (a ``Literal`` brings its own).
     source: where the default comes from: a paper, its code, or our own sweep.
     min_items: the fewest items of a tuple.
+    role: what else in the package may set it, see ``with_role``; a name alone means nothing to anybody.
     """
     facts = {
         "doc": " ".join(doc.split()),
@@ -69,6 +72,7 @@ def setting(
         "choices": None if choices is None else tuple(choices),
         "source": source,
         "min_items": min_items,
+        "role": role,
     }
     return dataclasses.field(default=default, metadata=facts)
 
@@ -77,6 +81,11 @@ def inherited(cls: type, name: str, value: Any, *, source: str) -> Any:
     """The field ``name`` of ``cls`` with another default and its source."""
     facts = next(one.metadata for one in dataclasses.fields(cls) if one.name == name)
     return dataclasses.field(default=value, metadata={**facts, "source": source})
+
+
+def with_role(cls: type, role: str) -> tuple[str, ...]:
+    """The names of the settings of ``cls`` that declare this role."""
+    return tuple(one.name for one in dataclasses.fields(cls) if one.metadata.get("role") == role)
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,9 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
     pictures: int = counted("anchors", 1000, source="released code, 200 prompts with 5 each")
     grammar: str = phrased(source="ours; released code: 200 captions")
-    hold_start: bool = setting(
-        True, "keys and values learn nothing from the start token", source="released code"
-    )
 
     def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
-        run.enter(start_held(run.model, self.hold_start))
+        run.enter(start_held(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         if not self.keep:
             return anchors, None

@@ -117,9 +117,6 @@ class DoCo(Trained[Sets]):
     )
     neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
     grammar: str = phrased(source="ours; released code: 200 captions")
-    hold_start: bool = setting(
-        True, "keys and values learn nothing from the start token", source="released code"
-    )
     released: bool = setting(
         False,
         "the released code's two slips: the surgery's scale, and D learning from the student's gradient",
@@ -140,7 +137,7 @@ class DoCo(Trained[Sets]):
                 f"released=true changes the surgery, and combine={self.combine} has none: choose "
                 "combine=preserving-tensor, or released=false"
             )
-        run.enter(start_held(run.model, self.hold_start))
+        run.enter(start_held(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         retain = None
         if self.keep:

@@ -103,7 +103,7 @@ class DUGE(Trained[Sets]):
         "cross-attention layers, or how their names begin (mid_block, up_blocks.1); none: all",
         source="ours",
     )
-    erase: float = setting(1.0, "λ_U, weight of the attention loss", low=0.0, source="ours")
+    erase: float = setting(1.0, "λ_U, weight of the attention loss", low=0.0, source="ours", role="attention")
     erase_scale: Literal["first", "none"] = setting(
         "first", "first: λ_U is divided by the loss at the first step, which is tiny", source="ours"
     )
@@ -112,6 +112,7 @@ class DUGE(Trained[Sets]):
         "weight of a loss that draws the predicted noise to that of the empty prompt (or of 'instead')",
         low=0.0,
         source="paper: none; ours: 3 on the canvas, 1 where no attention can be read",
+        role="output",
     )
     prior: float = setting(
         1.0, "λ_pr, weight of prior preservation", low=0.0, source="ours, as in DreamBooth"
@@ -129,7 +130,11 @@ class DUGE(Trained[Sets]):
     )
     related_pictures: int = setting(25, "pictures for each related concept", low=1, source="ours: 200 in all")
     memory: int = setting(
-        100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
+        100,
+        "pictures in the memory bank of unrelated prompts, 0 for none",
+        low=0,
+        source="ours",
+        role="memory",
     )
     distil: float = setting(
         0.0, "weight of distilling the base on the memory bank", low=0.0, source="the other reading of L_reg"

@@ -82,7 +82,7 @@ class RGD(Trained[Sets]):
     )
     pictures: int = setting(800, "pairs of pictures a concept", low=1, source="paper, SD")
     diverse: bool = setting(
-        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper"
+        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper", role="sentences"
     )
     grammar: str = setting(
         "scenes", "plain, people, scenes, or the path of a TOML file", source="ours, after the paper"

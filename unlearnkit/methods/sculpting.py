@@ -109,7 +109,7 @@ class SculptingMemory(Trained[Sets]):
         source="ours, after the abstract",
     )
     earlier: tuple[str, ...] = setting(
-        (), "concepts erased from this model by earlier edits, to replay", source="ours"
+        (), "concepts erased from this model by earlier edits, to replay", source="ours", role="earlier"
     )
     untold: float = unprompted()
     pictures: int = setting(100, "pictures a concept, and of its superclass", low=1, source="released code")

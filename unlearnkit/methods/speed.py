@@ -60,6 +60,7 @@ class SPEED(ClosedForm):
         "if the request keeps nothing: nearest words that are retained",
         low=0,
         source="paper: 100 to 1,734",
+        role="neighbours",
     )
 
     @torch.no_grad()

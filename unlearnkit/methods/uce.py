@@ -81,6 +81,7 @@ class UCE(ClosedForm):
         "if the request keeps nothing: so many of the nearest words are kept",
         low=0,
         source="ours; paper: 0",
+        role="neighbours",
     )
 
     @torch.no_grad()

@@ -46,13 +46,15 @@ def watched(
 
 
 @contextmanager
-def start_held(model: Model, hold: bool = True) -> Iterator[None]:
+def start_held(model: Model) -> Iterator[None]:
     """Inside, keys and values learn nothing at the start token, whose state is the same in every prompt.
+
+    A model without cross-attention that can be read stays as it is.
 
     No number changes, only gradients stop there: so it is in Custom Diffusion's attention, which the released code of
     Concept Ablation and of DoCo uses. ``backward()`` must run inside.
     """
-    layers = readable(model).values() if hold else ()
+    layers = () if "attention" in model.family.LACKS else readable(model).values()
     hooks = [part.register_forward_hook(_held) for layer in layers for part in (layer.to_k, layer.to_v)]
     try:
         yield

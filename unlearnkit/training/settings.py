@@ -48,6 +48,7 @@ class Training:
         "xattn",
         "weights that are trained; lora: low-rank updates of cross-attention's matrices",
         source="ours",
+        role="trains",
     )
     rank: int = setting(8, "rank of the updates with trains = lora", low=1, high=4096, source="ours")
     combine: Combines = setting(
@@ -128,7 +129,9 @@ class Training:
         source="constant: as most papers",
     )
     batch: int = setting(4, "pictures a step, of each of the two sides", low=1, high=1024, source="ours")
-    checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
+    checkpointing: bool = setting(
+        False, "recompute activations: less memory, more time", source="ours", role="checkpointing"
+    )
     stop: Literal["none", "guide", "erased"] = setting(
         "none",
         "stop early: guide: and keep the weights that the canvas's guide (never the judge) scores best; erased: as "
