@@ -41,7 +41,8 @@ from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
 from .speed import SPEED
-from .uce import UCE, DiverseUCE
+from .uce import UCE
+from .uce_diverse import DiverseUCE
 
 __all__ = [
     "EDIT",
