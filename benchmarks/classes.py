@@ -38,18 +38,18 @@ CLASSES = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "hou
 ERASED, KEPT = 50, 4  # pictures of the erased class, and of each other
 
 ALL = {"steps": 150, "batch": 16, "lr": 1e-4}
-APART = ALL | {"pictures": 100, "neighbours": 23, "keep_pictures": 10}
-PAIRS = ALL | {"pictures": 230, "cap": 0.1, "cap_on": "picture", "keep_weight": 5.0}
+APART = ALL | {"pictures": 100, "neighbours": 23, "retain_pictures": 10}
+PAIRS = ALL | {"pictures": 230, "cap": 0.1, "cap_on": "picture", "retain_weight": 5.0}
 CONTENDERS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "Finetune": ("finetune", ALL | {"neighbours": 23, "keep_pictures": 10}),
+    "Finetune": ("finetune", ALL | {"neighbours": 23, "retain_pictures": 10}),
     "SalUn": ("salun", APART | {"mask_warmup": 10}),
     "Selective Amnesia": ("selective_amnesia", APART | {"fisher_pictures": 20, "fisher_times": 8}),
     "EraseDiff": ("erasediff", APART),
     "GradDiff": ("rgd", PAIRS | {"combine": "sum"}),
-    "GradDiff, whole keep set": ("rgd", PAIRS | {"combine": "sum", "whole_keep": True}),
+    "GradDiff, whole keep set": ("rgd", PAIRS | {"combine": "sum", "retain_full_batch": True}),
     "RG": ("rgd", PAIRS),
-    "RGD (RG, whole keep set)": ("rgd", PAIRS | {"whole_keep": True}),
-    "RGD, two nearest classes": ("rgd", PAIRS | {"whole_keep": True, "neighbours": 2}),
+    "RGD (RG, whole keep set)": ("rgd", PAIRS | {"retain_full_batch": True}),
+    "RGD, two nearest classes": ("rgd", PAIRS | {"retain_full_batch": True, "neighbours": 2}),
 }
 PAPER = {
     "Finetune": "0.211, 0.791, 4.25",

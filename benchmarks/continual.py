@@ -84,14 +84,14 @@ class Contender:
     matched: bool = True
 
 
-PLAIN = {"keep": 0.0, "steps": 400, "null": "empty", "eta": 1.3}  # the paper's loss alone
+PLAIN = {"retain_weight": 0.0, "steps": 400, "null": "empty", "eta": 1.3}  # the paper's loss alone
 BARE = {"bank": 0, "replay": 0}
 GUARDS = {"bank": 200, "bank_near": 0, "bank_weight": 5.0, "replay": 10, "replay_weight": 1.0}
 SHIPPED = dataclasses.asdict(Guards())
 CONTENDERS: dict[str, Contender] = {
     "esd": Contender(settings=PLAIN),
     "ca": Contender("ca", settings={"steps": 400}),
-    "uce": Contender("uce", ladder=[{"erase_scale": scale} for scale in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)]),
+    "uce": Contender("uce", ladder=[{"erase_weight": scale} for scale in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)]),
     "uce, whole": Contender("uce", matched=False),
     "uce-diverse": Contender("uce-diverse", guards={"replay": 10}, matched=False),
     "uce-diverse, joint": Contender("uce-diverse", regime="joint", matched=False),
@@ -205,7 +205,7 @@ def figures(folder: Path, number: int) -> dict[str, Any]:
         "drift": facts["drift"]["total"],
         "seconds": facts["making"],
         "bytes": sum(edits.values()),
-        "settings": {name: facts["recipe"]["settings"].get(name) for name in ("steps", "lr", "erase_scale")},
+        "settings": {name: facts["recipe"]["settings"].get(name) for name in ("steps", "lr", "erase_weight")},
     }
 
 

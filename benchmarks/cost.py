@@ -39,9 +39,17 @@ ROWS = Path(__file__).parent / "results" / "cost.jsonl"
 REQUEST = Request((Concept("cat"),))
 # few pictures and short preparations: only steps are timed
 LITTLE = {
-    **{"pictures": 8, "keep_pictures": 1, "related_pictures": 1, "memory": 8, "neighbours": 8, "related": 8},
-    **{"fisher_pictures": 1, "fisher_times": 1, "warm_up": 0, "mask_warmup": 1, "start": "pictures"},
-    **{"grammar": "plain", "stop": "none"},
+    "pictures": 8,
+    "retain_pictures": 1,
+    "memory": 8,
+    "neighbours": 8,
+    "fisher_pictures": 1,
+    "fisher_times": 1,
+    "discriminator_warmup": 0,
+    "mask_warmup": 1,
+    "start": "pictures",
+    "grammar": "plain",
+    "stop": "none",
 }
 
 
@@ -52,7 +60,7 @@ def chosen(method: str, batch: int, steps: int, trains: str | None) -> dict[str,
     settings = dataclasses.asdict(cls()) | {
         k: v for k, v in given.items() if k in {s.name for s in describe(cls)}
     }
-    return settings | ({"keep": 1.0} if method in ("ca", "esd") else {})
+    return settings | ({"retain_weight": 1.0} if method in ("ca", "esd") else {})
 
 
 def whole(model: Model, method: str, settings: dict[str, Any]) -> float:

@@ -28,11 +28,11 @@ STEPS = "steps in which both held-out losses fall"
 
 Changes = dict[str, dict[str, Any]]  # by name: the settings that differ from the shipped ones
 DUGE: Changes = {
-    "without prior": {"prior": 0.0, "memory": 0},
+    "without prior": {"retain_weight": 0.0, "memory": 0},
     "without memory": {"memory": 0},
     "without regularisation": {"rule": ()},
-    "attention alone": {"output": 0.0},
-    "without attention": {"erase": 0.0, "output": 1.0},
+    "attention alone": {"output_weight": 0.0},
+    "without attention": {"attention_weight": 0.0, "output_weight": 1.0},
 }
 RGD: Changes = {
     "without diversity": {"diverse": False, "neighbours": 1},
@@ -47,9 +47,9 @@ DOCO: Changes = {
 SCULPTING: Changes = {
     "dense": {"mask": "none"},
     "static mask": {"mask": "saliency"},
-    "without distillation": {"distil": 0.0},
-    "without superclass": {"align": 0.0},
-    "without replay": {"replay": 0.0},
+    "without distillation": {"distil_weight": 0.0},
+    "without superclass": {"retain_weight": 0.0},
+    "without replay": {"replay_weight": 0.0},
 }
 
 

@@ -46,17 +46,22 @@ ONE = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
 TWO = Request((Concept("cat", instead="bear"), Concept("car")))
 STYLE = Request((Concept("van gogh", "style"),))
 FEW: dict[str, Any] = {
-    **{"steps": 3, "lr": 1e-3, "batch": 2, "pictures": 3, "keep_pictures": 2, "related_pictures": 2},
-    **{
-        "related": 1,
-        "memory": 2,
-        "warm_up": 1,
-        "mask_warmup": 1,
-        "mask_every": 2,
-        "start_steps": 3,
-        "neighbours": 2,
-    },
-    **{"fisher_pictures": 2, "fisher_times": 2, "sentences": 4, "keep_sentences": 2, "grammar": "plain"},
+    "steps": 3,
+    "lr": 1e-3,
+    "batch": 2,
+    "pictures": 3,
+    "retain_pictures": 2,
+    "memory": 2,
+    "discriminator_warmup": 1,
+    "mask_warmup": 1,
+    "mask_every": 2,
+    "start_steps": 3,
+    "neighbours": 2,
+    "fisher_pictures": 2,
+    "fisher_times": 2,
+    "sentences": 4,
+    "retain_sentences": 2,
+    "grammar": "plain",
 }
 TRAINED: tuple[dict[str, Any], ...] = (
     {"trains": "all"},
@@ -64,41 +69,44 @@ TRAINED: tuple[dict[str, Any], ...] = (
     {"rule": ("l1sp", "l2sp")},
     {"mask": "saliency"},
     {"mask": "dynamic", "steps": 5},
-    {"combine": "restricted", "keep": 1.0},
-    {"combine": "preserving", "adds": 0.5, "keep": 1.0},
-    {"combine": "pcgrad", "schedule": "onecycle", "keep": 1.0},
-    {"checkpointing": True, "optimiser": "adam8"},
+    {"combine": "restricted"},
+    {"combine": "preserving", "adds": 0.5},
+    {"combine": "pcgrad", "schedule": "onecycle"},
+    {"checkpointing": True},
 )
 OWN: dict[str, tuple[dict[str, Any], ...]] = {
     "duge": (
-        {"target": "steered", "eta": 1.8, "output": 3.0, "prior_target": "teacher", "null": "rest"},
-        {"attends": "output", "distil": 1.0},
-        {"erase": 0.0, "output": 1.0},
-        {"erase_scale": "none", "memory": 0},
+        {"target": "steered", "eta": 1.8, "output_weight": 3.0, "retain_target": "teacher", "null": "rest"},
+        {"distil_weight": 1.0},
+        {"attention_weight": 0.0, "output_weight": 1.0},
+        {"relative_erase": False, "memory": 0},
     ),
     "rgd": (
-        {"cap_on": "element", "erase_scale": "first"},
-        {"keep_target": "teacher", "untold": 0.3},
+        {"cap_on": "element", "relative_erase": True},
+        {"retain_target": "teacher", "prompt_dropout": 0.3},
         {"diverse": False},
     ),
     "doco": (
         {"teacher": "student"},
-        {"domain": "eps"},
-        {"keep_target": "teacher", "untold": 0.2},
+        {"retain_target": "teacher", "prompt_dropout": 0.2},
         {"released": True},
     ),
-    "sculpting": ({"order": "joint", "away": 2.0}, {"aligned": "all", "distil": 10.0}, {"target": "student"}),
-    "esd": ({"start": "pictures", "templates": True, "null": "rest", "keep": 3.0}, {"eta_is": "released"}),
-    "uce": ({"tokens": "all", "templates": True}, {"sentences": 0, "keep_sentences": 0}),
+    "sculpting": (
+        {"order": "joint", "eta": 2.0},
+        {"retain_set": "all", "distil_weight": 10.0},
+        {"teacher": "student"},
+    ),
+    "esd": ({"start": "pictures", "templates": True, "null": "rest", "retain_weight": 3.0},),
+    "uce": ({"tokens": "all", "templates": True}, {"sentences": 0, "retain_sentences": 0}),
     "ca": (
         {"target": "noise"},
-        {"teacher": "student", "keep": 1.0},
-        {"keep": 4.0, "keep_target": "teacher", "untold": 0.1},
+        {"teacher": "student", "retain_weight": 1.0},
+        {"retain_weight": 4.0, "retain_target": "teacher", "prompt_dropout": 0.1},
     ),
-    "salun": ({"target": "teacher"},),
+    "salun": ({"teacher": "frozen"},),
     "ga": ({"cap_on": "picture"},),
     "erasediff": ({"balance": "cosine"}, {"balance": "fixed"}, {"target": "uniform"}),
-    "selective_amnesia": ({"replay": 2.0, "elastic": 5.0},),
+    "selective_amnesia": ({"retain_weight": 2.0, "elastic": 5.0},),
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -136,14 +144,20 @@ def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, An
 
 def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> list[Any]:
     """The edit's hash and what the plan says, or why there is none."""
-    known = {field.name for field in dataclasses.fields(METHODS[method])}
+    stock = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
+    known = stock.keys()
     few = {name: value for name, value in FEW.items() if name in known}
+    if method == "duge":
+        few["neighbours"] = 1
+    if "combine" in settings and stock.get("retain_weight") == 0:
+        settings = {"retain_weight": 1.0} | settings  # two sides to combine
     settings = {name: value for name, value in settings.items() if name in known or name == "canvas"}
     if model.classes is not None:
         few.pop("grammar", None)  # classes have no sentences
     try:
         if settings == {"canvas": True}:
-            kept = {"lr", "batch", "grammar", "neighbours", "sentences", "keep_sentences"}
+            kept = {"lr", "batch", "grammar", "sentences", "retain_sentences"}
+            kept |= {"neighbours"} if method != "duge" else set()
             shipped = dataclasses.asdict(resolve(model, request, method, {}))
             settings = shipped | {name: value for name, value in few.items() if name not in kept}
         else:

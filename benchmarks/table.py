@@ -64,10 +64,10 @@ FLOW = """
 The same cells on *canvas-flow* (`--model canvas-flow`), a small Stable Diffusion 3, with the settings that it ships.
 The guide chose them on these two concepts, in the end by as many pictures of the same prompts as the judge then saw.
 Two things differ from the canvas. DUGE's attention loss has no counterpart where text and picture share one softmax:
-its prediction is drawn to that of the prompt without the concept instead, steered away from it (`erase = 0`,
-`output`). And a style reaches every layer through the pooled vector of the text too, past all attention: for styles
-all weights are trained (`trains = all`). That moves what is drawn without a prompt, from which guidance starts, so
-some of the kept pictures are shown without one (`untold`).
+its prediction is drawn to that of the prompt without the concept instead, steered away from it (`attention_weight = 0`,
+`output_weight`). And a style reaches every layer through the pooled vector of the text too, past all attention: for
+styles all weights are trained (`trains = all`). That moves what is drawn without a prompt, from which guidance starts,
+so some of the kept pictures are shown without one (`prompt_dropout`).
 
 """
 GLANCE = """

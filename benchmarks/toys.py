@@ -52,7 +52,7 @@ def cli(*words: object) -> Call:
 
 
 def erase(concept: str, *more: str) -> Call:
-    settings = [f"--set={name}" for name in ("steps=8", "batch=2", "pictures=4", "keep=1.0")]
+    settings = [f"--set={name}" for name in ("steps=8", "batch=2", "pictures=4", "retain_weight=1.0")]
     words = ["--method", "ca", "--pictures", "1", "--device", "cpu", "--out", "run", *settings, *more]
     return cli("erase", saved.folder(), "--concept", concept, *words)
 

@@ -148,7 +148,6 @@ def test_the_denoisers_have_the_published_sizes() -> None:
         ("SDXL", "finetune", {"trains": "all"}),
         ("Flux.1 dev", "ca", {}),
         ("Flux.1 dev", "rgd", {}),  # its two sides have a pass each
-        ("Flux.1 dev", "finetune", {"trains": "all", "optimiser": "adam8"}),
     ],
 )
 def test_the_estimate_of_memory_is_what_a_run_takes(

@@ -169,12 +169,12 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
         ({"concept": "car", "settings": {"stepps": 1}}, "did you mean 'steps'"),
         ({"concept": "car", "guards": {"bnak": 1}}, "did you mean 'bank'"),
         (
-            {"concept": "car", "method": "uce", "guards": {"l2sp_first": 1.0}},
-            "penalty on the way of training",
+            {"concept": "car", "settings": {"trains": "lora"}, "guards": {"project": 1, "free": 0.0}},
+            "no rule of a chain",
         ),
         (
-            {"concept": "car", "settings": {"trains": "lora"}, "guards": {"l2sp_first": 1.0}},
-            "no rule of a chain",
+            {"concept": "car", "guards": {"l2sp_first": 1.0}},
+            "'l2sp_first' of guards was removed: leave it out",
         ),
     ):
         with pytest.raises(InputError, match=match):

@@ -78,8 +78,14 @@ def test_the_parts_have_options_of_their_own(said):
     words = ["erase", saved.folder(), "--concept", "cat", "--method", "duge", "--dry-run"]
     words += ["--set", "memory=0", "--trains", "all"]
     parts = ["--combine", "restricted", "--mask", "dynamic", "--rule", "l1sp", "--rule", "l2sp"]
-    told = said(*words, *parts, "--set", "mask=dynamic", "--set", "prior=2")
-    for setting in ("trains=all", "combine=restricted", "mask=dynamic", "rule=('l1sp', 'l2sp')", "prior=2.0"):
+    told = said(*words, *parts, "--set", "mask=dynamic", "--set", "retain_weight=2")
+    for setting in (
+        "trains=all",
+        "combine=restricted",
+        "mask=dynamic",
+        "rule=('l1sp', 'l2sp')",
+        "retain_weight=2.0",
+    ):
         assert f"{setting}," in told
     assert "rule=" not in said(*words)  # DUGE's own, as the line below the settings says
     assert "and the method's defaults" in said(*words)
@@ -99,7 +105,7 @@ def test_pictures_are_drawn_by_prompt_and_seed(said, known: Model):
 
 
 def test_an_edit_is_worn_while_drawing(said, known: Model):
-    erase(known, "cat", method="uce", erase_scale=100.0).save("cat.safetensors")
+    erase(known, "cat", method="uce", erase_weight=100.0).save("cat.safetensors")
     words = ["generate", saved.folder(), "--prompt", "cat"]
     said(*words, "--out", "plain")
     said(*words, "--out", "worn", "--edit", "cat.safetensors")

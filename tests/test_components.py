@@ -285,7 +285,7 @@ def test_a_run_of_a_text_encoder_is_verified_and_its_pipeline_is_what_it_says(tm
     settings = {
         "steps": 2,
         "pictures": 2,
-        "keep_pictures": 2,
+        "retain_pictures": 2,
         "attack_steps": 1,
         "attack_start": 0,
         "batch": 2,
@@ -305,7 +305,7 @@ def test_a_run_of_a_text_encoder_is_verified_and_its_pipeline_is_what_it_says(tm
 def test_a_chain_takes_text_encoders_and_guards(regime: str, tmp_path: Path) -> None:
     project = tmp_path / "chain"
     chain.init(project, saved.folder(), regime=regime, method="uce", pictures=0)
-    quick = {"steps": 2, "pictures": 2, "keep_pictures": 2, "attack_steps": 0, "lr": 1e-3}
+    quick = {"steps": 2, "pictures": 2, "retain_pictures": 2, "attack_steps": 0, "lr": 1e-3}
     chain.add(project, "cat", method="adavd")
     chain.add(project, "dog", method="advunlearn", settings=quick)
     chain.add(project, "bear")

@@ -30,26 +30,26 @@ REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),)
 # what makes a method quick on a toy, the part that it changes, and whether it draws random numbers
 QUICK: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch": 2}
 FEW: dict[str, Any] = {**QUICK, "pictures": 4}
-KEEP: dict[str, Any] = {**FEW, "keep_pictures": 4}
+KEEP: dict[str, Any] = {**FEW, "retain_pictures": 4}
 ATTACK = {"attack_steps": 2, "attack_start": 1, "retain_batch": 2}
 CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "adavd": ({}, "values", False),
     "advunlearn": ({**KEEP, **ATTACK}, "text-encoder", True),
     "ca": (FEW, "xattn-kv", True),
-    "doco": ({**FEW, "warm_up": 2}, "xattn-kv", True),
-    "duge": ({**FEW, "related_pictures": 4, "memory": 4}, "xattn", True),
+    "doco": ({**FEW, "discriminator_warmup": 2}, "xattn-kv", True),
+    "duge": ({**FEW, "retain_pictures": 4, "memory": 4}, "xattn", True),
     "erasediff": (KEEP, "all", True),
     "esd": ({**QUICK, "trains": "xattn", "start_steps": 4}, "xattn", True),
-    "finetune": ({**QUICK, "keep_pictures": 4}, "all", True),
+    "finetune": ({**QUICK, "retain_pictures": 4}, "all", True),
     "ga": (FEW, "all", True),
-    "graddiff": ({**FEW, "keep_pictures": 4}, "all", True),
+    "graddiff": ({**FEW, "retain_pictures": 4}, "all", True),
     "rgd": ({**FEW, "grammar": "plain"}, "all", True),
-    "salun": ({**FEW, "keep_pictures": 4, "mask_warmup": 2}, "all", True),
+    "salun": ({**FEW, "retain_pictures": 4, "mask_warmup": 2}, "all", True),
     "selective_amnesia": ({**KEEP, "fisher_pictures": 2, "fisher_times": 2}, "all", True),
     "sculpting": ({**FEW, "mask_warmup": 2, "mask_every": 3}, "xattn", True),
     "speed": ({"copies": 2}, "values", True),
     "uce": ({}, "text", False),
-    "uce-diverse": ({"sentences": 5, "keep_sentences": 2}, "text", True),
+    "uce-diverse": ({"sentences": 5, "retain_sentences": 2}, "text", True),
 }
 methods = pytest.mark.parametrize("method", METHODS)
 predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -202,16 +202,16 @@ HELD: dict[str, Any] = {"trains": "xattn-kv", "rule": ("project",), "mask": "non
 NEAR: dict[str, dict[str, Any]] = {
     "ca": HELD,
     "doco": HELD,
-    "duge": {**HELD, "prior": 0.0, "output": 1.0},
-    "erasediff": {**HELD, "balance": "fixed", "weight": 100.0},
-    "esd": {"steps": 40, "keep": 5.0, "start": "pictures", "batch": 4, "lr": 3e-3},
+    "duge": {**HELD, "retain_weight": 0.0, "output_weight": 1.0},
+    "erasediff": {**HELD, "balance": "fixed", "erase_weight": 100.0},
+    "esd": {"steps": 40, "retain_weight": 5.0, "start": "pictures", "batch": 4, "lr": 3e-3},
     "ga": {**HELD, "cap": 1e9},
-    "graddiff": {**HELD, "cap": 1e9, "keep_weight": 0.0, "pictures": 12, "batch": 8},
-    "rgd": {**HELD, "cap": 1e9, "keep_weight": 0.0, "diverse": False},
-    "salun": {**HELD, "keep_weight": 0.0},
-    "sculpting": {**HELD, "align": 0.0},
+    "graddiff": {**HELD, "cap": 1e9, "retain_weight": 0.0, "pictures": 12, "batch": 8},
+    "rgd": {**HELD, "cap": 1e9, "retain_weight": 0.0, "diverse": False},
+    "salun": {**HELD, "retain_weight": 0.0},
+    "sculpting": {**HELD, "retain_weight": 0.0},
     "advunlearn": {"steps": 30, "retain_weight": 20.0, "batch": 4, "retain_batch": 4, "attack_steps": 1},
-    "selective_amnesia": {**HELD, "replay": 0.0, "elastic": 0.0},
+    "selective_amnesia": {**HELD, "retain_weight": 0.0, "elastic": 0.0},
 }
 
 

@@ -30,7 +30,7 @@ from unlearnkit.training.state import CHECKPOINT, LOG
 REQUEST = Request((Concept("cat"),))
 FULL = {
     **{"trains": "xattn-kv", "steps": 9, "lr": 1e-3, "batch": 2, "start": "pictures", "templates": True},
-    **{"pictures": 4, "keep": 1.0, "neighbours": 2, "keep_pictures": 2},
+    **{"pictures": 4, "retain_weight": 1.0, "neighbours": 2, "retain_pictures": 2},
 }
 
 

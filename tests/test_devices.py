@@ -24,10 +24,15 @@ CLOSE = 2e-3  # kernels differ, and Adam's first steps go by a gradient's sign: 
 CHOSEN = {"salun": 2e-2, "sculpting": 2e-2}  # a mask chooses between weights that matter alike
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "low-rank updates": ("esd", {"trains": "lora", "rank": 2}),
-    "moments in 8 bits": ("esd", {"optimiser": "adam8"}),
-    "restricted gradient, dynamic mask": ("ca", {"keep": 1.0, "combine": "restricted", "mask": "dynamic"}),
-    "preserving projection, saliency": ("ca", {"keep": 1.0, "combine": "preserving", "mask": "saliency"}),
-    "PCGrad, L1-SP": ("ca", {"keep": 1.0, "combine": "pcgrad", "rule": ("l1sp",)}),
+    "restricted gradient, dynamic mask": (
+        "ca",
+        {"retain_weight": 1.0, "combine": "restricted", "mask": "dynamic"},
+    ),
+    "preserving projection, saliency": (
+        "ca",
+        {"retain_weight": 1.0, "combine": "preserving", "mask": "saliency"},
+    ),
+    "PCGrad, L1-SP": ("ca", {"retain_weight": 1.0, "combine": "pcgrad", "rule": ("l1sp",)}),
     "update's projection": ("ca", {"rule": ("project",), "protect": 2}),
 }
 
@@ -90,7 +95,7 @@ def test_every_family_draws_and_erases_there(title: str, words: Path) -> None:
 
 
 def test_a_chain_with_every_guard_runs_there(make: Callable[..., Model], tmp_path: Path) -> None:
-    guards = {"bank": 8, "replay": 2, "l1sp_first": 1.0, "l2sp_first": 1.0, "project": 1, "free": 0.0}
+    guards = {"bank": 8, "replay": 2, "project": 1, "free": 0.0}
     settings = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn-kv"}
     with elsewhere():
         model = there(make())

@@ -11,20 +11,16 @@ from unlearnkit.errors import DivergedError, ModelError
 from unlearnkit.parts.discriminator import Discriminator
 
 SHAPE = (4, 16, 16)
-kinds = pytest.mark.parametrize("kind", ["patchgan", "timed"])
 
 
 def samples(seed: int, shape: tuple[int, int, int] = SHAPE, n: int = 3) -> Tensor:
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))
 
 
-T = torch.tensor([10, 500, 990])
-
-
 def test_the_published_patchgan_has_2767553_weights_and_gives_3x3_logits_of_64x64() -> None:
     found = Discriminator((4, 64, 64))
     assert sum(weight.numel() for weight in found.weights.values()) == 2_767_553
-    assert found.logits(samples(0, (4, 64, 64), 1), T[:1]).shape == (1, 1, 3, 3)
+    assert found.logits(samples(0, (4, 64, 64), 1)).shape == (1, 1, 3, 3)
 
 
 def test_the_published_patchgan_is_that_of_torch_layers() -> None:
@@ -40,14 +36,13 @@ def test_the_published_patchgan_is_that_of_torch_layers() -> None:
         for mine, theirs in zip(found.weights.values(), network.parameters(), strict=True):
             theirs.copy_(mine)
     x = samples(1, (4, 64, 64), 2)
-    torch.testing.assert_close(found.logits(x, T[:2]), network(x))
+    torch.testing.assert_close(found.logits(x), network(x))
 
 
-@kinds
 @pytest.mark.parametrize("side", [4, 8, 12, 16, 32, 96])
-def test_other_sizes_leave_patches(kind: str, side: int) -> None:
-    found = Discriminator((4, side, side), kind=kind)  # type: ignore[arg-type]
-    assert found.logits(samples(0, (4, side, side)), T).numel() >= 3
+def test_other_sizes_leave_patches(side: int) -> None:
+    found = Discriminator((4, side, side))
+    assert found.logits(samples(0, (4, side, side))).numel() >= 3
 
 
 def test_too_small_latents_are_refused() -> None:
@@ -55,15 +50,14 @@ def test_too_small_latents_are_refused() -> None:
         Discriminator((4, 2, 8))
 
 
-@kinds
-def test_its_loss_by_hand_and_what_it_learns(kind: str) -> None:
-    found = Discriminator(SHAPE, kind=kind, lr=1e-3)  # type: ignore[arg-type]
+def test_its_loss_by_hand_and_what_it_learns() -> None:
+    found = Discriminator(SHAPE, lr=1e-3)
     anchor, target = samples(1), samples(2) + 1
-    zero, one = (found.logits(x, T).sigmoid() for x in (anchor, target))
+    zero, one = (found.logits(x).sigmoid() for x in (anchor, target))
     expected = -(1 - zero).log().mean() - one.log().mean()
-    assert found.learn(anchor, target, T)[0] == pytest.approx(expected.item(), rel=1e-5)
+    assert found.learn(anchor, target)[0] == pytest.approx(expected.item(), rel=1e-5)
     for _ in range(30):
-        loss, right = found.learn(anchor, target, T)
+        loss, right = found.learn(anchor, target)
     assert loss < expected / 2
     assert right == 1.0
 
@@ -71,56 +65,41 @@ def test_its_loss_by_hand_and_what_it_learns(kind: str) -> None:
 def test_the_leak_is_the_students_loss() -> None:
     plain, leaking = Discriminator(SHAPE), Discriminator(SHAPE)
     anchor, target = samples(1), samples(2)
-    students = F.softplus(plain.logits(target, T)).mean().item()
-    without = plain.learn(anchor, target, T)[0]
-    assert leaking.learn(anchor, target, T, leak=True)[0] == pytest.approx(without + students, rel=1e-6)
+    students = F.softplus(plain.logits(target)).mean().item()
+    without = plain.learn(anchor, target)[0]
+    assert leaking.learn(anchor, target, leak=True)[0] == pytest.approx(without + students, rel=1e-6)
 
 
-@kinds
-def test_gradients_reach_only_the_samples(kind: str) -> None:
-    found = Discriminator(SHAPE, kind=kind)  # type: ignore[arg-type]
+def test_gradients_reach_only_the_samples() -> None:
+    found = Discriminator(SHAPE)
     x = samples(0).requires_grad_()
-    F.softplus(found.logits(x, T)).mean().backward()
+    F.softplus(found.logits(x)).mean().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert all(weight.grad is None for weight in found.weights.values())
 
 
-@kinds
-def test_its_step_does_not_depend_on_a_students_step_before_it(kind: str) -> None:
+def test_its_step_does_not_depend_on_a_students_step_before_it() -> None:
     after = []
     for student in (False, True):
-        found = Discriminator(SHAPE, kind=kind)  # type: ignore[arg-type]
+        found = Discriminator(SHAPE)
         x = samples(2).requires_grad_()
         if student:
-            F.softplus(found.logits(x, T)).mean().backward()
-        found.learn(samples(1), x, T)
+            F.softplus(found.logits(x)).mean().backward()
+        found.learn(samples(1), x)
         after.append(found.tensors())
         assert (x.grad is None) != student  # learning added nothing
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
-@kinds
-def test_restored_it_goes_on_to_the_same_bits(kind: str) -> None:
-    first, second = (Discriminator(SHAPE, kind=kind, seed=seed) for seed in (0, 1))  # type: ignore[arg-type]
+def test_restored_it_goes_on_to_the_same_bits() -> None:
+    first, second = (Discriminator(SHAPE, seed=seed) for seed in (0, 1))
     for _ in range(3):
-        first.learn(samples(1), samples(2), T)
+        first.learn(samples(1), samples(2))
     second.restore({name: tensor.detach().clone() for name, tensor in first.tensors().items()})
     for one in (first, second):
-        one.learn(samples(3), samples(4), T)
+        one.learn(samples(3), samples(4))
     assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in first.tensors().items())
-
-
-def test_the_timed_one_tells_times_apart_and_samples_alone() -> None:
-    found = Discriminator(SHAPE, kind="timed", lr=1e-2)
-    x = samples(1)
-    torch.testing.assert_close(
-        found.logits(x, T), found.logits(x, T.flip(0))
-    )  # the first scale is 1, the shift 0
-    for _ in range(3):
-        found.learn(x, samples(2), T)
-    assert not torch.allclose(found.logits(x, T), found.logits(x, T.flip(0)))
-    torch.testing.assert_close(found.logits(x, T)[:1], found.logits(x[:1], T[:1]))
 
 
 def test_it_uses_no_global_randomness() -> None:
@@ -133,4 +112,4 @@ def test_it_uses_no_global_randomness() -> None:
 
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     with pytest.raises(DivergedError, match="the discriminator's loss is nan: lower"):
-        Discriminator(SHAPE).learn(samples(1) * torch.nan, samples(2), T)
+        Discriminator(SHAPE).learn(samples(1) * torch.nan, samples(2))

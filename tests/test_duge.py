@@ -22,8 +22,8 @@ from unlearnkit.training.memory import bank
 
 CAT = Request((Concept("cat"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {
-    **{"steps": 1, "batch": 3, "pictures": 3, "related_pictures": 3, "memory": 3, "lr": 1e-3},
-    **{"erase_scale": "none"},
+    **{"steps": 1, "batch": 3, "pictures": 3, "retain_pictures": 3, "memory": 3, "lr": 1e-3},
+    **{"relative_erase": False},
 }
 DOGS, CATS = ([word, f"a photo of a {word}", f"{word} in a picture"] for word in ("dog", "cat"))
 
@@ -67,7 +67,7 @@ def test_folded_maps_by_hand(start: int, end: int, other: int, expected: list[fl
 
 def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path: Path) -> None:
     """The attention loss from queries and keys head by head, all others from the U-Net itself."""
-    erase(model, output=0.5, prior=2.0, distil=3.0, folder=tmp_path)
+    erase(model, output_weight=0.5, retain_weight=2.0, distil_weight=3.0, folder=tmp_path)
     line = first(tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
     told = [CATS[place] for place in which]
@@ -87,7 +87,7 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
 
 
 def test_a_steered_target_steers_the_noise_too(model: Model, tmp_path: Path) -> None:
-    erase(model, output=0.5, erase=0.0, target="steered", eta=2.0, folder=tmp_path)
+    erase(model, output_weight=0.5, attention_weight=0.0, target="steered", eta=2.0, folder=tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
     told, null = (plain(model, x, t, words) for words in ([CATS[place] for place in which], [""] * 3))
     # null - 2 (told - null) is 3 (told - null) away from what is told
@@ -97,7 +97,7 @@ def test_a_steered_target_steers_the_noise_too(model: Model, tmp_path: Path) -> 
 
 
 def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: Path) -> None:
-    erase(model, output=1.0, null="rest", folder=tmp_path)
+    erase(model, output_weight=1.0, null="rest", folder=tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
     rests = [["", "a photo of a", "in a picture"][place] for place in which]
     told = [CATS[place] for place in which]
@@ -116,18 +116,24 @@ def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: 
 
 
 def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: Path) -> None:
-    erase(model, erase=3.0, erase_scale="first", folder=tmp_path)
+    erase(model, attention_weight=3.0, relative_erase=True, folder=tmp_path)
     assert first(tmp_path)["erase"] == pytest.approx(3.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"target": "steered", "attends": "output", "layers": ("mid_block",), "rule": ()},
-        {"target": "steered", "prior_target": "teacher", "memory": 0},
-        {"combine": "preserving", "distil": 1.0, "prior": 0.0, "checkpointing": True},
-        {"erase": 0.0, "output": 1.0, "prior": 0.0, "memory": 0, "trains": "xattn-kv"},
-        {"null": "rest", "target": "steered", "output": 1.0},
+        {"target": "steered", "rule": ()},
+        {"target": "steered", "retain_target": "teacher", "memory": 0},
+        {"combine": "preserving", "distil_weight": 1.0, "retain_weight": 0.0, "checkpointing": True},
+        {
+            "attention_weight": 0.0,
+            "output_weight": 1.0,
+            "retain_weight": 0.0,
+            "memory": 0,
+            "trains": "xattn-kv",
+        },
+        {"null": "rest", "target": "steered", "output_weight": 1.0},
     ],
 )
 def test_its_readings_work_with_several_concepts(changes: dict[str, Any], model: Model) -> None:
@@ -139,7 +145,7 @@ def test_its_readings_work_with_several_concepts(changes: dict[str, Any], model:
 
 
 def test_training_draws_the_maps_to_those_of_no_prompt(model: Model, tmp_path: Path) -> None:
-    erase(model, steps=30, lr=3e-3, rule=(), prior=0.0, folder=tmp_path)
+    erase(model, steps=30, lr=3e-3, rule=(), retain_weight=0.0, folder=tmp_path)
     losses = [json.loads(line)["erase"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
@@ -160,9 +166,8 @@ def test_processors_are_restored_when_a_run_breaks_off(model: Model) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"erase": 0.0}, "erase=0 and output=0 leave nothing that erases"),
-        ({"distil": 1.0, "memory": 0}, "memory=0 leaves it empty"),
-        ({"layers": ("down_block",)}, "layer 'down_block' has no cross-attention"),
+        ({"attention_weight": 0.0}, "attention_weight=0 and output_weight=0 leave nothing that erases"),
+        ({"distil_weight": 1.0, "memory": 0}, "memory=0 leaves it empty"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str, model: Model) -> None:
@@ -172,7 +177,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str, m
 
 def test_the_plan_keeps_to_the_budgets(model: Model) -> None:
     found = plan(
-        model, CAT, method="duge", settings=QUICK | {"memory": 7, "target": "steered", "distil": 1.0}
+        model, CAT, method="duge", settings=QUICK | {"memory": 7, "target": "steered", "distil_weight": 1.0}
     )
     assert found.sampled_images == 3 + 3 + 7
     assert found.passes == (3 + 3 + 3, 9)

@@ -22,7 +22,7 @@ from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
-QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "keep_pictures": 3, "lr": 1e-3}
+QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "retain_pictures": 3, "lr": 1e-3}
 DOGS, CATS, CARS = ([word, f"a photo of a {word}", f"{word} in a picture"] for word in ("dog", "cat", "car"))
 
 
@@ -64,7 +64,7 @@ def test_forgetting_goes_on_by_eta_at_least(g_f: list[float], g_r: list[float], 
 
 @pytest.mark.parametrize("target", ["anchor", "uniform"])
 def test_the_first_losses_are_those_of_the_plain_network(target: str, model: Model, tmp_path: Path) -> None:
-    erase(model, target=target, balance="fixed", weight=0.5, job=Job(folder=tmp_path))
+    erase(model, target=target, balance="fixed", erase_weight=0.5, job=Job(folder=tmp_path))
     line = json.loads((tmp_path / "log.jsonl").read_text())
     x, t, _, which = batch(model, "erasediff", CATS)
     told = plain(model, x, t, [CATS[place] for place in which])
@@ -81,7 +81,7 @@ def test_the_first_losses_are_those_of_the_plain_network(target: str, model: Mod
 
 def test_its_settings_go_together(model: Model) -> None:
     request = Request((Concept("cat", instead="car"), Concept("van gogh", kind="style", instead="art")))
-    common = {"steps": 2, "keep_pictures": 1}
+    common = {"steps": 2, "retain_pictures": 1}
     assert erase(model, request, **common, balance="cosine", teacher="student", neighbours=1).weights
     assert erase(model, **common, combine="restricted", trains="xattn").weights
 

@@ -42,22 +42,22 @@ two = pytest.mark.parametrize("method", ["esd", "rgd"])
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "adavd": {},
-    "advunlearn": {"pictures": 2, "keep_pictures": 2, "attack_steps": 1, "attack_start": 0},
+    "advunlearn": {"pictures": 2, "retain_pictures": 2, "attack_steps": 1, "attack_start": 0},
     "ca": {"pictures": 2},
-    "doco": {"pictures": 2, "warm_up": 1},
-    "duge": {"pictures": 2, "related_pictures": 2, "memory": 0},
-    "erasediff": {"pictures": 2, "keep_pictures": 2},
+    "doco": {"pictures": 2, "discriminator_warmup": 1},
+    "duge": {"pictures": 2, "retain_pictures": 2, "memory": 0},
+    "erasediff": {"pictures": 2, "retain_pictures": 2},
     "esd": {"start_steps": 3},
-    "finetune": {"keep_pictures": 2},
+    "finetune": {"retain_pictures": 2},
     "ga": {"pictures": 2, "cap": 1e9},
-    "graddiff": {"pictures": 2, "keep_pictures": 2, "cap": 1e9},
+    "graddiff": {"pictures": 2, "retain_pictures": 2, "cap": 1e9},
     "rgd": {"pictures": 2, "grammar": "plain", "cap": 1e9},
-    "salun": {"pictures": 2, "keep_pictures": 2, "mask_warmup": 1},
+    "salun": {"pictures": 2, "retain_pictures": 2, "mask_warmup": 1},
     "sculpting": {"pictures": 2, "mask_warmup": 1, "mask_every": 2},
-    "selective_amnesia": {"pictures": 2, "keep_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
+    "selective_amnesia": {"pictures": 2, "retain_pictures": 2, "fisher_pictures": 1, "fisher_times": 2},
     "speed": {},
     "uce": {},
-    "uce-diverse": {"sentences": 2, "keep_sentences": 1, "neighbours": 2},
+    "uce-diverse": {"sentences": 2, "retain_sentences": 1, "neighbours": 2},
 }
 
 
@@ -320,7 +320,14 @@ def test_an_estimate_counts_what_blocks_are_given_and_the_one_that_is_made_again
 
 @new
 def test_9_the_erased_prompt_moves_more_than_the_kept_one(title: str, model: Model) -> None:
-    changes = {"steps": 10, "keep": 5.0, "start": "pictures", "pictures": 4, "keep_pictures": 4, "batch": 4}
+    changes = {
+        "steps": 10,
+        "retain_weight": 5.0,
+        "start": "pictures",
+        "pictures": 4,
+        "retain_pictures": 4,
+        "batch": 4,
+    }
     edit = erase(model, "esd", **changes, lr=3e-3)
     moved = tiny.moved(model, edit)
     assert moved["cat"] > moved["dog"]
@@ -416,7 +423,7 @@ def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path
     for title in ("Stable Diffusion 3/3.5", "Flux.1", "PixArt-Sigma", "class-conditional DiT"):
         model = opened(title, words)
         with pytest.raises(InputError, match="no cross-attention that can be read"):
-            plan(model, REQUEST, method="duge", settings={**SETTINGS["duge"], "erase": 1.0})
+            plan(model, REQUEST, method="duge", settings={**SETTINGS["duge"], "attention_weight": 1.0})
         own = resolve(model, REQUEST, "duge", SETTINGS["duge"])
         assert (own.erase, own.output) == (0.0, 1.0)
 
@@ -446,7 +453,7 @@ def page(words: Path) -> str:
                 edit = edit_for(model, REQUEST, method=method, settings=settings)
                 assert edit.weights or edit.hooks, (method, model.family.TITLE)
                 part = edit.facts["settings"].get("trains", "text")
-                unread = ", by its output" if edit.facts["settings"].get("erase") == 0 else ""
+                unread = ", by its output" if edit.facts["settings"].get("attention_weight") == 0 else ""
                 cells.append("yes" + (", low rank" if part == "lora" else "") + unread)
             except InputError as refused:
                 cells.append(f"no ({notes.setdefault(str(refused), len(notes) + 1)})")
@@ -458,9 +465,9 @@ def page(words: Path) -> str:
         "",
         "*by its output*: DUGE's attention loss has no counterpart there. In transformers with joint attention text",
         "and picture share one softmax and the text itself changes from layer to layer, in PixArt a mask cuts every",
-        "map at the prompt's end, and a class is not attended to. `erase=0`, `output=1` are the family's defaults: the",
-        "prediction is drawn to that of no prompt; prior preservation, memory and regularisation stay. `erase` above 0",
-        "is refused.",
+        "map at the prompt's end, and a class is not attended to. `attention_weight=0`, `output_weight=1` are the",
+        "family's defaults: the prediction is drawn to that of no prompt; the retain set, memory and regularisation",
+        "stay. `attention_weight` above 0 is refused.",
         "",
         "A pipeline from which a part was left out, such as T5 of Stable Diffusion 3, opens from a folder as it is.",
         "",

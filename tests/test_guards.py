@@ -84,7 +84,7 @@ def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) 
 
 
 def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    guards, worn, base = alone(bank=4, bank_holds="prompts"), shifted(model), model.weights("all")
+    guards, worn, base = alone(bank=4), shifted(model), model.weights("all")
     with model.wearing(worn):
         added = beside(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
         assert added is not None
@@ -102,7 +102,6 @@ def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         teacher = model.eps(rows.x, rows.t, rows.cond)
     assert found["keep_bank"].item() == pytest.approx((student - teacher).square().mean().item(), rel=1e-5)
-    assert rows.t.min() >= model.times // 2
 
 
 def test_no_guard_adds_nothing(model: Model) -> None:
@@ -154,18 +153,6 @@ def test_what_was_erased_is_screened_out_of_words_and_templates(model: Model) ->
     assert not everything.keep
 
 
-def test_a_tie_to_the_first_model_holds_the_weights_nearer_to_it(model: Model, tmp_path: Path) -> None:
-    away: dict[float, float] = {}
-    for weight in (0.0, 1e6):
-        project = tmp_path / f"{weight:g}"
-        settings = {"steps": 6, "lr": 3e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
-        chain.init(project, model, settings=settings, guards=OFF | {"l2sp_first": weight}, pictures=0)
-        for name in ("cat", "car"):
-            entry = chain.add(project, name, model=model)
-        away[weight] = entry.facts["drift"]["total"]
-    assert away[1e6] < 0.8 * away[0.0]
-
-
 @pytest.mark.parametrize("method", ["esd", "uce"])
 def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
     method: str, model: Model, tmp_path: Path
@@ -214,9 +201,8 @@ def test_every_method_can_have_every_guard_that_suits_it(
     guards = {"bank": 2, "bank_near": 1, "replay": 1, "project": 1, "free": 0.0}
     if method == "advunlearn":  # keys and values rest
         guards["project"] = 0
-    guards |= {"l1sp_first": 1.0, "l2sp_first": 1.0} if trains else {}
     few: dict[str, Any] = {"steps": 2} if trains else {}
-    few |= {"related": 1} if method == "duge" else {}  # the toy's vocabulary has no more words
+    few |= {"neighbours": 1} if method == "duge" else {}  # the toy's vocabulary has no more words
     project = tmp_path / "p"
     chain.init(project, model, method="uce", pictures=0)
     chain.add(project, "cat", model=model)
@@ -268,7 +254,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
 def test_a_method_leaves_its_own_memory_to_the_chains_unless_it_is_told_otherwise(
     model: Model, tmp_path: Path
 ) -> None:
-    few = {"steps": 1, "batch": 2, "related": 1, "related_pictures": 2, "pictures": 2}
+    few = {"steps": 1, "batch": 2, "neighbours": 1, "retain_pictures": 2, "pictures": 2}
     for turn, (guards, told, memory) in enumerate(
         [
             ({"bank": 4}, {}, 0),

@@ -27,21 +27,15 @@ CAT = Request((Concept("cat"),))
 
 
 @pytest.mark.parametrize(
-    ("eta", "meant", "expected"),
+    ("eta", "expected"),
     [
-        (1.0, "paper", -1.0),  # 2 - 1 * 3
-        (2.0, "released", -1.0),  # 5 - 2 * 3, the same
-        (0.5, "paper", 0.5),  # 2 - 0.5 * 3
-        (1.5, "released", 0.5),  # 5 - 1.5 * 3, the same
-        (0.0, "paper", 2.0),  # forget only: predict as without a prompt
-        (1.0, "released", 2.0),  # 5 - 1 * 3, the same
-        (0.0, "released", 5.0),  # no change at all
+        (1.0, -1.0),  # 2 - 1 * 3; in the newer released code η is 2 for the same: 5 - 2 * 3
+        (0.5, 0.5),  # 2 - 0.5 * 3
+        (0.0, 2.0),  # forget only: predict as without a prompt
     ],
 )
-def test_esd_target(eta: float, meant: str, expected: float) -> None:
-    method = ESD(eta=eta, eta_is=meant)  # type: ignore[arg-type]
-    found = method.target(torch.tensor(5.0), torch.tensor(2.0))
-    assert found.item() == expected
+def test_esd_target(eta: float, expected: float) -> None:
+    assert ESD(eta=eta).target(torch.tensor(5.0), torch.tensor(2.0)).item() == expected
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -50,7 +44,7 @@ def test_esd_first_loss_is_that_of_a_plain_ddim_loop(
 ) -> None:
     """At step 1 the trained network is the base, so the loss is (1 + η)² mean (ε_c - ε_0)² at the paper's x_t."""
     model, steps, guidance, eta = make(prediction=prediction), 6, 3.0, 1.5
-    settings = {"steps": 1, "start_steps": steps, "start_guidance": guidance, "eta": eta, "trains": "xattn"}
+    settings = {"steps": 1, "start_steps": steps, "eta": eta, "trains": "xattn"}
     edit_for(model, CAT, method="esd", settings=settings, seed=4, job=Job(folder=tmp_path))
     logged = json.loads((tmp_path / "log.jsonl").read_text())["erase"]
 
@@ -147,13 +141,13 @@ def test_uce_by_hand() -> None:
     found = closed([[1, 0], [0, 1]], [1, 0], [0, 1], None, ridge=1.0)
     np.testing.assert_allclose(found, [[0.5, 0], [0.5, 1]])
     # keeping g changes nothing, because W' g = g already
-    found = closed([[1, 0], [0, 1]], [1, 0], [0, 1], [0, 1], ridge=1.0, keep_scale=3.0)
+    found = closed([[1, 0], [0, 1]], [1, 0], [0, 1], [0, 1], ridge=1.0, retain_weight=3.0)
     np.testing.assert_allclose(found, [[0.5, 0], [0.5, 1]])
     # W = (1 2; 3 4), c = (1, 1), g = (1, 0): (2 3; 6 7) times (2 -1; -1 2) / 3
     found = closed([[1, 2], [3, 4]], [1, 1], [1, 0], None, ridge=1.0)
     np.testing.assert_allclose(found, np.array([[1, 4], [5, 8]]) / 3)
     # the same with s_e = 2: A = (3 2; 2 3), numerator (1+2 2+2; 3+6 4+6)
-    found = closed([[1, 2], [3, 4]], [1, 1], [1, 0], None, ridge=1.0, erase_scale=2.0)
+    found = closed([[1, 2], [3, 4]], [1, 1], [1, 0], None, ridge=1.0, erase_weight=2.0)
     np.testing.assert_allclose(found, np.array([[3, 4], [9, 10]]) @ np.array([[3, -2], [-2, 3]]) / 5)
 
 
@@ -165,7 +159,7 @@ def test_uce_is_the_least_squares_solution(tokens: str, instead: str | None, mod
     request = Request(
         (Concept("cat", instead=instead),), keep=(Concept("car"), Concept("van gogh", kind="style"))
     )
-    settings = {"erase_scale": s_e, "keep_scale": s_k, "ridge": ridge, "tokens": tokens}
+    settings = {"erase_weight": s_e, "retain_weight": s_k, "ridge": ridge, "tokens": tokens}
     edit = edit_for(model, request, method="uce", settings=settings)
 
     def states(text: str) -> tuple[np.ndarray, int]:
@@ -200,16 +194,16 @@ def test_uce_on_sentences_is_uce_on_templates_that_say_the_same(make: Callable[.
     assert all(len(forms) == 4 for forms in told.values())
     other = make()
     other.hints = replace(other.hints, templates=told)
-    found = edit_for(known, request, method="uce", settings={"sentences": 4, "keep_sentences": 4}, seed=5)
+    found = edit_for(known, request, method="uce", settings={"sentences": 4, "retain_sentences": 4}, seed=5)
     expected = edit_for(other, request, method="uce", settings={"templates": True}, seed=1)
     assert all(torch.equal(expected.weights[name], new) for name, new in found.weights.items())
-    fewer = edit_for(known, request, method="uce", settings={"sentences": 4, "keep_sentences": 3}, seed=5)
+    fewer = edit_for(known, request, method="uce", settings={"sentences": 4, "retain_sentences": 3}, seed=5)
     assert fewer.hash() != found.hash()
 
 
 def test_diverse_uce_is_uce_on_sentences(model: Model) -> None:
-    told = {"sentences": 6, "keep_sentences": 2, "neighbours": 3}
-    same = {"templates": True, "tokens": "all", "erase_scale": 10.0, "ridge": 0.1}
+    told = {"sentences": 6, "retain_sentences": 2, "neighbours": 3}
+    same = {"templates": True, "tokens": "all", "erase_weight": 10.0, "ridge": 0.1}
     found = edit_for(model, CAT, method="uce-diverse", settings=told, seed=3)
     assert found.hash() == edit_for(model, CAT, method="uce", settings=told | same, seed=3).hash()
 

@@ -27,8 +27,8 @@ BATCH = 3  # of which the second process has one row of its own
 TOLERANCE = 1e-3
 CHOSEN = {"salun": 2e-2}  # of two weights that matter alike, its mask may open the other one
 RUNS = {name: {"batch": BATCH} for name in CASES if issubclass(METHODS[name], Training)} | {
-    "esd": {"batch": BATCH, "keep": 1.0, "keep_pictures": 4, "combine": "restricted"},
-    "ca": {"batch": BATCH, "keep": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
+    "esd": {"batch": BATCH, "retain_weight": 1.0, "retain_pictures": 4, "combine": "restricted"},
+    "ca": {"batch": BATCH, "retain_weight": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
     "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},
 }
 

@@ -190,8 +190,8 @@ def test_nothing_to_keep_is_refused(model: Model) -> None:
     for method in ("graddiff", "finetune", "salun"):
         with pytest.raises(InputError, match="nothing to keep is found: give it with --keep"):
             edit_for(model, Request((Concept("cat"),)), method=method, settings={"neighbours": 0})
-        with pytest.raises(InputError, match="'keep_pictures' got 0: it takes a whole number, at least 1"):
-            edit_for(model, CAT, method=method, settings={"keep_pictures": 0})
+        with pytest.raises(InputError, match="'retain_pictures' got 0: it takes a whole number, at least 1"):
+            edit_for(model, CAT, method=method, settings={"retain_pictures": 0})
 
 
 # the ascent
@@ -268,16 +268,16 @@ CATS, DOGS = ([word.replace("{}", name) for word in WORDS] for name in ("cat", "
 
 
 def test_first_losses_of_the_baselines(model: Model, tmp_path: Path) -> None:
-    counts = {"pictures": 3, "keep_pictures": 3, "cap": 100.0}
+    counts = {"pictures": 3, "retain_pictures": 3, "cap": 100.0}
     draws = seeds.stream(4, "graddiff", 0)
     bad, good = Plain(model, CATS, draws), Plain(model, DOGS, draws)
-    found = first(model, tmp_path / "graddiff", "graddiff", keep_weight=2.0, **counts)
+    found = first(model, tmp_path / "graddiff", "graddiff", retain_weight=2.0, **counts)
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
     assert found["keep"] == pytest.approx(2 * good.error(), rel=1e-4)
     with pytest.raises(InputError, match="changes no weight"):  # a loss at its cap has no gradient
         first(model, tmp_path / "ga", "ga", pictures=3, cap=0.1)
     assert last(tmp_path / "ga")["erase"] == pytest.approx(-0.1)
-    found = first(model, tmp_path / "finetune", "finetune", keep_pictures=3)
+    found = first(model, tmp_path / "finetune", "finetune", retain_pictures=3)
     assert found["keep"] == pytest.approx(
         Plain(model, DOGS, seeds.stream(4, "finetune", 0)).error(), rel=1e-4
     )
@@ -308,17 +308,17 @@ def once_each(model: Model, prompts: list[str], draws: torch.Generator) -> float
 
 
 def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> None:
-    changes = {"pictures": 5, "diverse": False, "keep_weight": 1.0}
+    changes = {"pictures": 5, "diverse": False, "retain_weight": 1.0}
     draws = seeds.stream(4, "rgd", 0)
     bad = Plain(model, ["cat"] * 5, draws)
     error = once_each(model, ["dog"] * 5, draws)
-    found = first(model, tmp_path / "whole", "rgd", whole_keep=True, cap=100.0, **changes)
+    found = first(model, tmp_path / "whole", "rgd", retain_full_batch=True, cap=100.0, **changes)
     assert found["keep"] == pytest.approx(error, rel=1e-4)
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
 
 
 def test_rgd_can_count_the_concepts_error_in_what_it_was(model: Model, tmp_path: Path) -> None:
-    changes = {"diverse": False, "pictures": 3, "erase_scale": "first"}
+    changes = {"diverse": False, "pictures": 3, "relative_erase": True}
     was = once_each(model, ["cat"] * 3, seeds.stream(4, "rgd first"))
     bad = Plain(model, ["cat"] * 3, seeds.stream(4, "rgd", 0))
     found = first(model, tmp_path / "free", "rgd", cap=100.0, **changes)
@@ -334,15 +334,27 @@ def test_rgd_can_count_the_concepts_error_in_what_it_was(model: Model, tmp_path:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_rgd_can_keep_what_the_base_model_says(whole: bool, model: Model, tmp_path: Path) -> None:
-    changes = {"diverse": False, "pictures": 3, "keep_target": "teacher", "whole_keep": whole, "steps": 2}
+    changes = {
+        "diverse": False,
+        "pictures": 3,
+        "retain_target": "teacher",
+        "retain_full_batch": whole,
+        "steps": 2,
+    }
     first(model, tmp_path / "run", "rgd", **changes)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[0]["keep"] == pytest.approx(0.0, abs=1e-9)
     assert lines[1]["keep"] > 1e-9
 
 
-def test_the_plan_counts_what_the_whole_keep_set_shows_again(model: Model) -> None:
-    settings = {"pictures": 4, "batch": 2, "whole_keep": True, "keep_target": "teacher", "untold": 0.2}
+def test_the_plan_counts_what_the_retain_full_batch_set_shows_again(model: Model) -> None:
+    settings = {
+        "pictures": 4,
+        "batch": 2,
+        "retain_full_batch": True,
+        "retain_target": "teacher",
+        "prompt_dropout": 0.2,
+    }
     found = plan(model, CAT, method="rgd", settings=settings)
     # 4 kept pictures and one again, a fifth of 5, each asked twice without gradient
     assert (found.passes, found.sampled_images) == ((10.0, 7.0), 8)
@@ -352,7 +364,7 @@ def test_the_plan_counts_what_the_whole_keep_set_shows_again(model: Model) -> No
 
 
 def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
-    counts = {"pictures": 3, "keep_pictures": 3, "mask_warmup": 1, "keep_weight": 0.5}
+    counts = {"pictures": 3, "retain_pictures": 3, "mask_warmup": 1, "retain_weight": 0.5}
     for target in ("student", "teacher"):
         found = first(model, tmp_path / target, "salun", target=target, **counts)
         draws = seeds.stream(4, "salun", 0 + 1)
@@ -368,7 +380,7 @@ def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
 
 
 def test_salun_moves_half_of_all_weights_at_most(model: Model) -> None:
-    changes = {"pictures": 3, "keep_pictures": 3, "mask_warmup": 1, "steps": 3, "batch": 2, "lr": 1e-3}
+    changes = {"pictures": 3, "retain_pictures": 3, "mask_warmup": 1, "steps": 3, "batch": 2, "lr": 1e-3}
     edit = edit_for(model, CAT, method="salun", settings=changes)
     before = model.weights("all")
     moved = sum(int((new != before[name]).sum()) for name, new in edit.weights.items())

@@ -62,7 +62,7 @@ def mean(a: Tensor, b: Tensor) -> Any:
 
 
 def test_first_losses_are_those_of_the_equations(model: Model, tmp_path: Path) -> None:
-    erase(model, job=Job(folder=tmp_path), steps=1, align=0.5, earlier=("bear",), replay=2.0)
+    erase(model, job=Job(folder=tmp_path), steps=1, retain_weight=0.5, earlier=("bear",), replay_weight=2.0)
     warm, line = logged(tmp_path)
     look = Plain(model, drawn(model, "cat"), ["cat"], seeds.stream(4, "sculpting warm-up", 0))
     assert warm["erase"] == mean(look.told(), look.noise)
@@ -77,9 +77,9 @@ def test_first_losses_are_those_of_the_equations(model: Model, tmp_path: Path) -
     assert line["replay"] == pytest.approx(0.0, abs=1e-10)
 
 
-@pytest.mark.parametrize("target", ["teacher", "student"])
-def test_the_target_is_steered_away_from_the_concept(target: str, model: Model, tmp_path: Path) -> None:
-    erase(model, job=Job(folder=tmp_path), steps=1, away=2.0, target=target)
+@pytest.mark.parametrize("teacher", ["frozen", "student"])
+def test_the_target_is_steered_away_from_the_concept(teacher: str, model: Model, tmp_path: Path) -> None:
+    erase(model, job=Job(folder=tmp_path), steps=1, eta=2.0, teacher=teacher)
     cat = Plain(model, drawn(model, "cat"), ["cat"], seeds.stream(4, "sculpting", 1))
     # animal + 2 (animal - cat) = 3 animal - 2 cat
     assert logged(tmp_path)[1]["erase"] == mean(cat.told(), 3 * cat.told("animal") - 2 * cat.told())
@@ -87,7 +87,9 @@ def test_the_target_is_steered_away_from_the_concept(target: str, model: Model, 
 
 def test_pictures_of_a_superclass_are_without_all_that_is_erased_of_it(model: Model, tmp_path: Path) -> None:
     request = Request((Concept("cat"), Concept("dog"), Concept("car")))
-    erase(model, request, job=Job(folder=tmp_path), order="joint", steps=1, distil=0.0, align=1.0)
+    erase(
+        model, request, job=Job(folder=tmp_path), order="joint", steps=1, distil_weight=0.0, retain_weight=1.0
+    )
     draws = seeds.stream(4, "sculpting", 1)
     Plain(model, torch.zeros(9, 4, 8, 8), ["cat", "dog", "car"], draws)
     animals = drawn(model, "animal", negative="cat, dog")
@@ -101,14 +103,14 @@ def test_distillation_lives_once_the_student_has_moved(model: Model, tmp_path: P
     last = logged(tmp_path)[-1]
     assert last["distil"] > 1e-8
     assert last["replay"] > 1e-8
-    with_it, without = erase(model, steps=3, distil=0.25), erase(model, steps=3, distil=0.0)
+    with_it, without = erase(model, steps=3, distil_weight=0.25), erase(model, steps=3, distil_weight=0.0)
     assert with_it.hash() != without.hash()
 
 
 def test_the_released_code_follows_the_student_itself(model: Model, tmp_path: Path) -> None:
-    released = {"target": "student", "distil": 0.0, "replay": 0.0, "mask_gate": "gradients"}
+    released = {"teacher": "student", "distil_weight": 0.0, "replay_weight": 0.0}
     erase(model, job=Job(folder=tmp_path / "a"), steps=2, **released)
-    erase(model, job=Job(folder=tmp_path / "b"), steps=2, **{**released, "target": "teacher"})
+    erase(model, job=Job(folder=tmp_path / "b"), steps=2, **{**released, "teacher": "frozen"})
     own, frozen = logged(tmp_path / "a"), logged(tmp_path / "b")
     assert own[1] | {"seconds": 0} == frozen[1] | {"seconds": 0}
     assert own[2]["erase"] != frozen[2]["erase"]
@@ -135,8 +137,8 @@ def test_the_table_knows_superclasses_and_the_request_comes_first() -> None:
         ),
         (
             Concept("car"),
-            {"aligned": "members"},
-            "no other word .* share a superclass with 'car': leave aligned=",
+            {"retain_set": "members"},
+            "no other word .* share a superclass with 'car': leave retain_set=",
         ),
     ],
 )
@@ -149,7 +151,7 @@ def test_a_superclass_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "aligned", "earlier", "asked"),
+    ("name", "retain_set", "earlier", "asked"),
     [
         ("cat", "members", (), ["animal", "dog", "bear"]),  # of the vocabulary's cat, dog, bear and car
         ("car", "all", (), ["vehicle", "cat", "dog"]),  # and bear, had it more than three pictures
@@ -157,10 +159,18 @@ def test_a_superclass_that_cannot_be_is_refused(
     ],
 )
 def test_other_words_hold_the_superclass_in_turn(
-    name: str, aligned: str, earlier: tuple[str, ...], asked: list[str], model: Model, tmp_path: Path
+    name: str, retain_set: str, earlier: tuple[str, ...], asked: list[str], model: Model, tmp_path: Path
 ) -> None:
     request = Request((Concept(name),))
-    erase(model, request, job=Job(folder=tmp_path), steps=1, align=0.5, aligned=aligned, earlier=earlier)
+    erase(
+        model,
+        request,
+        job=Job(folder=tmp_path),
+        steps=1,
+        retain_weight=0.5,
+        retain_set=retain_set,
+        earlier=earlier,
+    )
     draws = seeds.stream(4, "sculpting", 1)
     Plain(model, drawn(model, name), [name], draws)
     which = torch.randint(3, (2,), generator=draws)

@@ -23,7 +23,7 @@ from unlearnkit.training.net import Net
 
 CAT = Request((Concept("cat", instead="car"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {
-    **{"steps": 1, "batch": 3, "pictures": 3, "keep_pictures": 3, "lr": 1e-3},
+    **{"steps": 1, "batch": 3, "pictures": 3, "retain_pictures": 3, "lr": 1e-3},
     **{"fisher_pictures": 2, "fisher_times": 2},
 }
 DOGS, CATS, CARS = ([word, f"a photo of a {word}", f"{word} in a picture"] for word in ("dog", "cat", "car"))
@@ -65,7 +65,7 @@ def test_the_elastic_pull_is_the_gradient_of_its_penalty() -> None:
 
 
 def test_the_first_losses_are_those_of_the_plain_network(model: Model, tmp_path: Path) -> None:
-    erase(model, replay=0.5, job=Job(folder=tmp_path))
+    erase(model, retain_weight=0.5, job=Job(folder=tmp_path))
     line = json.loads((tmp_path / "log.jsonl").read_text())
     for name, label, asked, told, weight in (
         ("erase", "selective amnesia", CARS, CATS, 1.0),

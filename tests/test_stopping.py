@@ -44,8 +44,8 @@ def test_what_the_guide_cannot_see_is_one_clear_line(canvas: Model) -> None:
 
 @shipped
 def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_path: Path) -> None:
-    settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "keep": 0.0}
-    settings |= {"stop": "guide", "stop_every": 1, "stop_patience": 1}
+    settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "retain_weight": 0.0}
+    settings |= {"stop": "guide", "stop_every": 1}
     request = Request((Concept("cat"),))
     with pytest.raises(InputError, match="changes no weight"):  # at lr 0
         edit_for(canvas, request, method="esd", settings=settings, job=Job(folder=tmp_path))
@@ -53,7 +53,9 @@ def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_pat
     assert [line["step"] for line in lines] == [
         1,
         2,
-    ]  # at lr 0 the first look is the best, the second ends it
+        3,
+        4,
+    ]  # at lr 0 the first look is the best, the fourth ends it
     assert lines[0]["score"] == lines[1]["score"]
 
 
@@ -66,7 +68,7 @@ def test_training_stops_as_soon_as_enough_is_gone(canvas: Model, tmp_path: Path)
         "lr": 0.0,
         "batch": 1,
         "pictures": 2,
-        "keep": 0.0,
+        "retain_weight": 0.0,
         "stop": "erased",
         "stop_every": 1,
     }

@@ -236,7 +236,6 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
         mask=mask_of(model, method),
         rules=[*run.rules, *rules_of(model, request, method), *(extra.rules if extra else ())],
         rank=method.updates,
-        eight_bits=method.optimiser == "adam8",
         seed=run.seed,
     )
 

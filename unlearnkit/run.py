@@ -32,6 +32,7 @@ from .io import manifest, processes
 from .io.files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
 from .io.versions import versions
 from .model import Model, hints_of, load
+from .oldnames import current
 from .recipes import dump_recipe, load_recipe, placed
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
 from .schema import Concept, Kind, Recipe, Request, folded
@@ -184,14 +185,19 @@ def run_recipe(
             if not resuming:
                 write_text(folder / RECIPE, dump_recipe(recipe, settings))
         processes.wait()  # before another one makes a folder there
-        edit = methods.edit_for(
-            model,
-            recipe.request,
-            method=recipe.method,
-            settings=dataclasses.asdict(settings),
-            seed=recipe.seed,
-            job=methods.Job(folder=folder, progress=tick),
-        )
+        if resuming and (folder / RUN).exists():
+            edit = Edit.load(
+                folder / methods.EDIT
+            )  # also of an earlier version, which named settings otherwise
+        else:
+            edit = methods.edit_for(
+                model,
+                recipe.request,
+                method=recipe.method,
+                settings=dataclasses.asdict(settings),
+                seed=recipe.seed,
+                job=methods.Job(folder=folder, progress=tick),
+            )
         if processes.first():
             spent = round(time.monotonic() - begun, 1)
             _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, begun, spent, tick)
@@ -302,7 +308,7 @@ def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
     if old.method == new.method:
-        was |= dataclasses.asdict(build(type(settings), old.settings))
+        was |= dataclasses.asdict(build(type(settings), current(old.method, old.settings)))
         now |= dataclasses.asdict(settings)
     for name, value in now.items():
         if was[name] != value:

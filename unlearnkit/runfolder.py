@@ -17,6 +17,7 @@ from .errors import EditError, InputError, UnlearnError, printable, quoted
 from .io import manifest
 from .io.files import there, write_text
 from .io.reading import typed
+from .oldnames import current, removed
 from .recipes import load_recipe
 from .settings import build
 
@@ -180,7 +181,7 @@ def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
             "method": recipe.method,
             "seed": recipe.seed,
             "request": dataclasses.asdict(recipe.request),
-            "settings": dataclasses.asdict(build(cls, recipe.settings)),
+            "settings": _settings(cls, recipe.settings),
         }
     except UnlearnError as error:
         yield f"{RECIPE}: {error}"
@@ -188,11 +189,20 @@ def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
     for name, value in json.loads(json.dumps(now)).items():
         was = edit.facts.get(name)
         if name == "settings" and isinstance(was, dict):  # another version may have more of them, or fewer
+            was = current(recipe.method, was)
             apart = [one for one in value if one in was and was[one] != value[one]]
             if apart:
                 yield f"{RECIPE} has another {apart[0]} than {EDIT}"
         elif was != value:
             yield f"{RECIPE} has another {name} than {EDIT}"
+
+
+def _settings(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a method for those of a recipe, which may be of an earlier version."""
+    given = current(cls.name, settings)
+    gone = {name: value for name, value in given.items() if removed(cls.name, name)}
+    known = {name: value for name, value in given.items() if name not in gone}
+    return dataclasses.asdict(build(cls, known)) | gone
 
 
 def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[str]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from .errors import InputError, listed, nearest, quoted
+from .oldnames import moved
 
 __all__ = [
     "Setting",
@@ -34,6 +35,7 @@ __all__ = [
     "inherited",
     "parse_pairs",
     "setting",
+    "with_role",
 ]
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ def setting(
     choices: Iterable[Any] | None = None,
     source: str = "",
     min_items: int | None = None,
+    role: str = "",
 ) -> Any:
     """A dataclass field with all that a user wants to know about it.
 
@@ -61,6 +64,7 @@ def setting(
     choices: the allowed values, or the allowed items of a tuple (a ``Literal`` brings its own).
     source: where the default comes from: a paper, its code, or our own sweep.
     min_items: the fewest items of a tuple.
+    role: what else in the package may set it, see ``with_role``; a name alone means nothing to anybody.
     """
     facts = {
         "doc": " ".join(doc.split()),
@@ -69,6 +73,7 @@ def setting(
         "choices": None if choices is None else tuple(choices),
         "source": source,
         "min_items": min_items,
+        "role": role,
     }
     return dataclasses.field(default=default, metadata=facts)
 
@@ -77,6 +82,11 @@ def inherited(cls: type, name: str, value: Any, *, source: str) -> Any:
     """The field ``name`` of ``cls`` with another default and its source."""
     facts = next(one.metadata for one in dataclasses.fields(cls) if one.name == name)
     return dataclasses.field(default=value, metadata={**facts, "source": source})
+
+
+def with_role(cls: type, role: str) -> tuple[str, ...]:
+    """The names of the settings of ``cls`` that declare this role."""
+    return tuple(one.name for one in dataclasses.fields(cls) if one.metadata.get("role") == role)
 
 
 @dataclass(frozen=True)
@@ -145,8 +155,8 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Raises InputError for an unknown name (with the nearest known one) and for a value that is not allowed.
     """
-    known = {one.name: one for one in describe(cls)}
-    return cls(**{name: _checked(_known(name, known), value) for name, value in values.items()})
+    known = _names(cls, values)
+    return cls(**{name: _checked(known[name], value) for name, value in values.items()})
 
 
 def changed(filled: Any) -> dict[str, Any]:
@@ -160,7 +170,6 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
 
     Raises InputError for a pair without ``=``, a repeated or unknown name, and a value that is not allowed.
     """
-    known = {one.name: one for one in describe(cls)}
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -169,7 +178,7 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
             raise InputError(f"setting {quoted(pair)} is not of the form KEY=VALUE, for example steps=200")
         if name in values:
             raise InputError(f"setting {quoted(name)} is given twice: give it once")
-        one = _known(name, known)
+        one = _names(cls, [name])[name]
         try:
             value = _parsed(one.annotation, text.strip())
         except ValueError:
@@ -178,12 +187,15 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
     return values
 
 
-def _known(name: str, known: Mapping[str, Setting]) -> Setting:
-    if name not in known:
-        raise InputError(
-            f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
-        )
-    return known[name]
+def _names(cls: type, given: Iterable[str]) -> dict[str, Setting]:
+    """The settings of ``cls`` by name. Raises InputError where one of the ``given`` is none of them."""
+    known = {one.name: one for one in describe(cls)}
+    for name in given:
+        if name not in known:
+            old = moved(getattr(cls, "name", cls.__name__.lower()), name)
+            unknown = f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
+            raise InputError(old or unknown)
+    return known
 
 
 def _checked(one: Setting, value: Any) -> Any:

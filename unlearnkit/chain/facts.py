@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..errors import InputError, quoted
+from ..oldnames import current
 from ..schema import Concept, Kind, Request
 from .ledger import LEDGER, Entry
 from .table import Table
@@ -154,8 +155,8 @@ def begun(entries: Sequence[Entry]) -> Begun:
         variant=at.text("variant") if "variant" in at.data else None,
         regime=regime,
         method=at.text("method"),
-        settings=at.table("settings").data,
-        guards=at.table("guards").data,
+        settings=current(at.text("method"), at.table("settings").data),
+        guards=current("guards", at.table("guards").data),
         merge=at.table("merge").data,
         pictures=looks.whole("pictures"),
         readers={name: source for name, source in readers.items() if source is not None},
@@ -238,11 +239,9 @@ def _concept(at: Table) -> Concept:
 
 
 def _recipe(at: Table) -> Mapping[str, Any]:
-    at.text("method")
     at.whole("seed")
-    at.table("settings")
-    at.table("guards")
-    return dict(at.data)
+    settings = current(at.text("method"), at.table("settings").data)
+    return {**at.data, "settings": settings, "guards": current("guards", at.table("guards").data)}
 
 
 def _stored(at: Table) -> Stored:

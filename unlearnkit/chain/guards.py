@@ -1,10 +1,9 @@
-"""What keeps a long chain from eroding the model: a memory bank, replay, ties to the first model, a projection.
+"""What keeps a long chain from eroding the model: a memory bank, replay, a projection.
 
 With θ⁰ the first model, θ' the one that the last request left, θ the one in training:
 
     bank       w E ||ε_θ⁰(x_t, c) - ε_θ(x_t, c)||²     c near to any request so far, or general; never an erased word
     replay     w E ||ε_θ'(x_t, c) - ε_θ(x_t, c)||²     c erased earlier: what the network does there, it goes on doing
-    l1sp, l2sp to θ⁰                                    see ``parts.rules``; those to θ' are settings of the method
     project    ΔW e = 0 for keys and values and protected text e: neighbours, earlier targets, general prompts
 
 Pictures are drawn by θ⁰, so that nothing is learned from a copy of a copy. A method without training has no loss: there
@@ -17,16 +16,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .. import seeds
-from ..errors import InputError
 from ..model import Model
 from ..parts import Rule
-from ..parts.rules import Project, Pull
+from ..parts.rules import Project
 from ..schema import Request
 from ..settings import setting
 from ..training.job import Beside, Job, Run
@@ -49,11 +46,6 @@ class Guards:
     bank_near: int = setting(
         0, "nearest words of every request that go into the bank first", low=0, source="ours; canvas: 0"
     )
-    bank_holds: Literal["pictures", "prompts"] = setting(
-        "pictures",
-        "what it holds: pictures of the first model, or prompts only, then looked at in pure noise",
-        source="pictures: DUGE; prompts: ours",
-    )
     bank_weight: float = setting(5.0, "weight of the bank's loss", low=0.0, source="ours; canvas")
     replay: int = setting(
         10,
@@ -62,8 +54,6 @@ class Guards:
         source="ours, after Sculpting Memory's distillation",
     )
     replay_weight: float = setting(5.0, "weight of the replay's loss", low=0.0, source="ours; canvas")
-    l1sp_first: float = setting(0.0, "weight of L1-SP to the first model, for a mean", low=0.0, source="ours")
-    l2sp_first: float = setting(0.0, "weight of L2-SP to the first model, for a mean", low=0.0, source="ours")
     project: int = setting(
         0,
         "nearest words whose keys and values stay as they are, with all earlier targets; 0: no projection",
@@ -117,9 +107,6 @@ def beside(
     first = {name: base[name] for name in changed}
     keepers = _keepers(model, request, earlier, first, guards, batch=batch, seed=seed, job=job)
     rules: list[Rule] = []
-    for weight, power in ((guards.l1sp_first, 1), (guards.l2sp_first, 2)):
-        if weight:
-            rules.append(Pull(base, weight, power))
     if guards.project:
         rules.append(projection(model, request, earlier, guards))
     if not keepers and not rules:
@@ -137,13 +124,8 @@ def closed(
 ) -> Request:
     """The request for a method without training: what the guards protect is kept.
 
-    nearest: as many words as the method itself would keep. Raises InputError for guards that need training.
+    nearest: as many words as the method itself would keep.
     """
-    for name in ("l1sp_first", "l2sp_first"):
-        if getattr(guards, name):
-            raise InputError(
-                f"guard {name} is a penalty on the way of training, which this method does not do"
-            )
     if not guards.bank and not guards.replay:
         return request
     near = request.keep
@@ -175,11 +157,7 @@ def _keepers(
     found, run = [], Run(model, request, Net(model), seed, job)
     if guards.bank:
         bank = banked(model, request, earlier, guards.bank_near, guards.bank)
-        rows = (
-            _noise(run, bank.prompts, batch)
-            if guards.bank_holds == "prompts"
-            else _pictures(run, bank.words, first, batch, "bank")
-        )
+        rows = _pictures(run, bank.words, first, batch, "bank")
         found.append(_Keeper("keep_bank", rows, first, guards.bank_weight))
     past = [concept for one in earlier for concept in one.erase]
     if guards.replay and past:
@@ -196,17 +174,3 @@ def _pictures(
     with run.model.wearing(first):
         drawn = run.image_groups(prompts, title=f"pictures for the {label}")
     return lambda step: drawn.batch(batch, seeds.stream(run.seed, "chain", label, step.number)).input
-
-
-def _noise(run: Run, prompts: Sequence[str], batch: int) -> Callable[[Step], DenoiserInput]:
-    """Pure noise at the noisier half of the times, where the prompt decides what becomes of it (ours)."""
-    model, cond = run.model, run.encode(prompts)
-
-    def rows(step: Step) -> DenoiserInput:
-        draws = seeds.stream(run.seed, "chain", "prompts", step.number)
-        which = torch.randint(len(prompts), (batch,), generator=draws)
-        t = torch.randint(model.times // 2, model.times, (batch,), generator=draws).to(model.device)
-        x = torch.randn((batch, *model.shape), generator=draws).to(model.device)
-        return DenoiserInput(x, t, cond[which])
-
-    return rows

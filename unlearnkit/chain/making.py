@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..methods import Job
 from ..model import TEXT_ENCODER, Model
 from ..schema import Request
-from ..settings import build, describe
+from ..settings import build, with_role
 from ..training.settings import Training
 from .guards import Guards, beside, closed, projection
 from .project import Project, Step
@@ -41,11 +41,11 @@ def stale(project: Project, steps: Sequence[Step]) -> list[int]:
 
 
 def handed_over(method: str, guards: Guards) -> dict[str, Any]:
-    """What a method is set to unless it is told otherwise, because the guards do it.
+    """What a method is set to by default, because the guards do it.
 
     A method's own memory (DUGE's) would be pictures and predictions of the last model: a copy of a copy.
     """
-    return {"memory": 0} if guards.bank and _has(method, "memory") else {}
+    return dict.fromkeys(with_role(methods.find(method), "memory"), 0) if guards.bank else {}
 
 
 def make(
@@ -107,7 +107,8 @@ def _closed(
 ) -> Edit:
     """The edit of a method that computes its weights; the projection comes after it."""
     settings = recipe["settings"]
-    request = closed(model, request, earlier, guards, settings.get("neighbours", 0))
+    nearest = [settings.get(name, 0) for name in with_role(methods.find(recipe["method"]), "neighbours")]
+    request = closed(model, request, earlier, guards, sum(nearest))
     edit = methods.edit_for(
         model, request, method=recipe["method"], settings=settings, seed=recipe["seed"], job=job
     )
@@ -121,14 +122,9 @@ def _closed(
 
 
 def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict[str, Any]:
-    """The settings; a method that has the setting ``earlier`` is told what was erased before, unless it was told."""
+    """The settings; one with the role ``earlier`` lists what was erased before, unless the recipe does."""
     settings = dict(recipe["settings"])
-    if _has(recipe["method"], "earlier") and not settings.get("earlier"):
-        names = [one.name for past in earlier for one in past.erase if one.kind == "object"]
-        settings["earlier"] = tuple(names)
+    erased = tuple(one.name for past in earlier for one in past.erase if one.kind == "object")
+    for name in with_role(methods.find(recipe["method"]), "earlier"):
+        settings[name] = settings.get(name) or erased
     return settings
-
-
-def _has(method: str, name: str) -> bool:
-    """Whether a method has a setting of this name."""
-    return any(one.name == name for one in describe(methods.find(method)))

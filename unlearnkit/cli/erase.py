@@ -136,13 +136,9 @@ def erase(
     """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures."""
     folder = folder and user_path(folder)
     parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
-    if (
-        recipe is None
-        and resume
-        and folder is not None
-        and not concept
-        and (folder / "recipe.toml").is_file()
-    ):
+    own = recipe is None and resume and folder is not None and not concept
+    own = own and folder is not None and (folder / "recipe.toml").is_file()
+    if own and folder is not None:
         recipe = folder / "recipe.toml"
     if recipe is not None:
         told = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
@@ -151,10 +147,13 @@ def erase(
                 "a recipe says model, variant, concept, method, seed and settings itself: leave them out, or edit it"
             )
         from ..methods import find
+        from ..oldnames import current
         from ..recipes import load_recipe
         from ..settings import build
 
         wanted = load_recipe(recipe)
+        if own:
+            wanted = replace(wanted, settings=current(wanted.method, wanted.settings))
         build(find(wanted.method), wanted.settings)  # before anything heavy is loaded
         known_model(wanted.model)
     else:

@@ -24,7 +24,7 @@ __all__ = ["FAMILIES", "Family", "find", "supported"]
 class Family(Protocol):
     """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, rows, width).
 
-    DEFAULTS: settings of methods, where a method has them, that suit the family better than the method's own.
+    DEFAULTS: by the role of a setting, what suits the family better than a method's own default.
     PARTS: parts of the denoiser, and what they are. LACKS: why there is no other part, or no ``"attention"`` to read.
     """
 

@@ -33,8 +33,8 @@ __all__ = [
     "unpacked",
 ]
 
-# settings where no attention can be read: an attention loss rests, and the loss on the output erases alone
-UNREAD: dict[str, Any] = {"erase": 0.0, "output": 1.0}
+# by role, where no attention can be read: the attention loss is off, and the loss on the output erases alone
+UNREAD: dict[str, Any] = {"attention": 0.0, "output": 1.0}
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
 

@@ -9,7 +9,7 @@ from .answers import UNREAD
 __all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs"]
 
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = UNREAD | {"trains": "lora", "hold_start": False, "checkpointing": True}
+DEFAULTS: dict[str, Any] = UNREAD | {"trains": "lora", "checkpointing": True}
 PARTS = {
     "xattn-kv": "the text's keys and values in joint attention",
     "xattn": "all of joint attention",

@@ -22,7 +22,7 @@ __all__ = [
     "told",
 ]
 
-DEFAULTS: dict[str, Any] = UNREAD | {"trains": "all", "hold_start": False, "diverse": False}
+DEFAULTS: dict[str, Any] = UNREAD | {"trains": "all", "sentences": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
     ("xattn-kv", "xattn", "not-xattn", "text", "values", "attention"),

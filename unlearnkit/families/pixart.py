@@ -20,7 +20,7 @@ from .schedules import Diffusion
 TITLE = "PixArt-Sigma"
 PIPELINES: tuple[str, ...] = ("PixArtSigmaPipeline",)
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = UNREAD | {"hold_start": False}
+DEFAULTS: dict[str, Any] = UNREAD
 PARTS = stable_diffusion.PARTS
 LACKS = {"attention": "a mask cuts every map at the prompt's end, and T5 has no start token"}
 TOKENS = 300

@@ -23,7 +23,7 @@ from ..families.components import check_finite
 from ..method import Guard, Method, Plan
 from ..model import Model
 from ..schema import Request
-from ..settings import build
+from ..settings import build, with_role
 from ..training.job import Job, Run
 from ..training.net import Net
 from ..training.state import CHECKPOINT
@@ -44,7 +44,8 @@ from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
 from .speed import SPEED
-from .uce import UCE, DiverseUCE
+from .uce import UCE
+from .uce_diverse import DiverseUCE
 
 __all__ = [
     "EDIT",
@@ -94,7 +95,7 @@ def resolve(model: Model, request: Request, method: str, settings: Mapping[str, 
     kind = request.erase[0].kind
     hinted, general = (one.settings(method, kind) for one in (model.hints, hints.GENERAL))
     known = {field.name for field in dataclasses.fields(chosen)}
-    usual = model.family.DEFAULTS | dict(model.hints.training)
+    usual = _family(model, chosen) | dict(model.hints.training)
     own = {name: value for name, value in usual.items() if name in known or name not in SETTINGS}
     given = settings if hinted == general else {**hinted, **settings}
     filled = build(chosen, {**hinted, **own, **given})
@@ -109,9 +110,15 @@ def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: A
     stock = {field.name: field.default for field in dataclasses.fields(find(method))}
     return {
         name: value
-        for name, value in model.family.DEFAULTS.items()
-        if name in stock and name not in given and getattr(filled, name) == value != stock[name]
+        for name, value in _family(model, find(method)).items()
+        if name not in given and getattr(filled, name) == value != stock[name]
     }
+
+
+def _family(model: Model, method: type[Method]) -> dict[str, Any]:
+    """The family's defaults for the settings of a method, by name."""
+    roles = model.family.DEFAULTS.items()
+    return {name: value for role, value in roles for name in with_role(method, role)}
 
 
 @steady()

@@ -26,7 +26,7 @@ from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import counted, default
+from ..training.settings import default
 
 __all__ = ["AdvUnlearn"]
 
@@ -58,18 +58,16 @@ class AdvUnlearn(Trained[Sets]):
     steps: int = default("steps", 1000, source="paper")
     lr: float = default("lr", 1e-5, source="paper")
     batch: int = default("batch", 1, source="paper")
-    eta: float = setting(
-        1.0, "η, how far the target is steered away from the concept", low=0.0, source="paper"
-    )
-    retain_weight: float = setting(0.5, "γ", low=0.0, source="paper: 0.5, for nudity 0.3")
+    eta: float = default("eta", 1.0, source="paper")
+    retain_weight: float = default("retain_weight", 0.5, source="paper, γ: 0.5, for nudity 0.3")
     retain_batch: int = setting(5, "images of what is kept a step", low=1, high=1024, source="paper")
     attack_steps: int = setting(30, "K, steps of the attack", low=0, high=1000, source="paper; fast: 1")
     attack_lr: float = setting(1e-3, "α, step size of the attack", low=0.0, source="paper")
     attack_tokens: int = setting(1, "vectors before the prompt", low=1, high=16, source="paper")
     attack_start: int = setting(200, "steps without an attack at first", low=0, source="code")
-    pictures: int = counted("pictures", 32, source="ours; paper: x_t by partial denoising")
-    neighbours: int = counted("neighbours", 8, source="ours; paper: 243 prompts of COCO's objects")
-    keep_pictures: int = counted("keep_pictures", 8, source="ours")
+    pictures: int = default("pictures", 32, source="ours; paper: x_t by partial denoising")
+    neighbours: int = default("neighbours", 8, source="ours; paper: 243 prompts of COCO's objects")
+    retain_pictures: int = default("retain_pictures", 8, source="ours")
 
     def data(self, run: Run) -> Sets:
         model, retain, kept = run.model, None, list[str]()
@@ -77,7 +75,7 @@ class AdvUnlearn(Trained[Sets]):
         images = run.images(erased)
         if self.retain_weight:
             others = retain_concepts(model, run.request, self.neighbours)
-            groups = [prompts_for(model, one, self.keep_pictures) for one in others]
+            groups = [prompts_for(model, one, self.retain_pictures) for one in others]
             kept = [prompt for group in groups for prompt in group]
             retain = run.image_groups(groups)
         prefix = placeholder(model.pipe, self.attack_tokens)

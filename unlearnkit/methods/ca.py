@@ -23,7 +23,7 @@ from ..training.attention import start_held
 from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
-from ..training.settings import KeepTarget, Trains, aimed, counted, default, phrased, unprompted
+from ..training.settings import RetainTarget, Trains, default
 
 __all__ = ["CA"]
 
@@ -46,32 +46,26 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
         "what is predicted for the concept: the anchor's prediction, or the true noise",
         source="paper",
     )
-    teacher: Literal["frozen", "student"] = setting(
-        "frozen",
-        "whose prediction that is: the base model's, or the trained one's as it is",
-        source="frozen: paper's derivation; student: released code",
+    teacher: Literal["frozen", "student"] = default(
+        "teacher", "frozen", source="frozen: paper's derivation; student: released code"
     )
-    keep: float = setting(
-        0.0,
-        "weight of the retention loss, on the anchors' pictures and those of what is kept",
-        low=0.0,
-        source="paper: only where names overlap; 0.2 in the released code",
+    retain_weight: float = default(
+        "retain_weight", 0.0, source="paper: only where names overlap; 0.2 in the released code"
     )
-    keep_target: KeepTarget = aimed(source="released code")
-    untold: float = unprompted()
-    neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
-    pictures: int = counted("anchors", 1000, source="released code, 200 prompts with 5 each")
-    grammar: str = phrased(source="ours; released code: 200 captions")
-    hold_start: bool = setting(
-        True, "keys and values learn nothing from the start token", source="released code"
-    )
+    retain_target: RetainTarget = default("retain_target", "noise", source="released code")
+    prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
+    neighbours: int = default("neighbours", 0, source="released code: the anchors' pictures alone")
+    pictures: int = default("pictures", 1000, source="released code, 200 prompts with 5 each")
+    grammar: str = default("grammar", "", source="ours; released code: 200 captions")
 
     def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
-        run.enter(start_held(run.model, self.hold_start))
+        run.enter(start_held(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
-        if not self.keep:
+        if not self.retain_weight:
             return anchors, None
-        return anchors, retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.untold)
+        return anchors, retained(
+            run, anchors, self.pictures, nearest=self.neighbours, dropout=self.prompt_dropout
+        )
 
     def loss(self, net: Net, sets: tuple[Anchored, ImageSet | None], step: Step) -> Losses:
         anchors, retain = sets
@@ -84,9 +78,9 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
         if retain is not None:
             other = retain.batch(self.batch, step.stream("ca keep"))
             inputs.append(other.input)
-            retain_targets = net.teacher([other.input]) if self.keep_target == "teacher" else [other.noise]
+            retain_targets = net.teacher([other.input]) if self.retain_target == "teacher" else [other.noise]
         eps, *eps_retain = net.student(inputs)
         losses = {"erase": mse(eps, target)}  # eq. 6 (model) or eq. 7 (noise)
-        for found, wanted in zip(eps_retain, retain_targets, strict=True):
-            losses["keep"] = self.keep * mse(found, wanted)
+        for one, base in zip(eps_retain, retain_targets, strict=True):
+            losses["keep"] = self.retain_weight * mse(one, base)
         return losses

@@ -1,10 +1,9 @@
 """DoCo: Unlearning Concepts in Diffusion Model via Concept Domain Correction (Wu et al. 2025, arXiv 2405.15304).
 
 Not each prediction, but their distribution under the concept is made that of an anchor's, by a discriminator D. With
-z_t a noised picture of the anchor, c the anchor's prompt and c* the same prompt with the concept, the domains are
+z_t a noised picture of the anchor, c the anchor's prompt, c* the same prompt with the concept and
 
-    x0       ẑ(e) = (z_t - σ_t e) / α_t,  the picture that a predicted noise e implies
-    eps      e itself
+    ẑ(e) = (z_t - σ_t e) / α_t                                the picture that a predicted noise e implies
 
     L_D      = BCE(D(ẑ_θ*(c)), 0) + BCE(D(ẑ_θ(c*)), 1)
     L_adv    = BCE(D(ẑ_θ(c*)), 0)                             of the erasing side
@@ -19,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -30,14 +30,14 @@ from ..errors import InputError
 from ..method import Trained
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import sides
-from ..parts.discriminator import Discriminator, Kinds
+from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import start_held
 from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import DenoiserInput, Net, Step, mse
-from ..training.settings import Combines, KeepTarget, Trains, aimed, counted, default, phrased, unprompted
+from ..training.settings import Combines, RetainTarget, Trains, default
 
 __all__ = ["DoCo", "unscaled"]
 
@@ -84,42 +84,23 @@ class DoCo(Trained[Sets]):
     steps: int = default("steps", 1000, source="released code: 2000 less the warm-up")
     lr: float = default("lr", 4.8e-5, source="released code: 6e-6 for each of 8 pictures a step")
     batch: int = default("batch", 8, source="released code")
-    domain: Literal["x0", "eps"] = setting(
-        "x0",
-        "what the discriminator sees: the picture that the predicted noise implies, or the predicted noise",
-        source="x0: released code since November 2024; eps: its first version",
-    )
-    discriminator: Kinds = setting(
-        "patchgan", "the released code's, or one that knows the time", source="released code; timed is ours"
-    )
     discriminator_lr: float = setting(
         1e-4, "the discriminator's learning rate", low=0.0, source="released code, objects; 5e-4 for styles"
     )
-    warm_up: int = setting(
+    discriminator_warmup: int = setting(
         1000, "steps of the discriminator alone, before the others", low=0, source="released code"
     )
-    teacher: Literal["frozen", "student"] = setting(
-        "frozen", "who predicts for the anchor: the base model or the trained one", source="released code"
-    )
-    keep: float = setting(
+    teacher: Literal["frozen", "student"] = default("teacher", "frozen", source="released code")
+    retain_weight: float = default(
+        "retain_weight",
         1.0,
-        "weight of the retention loss; combine = preserving takes only its direction, unless adds is above 0",
-        low=0.0,
-        source="released code",
+        source="released code: combine = preserving takes only the direction, unless adds > 0",
     )
-    keep_target: KeepTarget = aimed(source="released code")
-    untold: float = unprompted()
-    pictures: int = setting(
-        1000,
-        "pictures of the anchor for each concept",
-        low=1,
-        source="released code, 200 prompts with 5 each",
-    )
-    neighbours: int = counted("neighbours", 0, source="released code: the anchors' pictures alone")
-    grammar: str = phrased(source="ours; released code: 200 captions")
-    hold_start: bool = setting(
-        True, "keys and values learn nothing from the start token", source="released code"
-    )
+    retain_target: RetainTarget = default("retain_target", "noise", source="released code")
+    prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
+    pictures: int = default("pictures", 1000, source="released code, 200 prompts with 5 each")
+    neighbours: int = default("neighbours", 0, source="released code: the anchors' pictures alone")
+    grammar: str = default("grammar", "", source="ours; released code: 200 captions")
     released: bool = setting(
         False,
         "the released code's two slips: the surgery's scale, and D learning from the student's gradient",
@@ -128,7 +109,7 @@ class DoCo(Trained[Sets]):
 
     @property
     def critic_warmup(self) -> int:
-        return self.warm_up
+        return self.discriminator_warmup
 
     @property
     def combiner(self) -> Combine | None:
@@ -140,14 +121,15 @@ class DoCo(Trained[Sets]):
                 f"released=true changes the surgery, and combine={self.combine} has none: choose "
                 "combine=preserving-tensor, or released=false"
             )
-        run.enter(start_held(run.model, self.hold_start))
+        run.enter(start_held(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         retain = None
-        if self.keep:
-            retain = retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.untold)
+        if self.retain_weight:
+            retain = retained(
+                run, anchors, self.pictures, nearest=self.neighbours, dropout=self.prompt_dropout
+            )
         run.state = critic = Discriminator(
             run.model.shape,
-            kind=self.discriminator,
             lr=self.discriminator_lr,
             seed=seeds.derive(run.seed, "doco"),
             device=run.model.device,
@@ -157,32 +139,32 @@ class DoCo(Trained[Sets]):
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         z = sets.anchors.images.batch(self.batch, step.stream("doco"))
         concept = z.input.with_cond(sets.anchors.concept_cond[z.which])  # c*, where z.input has c
-        if step.number < self.warm_up:
+        clean = partial(self._clean, net, z.input)
+        if step.number < self.discriminator_warmup:
             eps_anchor, eps_concept = net.teacher([z.input, concept])
-            real, fake = (self._domain(net, concept, eps) for eps in (eps_anchor, eps_concept))
-            self._learn(sets, step, real, fake, concept.t)
+            self._learn(sets, step, clean(eps_anchor), clean(eps_concept))
             return {}
         predict = net.student_sg if self.teacher == "student" else net.teacher
-        real = self._domain(net, concept, predict([z.input])[0])
+        real = clean(predict([z.input])[0])
         inputs, targets = [concept], list[Tensor]()
         if sets.retain is not None:
             other = sets.retain.batch(self.batch, step.stream("doco keep"))
             inputs.append(other.input)
-            targets = net.teacher([other.input]) if self.keep_target == "teacher" else [other.noise]
+            targets = net.teacher([other.input]) if self.retain_target == "teacher" else [other.noise]
         eps, *eps_retain = net.student(inputs)
-        fake = self._domain(net, concept, eps)
-        self._learn(sets, step, real, fake, concept.t, leak=self.released)
-        losses = {"erase": F.softplus(sets.critic.logits(fake, concept.t)).mean()}  # L_adv
-        for found, target in zip(eps_retain, targets, strict=True):
-            losses["keep"] = self.keep * mse(found, target)  # L_ret
+        fake = clean(eps)
+        self._learn(sets, step, real, fake, leak=self.released)
+        losses = {"erase": F.softplus(sets.critic.logits(fake)).mean()}  # L_adv
+        for one, target in zip(eps_retain, targets, strict=True):
+            losses["keep"] = self.retain_weight * mse(one, target)  # L_ret
         return losses
 
-    def _domain(self, net: Net, z: DenoiserInput, eps: Tensor) -> Tensor:
-        return net.model.clean(z.x, eps, z.t) if self.domain == "x0" else eps
+    @staticmethod
+    def _clean(net: Net, z: DenoiserInput, eps: Tensor) -> Tensor:
+        """ẑ of a predicted noise."""
+        return net.model.clean(z.x, eps, z.t)
 
-    def _learn(
-        self, sets: Sets, step: Step, real: Tensor, fake: Tensor, t: Tensor, *, leak: bool = False
-    ) -> None:
+    def _learn(self, sets: Sets, step: Step, real: Tensor, fake: Tensor, *, leak: bool = False) -> None:
         """A step of the critic on L_D."""
-        loss, right = sets.critic.learn(real, fake, t, leak=leak)
+        loss, right = sets.critic.learn(real, fake, leak=leak)
         step.log.update(discriminator=loss, right=right)

@@ -10,13 +10,12 @@ The trained θ attends to the concept as the frozen φ attends to nothing; with 
     L     = λ_U L_U + λ_pr L_pr + λ_reg L_reg
 
 The paper's text could be read only at second hand: the first two losses are its own, the third is a reading of its one
-line, and every number is ours (PAPERS.md). ``target``, ``attends``, ``instead`` and ``distil`` are the other readings.
-Attention alone may leave the concept in the values of the words: ``output`` also moves the predicted noise.
+line, and every number is ours (PAPERS.md). ``target``, ``instead`` and ``distil_weight`` are the other readings.
+Attention alone may leave the concept in the values of the words: ``output_weight`` also moves the predicted noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -27,7 +26,6 @@ from ..errors import InputError
 from ..method import Trained
 from ..model import Model
 from ..parts import Losses
-from ..schema import Concept
 from ..settings import setting
 from ..training.anchors import anchor, turns
 from ..training.attention import Watch, distance, folds, steered, watched
@@ -36,7 +34,7 @@ from ..training.job import Run
 from ..training.memory import bank
 from ..training.net import Net, Step, mse
 from ..training.prompts import retain_concepts
-from ..training.settings import KeepTarget, Rules, Trains, default, phrased
+from ..training.settings import RetainTarget, Rules, Trains, default
 from ..wording import fill, until
 
 __all__ = ["DUGE"]
@@ -44,12 +42,11 @@ __all__ = ["DUGE"]
 
 @dataclass(frozen=True)
 class Sets:
-    """What DUGE trains on.
+    """target: the conditioning (images, tokens, width) that each image's prompt is to be attended like.
 
-    target: the conditioning (images, tokens, width) that each image's prompt is to be attended like. aligned: matrices
-    (images, tokens, tokens) that bring the maps of both prompts to the same tokens, of the image's prompt first.
-    retain: images of related concepts ("prior") and of the memory bank ("memory"). scale: λ_U, divided by the loss of
-    the base model where that is asked for.
+    aligned: matrices (images, tokens, tokens) that bring the maps of both prompts to the same tokens, of the image's
+    prompt first. retain: images of related concepts ("prior") and of the memory bank ("memory"). scale: λ_U, divided
+    by the base model's loss with ``relative_erase``.
     """
 
     erase: ImageSet
@@ -59,16 +56,16 @@ class Sets:
     watch: Watch
     scale: float
 
+    def batches(self, count: int, step: Step) -> tuple[NoisyBatch, list[NoisyBatch]]:
+        x = self.erase.batch(count, step.stream("duge"))
+        return x, [one.batch(count, step.stream("duge", name)) for name, one in self.retain.items()]
 
-@dataclass(frozen=True)
-class Targets:
-    """A_φ of each layer, the matrix that aligns A_θ with it, ε of the erased rows, of the retained, and to distil."""
-
-    maps: list[Tensor]
-    align: Tensor | None
-    eps: Tensor
-    retain: list[Tensor]
-    distil: Tensor | None
+    def distance(self, maps: list[Tensor], target: list[Tensor], x: NoisyBatch) -> Tensor:
+        """L_U = 1/M Σ_i mean (A_i^θ - A_i^φ)²."""
+        if self.aligned is not None:
+            align = self.aligned[0][x.which, None]
+            maps = [one @ align for one in maps]
+        return distance(maps, target)
 
 
 @dataclass(frozen=True)
@@ -85,181 +82,131 @@ class DUGE(Trained[Sets]):
     rule: Rules = default("rule", ("l2sp",), source="our reading of DUGE's regularisation")
     target: Literal["null", "steered"] = setting(
         "null",
-        "what is to be reached: the empty prompt (or 'instead'), or from there steered away from the concept",
+        "what the concept becomes: the empty prompt (or 'instead'), or from there steered away by eta",
         source="paper, at second hand; steered is another reading",
     )
-    null: Literal["empty", "rest"] = setting(
-        "empty",
-        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, "
-        "so that what else it says is not steered away from",
-        source="paper: empty; rest: ours",
+    null: Literal["empty", "rest"] = default("null", "empty", source="paper: empty; rest: ours")
+    eta: float = default("eta", 1.0, source="ours, with target = steered; 1.8 on the canvas")
+    attention_weight: float = setting(
+        1.0, "λ_U, weight of the attention loss", low=0.0, source="ours", role="attention"
     )
-    eta: float = setting(1.0, "how far target = steered goes", low=0.0, source="ours; 1.8 on the canvas")
-    attends: Literal["maps", "output"] = setting(
-        "maps", "what A is: the softmax, or its product with the values", source="paper, at second hand"
-    )
-    layers: tuple[str, ...] = setting(
-        (),
-        "cross-attention layers, or how their names begin (mid_block, up_blocks.1); none: all",
-        source="ours",
-    )
-    erase: float = setting(1.0, "λ_U, weight of the attention loss", low=0.0, source="ours")
-    erase_scale: Literal["first", "none"] = setting(
-        "first", "first: λ_U is divided by the loss at the first step, which is tiny", source="ours"
-    )
-    output: float = setting(
+    relative_erase: bool = default("relative_erase", True, source="ours: the attention loss is tiny")
+    output_weight: float = setting(
         0.0,
         "weight of a loss that draws the predicted noise to that of the empty prompt (or of 'instead')",
         low=0.0,
         source="paper: none; ours: 3 on the canvas, 1 where no attention can be read",
+        role="output",
     )
-    prior: float = setting(
-        1.0, "λ_pr, weight of prior preservation", low=0.0, source="ours, as in DreamBooth"
-    )
-    prior_target: KeepTarget = setting(
-        "noise",
-        "what it is drawn to: the true noise, or the base model's prediction",
-        source="paper, at second hand",
-    )
-    related: int = setting(
-        8,
-        "if the request keeps nothing: so many nearest words are the related concepts",
-        low=1,
-        source="ours",
-    )
-    related_pictures: int = setting(25, "pictures for each related concept", low=1, source="ours: 200 in all")
+    retain_weight: float = default("retain_weight", 1.0, source="ours, as in DreamBooth: λ_pr")
+    retain_target: RetainTarget = default("retain_target", "noise", source="paper, at second hand")
+    neighbours: int = default("neighbours", 8, source="ours: these are the related concepts")
+    retain_pictures: int = default("retain_pictures", 25, source="ours: 200 in all")
     memory: int = setting(
-        100, "pictures in the memory bank of unrelated prompts, 0 for none", low=0, source="ours"
+        100,
+        "pictures in the memory bank of unrelated prompts, 0 for none",
+        low=0,
+        source="ours",
+        role="memory",
     )
-    distil: float = setting(
-        0.0, "weight of distilling the base on the memory bank", low=0.0, source="the other reading of L_reg"
+    distil_weight: float = default(
+        "distil_weight", 0.0, source="the other reading of L_reg; on the memory bank"
     )
-    pictures: int = setting(200, "pictures of each concept", low=1, source="ours: 20 prompts with 10 each")
-    grammar: str = phrased(source="ours; for the concept and the related ones")
+    pictures: int = default("pictures", 200, source="ours: 20 prompts with 10 each")
+    grammar: str = default("grammar", "", source="ours; for the concept and the related ones")
 
     def data(self, run: Run) -> Sets:
-        self._check()
-        layers = self.layers if self.erase else None
-        watch = run.enter(watched(run.model, layers=layers, of=self.attends))
-        prompts = [(*pair, concept) for concept in run.request.erase for pair in self._turns(run, concept)]
+        if not self.attention_weight and not self.output_weight:
+            raise InputError(
+                "attention_weight=0 and output_weight=0 leave nothing that erases: choose one of them above 0"
+            )
+        if self.distil_weight and not self.memory:
+            raise InputError(
+                "distil_weight is for the memory bank, and memory=0 leaves it empty: choose memory above 0"
+            )
+        model, request = run.model, run.request
+        watch = run.enter(watched(model, read=self._rows > 0))
+        prompts: list[tuple[str, str, str | None]] = []  # form, word, and what stands there in the target
+        for concept in request.erase:
+            place = "" if self.null == "rest" else None
+            if concept.instead is not None:
+                place = anchor(model, request, concept)
+            found = turns(model, request, concept, self.pictures, self.grammar)
+            prompts += [(*pair, place) for pair in found]
         erase = run.images([fill(form, word) for form, word, _ in prompts])
-        places = [self._place(run, concept) for *_, concept in prompts]
-        target = run.encode(
-            [
-                "" if place is None else " ".join(fill(form, place).split())
-                for (form, *_), place in zip(prompts, places, strict=True)
-            ]
-        )
+        texts = ["" if place is None else " ".join(fill(form, place).split()) for form, _, place in prompts]
         aligned = None
-        if self.erase and self.attends == "maps" and any(place is not None for place in places):
-            each = [
-                _aligned(run.model, *pair[:2], place) for pair, place in zip(prompts, places, strict=True)
-            ]
-            first, second = (torch.stack(one).to(run.model.device) for one in zip(*each, strict=True))
+        if self.attention_weight and any(place is not None for *_, place in prompts):
+            each = [_aligned(model, *one) for one in prompts]
+            first, second = (torch.stack(one).to(model.device) for one in zip(*each, strict=True))
             aligned = first, second
-        sets = Sets(erase, target, aligned, self._retained(run), watch, self.erase)
-        return replace(sets, scale=self.erase / self._first(run, sets)) if self._unit else sets
+        sets = Sets(erase, run.encode(texts), aligned, self._retained(run), watch, self.attention_weight)
+        if self.attention_weight and self.relative_erase:
+            return replace(sets, scale=self.attention_weight / self._first(run, sets))
+        return sets
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
-        x, retain = self._batches(sets, step)
-        to = self._targets(net, sets, x, retain)
+        x, retain = sets.batches(self.batch, step)
+        a_phi, target, base = self._teacher(net, sets, x, retain)
         inputs = [x.input, *(one.input for one in retain)]
-        (eps, *eps_retain), maps = net.student_attention(sets.watch, inputs, rows=self._rows)
+        (eps, *eps_retain), a_theta = net.student_attention(sets.watch, inputs, rows=self._rows)
         losses = {}
-        if self.erase:
-            losses["erase"] = sets.scale * _attention(maps, to)  # λ_U L_U
-        if self.output:
-            losses["erase_output"] = self.output * mse(eps, to.eps)
-        if self.prior:
-            errors = [mse(found, target) for found, target in zip(eps_retain, to.retain, strict=True)]
-            losses["keep"] = self.prior * torch.stack(errors).mean()  # λ_pr L_pr
-        if to.distil is not None:
-            losses["keep_distil"] = self.distil * mse(eps_retain[-1], to.distil)
+        if self.attention_weight:
+            losses["erase"] = sets.scale * sets.distance(a_theta, a_phi, x)  # λ_U L_U
+        if self.output_weight:
+            losses["erase_output"] = self.output_weight * mse(eps, target)
+        if self.retain_weight:
+            targets = base if self.retain_target == "teacher" else [one.noise for one in retain]
+            errors = [mse(one, true) for one, true in zip(eps_retain, targets, strict=True)]
+            losses["keep"] = self.retain_weight * torch.stack(errors).mean()  # λ_pr L_pr
+        if self.distil_weight:
+            losses["keep_distil"] = self.distil_weight * mse(eps_retain[-1], base[-1])
         return losses
 
     @property
     def _rows(self) -> int:
         """Rows of a pass whose attention is read."""
-        return self.batch if self.erase else 0
+        return self.batch if self.attention_weight else 0
 
-    @property
-    def _unit(self) -> bool:
-        return bool(self.erase) and self.erase_scale == "first"
-
-    def _batches(self, sets: Sets, step: Step) -> tuple[NoisyBatch, list[NoisyBatch]]:
-        x = sets.erase.batch(self.batch, step.stream("duge"))
-        return x, [one.batch(self.batch, step.stream("duge", name)) for name, one in sets.retain.items()]
-
-    def _targets(self, net: Net, sets: Sets, x: NoisyBatch, retain: list[NoisyBatch]) -> Targets:
-        """What the base model φ says, in one pass."""
+    def _teacher(
+        self, net: Net, sets: Sets, x: NoisyBatch, retain: list[NoisyBatch]
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """The base model φ in one pass: A_φ of each layer, ε for the concept's rows, and ε for the retain rows."""
         inputs = [x.input.with_cond(sets.target[x.which])]
         if self.target == "steered":
             inputs.append(x.input)
-        taught = retain if self.prior_target == "teacher" else retain[-1:] if self.distil else []
+        taught = retain if self.retain_target == "teacher" else retain[-1:] if self.distil_weight else []
         rows = self._rows * len(inputs)
-        every = [*inputs, *(one.input for one in taught)]
-        eps, maps = net.teacher_attention(sets.watch, every, rows=rows)
-        align = None
+        eps, maps = net.teacher_attention(sets.watch, [*inputs, *(one.input for one in taught)], rows=rows)
         if sets.aligned is not None:
-            align, other = (one[x.which, None] for one in sets.aligned)
-            both = torch.cat([other, align])[:rows]
-            maps = [one @ both for one in maps]
-        goal, predicted = eps[0], eps[len(inputs) :]
-        if self.target == "steered":
-            maps = [steered(one, self.eta, maps=self.attends == "maps") for one in maps]
-            goal = steered(torch.cat(eps[:2]), self.eta, maps=False)
-        targets = predicted if self.prior_target == "teacher" else [one.noise for one in retain]
-        return Targets(maps, align, goal, targets, predicted[-1] if self.distil else None)
+            align = torch.cat([one[x.which, None] for one in reversed(sets.aligned)])[:rows]
+            maps = [one @ align for one in maps]
+        if self.target == "null":
+            return maps, eps[0], eps[1:]
+        maps = [steered(one, self.eta, maps=True) for one in maps]
+        return maps, steered(torch.cat(eps[:2]), self.eta, maps=False), eps[2:]
 
     @torch.no_grad()
     def _first(self, run: Run, sets: Sets) -> float:
         """The attention loss of the base model itself on the images of the first step."""
-        x, retain = self._batches(sets, Step(0, run.seed))
+        x, retain = sets.batches(self.batch, Step(0, run.seed))
         with run.model.frozen():
-            to = self._targets(run.net, sets, x, retain)
-            found = _attention(
-                run.net.teacher_attention(sets.watch, [x.input], rows=self._rows)[1], to
-            ).item()
-        if found == 0:
+            a_phi, *_ = self._teacher(run.net, sets, x, retain)
+            maps = run.net.teacher_attention(sets.watch, [x.input], rows=self._rows)[1]
+        if (first := sets.distance(maps, a_phi, x).item()) == 0:
             raise InputError("the concept's attention already equals the target: nothing to erase is left")
-        return found
-
-    def _turns(self, run: Run, concept: Concept) -> list[tuple[str, str]]:
-        return turns(run.model, run.request, concept, self.pictures, self.grammar)
-
-    def _place(self, run: Run, concept: Concept) -> str | None:
-        """What stands in the concept's place in the target's prompt; None for the empty prompt."""
-        if concept.instead is not None:
-            return anchor(run.model, run.request, concept)
-        return "" if self.null == "rest" else None
+        return first
 
     def _retained(self, run: Run) -> dict[str, ImageSet]:
         """Images of related concepts and of the memory bank, as far as a loss looks at them."""
-        found: dict[str, list[str]] = {}
-        related: tuple[Concept, ...] = ()
-        if self.prior:
-            related = retain_concepts(run.model, run.request, self.related)
-            found["prior"] = [
-                fill(*pair)
-                for one in related
-                for pair in turns(run.model, run.request, one, self.related_pictures, self.grammar)
-            ]
-        if self.memory and (self.prior or self.distil):
-            found["memory"] = list(bank(run.model, run.request, related, self.memory))
-        return {name: run.images(prompts, title=name) for name, prompts in found.items()}
-
-    def _check(self) -> None:
-        if not self.erase and not self.output:
-            raise InputError("erase=0 and output=0 leave nothing that erases: choose one of them above 0")
-        if self.distil and not self.memory:
-            raise InputError(
-                "distil looks at the memory bank, and memory=0 leaves it empty: choose memory above 0"
-            )
-
-
-def _attention(maps: Sequence[Tensor], to: Targets) -> Tensor:
-    """L_U = 1/M Σ_i mean (A_i^θ - A_i^φ)²."""
-    return distance(maps if to.align is None else [one @ to.align for one in maps], to.maps)
+        model, request, prompts = run.model, run.request, dict[str, list[str]]()
+        related = retain_concepts(model, request, self.neighbours) if self.retain_weight else ()
+        if self.retain_weight:
+            pairs = [turns(model, request, one, self.retain_pictures, self.grammar) for one in related]
+            prompts["prior"] = [fill(*pair) for several in pairs for pair in several]
+        if self.memory and (self.retain_weight or self.distil_weight):
+            prompts["memory"] = list(bank(model, request, related, self.memory))
+        return {name: run.images(one, title=name) for name, one in prompts.items()}
 
 
 def _aligned(model: Model, form: str, word: str, place: str | None) -> tuple[Tensor, Tensor]:

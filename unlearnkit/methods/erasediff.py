@@ -9,7 +9,7 @@ momentum in the released code, where they leak into it: they are not taken here.
 
     ratio     λ = max(0, η - <∇L_r, ∇g> / |∇g|²)         so that <∇L_r + λ ∇g, ∇g> >= η |∇g|²
     cosine    λ = max(0, η - cos(∇L_r, ∇g))              the released code, if its λ is below 0
-    fixed     λ as given                                 the released code's recipes
+    fixed     λ = erase_weight                           the released code's recipes
 
     L_f = E ||ε_f - ε_θ(x_t, c_f, t)||²   x a picture of the concept c_f; ε_f predicted for an anchor, or uniform noise
     L_r = E ||ε - ε_θ(x_t, c_r, t)||²     x a picture of something kept
@@ -33,7 +33,7 @@ from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import Trains, counted, default
+from ..training.settings import Trains, default
 from ..wording import fill
 
 __all__ = ["EraseDiff", "balanced"]
@@ -77,31 +77,21 @@ class EraseDiff(Trained[Sets]):
     balance: Literal["ratio", "cosine", "fixed"] = setting(
         "ratio", "how the weight λ of forgetting is found", source="ratio: BOME, which the paper builds on"
     )
-    eta: float = setting(
-        0.1,
-        "η of balance = ratio and cosine: how fast forgetting shall go on",
-        low=0.0,
-        source="released code",
+    balance_eta: float = setting(
+        0.1, "η of balance = ratio and cosine: how fast forgetting goes on", low=0.0, source="released code"
     )
-    weight: float = setting(
-        1.0,
-        "λ of balance = fixed, or with another combine",
-        low=0.0,
-        source="released code for Stable Diffusion",
-    )
+    erase_weight: float = default("erase_weight", 1.0, source="released code for Stable Diffusion")
     target: Literal["anchor", "uniform"] = setting(
         "anchor",
         "what is predicted for the concept: what is predicted for an anchor, or noise uniform in [0, 1)",
         source="anchor: released code for Stable Diffusion; uniform: paper",
     )
-    teacher: Literal["frozen", "student"] = setting(
-        "frozen",
-        "who predicts for the anchor: the base model or the trained one",
-        source="ours; released code: student",
+    teacher: Literal["frozen", "student"] = default(
+        "teacher", "frozen", source="ours; released code: student"
     )
-    pictures: int = counted("pictures", 200, source="ours")
-    neighbours: int = counted("neighbours", 8, source="ours")
-    keep_pictures: int = counted("keep_pictures", 50, source="ours")
+    pictures: int = default("pictures", 200, source="ours")
+    neighbours: int = default("neighbours", 8, source="ours")
+    retain_pictures: int = default("retain_pictures", 50, source="ours")
 
     @property
     def own(self) -> bool:
@@ -114,7 +104,7 @@ class EraseDiff(Trained[Sets]):
 
     @property
     def combiner(self) -> Combine | None:
-        return balanced(self.eta, cosine=self.balance == "cosine") if self.own else None
+        return balanced(self.balance_eta, cosine=self.balance == "cosine") if self.own else None
 
     def data(self, run: Run) -> Sets:
         model, request = run.model, run.request
@@ -127,7 +117,7 @@ class EraseDiff(Trained[Sets]):
             if self.target == "anchor":
                 place = anchor(model, request, concept)
                 anchors += [fill(form, place) for form, _ in found]
-        keep = [prompts_for(model, concept, self.keep_pictures) for concept in others]
+        keep = [prompts_for(model, concept, self.retain_pictures) for concept in others]
         return Sets(
             run.images(concepts),
             run.encode(anchors) if anchors else None,
@@ -145,6 +135,6 @@ class EraseDiff(Trained[Sets]):
             (eps_f,) = predict([x.input.with_cond(sets.anchors[x.which])])
         eps, eps_r = net.student([x.input, other.input])
         return {
-            "erase": (1.0 if self.own else self.weight) * mse(eps, eps_f),  # L_f
+            "erase": (1.0 if self.own else self.erase_weight) * mse(eps, eps_f),  # L_f
             "keep": mse(eps_r, other.noise),  # L_r
         }

@@ -16,7 +16,7 @@ from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import Trains, counted, default
+from ..training.settings import Trains, default
 
 __all__ = ["FineTune"]
 
@@ -31,12 +31,12 @@ class FineTune(Trained[ImageSet]):
     trains: Trains = default("trains", "all", source="RGD's paper")
     steps: int = default("steps", 100, source="as RGD's code for SD")
     batch: int = default("batch", 8, source="as RGD's code for SD")
-    neighbours: int = counted("neighbours", 8, source="ours")
-    keep_pictures: int = counted("keep_pictures", 25, source="ours")
+    neighbours: int = default("neighbours", 8, source="ours")
+    retain_pictures: int = default("retain_pictures", 25, source="ours")
 
     def data(self, run: Run) -> ImageSet:
         others = retain_concepts(run.model, run.request, self.neighbours)
-        return run.image_groups([prompts_for(run.model, concept, self.keep_pictures) for concept in others])
+        return run.image_groups([prompts_for(run.model, concept, self.retain_pictures) for concept in others])
 
     def loss(self, net: Net, keep: ImageSet, step: Step) -> Losses:
         x = keep.batch(self.batch, step.stream("finetune"))

@@ -13,12 +13,11 @@ from typing import ClassVar
 from ..method import Trained
 from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
-from ..settings import setting
 from ..training.image_sets import ImageSet, noise_ratio
 from ..training.job import Run
 from ..training.net import Net, Step
 from ..training.prompts import prompts_for
-from ..training.settings import Trains, counted, default
+from ..training.settings import Trains, default
 
 __all__ = ["GA"]
 
@@ -33,18 +32,9 @@ class GA(Trained[ImageSet]):
     trains: Trains = default("trains", "all", source="as RGD's code for SD")
     steps: int = default("steps", 100, source="as RGD's code for SD")
     batch: int = default("batch", 8, source="as RGD's code for SD")
-    cap: float = setting(
-        1.5,
-        "error up to which the concept is unlearned; predicting nothing has 1",
-        low=0.0,
-        source="as RGD's, SD",
-    )
-    cap_on: CapOn = setting(
-        "batch",
-        "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
-        source="as RGD's code for SD",
-    )
-    pictures: int = counted("pictures", 200, source="ours")
+    cap: float = default("cap", 1.5, source="as RGD's, SD")
+    cap_on: CapOn = default("cap_on", "batch", source="as RGD's code for SD")
+    pictures: int = default("pictures", 200, source="ours")
 
     def data(self, run: Run) -> ImageSet:
         groups = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]

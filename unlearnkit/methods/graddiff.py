@@ -15,12 +15,11 @@ from typing import ClassVar
 from ..method import Trained
 from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
-from ..settings import setting
 from ..training.image_sets import ImageSet, noise_ratio
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import Trains, counted, default
+from ..training.settings import Trains, default
 
 __all__ = ["GradDiff"]
 
@@ -35,28 +34,17 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
     trains: Trains = default("trains", "all", source="RGD's code for SD")
     steps: int = default("steps", 100, source="RGD's code for SD")
     batch: int = default("batch", 8, source="RGD's code for SD")
-    keep_weight: float = setting(
-        1.6, "λ, weight of the keeping loss", low=0.0, source="RGD's paper and code, SD"
-    )
-    cap: float = setting(
-        1.5,
-        "error up to which the concept is unlearned; predicting nothing has 1",
-        low=0.0,
-        source="RGD's paper, SD",
-    )
-    cap_on: CapOn = setting(
-        "batch",
-        "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
-        source="RGD's code for SD",
-    )
-    pictures: int = counted("pictures", 200, source="ours; RGD's paper: 800")
-    neighbours: int = counted("neighbours", 8, source="ours")
-    keep_pictures: int = counted("keep_pictures", 25, source="ours")
+    retain_weight: float = default("retain_weight", 1.6, source="RGD's paper and code, SD")
+    cap: float = default("cap", 1.5, source="RGD's paper, SD")
+    cap_on: CapOn = default("cap_on", "batch", source="RGD's code for SD")
+    pictures: int = default("pictures", 200, source="ours; RGD's paper: 800")
+    neighbours: int = default("neighbours", 8, source="ours")
+    retain_pictures: int = default("retain_pictures", 25, source="ours")
 
     def data(self, run: Run) -> tuple[ImageSet, ImageSet]:
         others = retain_concepts(run.model, run.request, self.neighbours)
         erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
-        keep = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        keep = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
         return (
             run.image_groups(erase, title="pictures to erase"),
             run.image_groups(keep, title="pictures to keep"),
@@ -69,5 +57,5 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
         squares, ratio = (eps_c - x_c.noise).square(), noise_ratio(net.model, x_c.input.t)
         return {
             "erase": ascent(squares, self.cap, self.cap_on, ratio),
-            "keep": self.keep_weight * mse(eps, x.noise),
+            "keep": self.retain_weight * mse(eps, x.noise),
         }

@@ -4,7 +4,7 @@ With l the ordinary denoising loss, on pictures that the base model drew from pa
 x without:
 
     L_f = -min(l(x_c), cap)         climbs on the concept, but not for ever
-    L_r = λ l(x)                    keeps everything else; keep_target = teacher: what the base model says
+    L_r = λ l(x)                    keeps everything else; retain_target = teacher: what the base model says
 
 The step is their restricted gradient (theorem 4, in ``parts/combine.py``), which lets neither loss rise. Both sets
 are diverse: a grammar of dimensions is filled in many ways, and the prompt to keep is the one to erase less its
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from ..training.image_sets import ImageSet, noise_ratio
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import neighbours, unerased
-from ..training.settings import Combines, KeepTarget, Trains, aimed, default, unprompted
+from ..training.settings import Combines, RetainTarget, Trains, default
 
 __all__ = ["RGD"]
 
@@ -60,33 +60,23 @@ class RGD(Trained[Sets]):
     steps: int = default("steps", 100, source="released code, SD: one pass over 800 pairs")
     lr: float = default("lr", 1e-5, source="paper")
     batch: int = default("batch", 8, source="released code, SD")
-    keep_weight: float = setting(
-        1.6, "λ, weight of the keeping loss", low=0.0, source="paper, appendix C, and code, SD; CIFAR-10: 5"
+    retain_weight: float = default(
+        "retain_weight", 1.6, source="paper, appendix C, and code, SD; CIFAR-10: 5"
     )
-    cap: float = setting(
-        1.5,
-        "error up to which the concept is unlearned",
-        low=0.0,
-        source="paper, appendix C, SD; its script: 1.1",
+    cap: float = default("cap", 1.5, source="paper, appendix C, SD; its script: 1.1")
+    cap_on: CapOn = default(
+        "cap_on", "batch", source="released code: batch for SD, picture (with cap 0.1) for CIFAR-10"
     )
-    cap_on: CapOn = setting(
-        "batch",
-        "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
-        source="released code: batch for SD, picture (with cap 0.1) for CIFAR-10",
+    relative_erase: bool = default(
+        "relative_erase",
+        False,
+        source="ours, for concepts drawn with a fifth of another's error, which hardly move without it; paper: off",
     )
-    erase_scale: Literal["none", "first"] = setting(
-        "none",
-        "first: the concept's error is counted in that of the network before, and so is the cap; some concepts are "
-        "drawn with a fifth of another's error, and would hardly be climbed",
-        source="paper: none; first: ours",
-    )
-    pictures: int = setting(800, "pairs of pictures a concept", low=1, source="paper, SD")
+    pictures: int = default("pictures", 800, source="paper, SD")
     diverse: bool = setting(
-        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper"
+        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper", role="sentences"
     )
-    grammar: str = setting(
-        "scenes", "plain, people, scenes, or the path of a TOML file", source="ours, after the paper"
-    )
+    grammar: str = default("grammar", "scenes", source="ours, after the paper")
     others: float = setting(
         0.5,
         "share of another word in the concept's place, where it could simply go",
@@ -100,36 +90,36 @@ class RGD(Trained[Sets]):
         low=0,
         source="ours; paper: balanced",
     )
-    keep_target: KeepTarget = aimed(source="paper; teacher is ours")
-    untold: float = unprompted()
-    whole_keep: bool = setting(
+    retain_target: RetainTarget = default("retain_target", "noise", source="paper; teacher is ours")
+    prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
+    retain_full_batch: bool = setting(
         False,
-        "the keeping gradient over every kept picture at each step",
+        "the gradient of the retain loss over every kept picture at each step",
         source="released code: on for CIFAR-10",
     )
 
     def data(self, run: Run) -> Sets:
         erase, keep = zip(*self.sentences(run.model, run.request, seed=run.seed), strict=True)
         with_concept = run.images(erase, title="pictures to erase")
-        without = run.images(keep, title="pictures to keep").with_prompt_dropout(self.untold)
-        unit = self._first_error(run, with_concept) if self.erase_scale == "first" else 1.0
+        without = run.images(keep, title="pictures to keep").with_prompt_dropout(self.prompt_dropout)
+        unit = self._first_error(run, with_concept) if self.relative_erase else 1.0
         return Sets(with_concept, without, unit)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         draws = step.stream("rgd")
         x_c = sets.erase.batch(self.batch, draws)
-        if self.whole_keep:
+        if self.retain_full_batch:
             (eps_c,) = net.student([x_c.input])
             keep = self._whole(net, sets.keep, draws)
         else:
             x = sets.keep.batch(self.batch, draws)
-            target = x.noise if self.keep_target == "noise" else net.teacher([x.input])[0]
+            target = x.noise if self.retain_target == "noise" else net.teacher([x.input])[0]
             eps_c, eps = net.student([x_c.input, x.input])
             keep = mse(eps, target)
         squares, ratio = (eps_c - x_c.noise).square() / sets.unit, noise_ratio(net.model, x_c.input.t)
         return {
             "erase": ascent(squares, self.cap, self.cap_on, ratio),  # L_f
-            "keep": self.keep_weight * keep,  # L_r
+            "keep": self.retain_weight * keep,  # L_r
         }
 
     def sentences(
@@ -144,13 +134,14 @@ class RGD(Trained[Sets]):
         for concept in request.erase:
             others = self._others(model, request, concept, known[concept.kind])
             if self.diverse:
-                found += pairs(
-                    *(grammar, concept.kind, concept.wordings, others, known),
-                    count=self.pictures,
-                    seed=seed,
-                    pool="test" if held_out else "train",
-                    share=self.others,
-                )
+                pool = "test" if held_out else "train"
+                how: dict[str, Any] = {
+                    "count": self.pictures,
+                    "seed": seed,
+                    "pool": pool,
+                    "share": self.others,
+                }
+                found += pairs(grammar, concept.kind, concept.wordings, others, known, **how)
             else:
                 found += [(concept.name, others[turn % len(others)]) for turn in range(self.pictures)]
         return found
@@ -181,7 +172,7 @@ class RGD(Trained[Sets]):
         """The error over every kept image; one batch's activations are held at once."""
         places = torch.split(torch.arange(len(keep)), self.batch)
         batches = [keep.noised(which, draws) for which in places]
-        targets = [x.noise if self.keep_target == "noise" else net.teacher([x.input])[0] for x in batches]
+        targets = [x.noise if self.retain_target == "noise" else net.teacher([x.input])[0] for x in batches]
         errors = [
             net.student_recomputed(x.input, partial(_summed_error, target=target))
             for x, target in zip(batches, targets, strict=True)

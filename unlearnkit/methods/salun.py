@@ -18,14 +18,15 @@ from torch import Tensor
 
 from ..method import Trained
 from ..parts import Losses
-from ..settings import setting
 from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts, swap_word
-from ..training.settings import Masks, Trains, counted, default
+from ..training.settings import Masks, Trains, default
 
 __all__ = ["SalUn"]
+
+GUIDANCE = 7.5  # w of the prediction (1 + w) ε(c) - w ε() that the mask is chosen by, as in the released code
 
 
 @dataclass(frozen=True)
@@ -53,31 +54,16 @@ class SalUn(Trained[Sets]):
     steps: int = default("steps", 100, source="released code, nudity: one pass over 800 pictures, by 8")
     lr: float = default("lr", 1e-5, source="released code")
     batch: int = default("batch", 8, source="released code")
-    keep_weight: float = setting(
-        0.1, "α, weight of the keeping loss", low=0.0, source="released code, nudity; classes: 0.5"
-    )
-    target: Literal["student", "teacher"] = setting(
-        "student", "whose prediction with the other word is followed", source="paper and released code"
-    )
-    saliency_guidance: float = setting(
-        7.5,
-        "w of the prediction (1 + w) ε(c) - w ε() that the mask is chosen by",
-        low=0.0,
-        source="released code",
-    )
-    pictures: int = counted("pictures", 200, source="ours; released code: 800")
-    neighbours: int = setting(
-        8,
-        "if the request keeps nothing: so many nearest words are kept, and stand for c'",
-        low=0,
-        source="ours",
-    )
-    keep_pictures: int = counted("keep_pictures", 25, source="ours; released code: 800 in all")
+    retain_weight: float = default("retain_weight", 0.1, source="released code, nudity; classes: 0.5")
+    teacher: Literal["frozen", "student"] = default("teacher", "student", source="paper and released code")
+    pictures: int = default("pictures", 200, source="ours; released code: 800")
+    neighbours: int = default("neighbours", 8, source="ours; these words stand for c' too")
+    retain_pictures: int = default("retain_pictures", 25, source="ours; released code: 800 in all")
 
     def data(self, run: Run) -> Sets:
         others = retain_concepts(run.model, run.request, self.neighbours)
         erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
-        keep = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        keep = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
         names = [other.name for other in others]
         labels = [
             [
@@ -90,7 +76,7 @@ class SalUn(Trained[Sets]):
         ]
         return Sets(
             run.image_groups(erase, title="pictures to erase"),
-            run.image_groups(keep, title="pictures to keep") if self.keep_weight else None,
+            run.image_groups(keep, title="pictures to keep") if self.retain_weight else None,
             labels,
             run.encode([""]),
         )
@@ -102,20 +88,19 @@ class SalUn(Trained[Sets]):
         other = torch.stack(
             [self._label(sets, int(at), spin) for at, spin in zip(x.which, spins, strict=True)]
         )
-        predict = net.student_sg if self.target == "student" else net.teacher
+        predict = net.student_sg if self.teacher == "student" else net.teacher
         (target,) = predict([x.input.with_cond(other)])  # sg ε(x_t, c')
         keep = sets.keep.batch(self.batch, draws) if sets.keep else None
         eps, *eps_keep = net.student([x.input, *([keep.input] if keep else [])])
         losses = {"erase": mse(eps, target)}
         if keep:
-            losses["keep"] = self.keep_weight * mse(eps_keep[0], keep.noise)
+            losses["keep"] = self.retain_weight * mse(eps_keep[0], keep.noise)
         return losses
 
     def saliency(self, net: Net, sets: Sets, step: Step) -> Losses:
         x = sets.erase.batch(self.batch, step.stream("salun saliency"))
-        told, null = net.student([x.input, x.input.with_cond(sets.empty)], joint=True)
-        w = self.saliency_guidance
-        return {"erase": mse((1 + w) * told - w * null, x.noise)}
+        cond, null = net.student([x.input, x.input.with_cond(sets.empty)], joint=True)
+        return {"erase": mse((1 + GUIDANCE) * cond - GUIDANCE * null, x.noise)}
 
     def _label(self, sets: Sets, which: int, spin: int) -> Tensor:
         """The prompt of an image, with another word by chance."""

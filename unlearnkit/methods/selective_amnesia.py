@@ -30,7 +30,7 @@ from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import CountingNet, Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import Trains, counted, default
+from ..training.settings import Trains, default
 
 __all__ = ["Elastic", "SelectiveAmnesia"]
 
@@ -66,7 +66,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
     steps: int = default("steps", 12_500, source="released code: 200 epochs, taken as of 1000 pictures by 16")
     lr: float = default("lr", 1e-5, source="released code")
     batch: int = default("batch", 16, source="released code: 4 on each of four GPUs")
-    replay: float = setting(1.0, "γ, weight of replaying what is kept", low=0.0, source="paper")
+    retain_weight: float = default("retain_weight", 1.0, source="paper: γ")
     elastic: float = setting(
         50.0, "λ, weight of the way from the start by Fisher information", low=0.0, source="released code"
     )
@@ -76,12 +76,12 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
     fisher_times: int = setting(
         20, "times, each with noise of its own, for each of them", low=1, source="ours"
     )
-    pictures: int = counted("anchors", 1000, source="released code's example")
-    neighbours: int = counted("neighbours", 8, source="ours")
-    keep_pictures: int = counted("keep_pictures", 50, source="ours")
+    pictures: int = default("pictures", 1000, source="released code's example")
+    neighbours: int = default("neighbours", 8, source="ours")
+    retain_pictures: int = default("retain_pictures", 50, source="ours")
 
     @property
-    def held(self) -> float:
+    def held(self) -> int:
         """With the Fisher information of every weight."""
         return super().held + 4 * bool(self.elastic)
 
@@ -99,16 +99,16 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
             )
 
     def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
-        needed = self.replay or self.elastic
+        needed = self.retain_weight or self.elastic
         others = retain_concepts(run.model, run.request, self.neighbours) if needed else ()
         anchors = anchored(run, self.pictures)
         if not others:
             return anchors, None
-        groups = [prompts_for(run.model, concept, self.keep_pictures) for concept in others]
+        groups = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
         keep = run.image_groups(groups, title="pictures to keep")
         if self.elastic:
             run.rules.append(Elastic(run.model.weights(self.part), self.fisher(run, keep), self.elastic))
-        return anchors, keep if self.replay else None
+        return anchors, keep if self.retain_weight else None
 
     def loss(self, net: Net, sets: tuple[Anchored, ImageSet | None], step: Step) -> Losses:
         anchors, keep = sets
@@ -121,7 +121,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         eps, *eps_keep = net.student(inputs)
         losses = {"erase": mse(eps, targets[0])}
         for found, noise in zip(eps_keep, targets[1:], strict=True):
-            losses["keep"] = self.replay * mse(found, noise)
+            losses["keep"] = self.retain_weight * mse(found, noise)
         return losses
 
     def fisher(self, run: Run, images: ImageSet) -> dict[str, Tensor]:

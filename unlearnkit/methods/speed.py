@@ -11,8 +11,9 @@ each W: words that erasing would hardly move are left out; the others come again
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..method import ClosedForm
+from ..model import Model
+from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
 from ..training.prompts import neighbours, texts
+from ..training.settings import Tokens, default
 from ..training.text_columns import erased_columns, retained_columns
 
 __all__ = ["SPEED"]
@@ -46,38 +50,20 @@ class SPEED(ClosedForm):
         0.1, "eigenvalues of C₀C₀ᵀ below this are its null space", low=0.0, source="paper"
     )
     copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
-    centroids: int = setting(
-        3, "centroids of the empty prompt in C₂", low=1, high=64, source="paper; 3: ours"
-    )
-    tokens: Literal["last", "all"] = setting(
-        "last",
-        "states of a concept: of its last token, or of that and all after it",
-        source="paper: one; last: ours",
-    )
-    templates: bool = setting(False, "use the model's templates, not only bare words", source="paper: bare")
-    neighbours: int = setting(
-        1000,
-        "if the request keeps nothing: nearest words that are retained",
-        low=0,
-        source="paper: 100 to 1,734",
-    )
+    centroids: int = setting(3, "centroids of the empty prompt in C₂", low=1, high=64, source="ours")
+    tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
+    templates: bool = default("templates", False, source="paper: bare")
+    neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
 
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model, last = run.model, self.tokens == "last"
-        erased, retained = (
-            [
-                (concept, *text)
-                for concept in concepts
-                for text in texts(concept, model.hints, templates=self.templates)
-            ]
-            for concepts in (run.request.erase, neighbours(model, run.request, self.neighbours))
-        )
-        pairs = [erased_columns(model, *one, last=last) for one in erased]
+        pairs = [erased_columns(model, *one, last=last) for one in self._texts(model, run.request.erase)]
         c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        others = self._texts(model, neighbours(model, run.request, self.neighbours))
         c0 = torch.cat(
-            [c1[:, :0], *(retained_columns(model, *text, last=True) for _, *text in retained)], dim=1
+            [c1[:, :0], *(retained_columns(model, *text, last=True) for _, *text in others)], dim=1
         )
         c2 = self._invariants(empty := model.text([""])[0].T.cpu().double(), run.seed)
         scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
@@ -96,6 +82,11 @@ class SPEED(ClosedForm):
             )
         return weights
 
+    def _texts(self, model: Model, concepts: Sequence[Concept]) -> list[tuple[Concept, str, str]]:
+        return [
+            (one, *text) for one in concepts for text in texts(one, model.hints, templates=self.templates)
+        ]
+
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
         """P' (width, width): onto the null space of C₀C₀ᵀ, less what it holds of C₂."""
         values, u = torch.linalg.eigh(c0 @ c0.T)
@@ -107,19 +98,17 @@ class SPEED(ClosedForm):
     def _invariants(self, empty: Tensor, seed: int) -> Tensor:
         """C₂ (width, 1 + centroids): the start token's state, and centroids of all others of the empty prompt."""
         rest = np.unique(empty[:, 1:].T.numpy(), axis=0)  # states that are all the same have no clusters
-        found = rest
         if len(rest) > self.centroids:
-            found, _ = kmeans2(rest, self.centroids, minit="++", seed=seed % 2**32)
-        return torch.cat([empty[:, :1], torch.from_numpy(found).T], dim=1)
+            rest, _ = kmeans2(rest, self.centroids, minit="++", seed=seed % 2**32)
+        return torch.cat([empty[:, :1], torch.from_numpy(rest).T], dim=1)
 
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
         kept = _moved(w, c0, c1, target)
         v = torch.linalg.svd(w, full_matrices=False).Vh[-1:]  # the direction that W sees least
         noise = torch.randn((self.copies * kept.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
-        return torch.cat(
-            [kept, _moved(w, kept.repeat(1, self.copies) + (noise @ v.T @ v).T, c1, target)], dim=1
-        )
+        copies = kept.repeat(1, self.copies) + (noise @ v.T @ v).T
+        return torch.cat([kept, _moved(w, copies, c1, target)], dim=1)
 
 
 def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, float]:

@@ -1,18 +1,15 @@
-"""Discriminators D of latents: which of two domains does a sample come from? Logits, one for each of a few patches.
+"""A discriminator D of latents: which of two domains does a sample come from? Logits, one for each of a few patches.
 
-``patchgan`` is the one of DoCo's released code: 4x4 convolutions of stride 2 with 64, 128, 256 and 512 channels,
+It is the one of DoCo's released code: 4x4 convolutions of stride 2 with 64, 128, 256 and 512 channels,
 LeakyReLU 0.2, BatchNorm (always of the batch) from the second on, and a 4x4 one of stride 1 to one channel.
 For 64x64 latents it has four of stride 2 and gives 3x3 logits; smaller latents get fewer, so that patches are left.
-
-``timed`` (ours) knows the time t: after each convolution a scale and a shift come from t, and GroupNorm takes the place
-of BatchNorm, so that samples of different noise do not share their statistics. Neither knows text or noised latents.
+It sees neither the text nor the noised latents nor the time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +18,10 @@ from torch import Tensor
 from .. import seeds
 from ..errors import DivergedError, ModelError
 
-__all__ = ["Discriminator", "Kinds"]
-
-Kinds = Literal["patchgan", "timed"]
+__all__ = ["Discriminator"]
 
 WIDTH = 64  # channels after the first convolution
 MOST = 4  # convolutions of stride 2
-CLOCK = 128  # width of the embedding of t
-GROUPS = 8
 BETAS = (0.5, 0.999)
 
 
@@ -42,33 +35,32 @@ class Discriminator:
         self,
         shape: tuple[int, int, int],
         *,
-        kind: Kinds = "patchgan",
         lr: float = 1e-4,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.timed, self.weights = kind == "timed", _begin(shape, kind == "timed", seed, device)
+        self.weights = _begin(shape, seed, device)
         self.strides = sum(name.startswith("conv") and name.endswith("weight") for name in self.weights) - 1
         self.optimiser = torch.optim.Adam(self.weights.values(), lr=lr, betas=BETAS, fused=True)
         for weight in self.weights.values():
             self._take(weight, torch.tensor(0.0), torch.zeros_like(weight), torch.zeros_like(weight))
 
-    def logits(self, x: Tensor, t: Tensor) -> Tensor:
-        """Logits (n, 1, h', w') of samples x (n, c, h, w) at times t (n,); positive means target.
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, 1, h', w') of samples x (n, c, h, w); positive means target.
 
         Its own weights are constants here: gradients reach only x.
         """
-        return self._logits({name: weight.detach() for name, weight in self.weights.items()}, x, t)
+        return self._logits({name: weight.detach() for name, weight in self.weights.items()}, x)
 
-    def learn(self, anchor: Tensor, target: Tensor, t: Tensor, *, leak: bool = False) -> tuple[float, float]:
+    def learn(self, anchor: Tensor, target: Tensor, *, leak: bool = False) -> tuple[float, float]:
         """One step of Adam on L_D = BCE(D(anchor), 0) + BCE(D(target), 1); returns L_D and the share it told right.
 
         Nothing reaches what made the samples. leak: BCE(D(target), 0) is added, the part that the student's backward
         leaves in the discriminator's gradient in the released code. Raises DivergedError for a loss that is not finite.
         """
         with torch.enable_grad():
-            zero = self._logits(self.weights, anchor.detach(), t)
-            one = self._logits(self.weights, target.detach(), t)
+            zero = self._logits(self.weights, anchor.detach())
+            one = self._logits(self.weights, target.detach())
             loss = F.softplus(zero).mean() + F.softplus(-one).mean()
             if leak:
                 loss = loss + F.softplus(one).mean()
@@ -106,28 +98,18 @@ class Discriminator:
         counter = steps.clone().to(weight.device)
         self.optimiser.state[weight] = {"step": counter, "exp_avg": first, "exp_avg_sq": second}
 
-    def _logits(self, weights: Mapping[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
-        clock = _clock(weights, t) if self.timed else None
+    def _logits(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         for place in range(self.strides):
             x = F.conv2d(x, weights[f"conv{place}.weight"], weights[f"conv{place}.bias"], stride=2, padding=1)
             if place:
                 scale, shift = weights[f"norm{place}.weight"], weights[f"norm{place}.bias"]
-                if self.timed:
-                    x = F.group_norm(x, GROUPS, scale, shift)
-                else:
-                    x = F.batch_norm(x, None, None, scale, shift, training=True)
-            if clock is not None:
-                told = F.linear(clock, weights[f"told{place}.weight"], weights[f"told{place}.bias"])
-                stretch, lift = told[:, :, None, None].chunk(2, dim=1)
-                x = x * (1 + stretch) + lift
+                x = F.batch_norm(x, None, None, scale, shift, training=True)
             x = F.leaky_relu(x, 0.2)
         last = f"conv{self.strides}"
         return F.conv2d(x, weights[f"{last}.weight"], weights[f"{last}.bias"], padding=1)
 
 
-def _begin(
-    shape: tuple[int, int, int], timed: bool, seed: int, device: torch.device | str
-) -> dict[str, Tensor]:
+def _begin(shape: tuple[int, int, int], seed: int, device: torch.device | str) -> dict[str, Tensor]:
     """First weights, drawn as PyTorch's layers draw theirs: uniform in ±1/√(inputs of an output)."""
     channels, *sides = shape
     if min(sides) < 4:
@@ -142,21 +124,8 @@ def _begin(
             values = torch.rand(form, generator=seeds.stream(seed, "discriminator", f"{name}.{part}"))
             found[f"{name}.{part}"] = (2 * values - 1) * bound
 
-    if timed:
-        draw("clock", CLOCK, CLOCK)
     for place, (inputs, outputs) in enumerate(zip([channels, *widths], [*widths, 1], strict=True)):
         draw(f"conv{place}", outputs, inputs, 4, 4)
         if 0 < place < strides:
             found |= {f"norm{place}.weight": torch.ones(outputs), f"norm{place}.bias": torch.zeros(outputs)}
-        if timed and place < strides:
-            found[f"told{place}.weight"] = torch.zeros(2 * outputs, CLOCK)
-            found[f"told{place}.bias"] = torch.zeros(2 * outputs)
     return {name: value.to(device).requires_grad_() for name, value in found.items()}
-
-
-def _clock(weights: Mapping[str, Tensor], t: Tensor) -> Tensor:
-    """An embedding (n, CLOCK) of t: sines and cosines of many wavelengths, then a layer."""
-    rates = torch.exp(-math.log(10_000) * torch.arange(CLOCK // 2, device=t.device) / (CLOCK // 2))
-    angles = t.float()[:, None] * rates
-    waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-    return F.silu(F.linear(waves, weights["clock.weight"], weights["clock.bias"]))

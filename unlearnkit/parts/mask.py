@@ -46,20 +46,20 @@ class Mask:
 
     share: of the entries that are open. warmup: steps in which nothing moves and gradients are gathered.
     steps: of the whole run, warm-up included. every: steps between two choices, 0 for one choice only.
+    swap: share of the open entries that is swapped at first, falling to 0 as a cosine. until: share of the run in which
+        the mask changes. Both as in Sculpting Memory's code.
     per_matrix: the share is of every matrix by itself, or of all weights together.
-    hard: a closed entry does not move at all; without it only its gradient is zero, as in the released code, and Adam's
-        momentum moves it on.
     scale: by which an entry's gradients are multiplied to see how much it matters, None for 1.
+    A closed entry does not move at all; in the released code its gradient is zero and Adam's momentum moves it on.
     """
 
     share: float
     warmup: int
     steps: int
     every: int = 0
-    swap: float = 0.0
-    until: float = 1.0
+    swap: float = 0.2
+    until: float = 0.8
     per_matrix: bool = True
-    hard: bool = True
     scale: Mapping[str, Tensor] | None = None
     opened: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)

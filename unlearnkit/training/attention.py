@@ -1,4 +1,4 @@
-"""Cross-attention seen from outside: the maps of the layers asked for, and an output that stays what it was.
+"""Cross-attention seen from outside: the maps of its layers, and an output that stays what it was.
 
 A layer's map is A = softmax(Q Kᵀ / √d), fp32, of shape (rows, heads, positions, tokens): over the tokens it sums to 1.
 Fused attention never holds it, so the rows that are read go through the softmax written out, and all other rows and
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..errors import InputError, listed, nearest, quoted
+from ..errors import InputError
 from ..io import processes
 from ..model import Model
 
@@ -23,19 +23,14 @@ __all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "w
 
 
 @contextmanager
-def watched(
-    model: Model, *, layers: Sequence[str] | None = (), of: Literal["maps", "output"] = "maps"
-) -> Iterator[Watch]:
-    """Read the cross-attention of ``layers`` inside; the processors are as found afterwards, on exceptions too.
+def watched(model: Model, *, read: bool = True) -> Iterator[Watch]:
+    """Read the maps of all cross-attention inside; the processors are as before afterwards, on exceptions too.
 
-    layers: names or beginnings of names, such as ``"mid_block"`` or ``"up_blocks.1"``; an empty list means every layer,
-        None that nothing is read, of whatever model.
-    of: ``"maps"``, or ``"output"`` for A V before the output projection, (rows, positions, width).
-    ``backward()`` must run inside too, because recomputed activations go through the processors again.
-    Raises InputError for a layer that is not there, ModelError for attention of another kind.
+    read: False reads nothing, of whatever model. ``backward()`` must run inside too, because recomputed activations go
+    through the processors again. Raises InputError or ModelError for attention of another kind.
     """
-    chosen = {} if layers is None else readable(model, layers)
-    watch, before = Watch(model, of), {name: layer.processor for name, layer in chosen.items()}
+    chosen = readable(model) if read else {}
+    watch, before = Watch(model), {name: layer.processor for name, layer in chosen.items()}
     try:
         for name, layer in chosen.items():
             layer.processor = _Reader(name, before[name], watch)
@@ -46,13 +41,15 @@ def watched(
 
 
 @contextmanager
-def start_held(model: Model, hold: bool = True) -> Iterator[None]:
+def start_held(model: Model) -> Iterator[None]:
     """Inside, keys and values learn nothing at the start token, whose state is the same in every prompt.
+
+    A model without cross-attention that can be read stays as it is.
 
     No number changes, only gradients stop there: so it is in Custom Diffusion's attention, which the released code of
     Concept Ablation and of DoCo uses. ``backward()`` must run inside.
     """
-    layers = readable(model).values() if hold else ()
+    layers = () if "attention" in model.family.LACKS else readable(model).values()
     hooks = [part.register_forward_hook(_held) for layer in layers for part in (layer.to_k, layer.to_v)]
     try:
         yield
@@ -96,14 +93,14 @@ def steered(both: Tensor, eta: float, *, maps: bool) -> Tensor:
 class Watch:
     """Passes through a model whose attention is read. Made by ``watched``."""
 
-    def __init__(self, model: Model, of: Literal["maps", "output"]) -> None:
-        self._model, self._of = model, of
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._states: Tensor | None = None
         self._rows = 0
         self._found: dict[str, Tensor] | None = None
 
     def eps(self, latents: Tensor, t: Tensor, states: Tensor, *, rows: int) -> tuple[Tensor, list[Tensor]]:
-        """The predicted noise of every row, as ``Model.eps`` gives it, and of the first ``rows`` what each layer did.
+        """The predicted noise of every row, as ``Model.eps`` gives it, and of the first ``rows`` each layer's map.
 
         Shapes: latents (n, c, h, w), t (n,), states (n, tokens, width).
         """
@@ -128,10 +125,10 @@ class Watch:
             )
         return self._rows if states is self._states and states is not None else 0
 
-    def see(self, name: str, probabilities: Tensor, output: Tensor) -> None:
-        """Keep what a layer did, unless this is a recomputation."""
+    def see(self, name: str, probabilities: Tensor) -> None:
+        """Keep a layer's map, unless this is a recomputation."""
         if self._found is not None:
-            self._found[name] = probabilities if self._of == "maps" else output.float()
+            self._found[name] = probabilities
 
 
 class _Reader:
@@ -165,26 +162,13 @@ class _Reader:
         q, k, v = heads(attn.to_q(x)), heads(attn.to_k(states)), heads(attn.to_v(states))
         a = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
         output = (a.to(v.dtype) @ v).transpose(1, 2).flatten(2)
-        self.watch.see(self.name, a, output)
+        self.watch.see(self.name, a)
         projected: Tensor = attn.to_out[1](attn.to_out[0](output))
         return projected
 
 
-def readable(model: Model, layers: Sequence[str] = ()) -> dict[str, Any]:
-    """The cross-attention of ``layers`` as in ``watched``, by name.
-
-    Raises InputError for a model whose attention cannot be read, and for a layer that is not there.
-    """
+def readable(model: Model) -> dict[str, Any]:
+    """The cross-attention layers by name. Raises InputError for a model whose attention cannot be read."""
     if reason := model.family.LACKS.get("attention"):
         raise InputError(f"{model.family.TITLE} has no cross-attention that can be read: {reason}")
-    found = model.family.cross_attention(model.pipe)
-    names: dict[str, None] = {}
-    for wanted in layers or ("",):
-        below = [name for name in found if f"{name}.".startswith(f"{wanted}." if wanted else "")]
-        if not below:
-            raise InputError(
-                f"layer {quoted(wanted)} has no cross-attention{nearest(wanted, found)}: use one of {listed(found)}, "
-                f"or how such a name begins"
-            )
-        names |= dict.fromkeys(below)
-    return {name: found[name] for name in found if name in names}
+    return model.family.cross_attention(model.pipe)

@@ -21,7 +21,7 @@ from ..model import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
-from .adam import Adam, Adam8
+from .adam import Adam
 from .copies import Copies
 from .job import Job
 from .net import Net, Step
@@ -82,7 +82,6 @@ def descend(
     mask: Mask | None = None,
     rules: Iterable[Rule] = (),
     rank: int = 0,
-    eight_bits: bool = False,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Train fp32 copies of a part of the denoiser of ``net.model`` with Adam, and give them back, on the CPU.
@@ -90,7 +89,7 @@ def descend(
     schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``, after that of
         the objective's critic.
     rank: of low-rank updates of the part's matrices, which are trained in place of the weights themselves; 0 for none.
-    eight_bits: Adam's moments are held in 8 bits a number. seed: of the updates' first values.
+    seed: of the updates' first values.
     The model is bitwise as it was, on success and on every exception. Raises DivergedError at the first loss that is
     not a finite number, ModelError for a float16 model, InputError for a folder that holds another run's checkpoint.
     """
@@ -101,7 +100,7 @@ def descend(
     masters = copies.begin(seed)
     named = {"mask": mask, "objective": objective.state}
     stateful = {name: one for name, one in named.items() if one is not None}
-    state = State(masters, stateful, Adam8(masters) if eight_bits else Adam(masters))
+    state = State(masters, stateful, Adam(masters))
     resting, rules = objective.critic_warmup, tuple(rules)
     before = resting + (mask.warmup if mask else 0)
     if job.folder:
@@ -142,7 +141,7 @@ def descend(
                 state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
                     rule.settle(masters)
-            if mask and done >= resting and mask.choose(done - resting) and mask.hard:
+            if mask and done >= resting and mask.choose(done - resting):
                 state.optimiser.forget(mask.opened)
             state.done = done + 1
             if job.stop and not warming and state.done % job.stop.every == 0:

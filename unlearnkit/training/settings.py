@@ -14,30 +14,30 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..parts import erasing
+from ..parts.ascent import CapOn
 from ..settings import inherited, setting
 
 __all__ = [
     "Combines",
-    "KeepTarget",
     "Masks",
+    "RetainTarget",
     "Rules",
     "Schedules",
+    "Shared",
+    "Tokens",
     "Training",
     "Trains",
-    "aimed",
     "check",
-    "counted",
     "default",
-    "phrased",
-    "unprompted",
 ]
 
-KeepTarget = Literal["noise", "teacher"]
+RetainTarget = Literal["noise", "teacher"]
 Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora"]
 Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgrad"]
 Masks = Literal["none", "saliency", "dynamic", "selft"]
 Rules = tuple[Literal["l1sp", "l2sp", "project"], ...]
 Schedules = Literal["constant", "onecycle"]
+Tokens = Literal["last", "all"]
 
 LORA = "xattn"  # the part whose matrices get low-rank updates
 
@@ -48,6 +48,7 @@ class Training:
         "xattn",
         "weights that are trained; lora: low-rank updates of cross-attention's matrices",
         source="ours",
+        role="trains",
     )
     rank: int = setting(8, "rank of the updates with trains = lora", low=1, high=4096, source="ours")
     combine: Combines = setting(
@@ -84,25 +85,6 @@ class Training:
     mask_every: int = setting(
         100, "steps between two choices of a dynamic mask", low=1, source="Sculpting Memory's code"
     )
-    mask_swap: float = setting(
-        0.2,
-        "share of the open entries that a dynamic mask swaps at first; falls to 0 as a cosine",
-        low=0.0,
-        high=1.0,
-        source="Sculpting Memory's code",
-    )
-    mask_until: float = setting(
-        0.8,
-        "share of the run in which a dynamic mask changes",
-        low=0.0,
-        high=1.0,
-        source="Sculpting Memory's code",
-    )
-    mask_gate: Literal["weights", "gradients"] = setting(
-        "weights",
-        "what is held where a mask is closed: the weights, or gradients only, so that momentum moves them on",
-        source="ours; released code of both: gradients",
-    )
     rule: Rules = setting(
         (),
         "l1sp, l2sp: penalties on the way from the start; project: keys and values answer protected text as before",
@@ -117,18 +99,15 @@ class Training:
     )
     steps: int = setting(500, "optimiser steps", low=0, source="ours")
     lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
-    optimiser: Literal["adam", "adam8"] = setting(
-        "adam",
-        "adam8: Adam's two moments in 8 bits, 2 bytes a trained number in place of 8",
-        source="adam: as the papers; adam8: Dettmers et al.",
-    )
     schedule: Schedules = setting(
         "constant",
         "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls",
         source="constant: as most papers",
     )
     batch: int = setting(4, "pictures a step, of each of the two sides", low=1, high=1024, source="ours")
-    checkpointing: bool = setting(False, "recompute activations: less memory, more time", source="ours")
+    checkpointing: bool = setting(
+        False, "recompute activations: less memory, more time", source="ours", role="checkpointing"
+    )
     stop: Literal["none", "guide", "erased"] = setting(
         "none",
         "stop early: guide: and keep the weights that the canvas's guide (never the judge) scores best; erased: as "
@@ -143,9 +122,6 @@ class Training:
         high=1.0,
         source="ours: UA 95 %",
     )
-    stop_patience: int = setting(
-        3, "with stop = guide: looks without a better score before training ends", low=1, source="ours"
-    )
 
     @property
     def separate(self) -> bool:
@@ -153,10 +129,9 @@ class Training:
         return self.combine != "sum"
 
     @property
-    def held(self) -> float:
+    def held(self) -> int:
         """Bytes that every trained number takes all the while: its copy, two moments, what a mask has opened."""
-        moments = 8 if self.optimiser == "adam" else 2 + 8 / 256  # with a scale for each block of codes
-        return 4 + moments + (self.mask != "none")
+        return 12 + (self.mask != "none")
 
     def most(self, numbers: int, passing: int) -> int:
         """Bytes that the fullest step with so many trained numbers holds; passing: what a pass holds besides.
@@ -186,40 +161,64 @@ class Training:
         return LORA if self.trains == "lora" else self.trains
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Settings that mean the same in several methods; ``default`` gives a method its own default of one."""
+
+    erase_weight: float = setting(1.0, "weight of the erasing loss", low=0.0)
+    relative_erase: bool = setting(
+        False, "divide the erasing loss, and its cap, by what the base model's loss on the concept is"
+    )
+    retain_weight: float = setting(1.0, "weight of the retain loss", low=0.0)
+    retain_target: RetainTarget = setting(
+        "noise", "what the retain loss predicts: the true noise, or the base model's prediction"
+    )
+    distil_weight: float = setting(
+        0.0, "weight of a loss that keeps the base model's predictions on the retain set", low=0.0
+    )
+    prompt_dropout: float = setting(
+        0.0,
+        "share of retain pictures trained with the empty prompt, to preserve the unconditional prediction",
+        low=0.0,
+        high=0.9,
+    )
+    eta: float = setting(1.0, "η, how far the target is steered away from the concept", low=0.0)
+    null: Literal["empty", "rest"] = setting(
+        "empty",
+        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, "
+        "so that what else the prompt says is not steered away from",
+    )
+    teacher: Literal["frozen", "student"] = setting(
+        "frozen", "whose prediction is the target: the base model's, or that of the network in training"
+    )
+    cap: float = setting(
+        1.5, "error up to which the loss on the concept is raised; predicting nothing has 1", low=0.0
+    )
+    cap_on: CapOn = setting(
+        "batch",
+        "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
+    )
+    pictures: int = setting(
+        200, "pictures drawn for each concept: of it, of its anchor, or pairs, as the method trains on", low=1
+    )
+    retain_pictures: int = setting(25, "pictures of each word that is kept", low=1)
+    neighbours: int = setting(
+        8, "if the request keeps nothing: number of nearest words that are kept", low=0, role="neighbours"
+    )
+    grammar: str = setting(
+        "",
+        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates",
+    )
+    tokens: Tokens = setting(
+        "last", "text states of a concept: of its last token, or of that and all after it"
+    )
+    templates: bool = setting(False, "put the concept's words in the model's templates too, not only bare")
+
+
 def default(name: str, value: Any, *, source: str) -> Any:
-    """The field ``name`` of ``Training`` with a method's own default and its source."""
-    return inherited(Training, name, value, source=source)
-
-
-COUNTS = {
-    "pictures": "pictures of each concept",
-    "anchors": "pictures of the anchor for each concept",
-    "neighbours": "if the request keeps nothing: so many nearest words are kept",
-    "keep_pictures": "pictures for each kept concept",
-}
-
-
-def counted(what: str, count: int, *, source: str) -> Any:
-    """The setting that says how many of ``COUNTS``, with a method's own default and its source."""
-    return setting(count, COUNTS[what], low=0 if what == "neighbours" else 1, source=source)
-
-
-def aimed(*, source: str) -> Any:
-    """The setting of a ``KeepTarget``, with its source."""
-    what = "what the keeping loss is drawn to: the true noise or the base model's prediction"
-    return setting("noise", what, source=source)
-
-
-def unprompted() -> Any:
-    """The setting for the share of ``ImageSet.with_prompt_dropout``."""
-    what = "share of the kept pictures that are shown without a prompt: what guidance starts from stays so"
-    return setting(0.0, what, low=0.0, high=0.9, source="ours; paper: none")
-
-
-def phrased(*, source: str) -> Any:
-    """The setting for the ``grammar`` of ``anchored`` and ``turns``."""
-    what = "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates"
-    return setting("", what, source=source)
+    """The setting ``name`` of ``Training`` or ``Shared`` with a method's own default and its source."""
+    cls = Training if hasattr(Training, name) else Shared
+    return inherited(cls, name, value, source=source)
 
 
 def check(settings: Training, *, losses: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ..io import manifest, processes, tensors
 from ..io.files import write_text
 from ..io.reading import parse_json, read_bytes, typed
 from ..parts import Stateful
-from .adam import Optimiser
+from .adam import Adam
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]
 
@@ -28,9 +28,7 @@ LOG = "log.jsonl"
 class State:
     """Everything a checkpoint holds."""
 
-    def __init__(
-        self, masters: dict[str, Tensor], held: Mapping[str, Stateful], optimiser: Optimiser
-    ) -> None:
+    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Stateful], optimiser: Adam) -> None:
         self.masters, self.held, self.optimiser = masters, held, optimiser
         self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
 

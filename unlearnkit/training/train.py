@@ -27,7 +27,7 @@ def stop_of(model: Model, request: Request, settings: Training) -> Stop | None:
     from .stopping import score_by_guide, seen_by_guide  # the canvas is opened by those who ask for it
 
     if settings.stop == "guide":
-        return Stop(score_by_guide(model, request), settings.stop_every, settings.stop_patience)
+        return Stop(score_by_guide(model, request), settings.stop_every)
     return Stop(seen_by_guide(model, request), settings.stop_every, settings.steps, settings.stop_at)
 
 
@@ -52,10 +52,7 @@ def mask_of(model: Model, settings: Training) -> Mask | None:
         warmup=settings.mask_warmup,
         steps=settings.mask_warmup + settings.steps,
         every=settings.mask_every if dynamic else 0,
-        swap=settings.mask_swap,
-        until=settings.mask_until,
         per_matrix=dynamic,
-        hard=settings.mask_gate == "weights",
         scale=model.weights(settings.part) if settings.mask == "selft" else None,
     )
 

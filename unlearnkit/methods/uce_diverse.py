@@ -1,0 +1,33 @@
+"""UCE with more texts (ours): the diverse sentences of RGD (arXiv 2412.07808), and more words that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from ..settings import inherited
+from .uce import UCE
+
+__all__ = ["DiverseUCE"]
+
+
+def _own(name: str, value: Any) -> Any:
+    return inherited(UCE, name, value, source="ours, chosen on the canvas by the guide")
+
+
+@dataclass(frozen=True)
+class DiverseUCE(UCE):
+    name: ClassVar = "uce-diverse"
+    title: ClassVar = "Diverse UCE"
+    paper: ClassVar = "ours: Gandikota et al. 2024 with the data of Ko et al. 2024"
+    summary: ClassVar = (
+        "UCE's closed form on sentences of RGD's grammar: in seconds, in wordings that no template holds too"
+    )
+
+    erase_weight: float = _own("erase_weight", 10.0)
+    ridge: float = _own("ridge", 0.1)
+    tokens: Literal["last", "all"] = _own("tokens", "all")
+    templates: bool = _own("templates", True)
+    sentences: int = _own("sentences", 120)
+    retain_sentences: int = _own("retain_sentences", 20)
+    neighbours: int = _own("neighbours", 32)
