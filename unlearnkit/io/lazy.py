@@ -11,12 +11,18 @@ __all__ = ["lazily"]
 
 
 def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package whose public names live in the modules of ``home``, by name."""
+    """The ``__getattr__`` of a package whose public names live in the modules of ``home``, by name.
+
+    ``"module:other"`` is a name that the module calls otherwise; a name that is its own home is the module itself.
+    """
 
     def find(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f".{home[name]}", package), name)
+        place, _, other = home[name].partition(":")
+        value = importlib.import_module(f".{place}", package)
+        if place != name:
+            value = getattr(value, other or name)
         setattr(sys.modules[package], name, value)
         return value
 
