@@ -84,12 +84,7 @@ class RGD(Trained[Sets]):
         high=1.0,
         source="ours; paper: 0 for nudity, 1 for van gogh",
     )
-    neighbours: int = setting(
-        0,
-        "words to take from the vocabulary: so many nearest; 0: all of them",
-        low=0,
-        source="ours; paper: balanced",
-    )
+    neighbours: int = default("neighbours", 0, source="ours: 0 is the whole vocabulary; paper: balanced")
     retain_target: RetainTarget = default("retain_target", "noise", source="paper; teacher is ours")
     prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
     retain_full_batch: bool = setting(
