@@ -210,7 +210,7 @@ class Shared:
     )
     grammar: str = setting(
         "",
-        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty (not rgd, uce): the model's own "
+        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty (not rgd, uce): the model's "
         "templates",
     )
     tokens: Tokens = setting(
