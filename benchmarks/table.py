@@ -31,7 +31,8 @@ HEAD = """# The methods side by side
 Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make the
 rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it; pictures
 are drawn as the canvas draws them, by DPM-Solver++ in ten steps. What is left and what is kept is seen by the judge,
-which training never asked; where its rows had settings chosen anew, it is said below.
+which training never asked; where its rows had settings chosen anew, it is said below. [settings.md](settings.md) lists
+every setting.
 
 """
 CHOSEN = """## How the settings were chosen

@@ -56,6 +56,7 @@ def as_before(settings: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*words: object) -> str:
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main([str(word) for word in words])
         assert stopped.value.code == 2

@@ -14,7 +14,7 @@ from test_ca import KEPT, plain
 
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
-from unlearnkit.methods import ESD, UCE, edit_for
+from unlearnkit.methods import UCE, edit_for
 from unlearnkit.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training import grammar, pictures
@@ -24,18 +24,6 @@ CAT = Request((Concept("cat"),))
 
 
 # ESD: with null = 2 and told = 5 the concept is worth 3
-
-
-@pytest.mark.parametrize(
-    ("eta", "expected"),
-    [
-        (1.0, -1.0),  # 2 - 1 * 3; in the newer released code η is 2 for the same: 5 - 2 * 3
-        (0.5, 0.5),  # 2 - 0.5 * 3
-        (0.0, 2.0),  # forget only: predict as without a prompt
-    ],
-)
-def test_esd_target(eta: float, expected: float) -> None:
-    assert ESD(eta=eta).target(torch.tensor(5.0), torch.tensor(2.0)).item() == expected
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

@@ -36,7 +36,7 @@ from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import start_held
 from ..training.image_sets import ImageSet
 from ..training.job import Run
-from ..training.net import DenoiserInput, Net, Step, mse
+from ..training.net import Net, Step, mse
 from ..training.settings import Combines, RetainTarget, Trains, default
 
 __all__ = ["DoCo", "unscaled"]
@@ -75,9 +75,7 @@ class DoCo(Trained[Sets]):
     name: ClassVar = "doco"
     title: ClassVar = "Domain Correction"
     paper: ClassVar = "Wu et al. 2025, arXiv 2405.15304"
-    summary: ClassVar = (
-        "a discriminator makes what is drawn for the concept look like what is drawn for an anchor"
-    )
+    summary: ClassVar = "a discriminator makes the concept's pictures look like those of an anchor"
 
     trains: Trains = default("trains", "xattn-kv", source="released code")
     combine: Combines = default("combine", "preserving-tensor", source="released code")
@@ -91,11 +89,7 @@ class DoCo(Trained[Sets]):
         1000, "steps of the discriminator alone, before the others", low=0, source="released code"
     )
     teacher: Literal["frozen", "student"] = default("teacher", "frozen", source="released code")
-    retain_weight: float = default(
-        "retain_weight",
-        1.0,
-        source="released code: combine = preserving takes only the direction, unless adds > 0",
-    )
+    retain_weight: float = default("retain_weight", 1.0, source="released code: only a direction if adds = 0")
     retain_target: RetainTarget = default("retain_target", "noise", source="released code")
     prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
     pictures: int = default("pictures", 1000, source="released code, 200 prompts with 5 each")
@@ -125,9 +119,8 @@ class DoCo(Trained[Sets]):
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         retain = None
         if self.retain_weight:
-            retain = retained(
-                run, anchors, self.pictures, nearest=self.neighbours, dropout=self.prompt_dropout
-            )
+            n, share = self.neighbours, self.prompt_dropout
+            retain = retained(run, anchors, self.pictures, nearest=n, dropout=share)
         run.state = critic = Discriminator(
             run.model.shape,
             lr=self.discriminator_lr,
@@ -139,7 +132,7 @@ class DoCo(Trained[Sets]):
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         z = sets.anchors.images.batch(self.batch, step.stream("doco"))
         concept = z.input.with_cond(sets.anchors.concept_cond[z.which])  # c*, where z.input has c
-        clean = partial(self._clean, net, z.input)
+        clean = partial(net.model.clean, z.input.x, t=z.input.t)  # ẑ
         if step.number < self.discriminator_warmup:
             eps_anchor, eps_concept = net.teacher([z.input, concept])
             self._learn(sets, step, clean(eps_anchor), clean(eps_concept))
@@ -158,11 +151,6 @@ class DoCo(Trained[Sets]):
         for one, target in zip(eps_retain, targets, strict=True):
             losses["keep"] = self.retain_weight * mse(one, target)  # L_ret
         return losses
-
-    @staticmethod
-    def _clean(net: Net, z: DenoiserInput, eps: Tensor) -> Tensor:
-        """ẑ of a predicted noise."""
-        return net.model.clean(z.x, eps, z.t)
 
     def _learn(self, sets: Sets, step: Step, real: Tensor, fake: Tensor, *, leak: bool = False) -> None:
         """A step of the critic on L_D."""

@@ -74,7 +74,7 @@ class DUGE(Trained[Sets]):
     title: ClassVar = "DUGE"
     paper: ClassVar = "2025, arXiv 2503.13769"
     summary: ClassVar = (
-        "the concept's cross-attention becomes that of no prompt; related concepts and a memory bank are kept"
+        "makes the concept's cross-attention that of no prompt; keeps related words and a bank"
     )
 
     trains: Trains = default("trains", "xattn", source="ours: maps hang on queries and keys")

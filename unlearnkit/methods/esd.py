@@ -45,9 +45,7 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
     name: ClassVar = "esd"
     title: ClassVar = "Erased Stable Diffusion"
     paper: ClassVar = "Gandikota et al. 2023, arXiv 2303.07345"
-    summary: ClassVar = (
-        "trains the network to predict, for the concept, what it predicts without, steered away from it"
-    )
+    summary: ClassVar = "predicts for the concept what the base model predicts without it, steered away"
 
     trains: Trains = default("trains", "xattn", source="paper: xattn for styles, not-xattn for objects")
     steps: int = default("steps", 1000, source="paper; newer released code: 200")
@@ -60,9 +58,7 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
         "where x_t comes from: partial denoising with the trained network, or noised pictures of the base model",
         source="paper: student; pictures is ours",
     )
-    start_steps: int = setting(
-        50, "DDIM steps of a whole denoising, of which a part is done", low=1, source="paper"
-    )
+    start_steps: int = setting(50, "DDIM steps of a whole denoising", low=1, source="paper")
     templates: bool = default("templates", False, source="ours; paper: bare")
     pictures: int = default("pictures", 32, source="ours, for start = pictures")
     retain_weight: float = default("retain_weight", 0.0, source="ours; paper: 0")
@@ -82,14 +78,10 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
         inputs = [noisy] if retain is None else [noisy, self._noisy(net, retain, step.stream("esd keep"))[0]]
         e_null, e_c, *e_retain = net.teacher([noisy.with_cond(null), *inputs])
         eps, *eps_retain = net.student(inputs)
-        losses = {"erase": mse(eps, self.target(e_c, e_null))}
-        for found, base in zip(eps_retain, e_retain, strict=True):
-            losses["keep"] = self.retain_weight * mse(found, base)
+        losses = {"erase": mse(eps, e_null - self.eta * (e_c - e_null))}  # eq. 7
+        for one, base in zip(eps_retain, e_retain, strict=True):
+            losses["keep"] = self.retain_weight * mse(one, base)
         return losses
-
-    def target(self, e_c: Tensor, e_null: Tensor) -> Tensor:
-        """What the student is to predict, from the teacher's predictions with the concept and without."""
-        return e_null - self.eta * (e_c - e_null)  # eq. 7
 
     def _noisy(self, net: Net, prompts: Prompts, draws: torch.Generator) -> tuple[DenoiserInput, Tensor]:
         """x_t under prompts drawn at random, and the conditioning without their concept."""
@@ -106,8 +98,7 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
 
     def _prompts(self, run: Run, concepts: tuple[Concept, ...], drawn: int) -> Prompts:
         """Prompts of the concepts: ``drawn`` of each in turn with an image, or each once and without images."""
-        null: list[str] = []
-        groups: list[list[str]] = []
+        null, groups = list[str](), list[list[str]]()
         for concept in concepts:
             pairs = texts(concept, run.model.hints, templates=self.templates)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
@@ -115,6 +106,5 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
             rest = [form if self.null == "rest" else "{}" for form, _ in pairs]
             null += [" ".join(fill(form, concept.instead or "").split()) for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
-        return Prompts(
-            run.encode([prompt for group in groups for prompt in group]), run.encode(null), latents
-        )
+        cond = run.encode([prompt for group in groups for prompt in group])
+        return Prompts(cond, run.encode(null), latents)

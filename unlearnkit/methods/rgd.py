@@ -51,26 +51,18 @@ class RGD(Trained[Sets]):
     name: ClassVar = "rgd"
     title: ClassVar = "Restricted gradient with diverse data"
     paper: ClassVar = "Ko et al. 2024, arXiv 2412.07808"
-    summary: ClassVar = (
-        "climbs the concept's denoising loss and keeps a diverse rest, in steps that let neither loss rise"
-    )
+    summary: ClassVar = "climbs the concept's loss and keeps a diverse rest, in steps that let neither rise"
 
     trains: Trains = default("trains", "all", source="paper, SD: the whole U-Net")
     combine: Combines = default("combine", "restricted", source="paper; sum is its GradDiff on diverse data")
     steps: int = default("steps", 100, source="released code, SD: one pass over 800 pairs")
     lr: float = default("lr", 1e-5, source="paper")
     batch: int = default("batch", 8, source="released code, SD")
-    retain_weight: float = default(
-        "retain_weight", 1.6, source="paper, appendix C, and code, SD; CIFAR-10: 5"
-    )
+    retain_weight: float = default("retain_weight", 1.6, source="paper and code, SD; CIFAR-10: 5")
     cap: float = default("cap", 1.5, source="paper, appendix C, SD; its script: 1.1")
-    cap_on: CapOn = default(
-        "cap_on", "batch", source="released code: batch for SD, picture (with cap 0.1) for CIFAR-10"
-    )
+    cap_on: CapOn = default("cap_on", "batch", source="released code, SD; CIFAR-10: picture, with cap 0.1")
     relative_erase: bool = default(
-        "relative_erase",
-        False,
-        source="ours, for concepts drawn with a fifth of another's error, which hardly move without it; paper: off",
+        "relative_erase", False, source="ours, for concepts of small loss; paper: off"
     )
     pictures: int = default("pictures", 800, source="paper, SD")
     diverse: bool = setting(
@@ -78,24 +70,13 @@ class RGD(Trained[Sets]):
     )
     grammar: str = default("grammar", "scenes", source="ours, after the paper")
     others: float = setting(
-        0.5,
-        "share of another word in the concept's place, where it could simply go",
-        low=0.0,
-        high=1.0,
-        source="ours; paper: 0 for nudity, 1 for van gogh",
+        0.5, "share of another word in the concept's place", low=0.0, high=1.0, source="ours; paper: 0 or 1"
     )
-    neighbours: int = setting(
-        0,
-        "words to take from the vocabulary: so many nearest; 0: all of them",
-        low=0,
-        source="ours; paper: balanced",
-    )
+    neighbours: int = default("neighbours", 0, source="ours: 0 is the whole vocabulary; paper: balanced")
     retain_target: RetainTarget = default("retain_target", "noise", source="paper; teacher is ours")
     prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
     retain_full_batch: bool = setting(
-        False,
-        "the gradient of the retain loss over every kept picture at each step",
-        source="released code: on for CIFAR-10",
+        False, "retain loss of every kept picture at each step", source="released code: on for CIFAR-10"
     )
 
     def data(self, run: Run) -> Sets:
@@ -134,13 +115,8 @@ class RGD(Trained[Sets]):
         for concept in request.erase:
             others = self._others(model, request, concept, known[concept.kind])
             if self.diverse:
-                pool = "test" if held_out else "train"
-                how: dict[str, Any] = {
-                    "count": self.pictures,
-                    "seed": seed,
-                    "pool": pool,
-                    "share": self.others,
-                }
+                pool, count = "test" if held_out else "train", self.pictures
+                how: dict[str, Any] = {"count": count, "seed": seed, "pool": pool, "share": self.others}
                 found += pairs(grammar, concept.kind, concept.wordings, others, known, **how)
             else:
                 found += [(concept.name, others[turn % len(others)]) for turn in range(self.pictures)]

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from ..errors import InputError
@@ -28,7 +26,7 @@ from ..settings import setting
 from ..training.job import Run
 from ..training.prompts import neighbours, texts
 from ..training.settings import Tokens, default
-from ..training.text_columns import erased_columns, retained_columns
+from ..training.text_columns import centroids, erased_columns, retained_columns
 
 __all__ = ["SPEED"]
 
@@ -42,12 +40,10 @@ class SPEED(ClosedForm):
     name: ClassVar = "speed"
     title: ClassVar = "SPEED"
     paper: ClassVar = "Li et al. 2025, arXiv 2503.07392"
-    summary: ClassVar = (
-        "closed form: moves the concept's values onto another word's, in the null space of what is kept"
-    )
+    summary: ClassVar = "closed form: moves values onto another word's, in the null space of what is kept"
 
     threshold: float = setting(
-        0.1, "eigenvalues of C₀C₀ᵀ below this are its null space", low=0.0, source="paper"
+        0.1, "eigenvalues of C₀C₀ᵀ below this: its null space", low=0.0, source="paper"
     )
     copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
     centroids: int = setting(3, "centroids of the empty prompt in C₂", low=1, high=64, source="ours")
@@ -62,10 +58,10 @@ class SPEED(ClosedForm):
         pairs = [erased_columns(model, *one, last=last) for one in self._texts(model, run.request.erase)]
         c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
         others = self._texts(model, neighbours(model, run.request, self.neighbours))
-        c0 = torch.cat(
-            [c1[:, :0], *(retained_columns(model, *text, last=True) for _, *text in others)], dim=1
-        )
-        c2 = self._invariants(empty := model.text([""])[0].T.cpu().double(), run.seed)
+        words = [retained_columns(model, *text, last=True) for _, *text in others]
+        c0 = torch.cat([c1[:, :0], *words], dim=1)
+        empty = model.text([""])[0].T.cpu().double()
+        c2 = torch.cat([empty[:, :1], centroids(empty[:, 1:], self.centroids, run.seed)], dim=1)
         scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
         c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
         weights, shares, matrices = {}, [], model.weights(self.PART)
@@ -78,29 +74,19 @@ class SPEED(ClosedForm):
             run.progress("solving", len(shares), len(matrices))
         if max(shares) < LEAST:
             raise InputError(
-                "the concept lies in the span of what is retained: keep fewer words, or lower neighbours"
+                "the concept lies in the span of what is retained: keep less, or lower neighbours"
             )
         return weights
 
     def _texts(self, model: Model, concepts: Sequence[Concept]) -> list[tuple[Concept, str, str]]:
-        return [
-            (one, *text) for one in concepts for text in texts(one, model.hints, templates=self.templates)
-        ]
+        return [(c, *text) for c in concepts for text in texts(c, model.hints, templates=self.templates)]
 
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
         """P' (width, width): onto the null space of C₀C₀ᵀ, less what it holds of C₂."""
         values, u = torch.linalg.eigh(c0 @ c0.T)
         p: Tensor = u[:, values < self.threshold] @ u[:, values < self.threshold].T
-        v: Tensor = p @ c2
-        inverse: Tensor = torch.linalg.pinv(v, rtol=1e-10)
+        inverse: Tensor = torch.linalg.pinv(v := p @ c2, rtol=1e-10)
         return p - v @ inverse
-
-    def _invariants(self, empty: Tensor, seed: int) -> Tensor:
-        """C₂ (width, 1 + centroids): the start token's state, and centroids of all others of the empty prompt."""
-        rest = np.unique(empty[:, 1:].T.numpy(), axis=0)  # states that are all the same have no clusters
-        if len(rest) > self.centroids:
-            rest, _ = kmeans2(rest, self.centroids, minit="++", seed=seed % 2**32)
-        return torch.cat([empty[:, :1], torch.from_numpy(rest).T], dim=1)
 
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""

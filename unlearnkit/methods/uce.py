@@ -46,20 +46,12 @@ class UCE(ClosedForm):
     erase_weight: float = default("erase_weight", 1.0, source="released code, 2025: s_e")
     retain_weight: float = default("retain_weight", 1.0, source="released code, 2025: s_k; of 2023: 0.1")
     ridge: float = setting(
-        0.5, "weight λ of the old matrix: larger changes less", low=0.0, source="released code, 2025"
+        0.5, "weight λ of the old matrix: larger changes less", low=0.0, source="code, 2025"
     )
     tokens: Tokens = default("tokens", "last", source="last: released code, 2025; all: released code, 2023")
     templates: bool = default("templates", False, source="released code: off")
-    sentences: int = setting(
-        0,
-        "largest number of the grammar's sentences with each concept",
-        low=0,
-        high=MOST,
-        source="ours; paper: 0",
-    )
-    retain_sentences: int = setting(
-        0, "the same, with each concept that is kept", low=0, high=MOST, source="ours; paper: 0"
-    )
+    sentences: int = setting(0, "most sentences of the grammar a concept", low=0, high=MOST, source="ours")
+    retain_sentences: int = setting(0, "the same, for what is kept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
 
@@ -80,7 +72,7 @@ class UCE(ClosedForm):
         for done, (concept, count, erased) in enumerate(concepts):
             more = [(form, word) for form in sentences_of(concept.kind, count) for word in concept.wordings]
             for pair in dict.fromkeys([*texts(concept, model.hints, templates=self.templates), *more]):
-                for name, product in self._products(model, concept, *pair, erased=erased).items():
+                for name, product in self._products(model, concept, *pair, erased).items():
                     sums[name] = sums[name] + product if name in sums else product
             run.progress("reading", done + 1, len(concepts))
         a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
@@ -107,7 +99,7 @@ class UCE(ClosedForm):
         return self.erase_weight * solved.T
 
     def _products(
-        self, model: Model, concept: Concept, form: str, word: str, *, erased: bool
+        self, model: Model, concept: Concept, form: str, word: str, erased: bool
     ) -> dict[str, Tensor]:
         """What a text adds to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
         last = self.tokens == "last"

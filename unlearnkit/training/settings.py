@@ -95,7 +95,10 @@ class Training:
     )
     l2sp: float = setting(25_000.0, "weight of rule = l2sp, for a mean", low=0.0, source="Lee et al., code")
     protect: int = setting(
-        20, "with rule = project, if the request keeps nothing: so many nearest words", low=1, source="ours"
+        20,
+        "with rule = project, if the request keeps nothing: number of nearest words that are protected",
+        low=1,
+        source="ours",
     )
     steps: int = setting(500, "optimiser steps", low=0, source="ours")
     lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
@@ -207,7 +210,8 @@ class Shared:
     )
     grammar: str = setting(
         "",
-        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty: the model's templates",
+        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty (not rgd, uce): the model's "
+        "templates",
     )
     tokens: Tokens = setting(
         "last", "text states of a concept: of its last token, or of that and all after it"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from ..model import Model
 from ..schema import Concept
 from ..wording import fill, until
 
-__all__ = ["erased_columns", "retained_columns"]
+__all__ = ["centroids", "erased_columns", "retained_columns"]
 
 INSTEAD = {"object": "", "style": "art"}  # what takes a concept's place unless the request says it
 
@@ -31,6 +34,14 @@ def retained_columns(model: Model, form: str, wording: str, *, last: bool) -> Te
     """Columns of a template with a retained word. last: of the word's last token alone, or of every token."""
     states, at = _states(model, form, wording)
     return states[:, at : at + 1] if last else states
+
+
+def centroids(columns: Tensor, count: int, seed: int) -> Tensor:
+    """The centroids (width, count) of columns by k-means; the columns themselves where no more than that differ."""
+    found = np.unique(columns.T.numpy(), axis=0)
+    if len(found) > count:
+        found, _ = kmeans2(found, count, minit="++", seed=seed % 2**32)
+    return torch.from_numpy(found).T
 
 
 def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:

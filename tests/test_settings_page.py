@@ -1,0 +1,111 @@
+"""docs/settings.md is what the methods declare: every setting once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from unlearnkit.chain.guards import Guards
+from unlearnkit.chain.merging import Merge
+from unlearnkit.methods import METHODS
+from unlearnkit.settings import Setting, describe
+from unlearnkit.training.settings import Shared, Training
+
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+HEAD = """# Settings
+
+Every setting of every method, once; written by `UNLEARNKIT_WRITE=1 python -m pytest tests/test_settings_page.py` from
+what the methods declare. Give one with `--set NAME=VALUE`, in a recipe's `[settings]`, in a model's `unlearnkit.toml`,
+or from Python by its name; `unlearnkit methods NAME` lists those of one method. A name means the same in every method.
+
+The source says where a default is from: a paper, its released code, or *ours* (chosen here, mostly on the canvas).
+[PAPERS.md](../PAPERS.md) has the reasons. A model's hints may set other values: what the canvas ships is in its
+`unlearnkit.toml`.
+"""
+TABLE = "\n| setting | default | range | meaning | source |\n|---|---|---|---|---|\n"
+
+
+def declared() -> dict[str, dict[str, Setting]]:
+    """By name of a setting and of a method."""
+    found: dict[str, dict[str, Setting]] = {}
+    for method, cls in METHODS.items():
+        for one in describe(cls):
+            found.setdefault(one.name, {})[method] = one
+    return found
+
+
+def grouped(values: Iterable[tuple[str, str]]) -> str:
+    """What differs, and for which methods; what is the same for all, or for nearly all of many, without their names."""
+    by: dict[str, list[str]] = {}
+    for method, value in values:
+        by.setdefault(value, []).append(method)
+    several = sorted(by.items(), key=lambda one: -len(one[1]))
+    if len(several) == 1:
+        return several[0][0]
+    most = len(several[0][1]) > 4
+    first = [f"{several[0][0]} for the others"] if most else []
+    return "; ".join([*(f"{', '.join(names)}: {value}" for value, names in several[most:]), *first])
+
+
+def written(value: object) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if value is None or value in ((), ""):
+        return "none"
+    return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def row(name: str, by: dict[str, Setting]) -> str:
+    cells = [
+        grouped((method, written(one.default)) for method, one in by.items()),
+        *(
+            grouped((method, getattr(one, what)) for method, one in by.items())
+            for what in ("allowed", "doc", "source")
+        ),
+    ]
+    return f"| `{name}` | {' | '.join(cells)} |"
+
+
+def page() -> str:
+    found = declared()
+    common = [one.name for one in describe(Training)]
+    shared = [one.name for one in describe(Shared)]
+    shared += [name for name, by in found.items() if len(by) > 1 and name not in (*common, *shared)]
+    parts = [HEAD, "\n## Of every method that trains\n", TABLE]
+    parts += [row(name, found[name]) + "\n" for name in common]
+    parts += [
+        "\n## Of several methods\n",
+        TABLE.replace("| setting |", "| setting | methods |").replace("|---|", "|---|---|", 1),
+    ]
+    for name in shared:
+        cells = row(name, found[name]).split(" | ", 1)
+        parts.append(f"{cells[0]} | {', '.join(found[name])} | {cells[1]}\n")
+    for method, cls in METHODS.items():
+        own = [name for name in found if next(iter(found[name])) == method and name not in (*common, *shared)]
+        if own:
+            parts += [f"\n## Of {method}\n", f"\n{cls.title}: {cls.summary}.\n", TABLE]
+            parts += [row(name, found[name]) + "\n" for name in own]
+    for title, cls, option in (("guards", Guards, "--guard"), ("merging", Merge, "--merge")):
+        parts += [
+            f"\n## Of chains: {title}\n\nGiven with `{option} NAME=VALUE`; see [chain.md](chain.md).\n",
+            TABLE,
+        ]
+        parts += [row(one.name, {title: one}) + "\n" for one in describe(cls)]
+    return "".join(parts)
+
+
+def test_a_name_means_the_same_in_every_method() -> None:
+    for name, by in declared().items():
+        meanings = {(one.doc, one.type, one.range) for one in by.values()}
+        assert len(meanings) == 1 or name == "target", name  # what the concept becomes is each method's own
+
+
+def test_the_page_has_every_setting_once_and_is_what_is_declared() -> None:
+    found = page()
+    if os.environ.get("UNLEARNKIT_WRITE"):
+        PAGE.write_text(found, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == found, "make it anew: UNLEARNKIT_WRITE=1 and this test"
+    methods = found.partition("## Of chains")[0]
+    for name in declared():
+        assert methods.count(f"\n| `{name}` |") == 1, name
