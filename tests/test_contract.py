@@ -245,7 +245,7 @@ def test_10_killed_and_resumed_it_gives_the_same_edit(
 REFUSALS = {
     **dict.fromkeys(("ca", "esd", "ga", "finetune"), "this method gives only"),
     "selective_amnesia": "the elastic pull speaks of the weights themselves",
-    "advunlearn": "it takes text-encoder",
+    "advunlearn": "is not for this method: this method trains the text encoder",
 }
 
 

@@ -97,6 +97,8 @@ def resolve(model: Model, request: Request, method: str, settings: Mapping[str, 
     known = {field.name for field in dataclasses.fields(chosen)}
     usual = _family(model, chosen) | dict(model.hints.training)
     own = {name: value for name, value in usual.items() if name in known or name not in SETTINGS}
+    if getattr(chosen, "ENCODES", False):
+        own.pop("trains", None)
     given = settings if hinted == general else {**hinted, **settings}
     filled = build(chosen, {**hinted, **own, **given})
     if own.get("trains") == "lora" and not getattr(filled, "low_rank", True):

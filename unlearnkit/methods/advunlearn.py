@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from ..training.image_sets import ImageSet
 from ..training.job import Run
 from ..training.net import Net, Step, mse
 from ..training.prompts import prompts_for, retain_concepts
-from ..training.settings import default
+from ..training.settings import Trains, default
 
 __all__ = ["AdvUnlearn"]
 
@@ -52,9 +52,9 @@ class AdvUnlearn(Trained[Sets]):
         "trains the text encoder against prompts that are made anew at every step to bring the concept back"
     )
 
-    trains: Literal["text-encoder"] = setting(  # type: ignore[assignment]
-        "text-encoder", "layers of the text encoders, less norms and embeddings", source="paper"
-    )
+    ENCODES: ClassVar = True
+
+    trains: Trains = default("trains", "text-encoder", source="paper; without norms: released code")
     steps: int = default("steps", 1000, source="paper")
     lr: float = default("lr", 1e-5, source="paper")
     batch: int = default("batch", 1, source="paper")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import InputError
 from ..parts import erasing
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 RetainTarget = Literal["noise", "teacher"]
-Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora"]
+Trains = Literal["xattn-kv", "xattn", "not-xattn", "all", "lora", "text-encoder"]
 Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgrad"]
 Masks = Literal["none", "saliency", "dynamic", "selft"]
 Rules = tuple[Literal["l1sp", "l2sp", "project"], ...]
@@ -44,9 +44,14 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 
 @dataclass(frozen=True)
 class Training:
+    ENCODES: ClassVar[bool] = (
+        False  # whether the method's loss encodes prompts with the student's text encoders
+    )
+
     trains: Trains = setting(
         "xattn",
-        "weights that are trained; lora: low-rank updates of cross-attention's matrices",
+        "weights that are trained; lora: low-rank updates of cross-attention's matrices; text-encoder: the layers of "
+        "all text encoders, less norms and embeddings",
         source="ours",
         role="trains",
     )
@@ -230,6 +235,13 @@ def check(settings: Training, *, losses: Sequence[str]) -> None:
     erase, keep = any(map(erasing, losses)), not all(map(erasing, losses))
     trains, combine, mask, rule = settings.trains, settings.combine, settings.mask, settings.rule
     given = f"this method gives only {', '.join(losses)}"
+    if (trains == "text-encoder") != settings.ENCODES:
+        only = (
+            "this method trains the text encoder"
+            if settings.ENCODES
+            else "only advunlearn encodes prompts anew"
+        )
+        raise InputError(f"trains={trains} is not for this method: {only}; leave the setting out")
     if combine != "sum" and not (erase and keep):
         raise InputError(
             f"combine={combine} sets an erasing loss against a keeping one, and {given} with these settings: "
