@@ -23,6 +23,7 @@ from .hints import Hints
 from .reading import read_json
 from .slots import Slots
 from .undisturbed import steady
+from .wording import check_unicode
 
 __all__ = ["Model", "Weights", "hints_of", "load", "note_of"]
 
@@ -208,6 +209,7 @@ class Model:
         found = {prompt: self._states.get(prompt) for prompt in prompts}
         for prompt, states in found.items():
             if states is None:
+                check_unicode(prompt)
                 with self._whole():
                     found[prompt] = new = self._encode(self.pipe, prompt, self.device, **self._told)
                 while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):

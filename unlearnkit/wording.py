@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["articles", "fill", "until"]
+from .errors import InputError, quoted
+
+__all__ = ["articles", "check_unicode", "fill", "until"]
 
 _SOUNDS = ("uni", "eu", "one", "use")  # letters of a vowel, spoken otherwise: a unicorn
 
@@ -24,6 +26,14 @@ def until(template: str, word: str) -> str:
 def articles(text: str) -> str:
     """The text with every "a" and "an" as the word behind it wants it."""
     return re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
+
+
+def check_unicode(text: str) -> None:
+    """Raise InputError for a text that UTF-8 cannot spell, as a command line of other bytes gives it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{quoted(text)} is not valid Unicode text: spell it in UTF-8") from None
 
 
 def _n(word: str) -> str:

@@ -4,8 +4,8 @@ A minute of it, always the same cases, runs with the other tests. More, with new
 
     python -m pytest -n0 -s -m fuzz tests/fuzz
 
-takes ten to twenty minutes, and ends with the number of cases by reader, over 20,000 in all. A seed that found something is
-printed with the failure; make a small test of what it found, beside the other tests of that part.
+takes ten to twenty minutes, and ends with the number of cases by reader, over 20,000 in all. A seed that found
+something is printed with the failure; make a small test of what it found, beside the other tests of that part.
 """
 
 from __future__ import annotations
