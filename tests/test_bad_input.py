@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,6 +213,8 @@ def test_guidance_is_a_number_that_can_be_computed_with(refused, word: str):
     ("words", "says"),
     [
         (["--prompt", ""], "prompt is empty"),
+        (["--prompt", "c\udcffat"], "not valid Unicode"),
+        (["--prompt", "cat", "--negative", "\udcff"], "not valid Unicode"),
         (["--prompt", "cat", "--steps", "5000"], "steps 5000"),
         (["--prompt", "cat", "--seed", "-1"], "seed -1"),
     ],
@@ -296,6 +299,20 @@ def test_pictures_are_not_overwritten(refused, tmp_path: Path):
     )
     assert (tmp_path / "cat-0.png").read_text() == "my cat"
     assert not (tmp_path / "cat-1.png").exists()
+
+
+def test_a_painting_is_not_overwritten(refused, tmp_path: Path):
+    (tmp_path / "painted.png").write_text("my cat")
+    assert "exists already" in refused("canvas", "paint")
+    assert (tmp_path / "painted.png").read_text() == "my cat"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is in use")
+def test_a_working_folder_that_was_removed(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the working folder cannot be used" in refused("methods")
 
 
 def test_a_folder_without_permission(refused, tmp_path: Path):

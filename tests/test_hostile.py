@@ -224,6 +224,26 @@ def test_a_weight_that_is_missing_is_found_in_shards_too(part: str, tmp_path: Pa
         load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved.folder(), tmp_path / "model")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    asked = [sys.executable, "-c", f"import unlearnkit; unlearnkit.load({str(folder)!r})"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    assert "no regular file" in done.stderr
+
+
+def test_a_token_that_the_text_encoder_does_not_have_is_found_on_opening(tmp_path: Path) -> None:
+    """As a tokenizer has it that came with a textual inversion, beside the first text encoder."""
+    folder = shutil.copytree(saved.folder(), tmp_path / "model")
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    more = {"added_tokens_decoder": {"99999": {"content": "<cat-toy>", "special": False}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    with pytest.raises(ModelError, match=r"tokenizer has a token of number .* they do not belong together"):
+        load(folder)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_found_on_opening(value: float, tmp_path: Path) -> None:
     folder = shutil.copytree(saved.folder(), tmp_path / "model")

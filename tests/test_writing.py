@@ -53,7 +53,7 @@ def test_members_of_a_folder_are_inside_it(tmp_path: Path) -> None:
             member(tmp_path / "run", *names)
 
 
-@pytest.mark.parametrize("name", ["é" * 200, "a\0b", "x" * 300])
+@pytest.mark.parametrize("name", ["é" * 200, "a\0b", "x" * 300, "not UTF-8 \udcff"])
 def test_a_name_that_no_file_system_takes_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be used"):
         user_path(tmp_path / name)
@@ -186,3 +186,10 @@ def test_a_lock_is_no_link(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "theirs").read_text() == "theirs"
     assert (tmp_path / LOCK).is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_at_the_place_of_the_lock_is_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LOCK)
+    with pytest.raises(InputError, match="no regular file"), locked(tmp_path):
+        pass

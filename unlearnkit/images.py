@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import InputError, quoted
 from .io.files import slug, tidy, whole, writing
-from .schema import Concept, Request, folded
+from .schema import Concept, Request, check_unicode, folded
 from .training.prompts import neighbours as nearest
 from .training.superclasses import broader
 from .wording import fill
@@ -57,6 +57,8 @@ def draw(
     """
     if not prompts or any(not prompt.strip() for prompt in prompts):
         raise InputError('the prompt is empty: say what to draw, for example --prompt "a picture of a dog"')
+    for prompt in (*prompts, negative or ""):
+        check_unicode(prompt)
     if bad := [seed for seed in seeds if not 0 <= seed < 2**63]:
         raise InputError(f"seed {bad[0]} is out of range: use 0 to 2**63 - 1")
     asked = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]

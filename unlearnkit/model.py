@@ -26,6 +26,7 @@ from .hooks import Hook, attached
 from .io import processes
 from .io.files import new_folder
 from .io.reading import read_json
+from .schema import check_unicode
 from .slots import Slots, component
 from .undisturbed import steady
 
@@ -211,6 +212,7 @@ class Model:
             return torch.stack([self._encoded(prompt) for prompt in prompts])
 
     def _encoded(self, prompt: str) -> Tensor:
+        check_unicode(prompt)
         with self._whole(), undisturbed.running(self.source):
             return self._encode(self.pipe, prompt, self.device, **self._told)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError, nearest, quoted
 from .io.reading import read_toml
-from .schema import Concept, Recipe, Request
+from .schema import Concept, Recipe, Request, check_unicode
 from .settings import describe, fitted, in_words
 
 __all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
@@ -126,8 +126,7 @@ def _toml(value: Any) -> str:
     if value is None:
         return '"none"'
     if isinstance(value, str):
-        if not value.isprintable() and re.search("[\ud800-\udfff]", value):
-            raise InputError(f"{quoted(value)} is not valid Unicode text: spell it in UTF-8")
+        check_unicode(value)
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"

@@ -8,7 +8,18 @@ from typing import Any, Literal
 
 from .errors import InputError, quoted
 
-__all__ = ["Case", "Concept", "Kind", "Recipe", "Request", "Role", "Score", "folded", "spelled"]
+__all__ = [
+    "Case",
+    "Concept",
+    "Kind",
+    "Recipe",
+    "Request",
+    "Role",
+    "Score",
+    "check_unicode",
+    "folded",
+    "spelled",
+]
 
 Kind = Literal["object", "style"]
 KINDS: tuple[str, ...] = ("object", "style")
@@ -201,3 +212,11 @@ class Score:
     metric: str
     value: float | str
     suite: str
+
+
+def check_unicode(text: str) -> None:
+    """Raise InputError for a text that UTF-8 cannot spell, as a command line of other bytes gives it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{quoted(text)} is not valid Unicode text: spell it in UTF-8") from None

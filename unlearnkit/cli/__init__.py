@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from .. import __version__
-from ..errors import UnlearnError, printable
+from ..errors import InputError, UnlearnError, printable, reason
 from . import chain, evaluate
 from .erase import erase
 from .export import export
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _code(arguments: list[str] | None) -> int:
     """The exit code of a command; what went wrong is said in one line."""
     try:
+        _check_folder()
         with interruptible():
             code = _command().main(args=arguments, prog_name="unlearnkit", standalone_mode=False)
     except UnlearnError as error:
@@ -99,6 +100,14 @@ def _code(arguments: list[str] | None) -> int:
     if code == 130:
         err.print("stopped")
     return code or 0
+
+
+def _check_folder() -> None:
+    """Raise InputError where the working folder was removed: PyTorch would end the process."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(f"the working folder cannot be used ({reason(error)}): change to another") from None
 
 
 def _refused(why: str) -> int:

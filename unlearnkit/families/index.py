@@ -116,6 +116,8 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) ->
         for file in files:
             if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise ModelError(f"file {quoted(file)} cannot be read: no permission")
+            if not file.is_file() and not file.is_dir():  # a pipe would be waited for
+                raise ModelError(f"file {quoted(file)} cannot be read: it is no regular file")
             if file.suffix in (".py", ".pyc", ".so"):
                 raise ModelError(
                     f"model {quoted(source)} has code ({part}/{file.name}), which is never run: remove the file if you "

@@ -138,10 +138,20 @@ def _check_shipped(name: str) -> None:
 
 
 def _check_tokenizers(source: str | Path, pipe: Any) -> None:
-    """Raise ModelError for a CLIP tokenizer whose length its text encoder cannot read."""
+    """Raise ModelError for a tokenizer whose tokens or length its text encoder cannot read."""
     for part, tokenizer in pipe.components.items():
-        if part.startswith("tokenizer") and type(tokenizer).__name__.startswith("CLIP"):
-            encoder = getattr(pipe, part.replace("tokenizer", "text_encoder"))
+        if not part.startswith("tokenizer") or tokenizer is None:
+            continue
+        encoder = getattr(pipe, part.replace("tokenizer", "text_encoder"))
+        if encoder is None:
+            continue
+        known = encoder.get_input_embeddings().num_embeddings
+        if (last := max(tokenizer.get_vocab().values(), default=0)) >= known:
+            raise ModelError(
+                f"model {quoted(source)}: {part} has a token of number {last:,}, its text encoder has {known:,} "
+                "tokens: they do not belong together"
+            )
+        if type(tokenizer).__name__.startswith("CLIP"):
             most, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
             if type(length) is not int or not 3 <= length <= most:
                 raise ModelError(

@@ -63,6 +63,8 @@ def user_path(path: str | Path) -> Path:
     """A path that a user named, with ``~`` expanded. Raises InputError for one that no file system takes."""
     try:
         path = Path(path).expanduser()
+        if not os.fsencode(path).decode("utf-8", "ignore").encode() == os.fsencode(path):
+            raise ValueError("its name is not UTF-8, which safetensors needs")
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             path.stat()  # some names are refused only when they are looked up
     except (OSError, ValueError, RuntimeError) as error:
@@ -104,8 +106,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        place = folder / LOCK
+        if place.exists() and not place.is_file():
+            raise InputError(f"{quoted(place)} is no regular file: remove it, it is where a lock belongs")
         # never truncated before it is ours, never through a symbolic link
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        handle = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
             if not _lock(file):
                 file.seek(1)
