@@ -20,6 +20,7 @@ from ..method import Guard
 from ..settings import setting
 from ..training.job import Run
 from ..training.prompts import texts
+from ..training.settings import default
 from ..training.text_columns import retained_columns
 
 __all__ = ["AdaVD"]
@@ -37,9 +38,7 @@ class AdaVD(Guard):
         0.93, "b of δ: the cosine at which half of c is taken out", low=-1.0, high=1.0, source="code"
     )
     most: float = setting(2.0, "c of δ: 1 removes what is shared, 2 mirrors it", low=0.0, source="code")
-    templates: bool = setting(
-        False, "values of the concept in the model's templates, too", source="code: bare"
-    )
+    templates: bool = default("templates", False, source="released code: bare")
 
     @torch.no_grad()
     def hooks(self, run: Run) -> tuple[Hook, ...]:

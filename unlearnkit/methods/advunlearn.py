@@ -71,6 +71,7 @@ class AdvUnlearn(Trained[Sets]):
 
     def data(self, run: Run) -> Sets:
         model, retain, kept = run.model, None, list[str]()
+        model.weights(self.part)  # a model without text encoders is refused
         erased = [p for one in run.request.erase for p in prompts_for(model, one, self.pictures)]
         images = run.images(erased)
         if self.retain_weight:
