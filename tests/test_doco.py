@@ -98,7 +98,7 @@ def test_the_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     assert line["keep"] == pytest.approx(kept.item(), rel=1e-4)
 
 
-def test_the_discriminator_warmup_trains_the_discriminator_alone(
+def test_the_warm_up_trains_the_discriminator_alone(
     model: Model, critics: list[Discriminator], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="changes no weight"):
@@ -169,7 +169,7 @@ def test_what_makes_no_sense_is_refused(model: Model) -> None:
         erase(model, retain_weight=0.0)
 
 
-def test_the_plan_counts_the_discriminator_warmup(model: Model) -> None:
+def test_the_plan_counts_the_warm_up(model: Model) -> None:
     found = plan(
         model,
         CAT,

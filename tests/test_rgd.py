@@ -347,7 +347,7 @@ def test_rgd_can_keep_what_the_base_model_says(whole: bool, model: Model, tmp_pa
     assert lines[1]["keep"] > 1e-9
 
 
-def test_the_plan_counts_what_the_retain_full_batch_set_shows_again(model: Model) -> None:
+def test_the_plan_counts_what_the_whole_retain_set_shows_again(model: Model) -> None:
     settings = {
         "pictures": 4,
         "batch": 2,
@@ -365,8 +365,8 @@ def test_the_plan_counts_what_the_retain_full_batch_set_shows_again(model: Model
 
 def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
     counts = {"pictures": 3, "retain_pictures": 3, "mask_warmup": 1, "retain_weight": 0.5}
-    for target in ("student", "teacher"):
-        found = first(model, tmp_path / target, "salun", target=target, **counts)
+    for teacher in ("student", "frozen"):
+        found = first(model, tmp_path / teacher, "salun", teacher=teacher, **counts)
         draws = seeds.stream(4, "salun", 0 + 1)
         bad = Plain(model, CATS, draws)
         torch.randint(2**31, (2,), generator=draws)

@@ -42,9 +42,7 @@ class SPEED(ClosedForm):
     paper: ClassVar = "Li et al. 2025, arXiv 2503.07392"
     summary: ClassVar = "closed form: moves values onto another word's, in the null space of what is kept"
 
-    threshold: float = setting(
-        0.1, "eigenvalues of C₀C₀ᵀ below this: its null space", low=0.0, source="paper"
-    )
+    threshold: float = setting(0.1, "C₀C₀ᵀ's eigenvalues below this count as 0", low=0.0, source="paper")
     copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
     centroids: int = setting(3, "centroids of the empty prompt in C₂", low=1, high=64, source="ours")
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
