@@ -25,7 +25,6 @@ from unlearnkit import Concept, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
 from unlearnkit.canvas.guide import guide
-from unlearnkit.edit import Edit
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
@@ -33,7 +32,8 @@ from unlearnkit.io.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, plan, resolve
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Request
 from unlearnkit.settings import changed
 

@@ -29,7 +29,7 @@ from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.io.files import slug
 from unlearnkit.metrics import instruments
 from unlearnkit.metrics.instruments import Instruments
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.suites.vocabulary import panel
 
 ROWS = Path(__file__).parent / "results" / "classes.jsonl"

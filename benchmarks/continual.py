@@ -38,7 +38,7 @@ from unlearnkit.chain.weights import current
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve
 from unlearnkit.metrics.instruments import Instruments
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.settings import changed
 from unlearnkit.training.job import Job

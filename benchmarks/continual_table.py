@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearnkit.stats import wilson
+from unlearnkit.metrics.stats import wilson
 
 DOCS = Path(__file__).parent.parent / "docs"
 ABOUT = """# Continual unlearning on the canvas

@@ -26,13 +26,13 @@ from peak import Peak
 from rows import keep
 
 from unlearnkit import Concept, load
-from unlearnkit.method import Plan
 from unlearnkit.methods import METHODS, edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.seeds import stream
 from unlearnkit.settings import describe
 from unlearnkit.training.job import Job
+from unlearnkit.training.method import Plan
 from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "cost.jsonl"

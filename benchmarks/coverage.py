@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of ``unlearnkit.stats`` hold the truth, in simulated evaluations.
+"""How often the 95 % intervals of ``unlearnkit.metrics.stats`` hold the truth, in simulated evaluations.
 
     python benchmarks/coverage.py [--draws 20000] [--prompts 20 50 100 300 1000]
 
@@ -16,7 +16,7 @@ import functools
 
 import numpy as np
 
-from unlearnkit import stats
+from unlearnkit.metrics import stats
 
 SIZES = (20, 50, 100, 300, 1000)
 CORRELATION = 0.3

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from unlearnkit.evaluation.draw import draw, model_side
-from unlearnkit.model import Model, load
+from unlearnkit.models.model import Model, load
 from unlearnkit.schema import Case
 
 

@@ -33,11 +33,11 @@ from rows import keep, read
 from sizes import SIZES, opened
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from unlearnkit import undisturbed
 from unlearnkit.errors import UnlearnError
-from unlearnkit.estimate import estimate
 from unlearnkit.methods import METHODS, Job, edit_for, plan, resolve
-from unlearnkit.model import Model
+from unlearnkit.models import restore
+from unlearnkit.models.model import Model
+from unlearnkit.runs.estimate import estimate
 from unlearnkit.schema import Recipe
 from unlearnkit.settings import describe
 from unlearnkit.training.settings import Training
@@ -116,7 +116,7 @@ def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path
         return {"refused": str(refused)}
     except torch.OutOfMemoryError:
         return {"refused": "the device has too little memory"}
-    networks = undisturbed.networks(model.pipe)
+    networks = restore.networks(model.pipe)
     return {
         "trains": f"lora, rank {chosen.rank}" if chosen.updates else chosen.trains,
         "rows a step": [round(count, 1) for count in told.passes],

@@ -12,10 +12,10 @@ from cells import ROWS, TARGETS, Cell, concept, made_of
 from rows import keep, read
 
 from unlearnkit import seeds
+from unlearnkit.data.image_sets import NoisyBatch
 from unlearnkit.methods import edit_for, resolve
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Request
-from unlearnkit.training.image_sets import NoisyBatch
 from unlearnkit.training.job import Job, Run, Stop
 from unlearnkit.training.net import Net
 

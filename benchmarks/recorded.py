@@ -28,9 +28,9 @@ import typer
 import kinds
 import unlearnkit
 from unlearnkit.errors import InputError
-from unlearnkit.hints import Hints
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
-from unlearnkit.model import Model
+from unlearnkit.models.hints import Hints
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

@@ -33,8 +33,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from unlearnkit.hints import GENERAL
-from unlearnkit.model import CANVAS, Model
+from unlearnkit.models.hints import GENERAL
+from unlearnkit.models.model import CANVAS, Model
 
 __all__ = ["SIZES", "opened"]
 

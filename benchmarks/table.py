@@ -18,8 +18,8 @@ from scipy.stats import kendalltau
 from unlearnkit import load
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import instruments
-from unlearnkit.model import folder_of
-from unlearnkit.stats import wilson
+from unlearnkit.metrics.stats import wilson
+from unlearnkit.models.model import folder_of
 
 __all__ = ["write"]
 

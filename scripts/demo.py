@@ -11,17 +11,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from unlearnkit import images, suites
+from unlearnkit import suites
 from unlearnkit.errors import UnlearnError
-from unlearnkit.estimate import estimate
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import thinned
 from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
 from unlearnkit.io.progress import showing
 from unlearnkit.io.reading import read_json
-from unlearnkit.model import Model, load
-from unlearnkit.run import is_finished, run_recipe
+from unlearnkit.models.model import Model, load
+from unlearnkit.runs import images
+from unlearnkit.runs.estimate import estimate
+from unlearnkit.runs.run import is_finished, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 console, notes = (

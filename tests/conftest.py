@@ -18,8 +18,8 @@ import torch
 
 import saved
 import tiny
-from unlearnkit.hints import Hints
-from unlearnkit.model import Model
+from unlearnkit.models.hints import Hints
+from unlearnkit.models.model import Model
 
 HINTS = Hints(
     steps=3,

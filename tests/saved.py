@@ -13,8 +13,8 @@ from unlearnkit.canvas.classifier import Eye
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.families.opening import quiet
 from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.model import load
-from unlearnkit.run import erase
+from unlearnkit.models.model import load
+from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept
 
 SCRIPT = "<script>alert('x')</script>"

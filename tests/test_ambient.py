@@ -20,10 +20,10 @@ import saved
 import unlearnkit
 from unlearnkit import chain
 from unlearnkit.errors import ModelError
-from unlearnkit.estimate import estimate
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.model import Model, load
-from unlearnkit.run import request_for
+from unlearnkit.models.model import Model, load
+from unlearnkit.runs.estimate import estimate
+from unlearnkit.runs.run import request_for
 from unlearnkit.schema import Recipe
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2}

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from unlearnkit.data.bank import bank
+from unlearnkit.data.prompts import neighbours
+from unlearnkit.data.wording import fill
 from unlearnkit.errors import InputError
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchor, anchored, retained, turns
 from unlearnkit.training.job import Run
-from unlearnkit.training.memory import bank
 from unlearnkit.training.net import Net
-from unlearnkit.training.prompts import neighbours
-from unlearnkit.wording import fill
 
 CAT, DOG, GOGH = Concept("cat", phrases=("kitten",)), Concept("dog"), Concept("van gogh", kind="style")
 

@@ -23,7 +23,7 @@ from diffusers import UNet2DConditionModel
 import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.run import erase
+from unlearnkit.runs.run import erase
 
 
 @pytest.fixture(autouse=True)

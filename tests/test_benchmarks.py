@@ -25,8 +25,8 @@ from peak import allocated
 
 from unlearnkit import load
 from unlearnkit.errors import InputError
-from unlearnkit.footprint import footprint
 from unlearnkit.methods import METHODS
+from unlearnkit.runs.peak_memory import footprint
 from unlearnkit.settings import build
 
 

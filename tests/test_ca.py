@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.edit import Edit
+from unlearnkit.data import pictures
+from unlearnkit.data.grammar import pairs, read
+from unlearnkit.data.image_sets import ImageSet
+from unlearnkit.data.prompts import unerased
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import pictures
 from unlearnkit.training.anchors import anchored
 from unlearnkit.training.attention import start_held
-from unlearnkit.training.grammar import pairs, read
-from unlearnkit.training.image_sets import ImageSet
 from unlearnkit.training.job import Job, Run
 from unlearnkit.training.net import Net
-from unlearnkit.training.prompts import unerased
 
 CAT = Request((Concept("cat", instead="dog"),))
 QUICK: dict[str, Any] = {"steps": 1, "batch": 3, "pictures": 3, "lr": 1e-3}

@@ -17,7 +17,7 @@ from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Seen, _choice
 from unlearnkit.canvas.judge import judge
-from unlearnkit.model import load
+from unlearnkit.models.model import load
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
 
@@ -56,7 +56,7 @@ def test_shares_by_hand() -> None:
 
 def test_erasing_never_loads_the_judge() -> None:
     code = (
-        "import sys, unlearnkit.methods, unlearnkit.training.descend, unlearnkit.run;"
+        "import sys, unlearnkit.methods, unlearnkit.training.descend, unlearnkit.runs.run;"
         "sys.exit(any(name.startswith('unlearnkit.canvas.') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

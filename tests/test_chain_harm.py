@@ -25,7 +25,7 @@ from unlearnkit.chain.project import EDITS, LOOKS, WORK
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError, UnlearnError
 from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.model import Model, load
+from unlearnkit.models.model import Model, load
 from unlearnkit.schema import Concept
 
 BAD: tuple[Any, ...] = (None, 1, -1, 2**70, "", "x", [], {}, [[]], float("nan"), 1e300, True, [{}])

@@ -13,11 +13,11 @@ from rich.console import Console
 import saved
 import unlearnkit
 from unlearnkit.cli import main
-from unlearnkit.images import draw, neighbours, sheet
 from unlearnkit.io.progress import showing
 from unlearnkit.methods import METHODS
-from unlearnkit.model import Model, load
-from unlearnkit.run import erase
+from unlearnkit.models.model import Model, load
+from unlearnkit.runs.images import draw, neighbours, sheet
+from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import describe
 

@@ -13,12 +13,13 @@ from torch import Tensor
 import kinds
 import saved
 from unlearnkit import Edit, Model, chain, erase, load
-from unlearnkit.encoders import encoders, placeholder, random_vectors
+from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import EditError, InputError
-from unlearnkit.hooks import Hook, ValueGuard, gram_schmidt
 from unlearnkit.methods import edit_for
+from unlearnkit.models.encoders import encoders, placeholder, random_vectors
+from unlearnkit.models.hooks import Hook, ValueGuard, gram_schmidt
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.net import DenoiserInput, Net, mse
+from unlearnkit.training.net import Net, mse
 
 PLAIN = {"first": 1, "slope": 0.0, "middle": 0.0, "most": 2.0}  # δ = 2 σ(0) = 1
 WORDS = [kind for kind in kinds.KINDS if not kind.startswith("class")]

@@ -17,10 +17,10 @@ from processes import killed
 from torch import nn
 
 import tiny
-from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.methods import METHODS, Guard, edit_for, plan
-from unlearnkit.model import Model, load
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model, load
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training

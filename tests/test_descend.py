@@ -15,16 +15,17 @@ from processes import killed
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.edit import Edit
+from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for, resolve
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Objective, descend, onecycle
 from unlearnkit.training.job import Job, Run, Stop
-from unlearnkit.training.net import DenoiserInput, Net, Step, mse
+from unlearnkit.training.net import Net, Step, mse
 from unlearnkit.training.state import CHECKPOINT, LOG
 
 REQUEST = Request((Concept("cat"),))

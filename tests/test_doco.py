@@ -13,10 +13,10 @@ from test_ca import KEPT, batch, plain
 from torch import Tensor
 
 from unlearnkit import seeds
-from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import doco, edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.parts.discriminator import Discriminator
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job

@@ -11,14 +11,14 @@ import torch
 from test_attention import NAMES, by_hand
 from test_ca import batch, plain
 
-from unlearnkit.edit import Edit
+from unlearnkit.data.bank import bank
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.attention import distance, folds, steered
 from unlearnkit.training.job import Job
-from unlearnkit.training.memory import bank
 
 CAT = Request((Concept("cat"),), keep=(Concept("dog"),))
 QUICK: dict[str, Any] = {

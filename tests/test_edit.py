@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unlearnkit import runfolder
-from unlearnkit.edit import Edit
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.io import manifest
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
+from unlearnkit.runs import runfolder
 
 values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=6)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12).filter(

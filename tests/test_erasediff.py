@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from test_ca import batch, plain
 from torch import Tensor
 
-from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.methods.erasediff import balanced
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

@@ -28,9 +28,9 @@ from unlearnkit.evaluation.rows import same
 from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoiler
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.model import Model
+from unlearnkit.metrics.stats import needed
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Concept, Request, Score
-from unlearnkit.stats import needed
 
 CAT = Request((Concept("cat"),))
 shipped = pytest.mark.skipif(not (WEIGHTS / "never-knew").is_dir(), reason="no weights are shipped yet")

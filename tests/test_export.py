@@ -28,7 +28,7 @@ from unlearnkit import Edit, InputError, Model, chain, erase, load, save_checkpo
 from unlearnkit.errors import EditError
 from unlearnkit.export.lora import SKETCH, factors
 from unlearnkit.export.names import blocks, kohya
-from unlearnkit.recipes import dump_recipe
+from unlearnkit.runs.recipes import dump_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 LOADERS = [kind for kind in kinds.KINDS if not kind.startswith(("PixArt", "class"))]
@@ -673,7 +673,7 @@ def test_where_a_file_goes_is_checked_before_any_work(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    with patch("unlearnkit.model.load", dead):  # the model is not opened for these
+    with patch("unlearnkit.models.model.load", dead):  # the model is not opened for these
         for place, said in {
             "a.pt": "let it end in .safetensors",
             "file/a.safetensors": "file' is a file",

@@ -22,10 +22,10 @@ import kinds
 import tiny
 import unlearnkit
 from unlearnkit.errors import InputError, ModelError
-from unlearnkit.estimate import estimate
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
-from unlearnkit.model import Model, load
+from unlearnkit.models.model import Model, load
+from unlearnkit.runs.estimate import estimate
 from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training

@@ -15,13 +15,14 @@ from torch import Tensor
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards, beside, closed
 from unlearnkit.chain.screening import banked, joined, protected, screened
+from unlearnkit.data.bank import holds
+from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import KINDS, Concept, Request
 from unlearnkit.training.job import Job
-from unlearnkit.training.memory import holds
-from unlearnkit.training.net import DenoiserInput, Net, Step
+from unlearnkit.training.net import Net, Step
 from unlearnkit.training.settings import Training
 from unlearnkit.training.state import CHECKPOINT
 

@@ -20,8 +20,8 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import ModelError
 from unlearnkit.families.index import ALLOWED, REQUIRED
-from unlearnkit.model import CANVAS, load
-from unlearnkit.recipes import load_recipe
+from unlearnkit.models.model import CANVAS, load
+from unlearnkit.runs.recipes import load_recipe
 
 CODE = "from pathlib import Path\nPath({marker!r}).touch()\nclass Thing:\n    pass\n"
 CUSTOM = "is not supported|custom|code|never run|only unlearnkit"

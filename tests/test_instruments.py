@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unlearnkit.edit import digest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.metrics.checkpoint import Checkpoint
 from unlearnkit.metrics.instruments import local
 from unlearnkit.metrics.nudenet import LABELS, SETS, NudeNet
+from unlearnkit.models.edit import digest
 
 # NudeNet: a network whose scores are the mean red, green and blue of the picture's upper left quarter
 

@@ -13,12 +13,12 @@ from PIL import Image
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from unlearnkit.canvas.classifier import Eye
-from unlearnkit.edit import digest
 from unlearnkit.errors import ModelError
 from unlearnkit.metrics import METRICS
 from unlearnkit.metrics.distance import cmmd, diversity, fid, kid
 from unlearnkit.metrics.instruments import Classifier, eye, local
 from unlearnkit.metrics.pixels import change, spoilt
+from unlearnkit.models.edit import digest
 
 RNG = np.random.default_rng(0)
 PROMPTS = range(60)

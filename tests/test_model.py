@@ -26,14 +26,14 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 import kinds
 import tiny
-import unlearnkit.model
-from unlearnkit import older, undisturbed
-from unlearnkit.edit import Edit
+import unlearnkit.models.model
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
-from unlearnkit.hints import FILE
 from unlearnkit.io.versions import versions
-from unlearnkit.model import Model, load
+from unlearnkit.models import older, restore
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.hints import FILE
+from unlearnkit.models.model import Model, load
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +77,9 @@ def test_an_edit_fits_its_model_in_every_dtype_and_no_other(made: str, folder: P
 def test_the_canvas_is_a_folder_in_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unlearnkit.model, "CANVAS", folder)
+    monkeypatch.setattr(unlearnkit.models.model, "CANVAS", folder)
     assert load("canvas").source == "canvas"
-    monkeypatch.setattr(unlearnkit.model, "CANVAS", tmp_path / "none")
+    monkeypatch.setattr(unlearnkit.models.model, "CANVAS", tmp_path / "none")
     with pytest.raises(ModelError, match="weights of canvas are not installed"):
         load("canvas")
 
@@ -238,10 +238,10 @@ def test_text_is_encoded_once_and_as_the_pipeline_does(model: Model, monkeypatch
 
 
 def test_remembered_text_is_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unlearnkit.encoders, "REMEMBERED", 2)
+    monkeypatch.setattr(unlearnkit.models.encoders, "REMEMBERED", 2)
     assert len(model.encode(["cat", "dog", "bear", "cat"])) == 4
     assert len(model._states) <= 2
-    monkeypatch.setattr(unlearnkit.model, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
+    monkeypatch.setattr(unlearnkit.models.model, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
     assert len(model.encode(["tree", "car"])) == 2
     assert list(model._states) == ["car"]
 
@@ -432,7 +432,7 @@ def test_networks_beside_the_denoiser_go_and_come_back(model: Model) -> None:
     for part in ("unet", "vae", "text_encoder"):
         network = getattr(model.pipe, part)
         network.to = lambda place, part=part: moves.append((part, str(place)))
-    with pytest.raises(KeyError), undisturbed.beside(model.pipe, model.denoiser, torch.device("meta")):
+    with pytest.raises(KeyError), restore.beside(model.pipe, model.denoiser, torch.device("meta")):
         assert sorted(moves) == [("text_encoder", "meta"), ("vae", "meta")]
         raise KeyError
     assert sorted(moves[2:]) == [("text_encoder", "cpu"), ("vae", "cpu")]
@@ -663,7 +663,7 @@ def test_a_sentencepiece_file_of_the_source_is_kept(
 
 
 @pytest.mark.parametrize(
-    "place", ["unlearnkit.saving.write", "unlearnkit.saving.check", "pathlib.Path.replace"]
+    "place", ["unlearnkit.models.saving.write", "unlearnkit.models.saving.check", "pathlib.Path.replace"]
 )
 def test_a_killed_save_leaves_no_folder_once_it_is_done_again(
     place: str, model: Model, tmp_path: Path

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from unlearnkit import chain
+from unlearnkit.data.bank import holds
+from unlearnkit.data.prompts import neighbours, unerased
 from unlearnkit.errors import InputError
-from unlearnkit.images import neighbours as shown
 from unlearnkit.methods import edit_for
-from unlearnkit.model import Model
-from unlearnkit.run import erase, request_for
+from unlearnkit.models.model import Model
+from unlearnkit.runs.images import neighbours as shown
+from unlearnkit.runs.run import erase, request_for
 from unlearnkit.schema import LONGEST, Concept, Request, folded
-from unlearnkit.training.memory import holds
-from unlearnkit.training.prompts import neighbours, unerased
 
 SPELLINGS = [
     ("cat", " cat "),

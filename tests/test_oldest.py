@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 import kinds
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.model import Model, load
+from unlearnkit.models.model import Model, load
 from unlearnkit.schema import Concept, Request
 
 REQUEST = Request((Concept("cat", instead="bear"),), keep=(Concept("dog"),))

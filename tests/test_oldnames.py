@@ -15,13 +15,13 @@ import saved
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards
 from unlearnkit.cli import main
-from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.verify import check
 from unlearnkit.methods import METHODS
-from unlearnkit.model import Model, load
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model, load
 from unlearnkit.oldnames import _REMOVED, OLD, current
-from unlearnkit.run import erase
+from unlearnkit.runs.run import erase
 from unlearnkit.settings import build, describe, parse_pairs
 
 FEW: dict[str, Any] = {

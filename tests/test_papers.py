@@ -13,11 +13,11 @@ import torch
 from test_ca import KEPT, plain
 
 from unlearnkit import seeds
+from unlearnkit.data import grammar, pictures
 from unlearnkit.errors import InputError
 from unlearnkit.methods import UCE, edit_for
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import grammar, pictures
 from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat"),))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unlearnkit import seeds
+from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.parts import Combine, Losses, lora
 from unlearnkit.parts.combine import pcgrad, preserving, restricted, summed
 from unlearnkit.parts.mask import Mask, swapped, top
@@ -26,7 +27,7 @@ from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
 from unlearnkit.training.descend import Objective, descend, onecycle
 from unlearnkit.training.job import Job
-from unlearnkit.training.net import DenoiserInput, Net, Step
+from unlearnkit.training.net import Net, Step
 from unlearnkit.training.settings import Training, check
 
 SIZES = {"a": (2,), "b": (3, 1)}

@@ -9,14 +9,14 @@ from conftest import HINTS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlearnkit.data import pictures
+from unlearnkit.data.prompts import neighbours, prompts, texts
+from unlearnkit.data.wording import fill
 from unlearnkit.errors import InputError, ModelError
-from unlearnkit.hints import FILE, GENERAL, Hints, parse, read
 from unlearnkit.io import tensors
-from unlearnkit.model import Model
+from unlearnkit.models.hints import FILE, GENERAL, Hints, parse, read
+from unlearnkit.models.model import Model
 from unlearnkit.schema import HIDDEN, Concept, Request
-from unlearnkit.training import pictures
-from unlearnkit.training.prompts import neighbours, prompts, texts
-from unlearnkit.wording import fill
 
 WORDS = ["a photo of a cat"] * 9 + ["dog"]
 

@@ -14,11 +14,11 @@ from test_contract import CASES, REQUEST
 
 import kinds
 import saved
-from unlearnkit.edit import Edit
-from unlearnkit.hints import Hints
 from unlearnkit.io import processes
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.model import Model, load
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.hints import Hints
+from unlearnkit.models.model import Model, load
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 

@@ -20,17 +20,17 @@ from saved import SCRIPT, tools
 from unlearnkit.canvas import world
 from unlearnkit.canvas.classifier import Eye
 from unlearnkit.cli import main
-from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.record import finished, write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
-from unlearnkit.images import save_png
 from unlearnkit.io.files import locked
 from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.recipes import load_recipe
+from unlearnkit.models.edit import Edit
+from unlearnkit.runs.images import save_png
+from unlearnkit.runs.recipes import load_recipe
 
 
 @pytest.fixture

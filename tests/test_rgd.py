@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unlearnkit import seeds
+from unlearnkit.data import pictures
+from unlearnkit.data.grammar import GRAMMARS, forms, pairs, read
+from unlearnkit.data.image_sets import noise_ratio
+from unlearnkit.data.wording import fill
 from unlearnkit.errors import InputError
 from unlearnkit.methods import RGD, edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.parts.ascent import ascent
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
-from unlearnkit.training import pictures
-from unlearnkit.training.grammar import GRAMMARS, forms, pairs, read
-from unlearnkit.training.image_sets import noise_ratio
 from unlearnkit.training.job import Job
-from unlearnkit.wording import fill
 
 CAT = Request((Concept("cat"),), (Concept("dog"),))
 KNOWN = {

@@ -15,13 +15,13 @@ from torch import Tensor
 import kinds
 from unlearnkit import chain
 from unlearnkit.chain.project import EDITS
-from unlearnkit.edit import Edit
-from unlearnkit.method import ClosedForm
 from unlearnkit.methods import DUGE, METHODS, UCE, SculptingMemory, resolve
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import setting, with_role
 from unlearnkit.training.job import Run
+from unlearnkit.training.method import ClosedForm
 
 REQUEST = Request((Concept("cat"),), keep=(Concept("dog"),))
 

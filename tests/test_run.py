@@ -16,16 +16,16 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import saved
-from unlearnkit import undisturbed
 from unlearnkit.cli import main
-from unlearnkit.edit import Edit
 from unlearnkit.errors import InputError
-from unlearnkit.estimate import estimate
-from unlearnkit.hints import Hints
 from unlearnkit.io.files import there
-from unlearnkit.model import Model, load
-from unlearnkit.recipes import load_recipe
-from unlearnkit.run import default_folder, erase, request_for, run_recipe
+from unlearnkit.models import restore
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.hints import Hints
+from unlearnkit.models.model import Model, load
+from unlearnkit.runs.estimate import estimate
+from unlearnkit.runs.recipes import load_recipe
+from unlearnkit.runs.run import default_folder, erase, request_for, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 CAT = Request((Concept("cat"),))
@@ -111,7 +111,7 @@ def test_the_whole_pipeline_may_be_left_out_and_added(
     needed = [estimate(known, recipe("uce"), pipeline=whole).disk for whole in (True, False)]
     assert needed[0] - needed[1] == sum(
         held.nbytes
-        for network in undisturbed.networks(known.pipe)
+        for network in restore.networks(known.pipe)
         for held in (*network.parameters(), *network.buffers())
     )
     assert command(*words, "--no-pipeline", "--dry-run") == 0

@@ -17,20 +17,20 @@ import pytest
 import saved
 from unlearnkit.cli import main
 from unlearnkit.cli.signals import interruptible
-from unlearnkit.edit import Edit
+from unlearnkit.data.pictures import draw as pictures_of
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
-from unlearnkit.images import draw
 from unlearnkit.io import manifest
 from unlearnkit.io.files import FullError, locked, resumable, there
 from unlearnkit.methods import find
-from unlearnkit.model import RELATIVES, load
-from unlearnkit.recipes import SHIPPED, load_recipe, placed
-from unlearnkit.run import default_folder, erase, run_recipe
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import RELATIVES, load
+from unlearnkit.runs.images import draw
+from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
+from unlearnkit.runs.run import default_folder, erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.training.pictures import draw as pictures_of
 from unlearnkit.training.state import Clock
 
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}

@@ -18,7 +18,7 @@ import saved
 import tiny
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.model import Model, note_of
+from unlearnkit.models.model import Model, note_of
 
 SCHEDULERS = [
     *("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"),

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from unlearnkit import seeds
+from unlearnkit.data import pictures
 from unlearnkit.errors import InputError
 from unlearnkit.methods import SculptingMemory, edit_for, plan
-from unlearnkit.model import Model
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
-from unlearnkit.training import pictures
 from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat"),))

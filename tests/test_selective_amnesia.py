@@ -11,13 +11,13 @@ import torch
 from test_ca import KEPT, batch, plain
 
 from unlearnkit import seeds
-from unlearnkit.edit import Edit
+from unlearnkit.data import pictures
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.methods.selective_amnesia import Elastic, SelectiveAmnesia
-from unlearnkit.model import Model
+from unlearnkit.models.edit import Edit
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training import pictures
 from unlearnkit.training.job import Job, Run
 from unlearnkit.training.net import Net
 

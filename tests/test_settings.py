@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS
-from unlearnkit.recipes import dump_recipe, load_recipe
+from unlearnkit.runs.recipes import dump_recipe, load_recipe
 from unlearnkit.schema import HIDDEN, Concept, Recipe, Request
 from unlearnkit.settings import build, describe, parse_pairs, setting
 

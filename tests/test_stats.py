@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 
-from unlearnkit import stats
-from unlearnkit.stats import Interval
+from unlearnkit.metrics import stats
+from unlearnkit.metrics.stats import Interval
 
 
 @pytest.mark.parametrize(

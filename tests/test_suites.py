@@ -10,8 +10,8 @@ import pytest
 from unlearnkit import suites
 from unlearnkit.canvas import world
 from unlearnkit.errors import InputError
+from unlearnkit.metrics.stats import needed
 from unlearnkit.schema import Case, Concept, Request
-from unlearnkit.stats import needed
 
 CAT = Request((Concept("cat"),))
 

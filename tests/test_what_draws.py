@@ -20,8 +20,8 @@ from unlearnkit.chain.project import opened
 from unlearnkit.cli import main
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.methods import check_moved, edit_for, plan
-from unlearnkit.model import Model
-from unlearnkit.run import erase, request_for
+from unlearnkit.models.model import Model
+from unlearnkit.runs.run import erase, request_for
 from unlearnkit.schema import Concept, Request
 
 LONG = "cat " * tiny.LENGTH

@@ -18,7 +18,7 @@ import pytest
 from unlearnkit.canvas import WEIGHTS
 from unlearnkit.evaluation.draw import read
 from unlearnkit.evaluation.verify import redraw, verify
-from unlearnkit.run import erase
+from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept
 
 pytestmark = [

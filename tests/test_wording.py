@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit.wording import articles, fill, until
+from unlearnkit.data.wording import articles, fill, until
 
 
 @pytest.mark.parametrize(

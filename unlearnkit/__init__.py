@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from .io.lazy import lazily
 
 if TYPE_CHECKING:
-    from .edit import Edit
+    from . import chain, export
     from .errors import DivergedError, EditError, InputError, ModelError, UnlearnError
+    from .evaluation.evaluate import evaluate_run as evaluate
     from .export import save_checkpoint, save_lora
     from .methods import METHODS
-    from .model import Model, load
-    from .run import erase, run_recipe
+    from .models.edit import Edit
+    from .models.model import Model, load
+    from .runs.run import erase, run_recipe
     from .schema import Concept, Recipe, Request
 
 __version__ = "0.1.0"
@@ -36,7 +38,10 @@ __all__ = [
     "Request",
     "UnlearnError",
     "__version__",
+    "chain",
     "erase",
+    "evaluate",
+    "export",
     "load",
     "run_recipe",
     "save_checkpoint",
@@ -47,17 +52,20 @@ _HOME = {
     "METHODS": "methods",
     "Concept": "schema",
     "DivergedError": "errors",
-    "Edit": "edit",
+    "Edit": "models.edit",
     "EditError": "errors",
     "InputError": "errors",
-    "Model": "model",
+    "Model": "models.model",
     "ModelError": "errors",
     "Recipe": "schema",
     "Request": "schema",
     "UnlearnError": "errors",
-    "erase": "run",
-    "load": "model",
-    "run_recipe": "run",
+    "chain": "chain",
+    "erase": "runs.run",
+    "evaluate": "evaluation.evaluate:evaluate_run",
+    "export": "export",
+    "load": "models.model",
+    "run_recipe": "runs.run",
     "save_checkpoint": "export",
     "save_lora": "export",
 }

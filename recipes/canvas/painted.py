@@ -24,8 +24,8 @@ from unlearnkit.canvas import world
 from unlearnkit.canvas.check import Cell, look_all, seen_right
 from unlearnkit.canvas.evaluators import Seen, guide, judge
 from unlearnkit.errors import InputError
-from unlearnkit.images import save_png
 from unlearnkit.io.files import writing
+from unlearnkit.runs.images import save_png
 from unlearnkit.seeds import derive
 
 __all__ = ["check_evaluators", "main"]

@@ -14,10 +14,10 @@ import saved
 from fuzzing import LINE, LOCKS, chained, command, contents, edited, held, hollow
 from oddities import NUMBERS, PAIRS, argument, damaged, texts, toml, trees
 from unlearnkit.cli import app
+from unlearnkit.data.grammar import pairs, read
 from unlearnkit.errors import InputError
-from unlearnkit.recipes import dump_recipe
+from unlearnkit.runs.recipes import dump_recipe
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.training.grammar import pairs, read
 
 # command lines, from the commands' own options
 

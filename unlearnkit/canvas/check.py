@@ -19,7 +19,7 @@ from . import WEIGHTS, world
 from .evaluators import Seen, alignment, guide, judge
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..models.model import Model
 
 __all__ = [
     "Cell",
@@ -73,7 +73,7 @@ def never_knew(**options: Any) -> Model:
     from diffusers import UNet2DConditionModel
 
     from ..families.opening import quiet
-    from ..model import Model, load
+    from ..models.model import Model, load
 
     canvas = load("canvas", **options)
     with quiet():
@@ -171,7 +171,7 @@ def check(
     ``check.json`` holds; all figures are percentages. The pictures stay in ``out``, by model, and none that is there is
     drawn again.
     """
-    from ..model import RELATIVES, folder_of, load
+    from ..models.model import RELATIVES, folder_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..wording import articles
+from ..data.wording import articles
 
 __all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_captions", "prompt"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..edit import Edit
 from ..io.files import new_folder, user_path
-from ..model import Model
+from ..models.edit import Edit
+from ..models.model import Model
 from . import ledger
 from .project import Project, opened
 from .steps import base_model

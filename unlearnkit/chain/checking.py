@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..edit import Edit
 from ..errors import EditError, InputError, UnlearnError, quoted, reason
 from ..evaluation.draw import model_side
 from ..evaluation.plan import AFTER
@@ -19,7 +18,8 @@ from ..evaluation.record import FOLDER, stored
 from ..evaluation.verify import LEVELS, levels_off
 from ..evaluation.verify import verify as verify_look
 from ..io.files import there, user_path
-from ..model import Model
+from ..models.edit import Edit
+from ..models.model import Model
 from . import ledger
 from .history import findings as report_findings
 from .ledger import HEAD, LEDGER, Entry

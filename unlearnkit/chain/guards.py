@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..model import Model
+from ..data.image_sets import DenoiserInput
+from ..data.prompts import neighbours, prompts_for
+from ..models.model import Model
 from ..parts import Rule
 from ..parts.rules import Project
 from ..schema import Request
 from ..settings import setting
 from ..training.job import Beside, Job, Run
-from ..training.net import DenoiserInput, Net, Step, mse
-from ..training.prompts import neighbours, prompts_for
+from ..training.net import Net, Step, mse
 from .screening import banked, protected
 
 __all__ = ["Guards", "beside", "closed", "projection"]

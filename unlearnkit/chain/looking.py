@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..edit import Edit
 from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
@@ -16,7 +15,8 @@ from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
 from ..io.files import user_path, whole
 from ..io.reading import read_json
-from ..model import Model
+from ..models.edit import Edit
+from ..models.model import Model
 from ..suites.vocabulary import NAME, panel
 from .listing import as_listed, listed
 from .project import LOOKS, Project, Step
@@ -38,7 +38,7 @@ def tools(project: Project) -> Instruments:
     """
     from ..families.opening import quiet
     from ..metrics.instruments import Instruments, canvas, local
-    from ..model import is_canvas
+    from ..models.model import is_canvas
 
     options = project.options
     if not options.pictures:

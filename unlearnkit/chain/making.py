@@ -14,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from .. import methods
-from ..edit import Edit
 from ..errors import InputError
 from ..methods import Job
-from ..model import TEXT_ENCODER, Model
+from ..models.edit import Edit
+from ..models.model import TEXT_ENCODER, Model
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training

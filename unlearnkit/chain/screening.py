@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..data.bank import holds
+from ..data.prompts import neighbours, prompts
 from ..errors import InputError
-from ..model import Model
+from ..models.model import Model
 from ..parts.rules import apart, directions
 from ..schema import Concept, Request, folded
 from ..seeds import derive
-from ..training.memory import holds
-from ..training.prompts import neighbours, prompts
 
 __all__ = ["Bank", "banked", "joined", "protected", "screened"]
 

@@ -17,11 +17,11 @@ from ..errors import InputError, nearest, quoted
 from ..io.files import locked, there, user_path, writing
 from ..io.versions import versions
 from ..methods import Job
-from ..model import Model, hints_of, is_canvas, load
-from ..run import request_for
+from ..models.model import Model, hints_of, is_canvas, load
+from ..models.restore import steady
+from ..runs.run import request_for
 from ..schema import Concept, Request, folded
 from ..settings import build
-from ..undisturbed import steady
 from . import ledger
 from .facts import REGIMES
 from .guards import Guards

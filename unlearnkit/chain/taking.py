@@ -17,7 +17,7 @@ from ..errors import InputError, quoted
 from ..io.files import user_path
 from ..methods import Job
 from ..metrics.instruments import Instruments
-from ..model import Model
+from ..models.model import Model
 from .ledger import Entry
 from .looking import tools
 from .making import make, stale

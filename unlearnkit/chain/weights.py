@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..edit import Edit
-from ..encoders import encoders
 from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
-from ..model import Model
+from ..models.edit import Edit
+from ..models.encoders import encoders
+from ..models.model import Model
 from ..settings import build
 from .facts import Stored
 from .merging import Merge, merged

@@ -203,9 +203,9 @@ def generate(
     variant: Variant = None,
 ) -> None:
     """Draw pictures, with the plain model or with an edit."""
-    from ..edit import Edit
-    from ..images import draw
-    from ..model import load, note_of
+    from ..models.edit import Edit
+    from ..models.model import load, note_of
+    from ..runs.images import draw
 
     if steps is None and (note := note_of(model)):
         err.print(f"note: {note}", markup=False)

@@ -148,7 +148,7 @@ def erase(
             )
         from ..methods import find
         from ..oldnames import current
-        from ..recipes import load_recipe
+        from ..runs.recipes import load_recipe
         from ..settings import build
 
         wanted = load_recipe(recipe)
@@ -160,7 +160,7 @@ def erase(
         wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
         wanted = replace(wanted, variant=variant)
 
-    from ..run import default_folder, writes_pipeline
+    from ..runs.run import default_folder, writes_pipeline
 
     _notes(wanted)
     folder = user_path(folder or default_folder(wanted))
@@ -170,7 +170,7 @@ def erase(
 
 def _notes(recipe: Recipe) -> None:
     """Say what is easily meant otherwise; nothing is refused for it."""
-    from ..model import note_of
+    from ..models.model import note_of
 
     for concept in recipe.request.erase:
         if "," in concept.name:
@@ -204,8 +204,8 @@ def _recipe(
     if not concept:
         raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
     from ..methods import find
-    from ..model import hints_of
-    from ..run import request_for
+    from ..models.model import hints_of
+    from ..runs.run import request_for
 
     known = hints_of(known_model(model))
     request = request_for(
@@ -241,7 +241,7 @@ def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | N
 
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
-    from ..run import is_finished, run_recipe
+    from ..runs.run import is_finished, run_recipe
 
     names = ", ".join(concept.name for concept in recipe.request.erase)
     finished = options["resume"] and is_finished(folder, pipeline=options["pipeline"])
@@ -274,9 +274,9 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 def _dry_run(
     recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
 ) -> None:
-    from ..estimate import estimate
-    from ..model import load
-    from ..run import check_folder
+    from ..models.model import load
+    from ..runs.estimate import estimate
+    from ..runs.run import check_folder
 
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)

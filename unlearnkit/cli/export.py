@@ -12,8 +12,8 @@ from ..errors import InputError, printable, quoted
 from .terminal import Device, Variant, out, showing
 
 if TYPE_CHECKING:
-    from ..edit import Edit
-    from ..model import Model
+    from ..models.edit import Edit
+    from ..models.model import Model
 
 __all__ = ["export"]
 
@@ -91,11 +91,11 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     from ..chain.ledger import LEDGER
     from ..chain.project import opened
     from ..chain.steps import base_model
-    from ..edit import Edit
     from ..io.files import user_path
-    from ..model import load
-    from ..recipes import load_recipe
-    from ..runfolder import EDIT, RECIPE
+    from ..models.edit import Edit
+    from ..models.model import load
+    from ..runs.recipes import load_recipe
+    from ..runs.runfolder import EDIT, RECIPE
 
     if model:
         user_path(model)

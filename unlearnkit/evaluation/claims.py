@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..stats import Interval, needed, non_inferior
+from ..metrics.stats import Interval, needed, non_inferior
 from .plan import UNGRADED, Rules
 
 __all__ = ["GRADES", "NOT_CLAIMED", "percent", "points", "verdict"]

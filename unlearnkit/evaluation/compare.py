@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import InputError, quoted
 from ..io.files import locked, user_path, write_text
+from ..metrics.stats import Difference, difference, holm
 from ..schema import ROLES, Case
-from ..stats import Difference, difference, holm
 from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored

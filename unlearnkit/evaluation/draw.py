@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, quoted
-from ..images import save_png
 from ..io.files import writing
 from ..io.reading import parse_json, read_picture, typed
+from ..runs.images import save_png
 from ..schema import Case
 
 if TYPE_CHECKING:
-    from ..edit import Edit
-    from ..model import Model
+    from ..models.edit import Edit
+    from ..models.model import Model
 
 __all__ = ["Side", "draw", "model_side", "picture_hash", "read"]
 

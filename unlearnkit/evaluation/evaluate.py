@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import runfolder, suites
+from .. import suites
 from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import locked, member, resumable, tidy, user_path, write_text, writing
 from ..io.versions import versions
+from ..runs import runfolder
 from ..schema import Case, Request
 from . import claims
 from .draw import Side, draw, model_side
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..metrics.instruments import Instruments
-    from ..model import Model
+    from ..models.model import Model
 
 __all__ = ["evaluate", "evaluate_run"]
 
@@ -71,10 +72,10 @@ def evaluate_run(
     batch: pictures drawn at once, as many as suit their size (``Model.batch``) unless told.
     Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
     """
-    from ..edit import Edit
     from ..families.opening import quiet
-    from ..model import load
-    from ..recipes import load_recipe
+    from ..models.edit import Edit
+    from ..models.model import load
+    from ..runs.recipes import load_recipe
 
     run = user_path(run)
     if not (run / runfolder.RUN).is_file():
@@ -120,7 +121,7 @@ def evaluate_run(
 def _of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
     from ..canvas import world
-    from ..model import hints_of, is_canvas
+    from ..models.model import hints_of, is_canvas
 
     if is_canvas(source):
         return True

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.distance import cmmd, diversity, fid, kid
+from ..metrics.stats import Interval
 from ..schema import Case
-from ..stats import Interval
 from .plan import AFTER, BEFORE, asked
 from .rows import Pictures
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, runfolder
+from .. import __version__
 from ..io import manifest
 from ..io.files import locked, user_path, write_text
 from ..io.reading import read_bytes, read_text
 from ..metrics import METRICS
+from ..runs import runfolder
 from ..schema import Case
 from .claims import GRADES, percent
 from .plan import DIRECT

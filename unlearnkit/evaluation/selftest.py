@@ -13,16 +13,16 @@ import numpy as np
 from PIL import Image
 
 from .. import suites
-from ..edit import Edit
+from ..metrics.stats import needed
+from ..models.edit import Edit
 from ..schema import Case, Concept, Request
-from ..stats import needed
 from .draw import Side, model_side
 from .evaluate import Tick, evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, plan_for, thinned
 
 if TYPE_CHECKING:
     from ..metrics.instruments import Instruments
-    from ..model import Model
+    from ..models.model import Model
 
 __all__ = ["EXPECTED", "filtered", "self_test", "spoiler", "trial"]
 
@@ -45,7 +45,7 @@ def self_test(
     from ..canvas.check import never_knew
     from ..families.opening import quiet
     from ..metrics import instruments as known
-    from ..model import load
+    from ..models.model import load
 
     model = load("canvas")
     with quiet():

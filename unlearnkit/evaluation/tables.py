@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.stats import cluster_bootstrap, difference, holm, rate
 from ..schema import KINDS, Case, Score
-from ..stats import cluster_bootstrap, difference, holm, rate
 from .likeness import Features, distances, never_knew
 from .plan import AFTER, BEFORE, DIRECT
 from .rows import Picture, Pictures, gather

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, runfolder
+from .. import __version__
 from ..errors import InputError, UnlearnError, quoted
 from ..io import manifest
 from ..io.files import user_path
 from ..io.reading import typed
+from ..runs import runfolder
 from ..schema import Case, Score
 from . import claims
 from .draw import Side, model_side, picture_hash, read
@@ -102,7 +103,7 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
 
 
 def _hash(run: Path) -> str:
-    from ..edit import Edit
+    from ..models.edit import Edit
 
     return Edit.load(run / runfolder.EDIT).hash()
 
@@ -193,9 +194,9 @@ def redraw(
 
     The weights of the saved pipeline that the edit leaves are compared with the first model's, too.
     """
-    from ..edit import Edit
-    from ..model import load
-    from ..recipes import load_recipe
+    from ..models.edit import Edit
+    from ..models.model import load
+    from ..runs.recipes import load_recipe
 
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")

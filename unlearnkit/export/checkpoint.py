@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..edit import Edit
 from ..errors import InputError, printable, quoted
 from ..io.files import user_path, whole, writing
 from ..io.tensors import copied
-from ..model import Model
-from ..provenance import provenance
+from ..models.edit import Edit
+from ..models.model import Model
+from ..models.provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
 
 __all__ = ["save_checkpoint"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..edit import Edit
 from ..errors import EditError, InputError, quoted
 from ..io.files import existing, new_file, user_path
-from ..model import Model
+from ..models.edit import Edit
+from ..models.model import Model
 
 __all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent", "target"]
 

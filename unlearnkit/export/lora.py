@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import seeds
-from ..edit import Edit
-from ..encoders import encoders
 from ..errors import InputError
 from ..io import tensors
-from ..model import Model
-from ..provenance import provenance
+from ..models.edit import Edit
+from ..models.encoders import encoders
+from ..models.model import Model
+from ..models.provenance import provenance
 from .held import LOSE, Held, changes, checked, inner, missing, percent, target
 from .names import blocks, encoder, is_outer, kohya
 

@@ -15,19 +15,20 @@ import diffusers
 import torch
 import transformers
 
-from .. import __version__, hints
-from ..edit import Edit
-from ..encoders import encoders
+from .. import __version__
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
-from ..method import Guard, Method, Plan
-from ..model import Model
+from ..models import hints
+from ..models.edit import Edit
+from ..models.encoders import encoders
+from ..models.model import Model
+from ..models.restore import steady
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.job import Job, Run
+from ..training.method import Guard, Method, Plan
 from ..training.net import Net
 from ..training.state import CHECKPOINT
-from ..undisturbed import steady
 from .adavd import AdaVD
 from .advunlearn import AdvUnlearn
 from .ca import CA

@@ -5,7 +5,7 @@ erased concept is taken out, in every layer and at every step, the more the clos
 
     v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
 
-``unlearnkit.hooks`` computes it. v* is the value of the concept's last token.
+``unlearnkit.models.hooks`` computes it. v* is the value of the concept's last token.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import ClassVar
 
 import torch
 
-from ..hooks import Hook
-from ..method import Guard
+from ..data.prompts import texts
+from ..data.text_columns import retained_columns
+from ..models.hooks import Hook
 from ..settings import setting
 from ..training.job import Run
-from ..training.prompts import texts
+from ..training.method import Guard
 from ..training.settings import default
-from ..training.text_columns import retained_columns
 
 __all__ = ["AdaVD"]
 

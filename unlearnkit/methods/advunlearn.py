@@ -18,14 +18,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..encoders import placeholder
-from ..method import Trained
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, retain_concepts
+from ..models.encoders import placeholder
 from ..parts import Losses
 from ..settings import setting
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import prompts_for, retain_concepts
 from ..training.settings import Trains, default
 
 __all__ = ["AdvUnlearn"]

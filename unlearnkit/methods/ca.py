@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ..method import Trained
+from ..data.image_sets import ImageSet
 from ..parts import Losses
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import start_held
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
 from ..training.settings import RetainTarget, Trains, default
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .. import seeds
-from ..edit import Edit
 from ..errors import EditError, InputError, ModelError, quoted
-from ..model import Model
+from ..models.edit import Edit
+from ..models.model import Model
+from ..models.restore import steady
 from ..schema import Request, folded
-from ..undisturbed import steady
 
 __all__ = ["check_moved", "check_names"]
 

@@ -26,16 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import seeds
+from ..data.image_sets import ImageSet
 from ..errors import InputError
-from ..method import Trained
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import sides
 from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import start_held
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
 from ..training.settings import Combines, RetainTarget, Trains, default
 

@@ -22,20 +22,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..data.bank import bank
+from ..data.image_sets import ImageSet, NoisyBatch
+from ..data.prompts import retain_concepts
+from ..data.wording import fill, until
 from ..errors import InputError
-from ..method import Trained
-from ..model import Model
+from ..models.model import Model
 from ..parts import Losses
 from ..settings import setting
 from ..training.anchors import anchor, turns
 from ..training.attention import Watch, distance, folds, steered, watched
-from ..training.image_sets import ImageSet, NoisyBatch
 from ..training.job import Run
-from ..training.memory import bank
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import retain_concepts
 from ..training.settings import RetainTarget, Rules, Trains, default
-from ..wording import fill, until
 
 __all__ = ["DUGE"]
 

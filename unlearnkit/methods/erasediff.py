@@ -24,17 +24,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..method import Trained
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, retain_concepts
+from ..data.wording import fill
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, sides
 from ..settings import setting
 from ..training.anchors import anchor, turns
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import prompts_for, retain_concepts
 from ..training.settings import Trains, default
-from ..wording import fill
 
 __all__ = ["EraseDiff", "balanced"]
 

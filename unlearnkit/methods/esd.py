@@ -16,15 +16,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..method import Trained
+from ..data.image_sets import DenoiserInput
+from ..data.prompts import retain_concepts, texts
+from ..data.wording import fill
 from ..parts import Losses
 from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
-from ..training.net import DenoiserInput, Net, Step, mse
-from ..training.prompts import retain_concepts, texts
+from ..training.method import Trained
+from ..training.net import Net, Step, mse
 from ..training.settings import Trains, default
-from ..wording import fill
 
 __all__ = ["ESD"]
 

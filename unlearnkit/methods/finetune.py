@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..method import Trained
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, retain_concepts
 from ..parts import Losses
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import prompts_for, retain_concepts
 from ..training.settings import Trains, default
 
 __all__ = ["FineTune"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..method import Trained
+from ..data.image_sets import ImageSet, noise_ratio
+from ..data.prompts import prompts_for
 from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
-from ..training.image_sets import ImageSet, noise_ratio
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step
-from ..training.prompts import prompts_for
 from ..training.settings import Trains, default
 
 __all__ = ["GA"]

@@ -20,18 +20,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..data.grammar import pairs, read
+from ..data.image_sets import ImageSet, noise_ratio
+from ..data.prompts import neighbours, unerased
 from ..errors import InputError
-from ..method import Trained
-from ..model import Model
+from ..models.model import Model
 from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
 from ..schema import Concept, Request
 from ..settings import setting
-from ..training.grammar import pairs, read
-from ..training.image_sets import ImageSet, noise_ratio
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import neighbours, unerased
 from ..training.settings import Combines, RetainTarget, Trains, default
 
 __all__ = ["RGD"]

@@ -16,12 +16,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..method import Trained
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, retain_concepts, swap_word
 from ..parts import Losses
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import prompts_for, retain_concepts, swap_word
 from ..training.settings import Masks, Trains, default
 
 __all__ = ["SalUn"]

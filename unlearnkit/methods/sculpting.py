@@ -25,17 +25,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, swap_word, unerased
+from ..data.superclasses import broader
 from ..errors import InputError
-from ..method import Trained
 from ..parts import Losses
 from ..schema import Concept, Request, folded
 from ..settings import setting
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.prompts import prompts_for, swap_word, unerased
 from ..training.settings import Masks, Schedules, Trains, default
-from ..training.superclasses import broader
 
 __all__ = ["SculptingMemory"]
 

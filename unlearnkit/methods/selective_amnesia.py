@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from .. import seeds
+from ..data.image_sets import ImageSet
+from ..data.prompts import prompts_for, retain_concepts
 from ..errors import InputError
 from ..io import processes
-from ..method import Trained
 from ..parts import Gradients, Losses
 from ..settings import setting
 from ..training.anchors import Anchored, anchored
-from ..training.image_sets import ImageSet
 from ..training.job import Run
+from ..training.method import Trained
 from ..training.net import CountingNet, Net, Step, mse
-from ..training.prompts import prompts_for, retain_concepts
 from ..training.settings import Trains, default
 
 __all__ = ["Elastic", "SelectiveAmnesia"]

@@ -18,15 +18,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..data.prompts import neighbours, texts
+from ..data.text_columns import centroids, erased_columns, retained_columns
 from ..errors import InputError
-from ..method import ClosedForm
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
-from ..training.prompts import neighbours, texts
+from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
-from ..training.text_columns import centroids, erased_columns, retained_columns
 
 __all__ = ["SPEED"]
 

@@ -20,16 +20,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..data.grammar import forms, read
+from ..data.prompts import neighbours, texts, unerased
+from ..data.text_columns import erased_columns, retained_columns
 from ..errors import InputError
-from ..method import ClosedForm
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept
 from ..settings import setting
-from ..training.grammar import forms, read
 from ..training.job import Run
-from ..training.prompts import neighbours, texts, unerased
+from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
-from ..training.text_columns import erased_columns, retained_columns
 
 __all__ = ["UCE"]
 

@@ -39,7 +39,7 @@ class Checkpoint:
         self, file: str | Path, kind: str, words: Sequence[str], *, device: Device = "cpu", batch: int = 32
     ) -> None:
         """Raises InputError where there are no words, ModelError for a file that is no such checkpoint."""
-        from ..edit import digest
+        from ..models.edit import digest
 
         if not words:
             raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stats import Interval, jackknife
+from .stats import Interval, jackknife
 
 __all__ = ["cmmd", "diversity", "fid", "kid"]
 

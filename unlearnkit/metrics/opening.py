@@ -17,11 +17,11 @@ import torch
 import transformers
 from PIL import Image
 
-from ..edit import digest
 from ..errors import ModelError, nearest, printable, quoted
 from ..families.opening import quiet
 from ..io.files import user_path
 from ..io.reading import read_json
+from ..models.edit import digest
 from .kinds import POOLER, TEACHER, Role, matches
 
 __all__ = ["Opened", "labels_of", "opened", "refuse_nan", "sentence", "tried"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..data.bank import holds
+from ..data.superclasses import broader
+from ..data.wording import fill
 from ..errors import InputError, quoted
-from ..hints import Hints, parse
 from ..io.reading import read_text
+from ..models.hints import Hints, parse
 from ..schema import KINDS, Case, Concept, Request, Role, folded
-from ..training.memory import holds
-from ..training.superclasses import broader
-from ..wording import fill
 from .asking import Question, ask
 
 __all__ = ["cases", "known", "panel"]

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .. import seeds
+from ..data.grammar import forms, pairs, read
+from ..data.image_sets import ImageSet
+from ..data.prompts import neighbours, prompts_for, texts, unerased
+from ..data.wording import fill
 from ..errors import InputError, quoted
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept, Request, folded
-from ..wording import fill
-from .grammar import forms, pairs, read
-from .image_sets import ImageSet
 from .job import Run
-from .prompts import neighbours, prompts_for, texts, unerased
 
 __all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
 

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from ..errors import InputError
 from ..io import processes
-from ..model import Model
+from ..models.model import Model
 
 __all__ = ["Watch", "distance", "folds", "readable", "start_held", "steered", "watched"]
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from .. import seeds
+from ..data import pictures
+from ..data.image_sets import ImageSet
 from ..errors import InputError
-from ..model import Model
+from ..models.model import Model
 from ..parts import Losses, Rule, Stateful
 from ..schema import Request
-from . import pictures
-from .image_sets import ImageSet
 from .net import CountingNet, Net, Step
 
 __all__ = ["Beside", "Job", "Progress", "Run", "Stop"]

@@ -18,24 +18,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
-from ..encoders import random_vectors
-from ..model import Model
+from ..data.image_sets import DenoiserInput
+from ..models.encoders import random_vectors
+from ..models.model import Model
 from .attention import Watch
 
 __all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]
-
-
-@dataclass(frozen=True)
-class DenoiserInput:
-    """Rows for the denoiser: noisy latents x (n, c, h, w), times t (n,) and conditioning cond (n, tokens, width)."""
-
-    x: Tensor
-    t: Tensor
-    cond: Tensor
-
-    def with_cond(self, cond: Tensor) -> DenoiserInput:
-        """The same noisy latents under another conditioning (n, tokens, width), or (1, tokens, width) for all."""
-        return replace(self, cond=cond.expand_as(self.cond))
 
 
 def mse(found: Tensor, target: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Callable
 
 from ..canvas.guide import guide
+from ..data.prompts import neighbours, prompts
 from ..errors import InputError, nearest, quoted
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept, Request
 from ..seeds import derive
-from .prompts import neighbours, prompts
 
 __all__ = ["score_by_guide", "seen_by_guide"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..data.prompts import neighbours, texts
+from ..data.wording import fill, until
 from ..errors import InputError
-from ..model import Model
+from ..models.model import Model
 from ..parts import Combine, Rule
 from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
 from ..parts.rules import Project, Pull, directions
 from ..schema import Request
-from ..wording import fill, until
 from .job import Stop
-from .prompts import neighbours, texts
 from .settings import Training
 
 __all__ = ["combine_of", "mask_of", "rules_of", "stop_of"]

@@ -18,19 +18,19 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from . import seeds
-from .errors import InputError
-from .hooks import Hook
-from .io import tensors
-from .model import Model
-from .parts import Combine, Losses, erasing, lora
-from .schema import Request
-from .training.descend import Objective, constant, descend, onecycle
-from .training.job import Job, Run
-from .training.net import CountingNet, Net, Step
-from .training.settings import Training, check
-from .training.state import CHECKPOINT
-from .training.train import combine_of, mask_of, rules_of, stop_of
+from .. import seeds
+from ..errors import InputError
+from ..io import tensors
+from ..models.hooks import Hook
+from ..models.model import Model
+from ..parts import Combine, Losses, erasing, lora
+from ..schema import Request
+from .descend import Objective, constant, descend, onecycle
+from .job import Job, Run
+from .net import CountingNet, Net, Step
+from .settings import Training, check
+from .state import CHECKPOINT
+from .train import combine_of, mask_of, rules_of, stop_of
 
 __all__ = ["ClosedForm", "Guard", "Method", "Plan", "Trained"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..hints import Hints
-from ..model import Model
+from ..models.hints import Hints
+from ..models.model import Model
 from ..schema import KINDS, Concept, Request, folded
-from ..wording import fill
+from .wording import fill
 
 __all__ = ["neighbours", "prompts", "prompts_for", "retain_concepts", "swap_word", "texts", "unerased"]
 

@@ -29,7 +29,7 @@ from ..errors import InputError, nearest, printable, quoted
 from ..io.files import user_path
 from ..io.reading import read_toml
 from ..schema import KINDS
-from ..wording import articles
+from .wording import articles
 
 __all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read"]
 

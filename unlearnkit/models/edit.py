@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import EditError, InputError, printable, quoted
+from ..errors import EditError, InputError, printable, quoted
+from ..io import tensors
+from ..io.reading import parse_json, typed
 from .hooks import Hook
-from .io import tensors
-from .io.reading import parse_json, typed
 
 __all__ = ["Edit", "digest"]
 

@@ -9,9 +9,9 @@ import torch
 
 from .. import seeds
 from ..errors import InputError
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept, Request, folded
-from ..wording import fill
+from .wording import fill
 
 __all__ = ["bank", "holds"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import EditError, nearest, quoted
 from .edit import digest
-from .errors import EditError, nearest, quoted
 
 __all__ = ["Slots", "component"]
 

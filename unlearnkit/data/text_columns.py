@@ -7,9 +7,9 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from ..model import Model
+from ..models.model import Model
 from ..schema import Concept
-from ..wording import fill, until
+from .wording import fill, until
 
 __all__ = ["centroids", "erased_columns", "retained_columns"]
 

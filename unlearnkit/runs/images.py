@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from .errors import InputError, quoted
-from .io.files import slug, tidy, whole, writing
-from .schema import Concept, Request, check_unicode, folded
-from .training.prompts import neighbours as nearest
-from .training.superclasses import broader
-from .wording import fill
+from ..data.prompts import neighbours as nearest
+from ..data.superclasses import broader
+from ..data.wording import fill
+from ..errors import InputError, quoted
+from ..io.files import slug, tidy, whole, writing
+from ..schema import Concept, Request, check_unicode, folded
 
 if TYPE_CHECKING:
-    from .edit import Edit
-    from .model import Model
+    from ..models.edit import Edit
+    from ..models.model import Model
 
 __all__ = ["before_and_after", "draw", "neighbours", "save_png", "sheet"]
 

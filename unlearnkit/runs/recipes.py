@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, nearest, quoted
-from .io.reading import read_toml
-from .schema import Concept, Recipe, Request, check_unicode
-from .settings import describe, fitted, in_words
+from ..errors import InputError, nearest, quoted
+from ..io.reading import read_toml
+from ..schema import Concept, Recipe, Request, check_unicode
+from ..settings import describe, fitted, in_words
 
 __all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
 

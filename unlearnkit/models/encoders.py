@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelError
+from ..errors import ModelError
 
 __all__ = ["ROOM", "States", "encoders", "placeholder", "random_vectors", "soft_prefix"]
 

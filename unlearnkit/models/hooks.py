@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, linear
 
-from .errors import EditError, nearest, quoted
-from .io.reading import typed
+from ..errors import EditError, nearest, quoted
+from ..io.reading import typed
 
 if TYPE_CHECKING:
     from .model import Model

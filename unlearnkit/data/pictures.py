@@ -20,7 +20,7 @@ from .. import seeds
 from ..errors import InputError
 from ..io import manifest, processes, tensors
 from ..io.files import tidy
-from ..model import Model
+from ..models.model import Model
 
 __all__ = ["default_folder", "draw", "numbers"]
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError
-from .io.reading import read_bytes, read_json
-from .io.tensors import renamed
+from ..errors import ModelError
+from ..io.reading import read_bytes, read_json
+from ..io.tensors import renamed
 
 __all__ = ["add", "longer_names", "pieces"]
 

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import images, methods, undisturbed
-from .encoders import ROOM, encoders
-from .footprint import footprint
-from .methods import Plan
-from .model import TEXT_ENCODER, Model
-from .schema import Recipe
-from .settings import changed
-from .training.copies import Copies
-from .training.pictures import BATCH
-from .training.settings import Training
+from .. import methods
+from ..data.pictures import BATCH
+from ..methods import Plan
+from ..models import restore
+from ..models.encoders import ROOM, encoders
+from ..models.model import TEXT_ENCODER, Model
+from ..schema import Recipe
+from ..settings import changed
+from ..training.copies import Copies
+from ..training.settings import Training
+from . import images
+from .peak_memory import footprint
 
 __all__ = ["Estimate", "disk", "estimate"]
 
@@ -83,7 +85,7 @@ class Estimate:
         return f"{plan.weights:,} weights in {plan.tensors} tensors, {share:.1%} of {where}"
 
 
-@undisturbed.steady()
+@restore.steady()
 def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool = True) -> Estimate:
     """What ``run_recipe`` with the same arguments would take. Runs a few real passes; changes and writes nothing."""
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
@@ -228,7 +230,7 @@ def _settle(model: Model) -> None:
 
 def _networks(model: Model) -> int:
     """Bytes of the pipeline's networks, as they are held and as they are saved."""
-    return sum(map(_size_of, undisturbed.networks(model.pipe)))
+    return sum(map(_size_of, restore.networks(model.pipe)))
 
 
 def _told(model: Model, plan: Plan) -> int:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .edit import Edit
-from .errors import EditError, InputError, UnlearnError, printable, quoted
-from .io import manifest
-from .io.files import there, write_text
-from .io.reading import typed
-from .oldnames import current, removed
+from ..errors import EditError, InputError, UnlearnError, printable, quoted
+from ..io import manifest
+from ..io.files import there, write_text
+from ..io.reading import typed
+from ..models.edit import Edit
+from ..oldnames import current, removed
+from ..settings import build
 from .recipes import load_recipe
-from .settings import build
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..models.model import Model
 
 __all__ = [
     "EDIT",
@@ -172,7 +172,7 @@ def _others(folder: Path) -> list[str]:
 
 def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
     """Where ``recipe.toml`` asks for something else than what the edit says it is."""
-    from .methods import find  # which opens diffusers, and a report needs none
+    from ..methods import find  # which opens diffusers, and a report needs none
 
     try:
         recipe = load_recipe(folder / RECIPE)

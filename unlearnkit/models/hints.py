@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError, nearest, printable, quoted
-from .io.reading import parse_toml, read_toml
-from .schema import Concept
+from ..errors import ModelError, nearest, printable, quoted
+from ..io.reading import parse_toml, read_toml
+from ..schema import Concept
 
 __all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]
 

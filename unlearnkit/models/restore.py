@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import ModelError, UnlearnError, printable, quoted
+from ..errors import ModelError, UnlearnError, printable, quoted
 
 __all__ = ["beside", "checkpointing", "frozen", "networks", "running", "sampling", "steady"]
 

@@ -23,20 +23,21 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from . import images, methods, runfolder
-from .edit import Edit
-from .errors import InputError, quoted
+from .. import methods
+from ..errors import InputError, quoted
+from ..io import manifest, processes
+from ..io.files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
+from ..io.versions import versions
+from ..models.edit import Edit
+from ..models.hints import GENERAL, Hints
+from ..models.model import Model, hints_of, load
+from ..oldnames import current
+from ..schema import Concept, Kind, Recipe, Request, folded
+from ..settings import build, changed
+from . import images, runfolder
 from .estimate import disk
-from .hints import GENERAL, Hints
-from .io import manifest, processes
-from .io.files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
-from .io.versions import versions
-from .model import Model, hints_of, load
-from .oldnames import current
 from .recipes import dump_recipe, load_recipe, placed
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
-from .schema import Concept, Kind, Recipe, Request, folded
-from .settings import build, changed
 
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "request_for", "run_recipe"]
 

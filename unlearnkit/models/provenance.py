@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..io.versions import versions
 from .edit import Edit
-from .io.versions import versions
 
 __all__ = ["FILE", "provenance"]
 

@@ -15,25 +15,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from . import families, hints, seeds, undisturbed
+from .. import families, seeds
+from ..errors import EditError, InputError, ModelError, nearest, printable, quoted
+from ..families.opening import checked_device, checked_dtype, open_pipeline, quiet
+from ..families.schedules import check_steps
+from ..io import processes
+from ..io.files import new_folder
+from ..io.reading import read_json
+from ..schema import check_unicode
+from . import hints, restore
 from .edit import Edit
 from .encoders import States, encoders, soft_prefix
-from .errors import EditError, InputError, ModelError, nearest, printable, quoted
-from .families.opening import checked_device, checked_dtype, open_pipeline, quiet
-from .families.schedules import check_steps
 from .hints import Hints
 from .hooks import Hook, attached
-from .io import processes
-from .io.files import new_folder
-from .io.reading import read_json
-from .schema import check_unicode
-from .slots import Slots, component
-from .undisturbed import steady
+from .restore import steady
+from .weights import Slots, component
 
 __all__ = ["TEXT_ENCODER", "Model", "Weights", "hints_of", "load", "note_of"]
 
 Weights = Mapping[str, Tensor]
-CANVAS = Path(__file__).parent / "canvas" / "weights" / "pipeline"
+CANVAS = Path(__file__).parents[1] / "canvas" / "weights" / "pipeline"
 RELATIVES = ("canvas-flow", "canvas-classes")  # in folders beside it
 TEXT_ENCODER = "text-encoder"  # a part that is no denoiser's
 # pictures drawn at once, and places of all their latents: those of 1024 x 1024 pixels
@@ -213,7 +214,7 @@ class Model:
 
     def _encoded(self, prompt: str) -> Tensor:
         check_unicode(prompt)
-        with self._whole(), undisturbed.running(self.source):
+        with self._whole(), restore.running(self.source):
             return self._encode(self.pipe, prompt, self.device, **self._told)
 
     @steady()
@@ -224,12 +225,12 @@ class Model:
 
     def last_token(self, text: str) -> int:
         """The index of the last token of ``text`` in the states of any prompt that starts with it (0: no token)."""
-        with undisturbed.running(self.source):
+        with restore.running(self.source):
             return self.family.last_token(self.pipe, text)
 
     def reads(self, text: str) -> None:
         """Raises InputError for a text that the text encoder would cut off, and for a class that is not known."""
-        with undisturbed.running(self.source):
+        with restore.running(self.source):
             found, room = self.family.room(self.pipe, text, self.hints.tokens)
         if found > room:
             raise InputError(
@@ -242,7 +243,7 @@ class Model:
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
         """Latents (n, c, h, w), fp32, of RGB pictures of the model's size."""
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
-        with self._whole(), undisturbed.running(self.source):
+        with self._whole(), restore.running(self.source):
             return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
 
     # the network
@@ -270,7 +271,7 @@ class Model:
     @steady()
     def forward(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """What ``predict`` gives, computed by this process alone."""
-        with undisturbed.running(self.source):
+        with restore.running(self.source):
             return self.family.predict(self.pipe, latents.to(self.dtype), self.schedule.clock(t), states)
 
     @steady()
@@ -372,8 +373,8 @@ class Model:
             with (
                 self.frozen(),
                 self._whole(),
-                undisturbed.sampling(self.pipe),
-                undisturbed.running(self.source),
+                restore.sampling(self.pipe),
+                restore.running(self.source),
             ):
                 drawn = self.family.draw(self.pipe, states, nothing, guidance, generator=generators, **how)
             yield drawn
@@ -447,14 +448,14 @@ class Model:
 
     def frozen(self) -> AbstractContextManager[None]:
         """Every network in eval mode and without gradients of its own; flags are as found afterwards."""
-        return undisturbed.frozen(self.pipe)
+        return restore.frozen(self.pipe)
 
     def alone(self) -> AbstractContextManager[None]:
         """Text encoders and VAE off the device; for a new prompt or a picture they come back for a while."""
-        return undisturbed.beside(self.pipe, self.denoiser, torch.device("cpu"))
+        return restore.beside(self.pipe, self.denoiser, torch.device("cpu"))
 
     def _whole(self) -> AbstractContextManager[None]:
-        return undisturbed.beside(self.pipe, self.denoiser, self.device)
+        return restore.beside(self.pipe, self.denoiser, self.device)
 
     def checkpointing(
         self, on: bool = True, through: Callable[..., Any] | None = None
@@ -463,7 +464,7 @@ class Model:
 
         through: called with every block and what it is given, in place of torch's own checkpoint.
         """
-        return undisturbed.checkpointing(self.denoiser, on, through)
+        return restore.checkpointing(self.denoiser, on, through)
 
     @steady()
     def save(self, folder: str | Path, edit: Edit | None = None) -> None:

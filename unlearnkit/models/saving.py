@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError, printable, quoted
+from ..families.opening import open_pipeline, quiet
+from ..families.schedules import fewest
+from ..io.files import shared
+from ..io.reading import read_json
+from ..io.tensors import stamp
 from . import hints, older
-from .errors import ModelError, printable, quoted
-from .families.opening import open_pipeline, quiet
-from .families.schedules import fewest
-from .io.files import shared
-from .io.reading import read_json
-from .io.tensors import stamp
 from .provenance import FILE, provenance
-from .undisturbed import networks
+from .restore import networks
 
 if TYPE_CHECKING:
     from .edit import Edit

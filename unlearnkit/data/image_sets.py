@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from ..model import Model
-from .net import DenoiserInput
+from ..models.model import Model
 
-__all__ = ["ImageSet", "NoisyBatch", "noise_ratio"]
+__all__ = ["DenoiserInput", "ImageSet", "NoisyBatch", "noise_ratio"]
+
+
+@dataclass(frozen=True)
+class DenoiserInput:
+    """Rows for the denoiser: noisy latents x (n, c, h, w), times t (n,) and conditioning cond (n, tokens, width)."""
+
+    x: Tensor
+    t: Tensor
+    cond: Tensor
+
+    def with_cond(self, cond: Tensor) -> DenoiserInput:
+        """The same noisy latents under another conditioning (n, tokens, width), or (1, tokens, width) for all."""
+        return replace(self, cond=cond.expand_as(self.cond))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What methods train on: prompts, pictures, sentences, what is kept."""

@@ -1,0 +1,1 @@
+"""A pipeline that can be edited, and what an edit is."""

@@ -1,0 +1,1 @@
+"""A run folder: recipe, edit, pictures, and what a run will take."""
