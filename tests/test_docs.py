@@ -104,6 +104,8 @@ def test_files_that_the_readme_names_exist():
     assert {path for path in there - named if path.name not in quiet} == set(), (
         "the README's tree lacks these"
     )
+    rooms = {path for path in (ROOT / "unlearnkit").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert {path for path in rooms - named if path.name not in quiet} == set()
 
 
 @pytest.mark.parametrize("page", [*PAGES, "PAPERS.md", "CHANGELOG.md"])

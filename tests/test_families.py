@@ -425,7 +425,7 @@ def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path
         with pytest.raises(InputError, match="no cross-attention that can be read"):
             plan(model, REQUEST, method="duge", settings={**SETTINGS["duge"], "attention_weight": 1.0})
         own = resolve(model, REQUEST, "duge", SETTINGS["duge"])
-        assert (own.erase, own.output) == (0.0, 1.0)
+        assert (own.attention_weight, own.output_weight) == (0.0, 1.0)
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"

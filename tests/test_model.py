@@ -241,7 +241,7 @@ def test_remembered_text_is_bounded(model: Model, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(unlearnkit.models.encoders, "REMEMBERED", 2)
     assert len(model.encode(["cat", "dog", "bear", "cat"])) == 4
     assert len(model._states) <= 2
-    monkeypatch.setattr(unlearnkit.models.model, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
+    monkeypatch.setattr(unlearnkit.models.encoders, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
     assert len(model.encode(["tree", "car"])) == 2
     assert list(model._states) == ["car"]
 
