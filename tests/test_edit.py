@@ -17,16 +17,16 @@ from safetensors.torch import save_file
 
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.io import manifest
-from unlearnkit.models.edit import Edit
+from unlearnkit.models.edit import TYPES, Edit
 from unlearnkit.models.model import Model
 from unlearnkit.runs import runfolder
 
 values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=6)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12).filter(
-    lambda name: name != "__metadata__"
+    lambda name: name != "__metadata__" and not name.startswith("hooks.")
 )
 facts = st.dictionaries(
-    st.text(max_size=5),
+    st.text(max_size=5).filter(lambda name: name not in TYPES),
     st.one_of(st.integers(-(2**62), 2**62), st.text(max_size=5), st.booleans()),
     max_size=3,
 )
