@@ -13,7 +13,7 @@ from unlearnkit.canvas.classifier import Eye
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.families.opening import quiet
 from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.models.model import load
+from unlearnkit.models.load import load
 from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept
 

@@ -38,7 +38,7 @@ def tools(project: Project) -> Instruments:
     """
     from ..families.opening import quiet
     from ..metrics.instruments import Instruments, canvas, local
-    from ..models.model import is_canvas
+    from ..models.load import is_canvas
 
     options = project.options
     if not options.pictures:

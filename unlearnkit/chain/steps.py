@@ -17,7 +17,8 @@ from ..errors import InputError, nearest, quoted
 from ..io.files import locked, there, user_path, writing
 from ..io.versions import versions
 from ..methods import Job
-from ..models.model import Model, hints_of, is_canvas, load
+from ..models.load import hints_of, is_canvas, load
+from ..models.model import Model
 from ..models.restore import steady
 from ..runs.run import request_for
 from ..schema import Concept, Request, folded
