@@ -30,10 +30,10 @@ from cells import sampler
 from rows import keep, part, plain, read, share
 
 from unlearnkit import Concept, chain, load
+from unlearnkit.chain.edits import make
+from unlearnkit.chain.finish import base_model
 from unlearnkit.chain.guards import Guards
-from unlearnkit.chain.making import make
 from unlearnkit.chain.project import opened
-from unlearnkit.chain.steps import base_model
 from unlearnkit.chain.weights import current
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve

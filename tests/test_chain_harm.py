@@ -245,7 +245,7 @@ def test_a_file_that_is_missing_is_named(copied: Path) -> None:
 
 
 def test_a_report_that_was_forged_with_fitting_hashes_is_found(copied: Path) -> None:
-    from unlearnkit.chain.history import _sealed
+    from unlearnkit.chain.commands.report import _sealed
 
     told = json.loads((copied / "report.json").read_text(encoding="utf-8"))
     told["now"][0]["verdict"] = "holds" if told["now"][0]["verdict"] != "holds" else "relapsed"

@@ -18,7 +18,7 @@ from ..io.reading import read_json
 from ..models.edit import Edit
 from ..models.model import Model
 from ..suites.vocabulary import NAME, panel
-from .listing import as_listed, listed
+from .file_list import as_listed, listed
 from .project import LOOKS, Project, Step
 from .screening import joined
 
