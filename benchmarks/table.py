@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 
 from unlearnkit import load
 from unlearnkit.methods import METHODS
-from unlearnkit.metrics import instruments
+from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
 from unlearnkit.models.load import folder_of
 
@@ -104,7 +104,7 @@ def write() -> None:
 
 
 def _finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
-    model, tools = load(source), instruments.canvas()
+    model, tools = load(source), canvas_evaluators()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:

@@ -18,7 +18,7 @@ from .project import Project, Step, project_of, swept
 from .weights import current, drift
 
 if TYPE_CHECKING:
-    from ..metrics.instruments import Instruments
+    from ..metrics.evaluators import Evaluators
 
 __all__ = ["Tick", "base_model", "finish", "seconds_since", "stamp"]
 
@@ -46,14 +46,14 @@ def finish(
     steps: Sequence[Step],
     model: Model,
     name: str,
-    instruments: Instruments,
+    evaluators: Evaluators,
     tick: Tick | None,
 ) -> Entry:
     """Put together, look, and then the one step that counts: the line in the ledger. name: of the look's folder."""
     edit = current(project, model, steps)
     base = {**model.weights("all"), **model.values(edit.weights)}
     begun = time.monotonic()
-    seen = look(project, model, steps, edit, name, instruments, tick=tick)
+    seen = look(project, model, steps, edit, name, evaluators, tick=tick)
     with model.wearing(edit):
         printed = model.fingerprint()
     facts |= {

@@ -32,7 +32,7 @@ from ..weights import kept
 from ..work import work
 
 if TYPE_CHECKING:
-    from ...metrics.instruments import Instruments
+    from ...metrics.evaluators import Evaluators
 
 __all__ = ["add"]
 
@@ -51,7 +51,7 @@ def add(
     guards: Mapping[str, Any] | None = None,
     seed: int = 0,
     model: Model | None = None,
-    instruments: Instruments | None = None,
+    evaluators: Evaluators | None = None,
     device: str | None = None,
     tick: Tick | None = None,
 ) -> Entry:
@@ -70,7 +70,7 @@ def add(
         told = {**(own.settings if chosen == own.method else {}), **(settings or {})}
         build(methods.find(chosen), told)
         guarded = build(Guards, {**own.guards, **(guards or {})})
-        instruments = instruments or tools(project)  # before work that it would be too late for
+        evaluators = evaluators or tools(project)  # before work that it would be too late for
         model = base_model(project, model, device)
         filled = methods.resolve(model, request, chosen, {**handed_over(chosen, guarded), **told})
         recipe = {
@@ -87,7 +87,7 @@ def add(
         after = tuple(step.number for step in steps)
         facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": seconds_since(begun)}
         made = Step(len(project.entries), request, recipe, edit, after)
-        return finish(project, "add", facts, (*steps, made), model, place.name, instruments, tick)
+        return finish(project, "add", facts, (*steps, made), model, place.name, evaluators, tick)
 
 
 def _refuse(steps: Sequence[Step], request: Request) -> None:
