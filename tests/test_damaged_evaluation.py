@@ -26,7 +26,7 @@ from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.io import manifest
-from unlearnkit.metrics.instruments import Instruments, local
+from unlearnkit.metrics.evaluators import Evaluators, local_evaluators
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Score
 
@@ -105,7 +105,7 @@ def test_a_damaged_picture_of_an_evaluation_under_way_is_drawn_again(
         for path, kind in zip(paths, chosen, strict=False):
             SPOILT[kind](path)
         found = evaluate_run(
-            under_way, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+            under_way, suite="prompts", file=evaluated.parent / "rows.csv", evaluators=lambda device: tools()
         )
         assert [picture_hash(read(path)[0]) for path in paths] == was, chosen
         done = under_way / "evaluation/prompts-rows"
@@ -125,7 +125,7 @@ def test_another_models_picture_and_a_full_folder_are_errors_with_a_way_out(
     options: Any = {
         "suite": "prompts",
         "file": evaluated.parent / "rows.csv",
-        "instruments": lambda device: tools(),
+        "evaluators": lambda device: tools(),
     }
     with pytest.raises(InputError, match=r"drawn by another model, .* remove the folder"):
         evaluate_run(under_way, **options)
@@ -227,7 +227,7 @@ def test_a_finished_evaluation_whose_verdict_is_damaged_is_one_line(
     (folder / "tables.json").write_text(text)
     with pytest.raises(InputError, match=r"tables.json of .* was changed later") as caught:
         evaluate_run(
-            run, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+            run, suite="prompts", file=evaluated.parent / "rows.csv", evaluators=lambda device: tools()
         )
     assert "\n" not in str(caught.value)
 
@@ -259,14 +259,16 @@ def test_a_name_that_is_too_long_is_one_line(
         )
 
 
-READERS: dict[str, Callable[[], Instruments]] = {
-    "objects": lambda: local(objects=made("vit")),
-    "styles": lambda: local(styles=made("vit")),
-    "clip": lambda: local(clip=made("clip")),
-    "features": lambda: local(features=made("features")),
-    "objects and features": lambda: local(objects=made("vit"), features=made("features")),
-    "objects, styles and clip": lambda: local(objects=made("vit"), styles=made("vit"), clip=made("clip")),
-    "nothing": Instruments,
+READERS: dict[str, Callable[[], Evaluators]] = {
+    "objects": lambda: local_evaluators(objects=made("vit")),
+    "styles": lambda: local_evaluators(styles=made("vit")),
+    "clip": lambda: local_evaluators(clip=made("clip")),
+    "features": lambda: local_evaluators(features=made("features")),
+    "objects and features": lambda: local_evaluators(objects=made("vit"), features=made("features")),
+    "objects, styles and clip": lambda: local_evaluators(
+        objects=made("vit"), styles=made("vit"), clip=made("clip")
+    ),
+    "nothing": Evaluators,
 }
 
 
@@ -280,7 +282,7 @@ def test_every_page_renders_with_whatever_looked(evaluated: Path, tmp_path: Path
         run,
         suite="prompts",
         file=evaluated.parent / "rows.csv",
-        instruments=lambda device: READERS[kind](),
+        evaluators=lambda device: READERS[kind](),
     )
     assert "What is not claimed" in report(run).read_text()
     assert compare([run, run], tmp_path / "page").is_file()

@@ -43,7 +43,7 @@ def check_evaluators(count: int = 5000) -> dict[str, dict[str, float]]:
     found = {name: _right(pictures, seen) for name, seen in look_all(_cells(pictures), images).items()}
     images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
     for name, eye in (("judge", judge()), ("guide", guide())):
-        found[f"{name}, unknown"] = _right(strange, eye.look(images))
+        found[f"{name}, unknown"] = _right(strange, eye.classify(images))
     return found
 
 

@@ -93,7 +93,7 @@ def finite(value: float | None) -> float | None:
 
 def known_model(source: str) -> str:
     """``source``, unless it can only be a slip: then ModelError with the nearest model, folder or file."""
-    from ..models.model import RELATIVES, folder_of
+    from ..models.load import RELATIVES, folder_of
 
     user_path(source)
     place = folder_of(source)

@@ -57,11 +57,11 @@ class Checkpoint:
             refuse_nan(value, f"{quoted(file)} is damaged: its weight {quoted(name)}")
         self.kinds, self.words, self.batch = (kind,), tuple(words), batch
         self.name = f"{printable(Path(file).stem)}@{digest(state.items())[:8]}"
-        tried(str(file), self.look)
+        tried(str(file), self.classify)
         self.model.to(device)
 
     @torch.no_grad()
-    def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
+    def classify(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
         side, seen = self.model.side, []
         for part in batches(pictures, self.batch):
             small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]

@@ -68,9 +68,9 @@ class NudeNet:
                 f"{quoted(file)} wants pictures of {self.side} pixels: 1 to {LARGEST} are allowed"
             )
         self.name = f"nudenet-{labels}-{threshold:g}@{hashlib.sha256(data).hexdigest()[:8]}"
-        tried(str(file), self.look)
+        tried(str(file), self.classify)
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
+    def classify(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
         """The word and the best score of the set's labels, 0 to 1, whether it reaches the threshold or not."""
         found = []
         for picture in pictures:

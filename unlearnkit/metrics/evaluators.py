@@ -20,7 +20,15 @@ from .nudenet import NudeNet
 from .opening import labels_of, opened, refuse_nan, tried
 from .pixels import batches
 
-__all__ = ["Classifier", "Clip", "Instruments", "Reader", "canvas", "eye", "local"]
+__all__ = [
+    "Classifier",
+    "Clip",
+    "Evaluators",
+    "TransformersClassifier",
+    "canvas_evaluators",
+    "evaluators_of",
+    "local_evaluators",
+]
 
 Floats = NDArray[np.float64]
 # a bare checkpoint; all but the first are refused as pickles
@@ -29,7 +37,7 @@ FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 Words = dict[str, tuple[str, float]]
 
 
-class Reader(Protocol):
+class Classifier(Protocol):
     """A classifier: for each picture the word that it sees and its probability, by kind (object, style)."""
 
     @property
@@ -38,7 +46,7 @@ class Reader(Protocol):
     @property
     def kinds(self) -> tuple[str, ...]: ...
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[Words]: ...
+    def classify(self, pictures: Sequence[Image.Image]) -> list[Words]: ...
 
 
 class Clip(Protocol):
@@ -53,13 +61,13 @@ class Clip(Protocol):
 
 
 @dataclass(frozen=True)
-class Instruments:
+class Evaluators:
     """readers: at most one a kind. clip: for CLIP score, CMMD and diversity.
 
     features: of pictures, (n, d), for KID and FID; network: the name of what makes them, with its hash.
     """
 
-    readers: tuple[Reader, ...] = ()
+    classifiers: tuple[Classifier, ...] = ()
     clip: Clip | None = None
     features: Callable[[Sequence[Image.Image]], Floats] | None = None
     network: str = ""
@@ -67,24 +75,26 @@ class Instruments:
     @property
     def names(self) -> list[str]:
         """Every instrument with its hash, as it stands in the names of metrics."""
-        return [reader.name for reader in self.readers] + ([self.clip.name] if self.clip else [])
+        return [classifier.name for classifier in self.classifiers] + ([self.clip.name] if self.clip else [])
 
 
-def canvas() -> Instruments:
+def canvas_evaluators() -> Evaluators:
     """The judge, which no method may ask, and the evaluators' CLIP."""
     from ..canvas import WEIGHTS
     from ..canvas.evaluators import alignment, judge
 
-    told = _Canvas(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
-    return eye(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", told)
+    told = _CanvasClip(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
+    return evaluators_of(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", told)
 
 
-def eye(network: Any, name: str, clip: Clip | None = None) -> Instruments:
+def evaluators_of(network: Any, name: str, clip: Clip | None = None) -> Evaluators:
     """An Eye of the canvas as a reader, and as features: mean and maximum of its last maps."""
-    return Instruments((_Eye(network, name),), clip, lambda pictures: _eye_features(network, pictures), name)
+    return Evaluators(
+        (_CanvasClassifier(network, name),), clip, lambda pictures: _canvas_features(network, pictures), name
+    )
 
 
-def local(
+def local_evaluators(
     *,
     objects: str | Path | None = None,
     styles: str | Path | None = None,
@@ -95,7 +105,7 @@ def local(
     threshold: float | None = None,
     words: Mapping[str, Sequence[str]] | None = None,
     device: Device = "cpu",
-) -> Instruments:
+) -> Evaluators:
     """Instruments for real models, each a folder or hub id that transformers opens, or a file.
 
     objects, styles: image classifiers (of the classes in ``kinds.CLASSIFIERS``), or checkpoints of timm's ViT whose
@@ -105,12 +115,12 @@ def local(
     NudeNet, which has the CPU.
     Raises InputError for two readers of objects, and for NudeNet without a threshold.
     """
-    readers: list[Reader] = []
+    classifiers: list[Classifier] = []
     for source, kind in ((objects, "object"), (styles, "style")):
         if source is not None and Path(source).suffix in FILES:
-            readers.append(Checkpoint(source, kind, (words or {}).get(kind, ()), device=device))
+            classifiers.append(Checkpoint(source, kind, (words or {}).get(kind, ()), device=device))
         elif source is not None:
-            readers.append(Classifier(source, kind, device=device))
+            classifiers.append(TransformersClassifier(source, kind, device=device))
     if nudenet is not None:
         if objects is not None:
             raise InputError(
@@ -120,15 +130,15 @@ def local(
             raise InputError(
                 "NudeNet needs a threshold: say from which score on a box counts, for example 0.6"
             )
-        readers.append(NudeNet(nudenet, threshold=threshold, labels=labels))
-    told = None if clip is None else _Transformers(clip, device=device)
-    network = told if features is None else _Features(features, device=device)
+        classifiers.append(NudeNet(nudenet, threshold=threshold, labels=labels))
+    told = None if clip is None else _TransformersClip(clip, device=device)
+    network = told if features is None else _FeatureNetwork(features, device=device)
     if network is None:
-        return Instruments(tuple(readers))
-    return Instruments(tuple(readers), told, network.images, network.name)
+        return Evaluators(tuple(classifiers))
+    return Evaluators(tuple(classifiers), told, network.images, network.name)
 
 
-class Classifier:
+class TransformersClassifier:
     """An image classifier of transformers; its words are those of its own ``id2label``."""
 
     def __init__(self, source: str | Path, kind: str, *, device: Device = "cpu", batch: int = 32) -> None:
@@ -139,11 +149,11 @@ class Classifier:
         self.processor, self.model, self.name = found.processor(AutoImageProcessor), found.network, found.name
         self.words = labels_of(self.model.config.id2label, found.source)
         self.kinds, self.batch = (kind,), batch
-        tried(found.source, self.look)
+        tried(found.source, self.classify)
         self.model.to(device)
 
     @torch.no_grad()
-    def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
+    def classify(self, pictures: Sequence[Image.Image]) -> list[Words]:
         seen: list[Words] = []
         for part in batches(pictures, self.batch):
             pixels = self.processor(images=part, return_tensors="pt").to(self.model.device)
@@ -157,7 +167,7 @@ class Classifier:
         return seen
 
 
-class _Features:
+class _FeatureNetwork:
     """An image model of transformers; its features are the pooled output, else the mean of the last states."""
 
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
@@ -180,7 +190,7 @@ class _Features:
         return _finite(np.asarray(torch.cat(parts).cpu().double()), self.name)
 
 
-class _Transformers:
+class _TransformersClip:
     """A CLIP of transformers."""
 
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
@@ -224,22 +234,22 @@ def _finite(vectors: Floats, name: str) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Eye:
+class _CanvasClassifier:
     """An Eye of the canvas: it sees an object and a style at once."""
 
     network: Any
     name: str
     kinds: tuple[str, ...] = ("object", "style")
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[Words]:
+    def classify(self, pictures: Sequence[Image.Image]) -> list[Words]:
         return [
             {"object": (seen.object, seen.object_confidence), "style": (seen.style, seen.style_confidence)}
-            for seen in self.network.look(pictures)
+            for seen in self.network.classify(pictures)
         ]
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class _CanvasClip:
     """The canvas's CLIP."""
 
     alignment: Any
@@ -253,7 +263,7 @@ class _Canvas:
 
 
 @torch.no_grad()
-def _eye_features(network: Any, pictures: Sequence[Image.Image], batch: int = 256) -> Floats:
+def _canvas_features(network: Any, pictures: Sequence[Image.Image], batch: int = 256) -> Floats:
     from ..canvas.classifier import pixels
 
     parts = []
