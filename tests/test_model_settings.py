@@ -126,7 +126,7 @@ DAMAGED: dict[str, Change] = {
 @pytest.mark.parametrize("harm", DAMAGED)
 def test_a_model_that_opens_and_does_not_run_is_one_line(harm: str, folder: Path) -> None:
     DAMAGED[harm](folder)
-    with pytest.raises(ModelError, match="does not run .* may not fit its weights") as refused:
+    with pytest.raises(ModelError, match=r"does not run .* may not fit its weights") as refused:
         load(folder).sample(["cat"], [0], steps=1)
     assert "\n" not in str(refused.value)
 
