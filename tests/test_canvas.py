@@ -17,7 +17,7 @@ from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Seen, _choice
 from unlearnkit.canvas.judge import judge
-from unlearnkit.models.model import load
+from unlearnkit.models.load import load
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
 

@@ -316,7 +316,7 @@ def test_it_is_built_as_a_pipeline_with_its_ledger(model: Model, tmp_path: Path)
     project = begun(tmp_path / "p", model, method="uce", settings={})
     entry = chain.add(project, "cat", model=model)
     chain.build(project, tmp_path / "built", model=model)
-    from unlearnkit.models.model import load
+    from unlearnkit.models.load import load
 
     assert load(tmp_path / "built").fingerprint() == entry.facts["weights"]
     assert (tmp_path / "built" / "unlearnkit-ledger.jsonl").read_bytes() == (project / LEDGER).read_bytes()

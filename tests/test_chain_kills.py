@@ -19,7 +19,8 @@ from unlearnkit import chain
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, WORK, opened
 from unlearnkit.errors import InputError
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 COMMANDS: dict[str, Callable[[Path, Model], object]] = {

@@ -300,7 +300,7 @@ def once_each(model: Model, prompts: list[str], draws: torch.Generator) -> float
     for places in torch.split(torch.arange(len(prompts)), 2):
         t = torch.randint(1000, (len(places),), generator=draws)
         noise = torch.randn((len(places), 4, 8, 8), generator=draws)
-        x = model.noised(latents[places], noise, t)
+        x = model.add_noise(latents[places], noise, t)
         with torch.no_grad():
             told = model.eps(x, t, model.encode([prompts[place] for place in places]))
         errors += (told - noise).square().mean(dim=(1, 2, 3)).tolist()

@@ -26,7 +26,7 @@ from unlearnkit.io import manifest
 from unlearnkit.io.files import FullError, locked, resumable, there
 from unlearnkit.methods import find
 from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import RELATIVES, load
+from unlearnkit.models.load import RELATIVES, load
 from unlearnkit.runs.images import draw
 from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
 from unlearnkit.runs.run import default_folder, erase, run_recipe

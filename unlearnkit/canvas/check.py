@@ -73,7 +73,8 @@ def never_knew(**options: Any) -> Model:
     from diffusers import UNet2DConditionModel
 
     from ..families.opening import quiet
-    from ..models.model import Model, load
+    from ..models.load import load
+    from ..models.model import Model
 
     canvas = load("canvas", **options)
     with quiet():
@@ -171,7 +172,7 @@ def check(
     ``check.json`` holds; all figures are percentages. The pictures stay in ``out``, by model, and none that is there is
     drawn again.
     """
-    from ..models.model import RELATIVES, folder_of, load
+    from ..models.load import RELATIVES, folder_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}

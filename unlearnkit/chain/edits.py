@@ -17,7 +17,8 @@ from .. import methods
 from ..errors import InputError
 from ..methods import Job
 from ..models.edit import Edit
-from ..models.model import TEXT_ENCODER, Model
+from ..models.model import Model
+from ..models.selection import TEXT_ENCODER
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training

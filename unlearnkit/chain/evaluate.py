@@ -38,7 +38,7 @@ def tools(project: Project) -> Evaluators:
     """
     from ..families.opening import quiet
     from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
-    from ..models.model import is_canvas
+    from ..models.load import is_canvas
 
     options = project.options
     if not options.pictures:

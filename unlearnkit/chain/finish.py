@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, quoted
 from ..io.versions import versions
-from ..models.model import Model, load
+from ..models.load import load
+from ..models.model import Model
 from ..models.restore import steady
 from . import ledger
 from .evaluate import look

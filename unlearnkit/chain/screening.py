@@ -56,7 +56,7 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
     if not words:
         return model
     hints = model.hints
-    return model.knowing(
+    return model.with_hints(
         dataclasses.replace(
             hints,
             objects=tuple(word for word in hints.objects if not holds(word, words)),

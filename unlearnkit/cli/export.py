@@ -93,7 +93,7 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     from ..chain.project import opened
     from ..io.files import user_path
     from ..models.edit import Edit
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.recipes import load_recipe
     from ..runs.runfolder import EDIT, RECIPE
 

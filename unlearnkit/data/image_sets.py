@@ -59,11 +59,11 @@ class ImageSet:
     def noised(self, which: Tensor, draws: torch.Generator) -> NoisyBatch:
         """These images (n,), each with noise of a time uniform in [0, times)."""
         model = self.model
-        t = torch.randint(model.times, (len(which),), generator=draws).to(model.device)
+        t = torch.randint(model.num_timesteps, (len(which),), generator=draws).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
-        x, target = self.latents[which], model.aim(self.latents[which], noise)
+        x, target = self.latents[which], model.training_target(self.latents[which], noise)
         cond = self.cond[self.prompt_index[which]]
-        return NoisyBatch(DenoiserInput(model.noised(x, noise, t), t, cond), target, which)
+        return NoisyBatch(DenoiserInput(model.add_noise(x, noise, t), t, cond), target, which)
 
     @staticmethod
     def joined(sets: Sequence[ImageSet]) -> ImageSet:
@@ -98,4 +98,4 @@ def noise_ratio(model: Model, t: Tensor) -> Tensor:
     (1 - ᾱ_t) / ᾱ_t for noise; for the velocity of a flow σ_t².
     """
     one = torch.ones((len(t), 1, 1, 1), device=t.device)
-    return model.clean(0 * one, one, t).square()
+    return model.predicted_x0(0 * one, one, t).square()

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..io import manifest, processes, tensors
 from ..io.files import tidy
 from ..models.model import Model
+from ..models.sampling import sample_latents
 
 __all__ = ["default_folder", "draw", "numbers"]
 
@@ -72,7 +73,9 @@ def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Pa
     if latents is None:
         words, places = zip(*chunk, strict=True)
         steps, guidance = model.hints.steps, model.hints.guidance
-        latents = model.sample_latents(words, places, steps=steps, guidance=guidance, negative=negative).cpu()
+        latents = sample_latents(
+            model, words, places, steps=steps, guidance=guidance, negative=negative
+        ).cpu()
         facts = {"prompts": list(words), "seeds": list(places), "sha256": _hash(key, latents)}
         tensors.write(path, {"latents": latents}, facts)
     return latents

@@ -74,7 +74,7 @@ def evaluate_run(
     """
     from ..families.opening import quiet
     from ..models.edit import Edit
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.recipes import load_recipe
 
     run = user_path(run)
@@ -121,7 +121,7 @@ def evaluate_run(
 def _of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
     from ..canvas import world
-    from ..models.model import hints_of, is_canvas
+    from ..models.load import hints_of, is_canvas
 
     if is_canvas(source):
         return True

@@ -45,7 +45,7 @@ def self_test(
     from ..canvas.check import never_knew
     from ..families.opening import quiet
     from ..metrics import evaluators as known
-    from ..models.model import load
+    from ..models.load import load
 
     model = load("canvas")
     with quiet():

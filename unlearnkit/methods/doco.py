@@ -132,7 +132,7 @@ class DoCo(Trained[Sets]):
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         z = sets.anchors.images.batch(self.batch, step.stream("doco"))
         concept = z.input.with_cond(sets.anchors.concept_cond[z.which])  # c*, where z.input has c
-        clean = partial(net.model.clean, z.input.x, t=z.input.t)  # ẑ
+        clean = partial(net.model.predicted_x0, z.input.x, t=z.input.t)  # ẑ
         if step.number < self.discriminator_warmup:
             eps_anchor, eps_concept = net.teacher([z.input, concept])
             self._learn(sets, step, clean(eps_anchor), clean(eps_concept))

@@ -91,8 +91,8 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
         c, null = prompts.cond[which], prompts.null[which]
         noise = torch.randn((n, *model.shape), generator=draws).to(model.device)
         if prompts.latents is not None:
-            t = torch.randint(model.times, (n,), generator=draws).to(model.device)
-            return DenoiserInput(model.noised(prompts.latents[which], noise, t), t, c), null
+            t = torch.randint(model.num_timesteps, (n,), generator=draws).to(model.device)
+            return DenoiserInput(model.add_noise(prompts.latents[which], noise, t), t, c), null
         stop = int(torch.randint(self.start_steps, (), generator=draws))
         x_t, t = net.partial_denoise(noise, c, null, steps=self.start_steps, guidance=GUIDANCE, stop=stop)
         return DenoiserInput(x_t, t, c), null

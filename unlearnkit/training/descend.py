@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DivergedError, ModelError, quoted
 from ..io import processes
-from ..models.model import TEXT_ENCODER
+from ..models.selection import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
@@ -110,7 +110,7 @@ def descend(
 
     with (
         model.frozen(),
-        model.alone() if part != TEXT_ENCODER else nullcontext(),
+        model.offload() if part != TEXT_ENCODER else nullcontext(),
         model.checkpointing(checkpointing),
         Log(job.folder, after=state.done) as log,
     ):

@@ -16,7 +16,8 @@ from ... import methods
 from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...methods import Job
-from ...models.model import Model, hints_of
+from ...models.load import hints_of
+from ...models.model import Model
 from ...models.restore import steady
 from ...runs.run import request_for
 from ...schema import Concept, Request, folded

@@ -10,7 +10,8 @@ from typing import Any
 from ... import methods
 from ...errors import InputError, nearest, quoted
 from ...io.files import locked, there, user_path, writing
-from ...models.model import Model, is_canvas, load
+from ...models.load import is_canvas, load
+from ...models.model import Model
 from ...settings import build
 from .. import ledger
 from ..evaluate import found_at, tools
