@@ -23,6 +23,7 @@ from diffusers import UNet2DConditionModel
 import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
+from unlearnkit.io import processes
 from unlearnkit.runs.run import erase
 
 
@@ -145,7 +146,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--set", "stepz=3"], "did you mean 'steps'"),
         (["--concept", "cat", "--set", "steps=-1"], "at least"),
         (["--concept", "cat", "--set", "steps=many"], "a whole number"),
-        (["--concept", "cat", "--set", "trains=y"], "xattn-kv, xattn, not-xattn, all or lora"),
+        (["--concept", "cat", "--set", "trains=y"], "xattn-kv, xattn, not-xattn, all, lora or text-encoder"),
         (["--concept", "cat", "--set", "steps"], "KEY=VALUE"),
         (["--concept", "cat", "--set", "steps=1", "--set", "steps=2"], "twice"),
         (["--concept", "cat", "--combine", "restrictd"], "did you mean 'restricted'"),
@@ -301,12 +302,6 @@ def test_pictures_are_not_overwritten(refused, tmp_path: Path):
     assert not (tmp_path / "cat-1.png").exists()
 
 
-def test_a_painting_is_not_overwritten(refused, tmp_path: Path):
-    (tmp_path / "painted.png").write_text("my cat")
-    assert "exists already" in refused("canvas", "paint")
-    assert (tmp_path / "painted.png").read_text() == "my cat"
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is in use")
 def test_a_working_folder_that_was_removed(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "gone").mkdir()
@@ -405,3 +400,13 @@ def test_too_little_memory(full: Callable[..., None], refused, monkeypatch: pyte
         in said
     )
     assert "allocate" in said
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+def test_an_environment_of_several_processes_that_is_none_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, "abc")
+    with pytest.raises(InputError, match=f"^the environment variable {name} is 'abc': start with accelerate"):
+        processes.index()

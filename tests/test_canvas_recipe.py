@@ -273,6 +273,10 @@ def test_the_grid_is_painted_the_same_every_time(tmp_path: Path) -> None:
     for file in files:
         painted.main(["grid", "--out", str(file)])
     assert files[0].read_bytes() == files[1].read_bytes()
+    before = files[0].read_bytes()
+    with pytest.raises(SystemExit):
+        painted.main(["grid", "--seed", "1", "--out", str(files[0])])
+    assert files[0].read_bytes() == before, "nothing is overwritten"
 
 
 @pytest.mark.parametrize(

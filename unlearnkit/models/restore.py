@@ -119,8 +119,8 @@ def running(source: str) -> Iterator[None]:
             raise
         why = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise ModelError(
-            f"{quoted(source)} does not run with what its folder says of it ({why}): a configuration does not fit the "
-            "other files; put an undamaged copy of the folder in its place"
+            f"{quoted(source)} does not run ({why}): a configuration in its folder may not fit its weights; put an "
+            "undamaged copy of the folder in its place"
         ) from error
 
 
