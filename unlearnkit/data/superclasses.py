@@ -17,7 +17,7 @@ TABLE = Path(__file__).parent / "superclasses.toml"
 
 
 def broader(word: str) -> str | None:
-    """The superclass of a word, ``broader("cat") == "animal"``; None where the table does not have it."""
+    """The superclass of a word, ``broader("cat") == "animal"``; None if the table does not have it."""
     return _table().get(folded(word))
 
 

@@ -20,15 +20,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..data.bank import bank
+from ..data.bank import memory_prompts
 from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError
 from ..parts import Losses
 from ..settings import setting
 from ..training import attention
-from ..training.anchors import target_pairs, templates_for
+from ..training.anchors import target_pairs, target_prompt, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -95,10 +95,9 @@ class DUGE(Trained[Sets]):
         if self.distil_weight and not self.memory:
             raise InputError("distil_weight needs a memory bank, and memory=0 makes none: set memory above 0")
         pairs = target_pairs(model, request, self.pictures, self.grammar, null=self.null)
-        target = ["" if place is None else " ".join(fill(form, place).split()) for form, _, place in pairs]
         sets = Sets(
-            erase=run.images([fill(form, word) for form, word, _ in pairs]),
-            target=run.encode(target),
+            erase=run.images([format_prompt(form, word) for form, word, _ in pairs]),
+            target=run.encode([target_prompt(form, place) for form, _, place in pairs]),
             alignment=attention.alignment(model, pairs) if attend else attention.Alignment(),
             retain=self._retain(run),
             recorder=run.enter(attention.record_attention(model, enabled=attend > 0)),
@@ -154,7 +153,7 @@ class DUGE(Trained[Sets]):
         model, request, n = run.model, run.request, self.retain_pictures
         related = retain_concepts(model, request, self.neighbours) if self.retain_weight else ()
         pairs = [pair for one in related for pair in templates_for(model, request, one, n, self.grammar)]
-        prompts = {"prior": [fill(*pair) for pair in pairs]}
+        prompts = {"prior": [format_prompt(*pair) for pair in pairs]}
         if self.memory and (self.retain_weight or self.distil_weight):
-            prompts["memory"] = list(bank(model, request, related, self.memory))
+            prompts["memory"] = list(memory_prompts(model, request, related, self.memory))
         return {name: run.images(one, title=name) for name, one in prompts.items() if one}

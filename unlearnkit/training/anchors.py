@@ -11,13 +11,13 @@ from .. import seeds
 from ..data.grammar import forms, pairs, read
 from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, prompts_for, texts, unerased
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..models.model import Model
 from ..schema import Concept, Request, folded
 from .job import Run
 
-__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "templates_for"]
+__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "target_prompt", "templates_for"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def target_pairs(
     return pairs
 
 
+def target_prompt(template: str, place: str | None) -> str:
+    """The template with this word or, for "", without any; the empty prompt for None."""
+    return "" if place is None else " ".join(format_prompt(template, place).split())
+
+
 def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
     """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
@@ -92,7 +97,7 @@ def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
             pairs = _filled(run, concept, place, count, grammar)
         else:
             found = templates_for(run.model, run.request, concept, count)
-            pairs = [(fill(form, wording), fill(form, place)) for form, wording in found]
+            pairs = [(format_prompt(form, wording), format_prompt(form, place)) for form, wording in found]
         concepts += [prompt for prompt, _ in pairs]
         anchors += [prompt for _, prompt in pairs]
     return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..data.wording import until
+from ..data.wording import prefix_through
 from ..errors import InputError
 from ..io import processes
 from ..models.model import Model
@@ -120,7 +120,9 @@ def alignment(model: Model, prompts: Sequence[tuple[str, str, str | None]]) -> A
     tokens = model.text([""]).shape[1]
     first, second = [], []
     for template, word, place in prompts:
-        start, end, other = (model.last_token(until(template, part)) for part in ("", word, place or ""))
+        start, end, other = (
+            model.last_token(prefix_through(template, part)) for part in ("", word, place or "")
+        )
         whole = torch.eye(tokens)
         first.append(whole if place is None else token_alignment(tokens, start, end, other))
         second.append(whole if place is None else token_alignment(tokens, start, other, end))
