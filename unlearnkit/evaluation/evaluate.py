@@ -225,7 +225,7 @@ def _missing(request: Request) -> dict[str, list[str]]:
     from ..canvas import WEIGHTS, world
 
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
-    known = suites.find("canvas").known
+    known = suites.find("canvas").own_name
     covered = all(known(concept) in missing[concept.kind] for concept in request.erase)
     return missing if covered and (WEIGHTS / "never-knew").is_dir() else {}
 

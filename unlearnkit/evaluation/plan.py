@@ -71,7 +71,7 @@ def plan_for(
     floor, prompts of things that it knows as well (``both``), at most 60 of each, spread evenly.
     """
     chosen = suites.find(suite)
-    concepts = [{"name": chosen.known(one), "asked": one.name, "kind": one.kind} for one in request.erase]
+    concepts = [{"name": chosen.own_name(one), "asked": one.name, "kind": one.kind} for one in request.erase]
     return {
         "format": 2,
         "unlearnkit": __version__,
