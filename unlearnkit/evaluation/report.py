@@ -22,7 +22,7 @@ from .record import HASHED, figures, finished, plan_of, sound, stored
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
 
-__all__ = ["HTML", "JSON", "SAFE", "inline", "page", "read_run", "render", "report", "said", "spread"]
+__all__ = ["HTML", "JSON", "SAFE", "describe", "inline", "page", "read_run", "render", "report", "spread"]
 
 HTML, JSON = "report.html", "report.json"
 TOLD = ("drawn", "processes", "seconds", "finished", "versions")  # of an evaluation.json
@@ -171,7 +171,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
                         side: inline(folder / "pictures" / side / f"{case.id}.png")
                         for side in ("before", "after")
                     },
-                    "seen": {side: said(pictures[side, case.id]) for side in ("before", "after")},
+                    "seen": {side: describe(pictures[side, case.id]) for side in ("before", "after")},
                 }
                 for case in spread(chosen, SHOWN)
             ],
@@ -181,7 +181,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def said(picture: Picture) -> str:
+def describe(picture: Picture) -> str:
     """What the readers see in a picture, or why it failed, in words."""
     if picture.failure or not picture.words:
         return picture.failure or "not looked at"
