@@ -15,7 +15,7 @@ from ..schema import ROLES, Case
 from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored
-from .report import SAFE, inline, page, read_run, spread
+from .report import SAFE, describe, inline, page, read_run, spread
 from .rows import Pictures, gather, right
 
 __all__ = ["compare"]

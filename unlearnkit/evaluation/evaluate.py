@@ -135,7 +135,7 @@ def _canvas_evaluators(model: Model) -> Evaluators:
 
     if max(model.shape[1:]) > LARGEST:
         raise InputError(
-            f"the canvas's classifier knows only small pictures of the canvas, and {quoted(model.source)} draws others: "
+            f"the canvas's classifier knows only small pictures of the canvas, unlike those of {quoted(model.source)}: "
             "name a classifier with --objects, --styles or --clip, and the prompts with --suite"
         )
     return canvas_evaluators()

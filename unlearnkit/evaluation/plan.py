@@ -105,7 +105,7 @@ def cases_for(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list
 def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
     """Evenly spread cases: ``each`` of every form of the erased concept, which is what a claim needs.
 
-    The primary form has twice as many, so that a single picture does not decide. Forms that are not graded have a third.
+    The primary form has twice as many, so that a single picture does not decide. Ungraded forms have a third.
     Each retained role has ``RETAINED``.
     """
 

@@ -62,7 +62,7 @@ SCORE: dict[str, Any] = {
 
 
 def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
-    """The folder of a run's evaluation on a suite: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
+    """The folder of an evaluation: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
     return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
 
 

@@ -14,7 +14,7 @@ NOTHING = "nothing"  # the label of a classifier that recognises nothing
 
 @dataclasses.dataclass
 class Picture:
-    """failure: why the picture is broken; empty if it is not. words: labels by kind. numbers: other values by metric."""
+    """failure: why the picture is broken; empty if it is not. words: labels by kind. numbers: other metrics."""
 
     image: str = ""
     failure: str = ""

@@ -73,14 +73,14 @@ def cases(
         raise InputError(
             f"suite {quoted(name)} {needs if suite.needs_file else 'brings its own prompts: leave out --file'}"
         )
-    found, left_out = suite.cases(request, replicates, None if file is None else user_path(file))
-    if len(found) > PICTURES:
+    drawn, left_out = suite.cases(request, replicates, None if file is None else user_path(file))
+    if len(drawn) > PICTURES:
         raise InputError(
-            f"suite {name!r} needs {len(found):,} pictures of each model, at most {PICTURES:,} are drawn: use fewer "
+            f"suite {name!r} needs {len(drawn):,} pictures of each model, at most {PICTURES:,} are drawn: use fewer "
             "prompts or --replicates"
         )
-    if not any(case.role == "erased" for case in found):
+    if not any(case.role == "erased" for case in drawn):
         raise InputError(
             f"suite {quoted(name)} has no prompt of an erased concept: nothing can be shown with it"
         )
-    return found, left_out
+    return drawn, left_out
