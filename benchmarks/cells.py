@@ -30,8 +30,7 @@ from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.io.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, plan, resolve
-from unlearnkit.metrics import instruments
-from unlearnkit.metrics.instruments import Instruments
+from unlearnkit.metrics.evaluators import Evaluators, canvas_evaluators, evaluators_of
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Request
@@ -76,7 +75,7 @@ def concept(name: str) -> Concept:
     return Concept(name, "style" if name in world.STYLES else "object")
 
 
-def key(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
+def key(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     """All that the row depends on, as JSON gives it back."""
     looks = {"evaluators": tools.names, "size": cell.size, "eye": cell.eye}
     facts = made_of(cell, model) | looks
@@ -100,13 +99,11 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
 
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
     """The row of a cell, from the file or made now."""
-    tools = (
-        instruments.canvas() if cell.eye == "judge" else instruments.eye(guide(), f"canvas-guide@{_guide()}")
-    )
+    tools = canvas_evaluators() if cell.eye == "judge" else evaluators_of(guide(), f"canvas-guide@{_guide()}")
     return once(ROWS, key(cell, model, tools), lambda: measured(cell, model, tools))
 
 
-def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
+def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     edit, cost = made(cell, model)
     cases = asked(cell)
     names = {concept.name for concept in cell.request.erase}

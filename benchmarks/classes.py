@@ -27,8 +27,7 @@ from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.io.files import slug
-from unlearnkit.metrics import instruments
-from unlearnkit.metrics.instruments import Instruments
+from unlearnkit.metrics.evaluators import Evaluators, canvas_evaluators
 from unlearnkit.models.model import Model
 from unlearnkit.suites.vocabulary import panel
 
@@ -78,7 +77,7 @@ two nearest classes keep as many of the others right as all do, but change their
 """
 
 
-def looked_at(name: str, erased: str, model: Model, tools: Instruments) -> dict[str, Any]:
+def looked_at(name: str, erased: str, model: Model, tools: Evaluators) -> dict[str, Any]:
     """The row of a contender on a class, from the file or made now."""
     method, settings = CONTENDERS[name]
     cell = Cell(method, (erased,), settings=settings)
@@ -87,7 +86,7 @@ def looked_at(name: str, erased: str, model: Model, tools: Instruments) -> dict[
     return once(ROWS, facts, lambda: measured(cell, model, tools))
 
 
-def measured(cell: Cell, model: Model, tools: Instruments) -> dict[str, Any]:
+def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     edit, cost = made(cell, model)
     asked = panel(cell.request, model.hints, 1, replicates=ERASED)
     cases = [case for case in asked if case.role == "erased" or int(case.id.rpartition("-")[2]) < KEPT]
@@ -140,7 +139,7 @@ if __name__ == "__main__":
         print(DOCS / "classes.md")
     else:
         torch.set_num_threads(1)
-        opened, looks = load("canvas-classes"), instruments.canvas()
+        opened, looks = load("canvas-classes"), canvas_evaluators()
         pairs = itertools.product(given.classes or CLASSES, given.contender or CONTENDERS)
         for one, contender in part(pairs, given.share):
             looked_at(contender, one, opened, looks)

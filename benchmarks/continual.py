@@ -30,14 +30,14 @@ from cells import sampler
 from rows import keep, part, plain, read, share
 
 from unlearnkit import Concept, chain, load
+from unlearnkit.chain.edits import make
+from unlearnkit.chain.finish import base_model
 from unlearnkit.chain.guards import Guards
-from unlearnkit.chain.making import make
 from unlearnkit.chain.project import opened
-from unlearnkit.chain.steps import base_model
 from unlearnkit.chain.weights import current
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve
-from unlearnkit.metrics.instruments import Instruments
+from unlearnkit.metrics.evaluators import Evaluators
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.settings import changed
@@ -150,7 +150,7 @@ def key(cell: Cell, number: int, model: Model, pictures: int) -> dict[str, Any]:
 
 
 def run(
-    cell: Cell, model: Model, tools: Instruments | None, pictures: int, requests: int | None = None
+    cell: Cell, model: Model, tools: Evaluators | None, pictures: int, requests: int | None = None
 ) -> str:
     """Go on with a cell until it is done or has collapsed: which of the two, or why it failed."""
     contender, wanted = CONTENDERS[cell.contender], cell.requests()[:requests]
@@ -169,7 +169,7 @@ def run(
                 try:
                     extra = _ladder(cell.folder, contender, concept, model) if contender.ladder else {}
                     chain.add(
-                        cell.folder, concept, settings=extra, seed=cell.seed, model=model, instruments=tools
+                        cell.folder, concept, settings=extra, seed=cell.seed, model=model, evaluators=tools
                     )
                 except UnlearnError as error:
                     return f"failed at {concept.name}: {error}"

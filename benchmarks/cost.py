@@ -81,7 +81,10 @@ def bare(model: Model, told: Plan, sides: int, steps: int) -> float:
     free, rows = (round(count) for count in told.passes)
     weights = {name: w.detach().clone().requires_grad_() for name, w in model.weights(told.part).items()}
     n = max(free, rows)
-    x, t = torch.randn(n, *model.shape, generator=stream(0, "bare")), torch.arange(n) * (model.times // n)
+    x, t = (
+        torch.randn(n, *model.shape, generator=stream(0, "bare")),
+        torch.arange(n) * (model.num_timesteps // n),
+    )
     states = model.encode(["a cat"]).repeat(n, 1, 1)
     places = torch.tensor_split(torch.arange(rows), sides)
     with model.frozen():

@@ -34,7 +34,8 @@ from transformers import (
 )
 
 from unlearnkit.models.hints import GENERAL
-from unlearnkit.models.model import CANVAS, Model
+from unlearnkit.models.load import CANVAS
+from unlearnkit.models.model import Model
 
 __all__ = ["SIZES", "opened"]
 

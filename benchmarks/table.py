@@ -17,9 +17,9 @@ from scipy.stats import kendalltau
 
 from unlearnkit import load
 from unlearnkit.methods import METHODS
-from unlearnkit.metrics import instruments
+from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
-from unlearnkit.models.model import folder_of
+from unlearnkit.models.load import folder_of
 
 __all__ = ["write"]
 
@@ -104,7 +104,7 @@ def write() -> None:
 
 
 def _finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
-    model, tools = load(source), instruments.canvas()
+    model, tools = load(source), canvas_evaluators()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:

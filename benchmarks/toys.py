@@ -60,7 +60,7 @@ def erase(concept: str, *more: str) -> Call:
 def evaluate(run: str, limit: float = 0.1) -> Call:
     rules: Any = {"rules": Rules(limit=limit), **CPU}
     return lambda: evaluate_run(
-        run, suite="prompts", file="rows.csv", instruments=lambda device: saved.tools(), **rules
+        run, suite="prompts", file="rows.csv", evaluators=lambda device: saved.tools(), **rules
     )
 
 
@@ -69,7 +69,7 @@ def init(method: str) -> Call:
 
 
 def changed(what: Callable[..., Any], *given: Any, **more: Any) -> Call:
-    return lambda: what("chain", *given, instruments=saved.tools(), **CPU, **more)
+    return lambda: what("chain", *given, evaluators=saved.tools(), **CPU, **more)
 
 
 def grown(entries: int) -> Callable[[], bool]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 import tiny
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.families.opening import quiet
-from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.models.model import load
+from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
+from unlearnkit.models.load import load
 from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept
 
@@ -42,11 +42,11 @@ def folder() -> Path:
     return made / "model"
 
 
-def tools() -> Instruments:
+def tools() -> Evaluators:
     """A toy Eye as the reader of objects and styles."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
+        return evaluators_of(CanvasClassifier("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
 
 
 def evaluated(into: Path) -> Path:
@@ -56,5 +56,5 @@ def evaluated(into: Path) -> Path:
     lines += [f"a dog {i},near,name,dog" for i in range(3)] + [f'"{SCRIPT}",unrelated,name,bear']
     (into / "rows.csv").write_text("\n".join(lines) + "\n")
     erase(load(folder()), Concept("cat"), method="uce", out=into / "run")
-    evaluate_run(into / "run", suite="prompts", file=into / "rows.csv", instruments=lambda device: tools())
+    evaluate_run(into / "run", suite="prompts", file=into / "rows.csv", evaluators=lambda device: tools())
     return into / "run"

@@ -21,7 +21,9 @@ import unlearnkit
 from unlearnkit import chain
 from unlearnkit.errors import ModelError
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
+from unlearnkit.models.sampling import sample_latents
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.run import request_for
 from unlearnkit.schema import Recipe
@@ -92,7 +94,7 @@ def outcome() -> dict[str, Any]:
         "edit": edit.hash(),
         "worn": worn,
         "picture": picture,
-        "latents": model.sample_latents(["cat"], [3], steps=2, guidance=2.0).tolist(),
+        "latents": sample_latents(model, ["cat"], [3], steps=2, guidance=2.0).tolist(),
         "predicted": predicted.tolist(),
         "weights": cost.plan.weights,
         "inference": predicted.is_inference() or states.is_inference(),

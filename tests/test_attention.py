@@ -112,7 +112,7 @@ def test_processors_are_restored_after_an_exception(model: Model) -> None:
     with pytest.raises(KeyboardInterrupt), watched(model) as watch, torch.no_grad():
         watch.eps(x, t, states, rows=3)
         raise KeyboardInterrupt
-    with pytest.raises(RuntimeError), watched(model) as watch, torch.no_grad():
+    with pytest.raises(ModelError, match="does not run"), watched(model) as watch, torch.no_grad():
         watch.eps(x[:, :3], t, states, rows=3)
     assert all(now is then for now, then in zip(processors(model), stock, strict=True))
 

@@ -23,6 +23,7 @@ from diffusers import UNet2DConditionModel
 import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
+from unlearnkit.io import processes
 from unlearnkit.runs.run import erase
 
 
@@ -145,7 +146,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--set", "stepz=3"], "did you mean 'steps'"),
         (["--concept", "cat", "--set", "steps=-1"], "at least"),
         (["--concept", "cat", "--set", "steps=many"], "a whole number"),
-        (["--concept", "cat", "--set", "trains=y"], "xattn-kv, xattn, not-xattn, all or lora"),
+        (["--concept", "cat", "--set", "trains=y"], "xattn-kv, xattn, not-xattn, all, lora or text-encoder"),
         (["--concept", "cat", "--set", "steps"], "KEY=VALUE"),
         (["--concept", "cat", "--set", "steps=1", "--set", "steps=2"], "twice"),
         (["--concept", "cat", "--combine", "restrictd"], "did you mean 'restricted'"),
@@ -168,10 +169,10 @@ def test_a_model_without_a_name(refused):
         (["--concept", "zebu", "--method", "sculpting"], "no superclass of 'zebu' is known"),
         (["--concept", "neon", "--kind", "style", "--method", "ca", "--set", "pictures=0"], "at least 1"),
         (["--concept", "cat", "--method", "graddiff", "--set", "retain_pictures=0"], "at least 1"),
-        (["--concept", "cat", "--method", "graddiff", "--set", "neighbours=0"], "nothing to keep is found"),
+        (["--concept", "cat", "--method", "graddiff", "--set", "neighbours=0"], "there is nothing to keep"),
         (
             ["--concept", "cat", "--set", "retain_weight=1", "--set", "neighbours=0"],
-            "nothing to keep is found",
+            "there is nothing to keep",
         ),
         (["--concept", "cat", "--concept", "car", "--instead", "dog"], "single concept"),
         (["--concept", "cat", "--phrase", ""], "empty phrase"),
@@ -249,7 +250,7 @@ def test_python_callers_get_the_same_line():
 
 
 @pytest.mark.parametrize(
-    ("method", "says"), [("duge", "nothing to keep is found"), ("ca", "no anchor for the object 'cat'")]
+    ("method", "says"), [("duge", "there is nothing to keep"), ("ca", "no anchor for the object 'cat'")]
 )
 def test_a_model_that_knows_no_other_word(refused, tmp_path: Path, method: str, says: str):
     model = shutil.copytree(saved.folder(), tmp_path / "model")
@@ -299,12 +300,6 @@ def test_pictures_are_not_overwritten(refused, tmp_path: Path):
     )
     assert (tmp_path / "cat-0.png").read_text() == "my cat"
     assert not (tmp_path / "cat-1.png").exists()
-
-
-def test_a_painting_is_not_overwritten(refused, tmp_path: Path):
-    (tmp_path / "painted.png").write_text("my cat")
-    assert "exists already" in refused("canvas", "paint")
-    assert (tmp_path / "painted.png").read_text() == "my cat"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is in use")
@@ -405,3 +400,13 @@ def test_too_little_memory(full: Callable[..., None], refused, monkeypatch: pyte
         in said
     )
     assert "allocate" in said
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+def test_an_environment_of_several_processes_that_is_none_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, "abc")
+    with pytest.raises(InputError, match=f"^the environment variable {name} is 'abc': start with accelerate"):
+        processes.index()

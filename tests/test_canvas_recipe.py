@@ -23,16 +23,16 @@ import painted
 import painter
 import train
 import unknown
-from eyes import save_eye
+from eyes import save_classifier
 from loop import train_stage
 from pictures import HELD_PAIRS, UNKNOWN, Picture, caption, draw_picture
 from ship import sums
 from studio import PAINTED, Studio
 from unlearnkit.canvas import world
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.families import borrowing, opening
-from unlearnkit.models.model import load
+from unlearnkit.models.load import load
 from unlearnkit.seeds import stream
 
 painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs fonts-noto-color-emoji")
@@ -238,16 +238,16 @@ def test_the_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("form", ["plain", "residual"])
 def test_an_evaluator_survives_saving(form: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    eye = Eye(form, ["cat", "dog"], ["plain", "neon"]).eval()
-    save_eye(eye, tmp_path / "eye")
+    classifier = CanvasClassifier(form, ["cat", "dog"], ["plain", "neon"]).eval()
+    save_classifier(classifier, tmp_path / "eye")
     images = [
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)) for i in range(3)
     ]
-    again = Eye.load(tmp_path / "eye")
-    assert [s.object for s in eye.look(images)] == [s.object for s in again.look(images)]
+    again = CanvasClassifier.load(tmp_path / "eye")
+    assert [s.object for s in classifier.classify(images)] == [s.object for s in again.classify(images)]
     (tmp_path / "eye" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="no evaluator in"):
-        Eye.load(tmp_path / "eye")
+        CanvasClassifier.load(tmp_path / "eye")
 
 
 def test_disturbed_pictures_stay_pictures() -> None:
@@ -273,6 +273,10 @@ def test_the_grid_is_painted_the_same_every_time(tmp_path: Path) -> None:
     for file in files:
         painted.main(["grid", "--out", str(file)])
     assert files[0].read_bytes() == files[1].read_bytes()
+    before = files[0].read_bytes()
+    with pytest.raises(SystemExit):
+        painted.main(["grid", "--seed", "1", "--out", str(files[0])])
+    assert files[0].read_bytes() == before, "nothing is overwritten"
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ import torch
 from test_bad_input import files_no_larger_than, let_in
 
 from unlearnkit import chain
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, LOOKS, WORK, opened
 from unlearnkit.errors import DivergedError, EditError, InputError
 from unlearnkit.io.files import locked
 from unlearnkit.methods import edit_for
-from unlearnkit.metrics.instruments import eye
+from unlearnkit.metrics.evaluators import evaluators_of
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 
@@ -277,10 +277,12 @@ def test_the_head_can_be_kept_elsewhere(model: Model, tmp_path: Path) -> None:
 def test_it_is_looked_at_after_every_entry(model: Model, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tools = eye(Eye("plain", ["cat", "dog", "bear", "car"], ["van gogh", "neon"]).eval(), "eye@0")
+        tools = evaluators_of(
+            CanvasClassifier("plain", ["cat", "dog", "bear", "car"], ["van gogh", "neon"]).eval(), "eye@0"
+        )
     project = begun(tmp_path / "p", model, method="uce", settings={}, pictures=2)
-    chain.add(project, "cat", model=model, instruments=tools)
-    entry = chain.add(project, Concept("neon", "style"), model=model, instruments=tools)
+    chain.add(project, "cat", model=model, evaluators=tools)
+    entry = chain.add(project, Concept("neon", "style"), model=model, evaluators=tools)
     look = entry.facts["look"]
     assert set(look["seen"]) == {"cat", "neon"}
     assert set(look["kept"]) >= {"unrelated objects"}
@@ -300,7 +302,7 @@ def test_it_is_looked_at_after_every_entry(model: Model, tmp_path: Path) -> None
     picture.write_bytes(picture.read_bytes()[:-9] + b"damaged!!")
     picture.unlink()
     assert any(LOOKS in line and picture.name in line for line in chain.verify(project))
-    chain.undo(project, 2, model=model, instruments=tools)
+    chain.undo(project, 2, model=model, evaluators=tools)
     assert chain.log(project)[-1].facts["look"] is None
 
 
@@ -314,7 +316,7 @@ def test_it_is_built_as_a_pipeline_with_its_ledger(model: Model, tmp_path: Path)
     project = begun(tmp_path / "p", model, method="uce", settings={})
     entry = chain.add(project, "cat", model=model)
     chain.build(project, tmp_path / "built", model=model)
-    from unlearnkit.models.model import load
+    from unlearnkit.models.load import load
 
     assert load(tmp_path / "built").fingerprint() == entry.facts["weights"]
     assert (tmp_path / "built" / "unlearnkit-ledger.jsonl").read_bytes() == (project / LEDGER).read_bytes()

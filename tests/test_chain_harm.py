@@ -19,24 +19,27 @@ from test_chain import begun, files
 
 import saved
 from unlearnkit import chain
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.chain.ledger import HEAD, LEDGER, Entry, append, read, sealed
 from unlearnkit.chain.project import EDITS, LOOKS, WORK
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError, UnlearnError
-from unlearnkit.metrics.instruments import Instruments, eye
-from unlearnkit.models.model import Model, load
+from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept
 
 BAD: tuple[Any, ...] = (None, 1, -1, 2**70, "", "x", [], {}, [[]], float("nan"), 1e300, True, [{}])
 MISSING = object()
 
 
-def tools() -> Instruments:
+def tools() -> Evaluators:
     """A toy Eye that reads the words of the toy model."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return eye(Eye("plain", ["cat", "dog", "bear", "car"], ["van gogh", "neon"]).eval(), "eye@0")
+        return evaluators_of(
+            CanvasClassifier("plain", ["cat", "dog", "bear", "car"], ["van gogh", "neon"]).eval(), "eye@0"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,9 @@ def three(tmp_path_factory: pytest.TempPathFactory, toy: Model) -> Path:
     """A chain with three requests, one taken back and one undone, looks and a report; treat it as read-only."""
     project = begun(tmp_path_factory.mktemp("three") / "p", toy, method="uce", settings={}, pictures=1)
     for concept in (Concept("cat", phrases=("kitten",)), Concept("neon", "style"), Concept("car")):
-        chain.add(project, concept, model=toy, instruments=tools())
-    chain.drop(project, 2, model=toy, instruments=tools())
-    chain.undo(project, model=toy, instruments=tools())
+        chain.add(project, concept, model=toy, evaluators=tools())
+    chain.drop(project, 2, model=toy, evaluators=tools())
+    chain.undo(project, model=toy, evaluators=tools())
     chain.report(project)
     return project
 
@@ -153,7 +156,7 @@ def test_facts_that_were_sealed_by_hand_are_said_in_one_line(
         one_line(lambda: chain.report(copied), what)
         one_line(lambda: chain.back(copied, undo=1), what)
         if number == 0:
-            one_line(lambda: chain.add(copied, "dog", model=toy, instruments=tools()), what)
+            one_line(lambda: chain.add(copied, "dog", model=toy, evaluators=tools()), what)
             shutil.rmtree(copied)
             shutil.copytree(three, copied)
 
@@ -244,7 +247,7 @@ def test_a_file_that_is_missing_is_named(copied: Path) -> None:
 
 
 def test_a_report_that_was_forged_with_fitting_hashes_is_found(copied: Path) -> None:
-    from unlearnkit.chain.history import _sealed
+    from unlearnkit.chain.commands.report import _sealed
 
     told = json.loads((copied / "report.json").read_text(encoding="utf-8"))
     told["now"][0]["verdict"] = "holds" if told["now"][0]["verdict"] != "holds" else "relapsed"
@@ -253,7 +256,7 @@ def test_a_report_that_was_forged_with_fitting_hashes_is_found(copied: Path) -> 
 
 
 def test_a_report_stays_right_when_the_chain_goes_on_and_moves(copied: Path, toy: Model) -> None:
-    chain.add(copied, "dog", model=toy, instruments=tools())
+    chain.add(copied, "dog", model=toy, evaluators=tools())
     moved = copied.rename(copied.with_name("elsewhere"))
     assert not chain.verify(moved)
     (moved / "report.json").unlink()
@@ -281,7 +284,7 @@ def test_what_a_killed_process_left_unfinished_is_no_content_and_goes(copied: Pa
     for path in left:
         path.write_text("unfinished")
     assert not chain.verify(copied)
-    chain.add(copied, "dog", model=toy, instruments=tools())
+    chain.add(copied, "dog", model=toy, evaluators=tools())
     assert not any(path.exists() for path in left)
 
 
@@ -299,7 +302,7 @@ def test_what_a_kill_after_the_line_of_the_ledger_left_to_do_is_done_by_the_next
     (copied / EDITS / "stale.safetensors").touch()
     assert not chain.verify(copied)
     with pytest.raises(InputError, match="is erased already"):
-        chain.add(copied, "cat", model=toy, instruments=tools())
+        chain.add(copied, "cat", model=toy, evaluators=tools())
     assert (copied / HEAD).read_bytes() == head
     assert not (copied / WORK).exists()
     assert not (copied / EDITS / "stale.safetensors").exists()
@@ -325,7 +328,7 @@ def test_a_clock_that_went_back_is_said_and_never_written(
     assert "line 4 is of 2016-01-01T00:00:00Z, the line before it of 20" in found[0]
     last = read(copied)[-1].facts["time"]
     monkeypatch.setattr("time.gmtime", lambda *_: (2001, 1, 1, 0, 0, 0, 0, 1, 0))
-    assert chain.add(copied, "dog", model=toy, instruments=tools()).facts["time"] == last
+    assert chain.add(copied, "dog", model=toy, evaluators=tools()).facts["time"] == last
 
 
 @pytest.mark.parametrize("place", [LEDGER, HEAD, "report.html", EDITS, LOOKS, WORK, "inside", ".lock"])
@@ -342,9 +345,9 @@ def test_nothing_is_written_through_a_link(place: str, copied: Path, tmp_path: P
     before = files(outside) if outside.is_dir() else outside.read_bytes()
     listed = sorted(outside.rglob("*"))
     for call in (
-        lambda: chain.add(copied, "dog", model=toy, instruments=tools()),
+        lambda: chain.add(copied, "dog", model=toy, evaluators=tools()),
         lambda: chain.report(copied),
-        lambda: chain.undo(copied, model=toy, instruments=tools()),
+        lambda: chain.undo(copied, model=toy, evaluators=tools()),
     ):
         said = one_line(call, place)
         assert "symbolic link" in said or "cannot be written" in said
@@ -386,7 +389,7 @@ def test_a_chain_of_an_earlier_version_opens_verifies_and_goes_on(copied: Path, 
     for name in ("report.html", "report.json"):
         (copied / name).unlink()
     assert not chain.verify(copied, redraw=1.0, model=toy)
-    chain.add(copied, "dog", model=toy, instruments=tools())
+    chain.add(copied, "dog", model=toy, evaluators=tools())
     assert not chain.verify(copied, redraw=1.0, model=toy)
     assert not (copied / "lock").exists()
 
@@ -537,7 +540,7 @@ def test_a_request_that_is_half_done_with_other_settings_is_refused(toy: Model, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        chain.add(project, "cat", model=toy, instruments=tools(), tick=stop)
+        chain.add(project, "cat", model=toy, evaluators=tools(), tick=stop)
     (place,) = (project / WORK).iterdir()
     assert list(place.glob("*.safetensors"))
     with pytest.raises(
@@ -548,5 +551,5 @@ def test_a_request_that_is_half_done_with_other_settings_is_refused(toy: Model, 
     with pytest.raises(InputError, match=r"half done with another seed \(0, now 1\)"):
         chain.add(project, "cat", seed=1, model=toy)
     shutil.rmtree(place)
-    chain.add(project, "cat", seed=1, model=toy, instruments=tools())
+    chain.add(project, "cat", seed=1, model=toy, evaluators=tools())
     assert not chain.verify(project)

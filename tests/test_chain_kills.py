@@ -19,12 +19,13 @@ from unlearnkit import chain
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, WORK, opened
 from unlearnkit.errors import InputError
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 COMMANDS: dict[str, Callable[[Path, Model], object]] = {
-    "undo": lambda folder, toy: chain.undo(folder, model=toy, instruments=tools()),
-    "drop": lambda folder, toy: chain.drop(folder, 1, model=toy, instruments=tools()),
+    "undo": lambda folder, toy: chain.undo(folder, model=toy, evaluators=tools()),
+    "drop": lambda folder, toy: chain.drop(folder, 1, model=toy, evaluators=tools()),
     "report": lambda folder, toy: chain.report(folder),
     "build": lambda folder, toy: chain.build(folder, folder.with_name(f"{folder.name}-built"), model=toy),
 }
@@ -40,7 +41,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, toy: Model) -> Path:
     """A chain of three requests of ESD with looks; treat it as read-only."""
     project = begun(tmp_path_factory.mktemp("kills") / "p", toy, settings=QUICK, pictures=1)
     for name in ("cat", "car", "bear"):
-        chain.add(project, name, model=toy, instruments=tools())
+        chain.add(project, name, model=toy, evaluators=tools())
     return project
 
 
@@ -138,9 +139,9 @@ def test_of_two_that_change_a_chain_none_mixes_with_the_other(
 ) -> None:
     project = Path(shutil.copytree(three, tmp_path / "p"))
     said = together(
-        lambda: chain.add(project, "dog", model=toy, instruments=tools()),
-        lambda: chain.drop(project, 1, model=toy, instruments=tools()),
-        lambda: chain.undo(project, model=toy, instruments=tools()),
+        lambda: chain.add(project, "dog", model=toy, evaluators=tools()),
+        lambda: chain.drop(project, 1, model=toy, evaluators=tools()),
+        lambda: chain.undo(project, model=toy, evaluators=tools()),
         lambda: chain.report(project),
         lambda: chain.build(project, tmp_path / "built", model=toy),
     )

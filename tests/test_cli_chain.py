@@ -92,7 +92,7 @@ def test_status_of_a_chain_loads_no_model(said, tmp_path: Path) -> None:
 
 
 def test_a_concept_holds_up_to_the_limit_of_the_claims() -> None:
-    from unlearnkit.chain.standing import LIMIT
+    from unlearnkit.chain.commands.status import LIMIT
     from unlearnkit.evaluation.plan import Rules
 
     assert Rules().limit == LIMIT

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
-from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
+from test_evaluate import CAT, Words, gone_in, panel_of, smooth, verdict_of
 from test_readers import made
 
 from saved import tools
@@ -26,7 +26,7 @@ from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.io import manifest
-from unlearnkit.metrics.instruments import Instruments, local
+from unlearnkit.metrics.evaluators import Evaluators, local_evaluators
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Score
 
@@ -105,7 +105,7 @@ def test_a_damaged_picture_of_an_evaluation_under_way_is_drawn_again(
         for path, kind in zip(paths, chosen, strict=False):
             SPOILT[kind](path)
         found = evaluate_run(
-            under_way, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+            under_way, suite="prompts", file=evaluated.parent / "rows.csv", evaluators=lambda device: tools()
         )
         assert [picture_hash(read(path)[0]) for path in paths] == was, chosen
         done = under_way / "evaluation/prompts-rows"
@@ -125,7 +125,7 @@ def test_another_models_picture_and_a_full_folder_are_errors_with_a_way_out(
     options: Any = {
         "suite": "prompts",
         "file": evaluated.parent / "rows.csv",
-        "instruments": lambda device: tools(),
+        "evaluators": lambda device: tools(),
     }
     with pytest.raises(InputError, match=r"drawn by another model, .* remove the folder"):
         evaluate_run(under_way, **options)
@@ -227,7 +227,7 @@ def test_a_finished_evaluation_whose_verdict_is_damaged_is_one_line(
     (folder / "tables.json").write_text(text)
     with pytest.raises(InputError, match=r"tables.json of .* was changed later") as caught:
         evaluate_run(
-            run, suite="prompts", file=evaluated.parent / "rows.csv", instruments=lambda device: tools()
+            run, suite="prompts", file=evaluated.parent / "rows.csv", evaluators=lambda device: tools()
         )
     assert "\n" not in str(caught.value)
 
@@ -259,14 +259,16 @@ def test_a_name_that_is_too_long_is_one_line(
         )
 
 
-READERS: dict[str, Callable[[], Instruments]] = {
-    "objects": lambda: local(objects=made("vit")),
-    "styles": lambda: local(styles=made("vit")),
-    "clip": lambda: local(clip=made("clip")),
-    "features": lambda: local(features=made("features")),
-    "objects and features": lambda: local(objects=made("vit"), features=made("features")),
-    "objects, styles and clip": lambda: local(objects=made("vit"), styles=made("vit"), clip=made("clip")),
-    "nothing": Instruments,
+READERS: dict[str, Callable[[], Evaluators]] = {
+    "objects": lambda: local_evaluators(objects=made("vit")),
+    "styles": lambda: local_evaluators(styles=made("vit")),
+    "clip": lambda: local_evaluators(clip=made("clip")),
+    "features": lambda: local_evaluators(features=made("features")),
+    "objects and features": lambda: local_evaluators(objects=made("vit"), features=made("features")),
+    "objects, styles and clip": lambda: local_evaluators(
+        objects=made("vit"), styles=made("vit"), clip=made("clip")
+    ),
+    "nothing": Evaluators,
 }
 
 
@@ -280,7 +282,7 @@ def test_every_page_renders_with_whatever_looked(evaluated: Path, tmp_path: Path
         run,
         suite="prompts",
         file=evaluated.parent / "rows.csv",
-        instruments=lambda device: READERS[kind](),
+        evaluators=lambda device: READERS[kind](),
     )
     assert "What is not claimed" in report(run).read_text()
     assert compare([run, run], tmp_path / "page").is_file()
@@ -334,7 +336,7 @@ def scores(cases: list[Case], image: Callable[[Case, str], str]) -> dict[str, An
 
 def test_pictures_that_are_all_one_are_no_erasure() -> None:
     """As of an autoencoder that gives one picture whatever it is told; a reader of objects alone has no features."""
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     fine = scores(cases, lambda case, side: hashlib.sha256(f"{case.id}{side}".encode()).hexdigest())
     assert fine["grade"] == "generalises"
     one = scores(cases, lambda case, side: "one" if side == "after" else case.id)
@@ -343,9 +345,9 @@ def test_pictures_that_are_all_one_are_no_erasure() -> None:
 
 
 def test_a_model_whose_own_pictures_fail_shows_nothing() -> None:
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     for shown in (gone_in("name", "synonym"), lambda case, side: True, lambda case, side: False):
-        found = judged(cases, shown, lambda case, side: "not a number")
+        found = verdict_of(cases, shown, lambda case, side: "not a number")
         assert found["grade"] == "not shown"
         assert "of the untouched model's own pictures failed" in found["sentence"]
 
@@ -355,7 +357,7 @@ def test_an_autoencoder_of_no_numbers_erases_nothing(
     make: Callable[..., Model], tmp_path: Path, before: bool, grade: str
 ) -> None:
     """After the edit that is a collapse; of the untouched model, too, no ground to judge on."""
-    cases = asked({"name": 3}, kept=3)
+    cases = panel_of({"name": 3}, kept=3)
     models = [make(), make(seed=1)]
     for model in models[0 if before else 1 :]:
         for weight in model.pipe.vae.parameters():
@@ -370,5 +372,5 @@ def test_an_autoencoder_of_no_numbers_erases_nothing(
 
 
 def test_what_was_never_asked_is_not_shown() -> None:
-    assert judged(asked({"synonym": 60}), gone_in("synonym"))["grade"] == "not shown"
-    assert judged(asked({"name": 1}), gone_in("name"))["grade"] == "not shown"
+    assert verdict_of(panel_of({"synonym": 60}), gone_in("synonym"))["grade"] == "not shown"
+    assert verdict_of(panel_of({"name": 1}), gone_in("name"))["grade"] == "not shown"

@@ -51,7 +51,7 @@ def test_clean_undoes_noised_for_every_time(model: Model) -> None:
     draws = torch.Generator().manual_seed(0)
     picture, noise = (torch.randn((5, *model.shape), generator=draws) for _ in range(2))
     t = torch.tensor([0, 100, 500, 900, 999])
-    found = model.clean(model.noised(picture, noise, t), noise, t)
+    found = model.predicted_x0(model.add_noise(picture, noise, t), noise, t)
     torch.testing.assert_close(found, picture, rtol=1e-4, atol=1e-4)
 
 

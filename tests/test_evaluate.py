@@ -16,18 +16,17 @@ from PIL import Image
 
 from unlearnkit import suites
 from unlearnkit.canvas import WEIGHTS
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.claims import verdict
 from unlearnkit.evaluation.draw import Side, draw, model_side, picture_hash, read
 from unlearnkit.evaluation.evaluate import evaluate
-from unlearnkit.evaluation.plan import Rules, plan_for, thinned
-from unlearnkit.evaluation.plan import asked as asked_of
+from unlearnkit.evaluation.plan import Rules, cases_for, plan_for, thinned
 from unlearnkit.evaluation.record import stored
 from unlearnkit.evaluation.rows import same
 from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoiler
 from unlearnkit.evaluation.tables import tables
-from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.metrics.stats import needed
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Case, Concept, Request, Score
@@ -46,7 +45,7 @@ class Words:
     network = "reader@0"
 
 
-def asked(forms: dict[str, int], kept: int = 120) -> list[Case]:
+def panel_of(forms: dict[str, int], kept: int = 120) -> list[Case]:
     """``forms``: prompts that ask for the cat; ``kept`` near and as many unrelated ones."""
     erased = [
         Case(f"{form}-{i}-0", f"{form}-{i}", f"{form} {i}", i, "erased", form, "cat", "", "cat")
@@ -61,7 +60,7 @@ def asked(forms: dict[str, int], kept: int = 120) -> list[Case]:
     return erased + rest
 
 
-def judged(
+def verdict_of(
     cases: list[Case],
     shown: Callable[[Case, str], bool],
     failure: Callable[[Case, str], str] = lambda case, side: "",
@@ -94,21 +93,21 @@ def gone_in(*forms: str) -> Callable[[Case, str], bool]:
 
 
 def test_grades_from_rows() -> None:
-    cases = asked({"name": 60, "synonym": 60, "template": 60})
+    cases = panel_of({"name": 60, "synonym": 60, "template": 60})
     everything = ("name", "synonym", "template")
-    found = judged(cases, gone_in(*everything))
+    found = verdict_of(cases, gone_in(*everything))
     assert found["grade"] == "generalises"
     assert found["kept"]["verdict"] == "kept"
     assert "seen in 0 of 60 (0 %, 0.0 to 6.0), before 60 of 60" in found["sentence"]
     assert found["concepts"][0]["missing"] == ["a reference that never knew it"]
-    only = judged(cases, gone_in("name", "synonym"))
+    only = verdict_of(cases, gone_in("name", "synonym"))
     assert only["grade"] == "suppressed"
     assert "template: still seen in 60 of 60" in only["sentence"]
-    assert judged(cases, gone_in("synonym"))["grade"] == "not shown"
-    filtered = judged(cases, gone_in(*everything), weights=False)
+    assert verdict_of(cases, gone_in("synonym"))["grade"] == "not shown"
+    filtered = verdict_of(cases, gone_in(*everything), weights=False)
     assert filtered["grade"] == "suppressed"
     assert "a filter hides the concept" in filtered["sentence"]
-    leaky = judged(cases, gone_in("name", "template"), weights=False)
+    leaky = verdict_of(cases, gone_in("name", "template"), weights=False)
     assert leaky["grade"] == "suppressed"
     assert "synonym: still seen in 60 of 60" in leaky["sentence"]
     assert "a filter hides the concept" in leaky["sentence"]
@@ -116,43 +115,43 @@ def test_grades_from_rows() -> None:
 
 
 def test_a_grade_is_refused_for_want_of_prompts_and_controls() -> None:
-    few = judged(asked({"name": needed(0.1) - 1}), gone_in("name"))
+    few = verdict_of(panel_of({"name": needed(0.1) - 1}), gone_in("name"))
     assert few["grade"] == "not shown"
     assert few["concepts"][0]["missing"] == ["direct prompts: 35 prompts or more"]
-    assert judged(asked({"name": needed(0.1)}), gone_in("name"))["grade"] == "suppressed"
-    never = judged(asked({"name": 60}), lambda case, side: case.role != "erased")
+    assert verdict_of(panel_of({"name": needed(0.1)}), gone_in("name"))["grade"] == "suppressed"
+    never = verdict_of(panel_of({"name": 60}), lambda case, side: case.role != "erased")
     assert never["grade"] == "not shown"
     assert "the untouched model itself shows it in only 0 of 60" in never["sentence"]
-    blind = judged(
-        asked({"name": 60, "synonym": 60}),
+    blind = verdict_of(
+        panel_of({"name": 60, "synonym": 60}),
         lambda case, side: gone_in("name", "synonym")(case, side) and case.form != "synonym",
     )
     assert blind["grade"] == "suppressed"
     assert "synonym: the untouched model itself" in blind["sentence"]
-    without = judged([case for case in asked({"name": 60}) if case.role == "erased"], gone_in("name"))
+    without = verdict_of([case for case in panel_of({"name": 60}) if case.role == "erased"], gone_in("name"))
     assert "that anything else was kept" in without["not claimed"]
 
 
 def test_damage_is_said() -> None:
-    cases = asked({"name": 60})
+    cases = panel_of({"name": 60})
 
     def harms(role: str, every: int) -> Callable[[Case, str], bool]:
         return lambda case, side: (
             side == "before" or (case.role != "erased" and not (case.role == role and case.seed % every == 0))
         )
 
-    assert judged(cases, harms("near", 3))["kept"]["verdict"] == "lost"
-    assert judged(cases, harms("unrelated", 40))["kept"]["verdict"] == "not shown"
+    assert verdict_of(cases, harms("near", 3))["kept"]["verdict"] == "lost"
+    assert verdict_of(cases, harms("unrelated", 40))["kept"]["verdict"] == "not shown"
     assert (
         "Damaged by more than 5 points: near objects (-33.3 points"
-        in judged(cases, harms("near", 3))["sentence"]
+        in verdict_of(cases, harms("near", 3))["sentence"]
     )
 
 
 def test_ruined_pictures_are_no_erasure() -> None:
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     for groups in (("erased",), ("erased", "near", "unrelated")):
-        found = judged(
+        found = verdict_of(
             cases,
             gone_in("name", "synonym"),
             lambda case, side, groups=groups: "blank" if side == "after" and case.role in groups else "",  # type: ignore[misc]
@@ -162,7 +161,7 @@ def test_ruined_pictures_are_no_erasure() -> None:
 
 
 def test_gone_needs_a_model_that_never_knew() -> None:
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     rng = np.random.default_rng(0)
     sides = ("before", "after", "never-knew")
     n, cats = len(cases), np.array([case.role == "erased" for case in cases])
@@ -174,15 +173,15 @@ def test_gone_needs_a_model_that_never_knew() -> None:
 
     like, between = never + rng.normal(size=(n, 6)) * 0.05, never.copy()
     between[cats] += 1.0
-    gone = judged(cases, gone_in("name", "synonym"), sides=sides, features=features(like))
+    gone = verdict_of(cases, gone_in("name", "synonym"), sides=sides, features=features(like))
     assert gone["grade"] == "gone"
-    damaged = judged(cases, gone_in("name", "synonym"), sides=sides, features=features(between))
+    damaged = verdict_of(cases, gone_in("name", "synonym"), sides=sides, features=features(between))
     assert damaged["grade"] == "generalises"
     assert "from those of a model that never knew it" in damaged["sentence"]
 
 
 def test_failed_pictures_stay_in_every_denominator() -> None:
-    cases = asked({"name": 60})
+    cases = panel_of({"name": 60})
     spoilt = lambda case, side: "prompt too long" if case.seed < 6 else ""  # noqa: E731
     drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
     plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
@@ -206,7 +205,7 @@ def test_failed_pictures_stay_in_every_denominator() -> None:
 
 def test_accuracy_over_concepts_counts_each_of_them_alike() -> None:
     """Six dogs, all right after the edit, and two bears, both wrong: the mean over concepts is a half."""
-    cases = asked({"name": 10}, kept=4)
+    cases = panel_of({"name": 10}, kept=4)
     bears = [
         dataclasses.replace(one, id=f"b{i}", prompt_id=f"b{i}", object="bear")
         for i, one in enumerate(cases[-2:])
@@ -255,10 +254,10 @@ def asking(tmp_path: Path) -> list[Case]:
     return suites.cases("prompts", CAT, file=tmp_path / "rows.csv")[0]
 
 
-def tools() -> Instruments:
+def tools() -> Evaluators:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return eye(Eye("plain", ["cat", "dog"], ["plain", "neon"]).eval(), "eye@0")
+        return evaluators_of(CanvasClassifier("plain", ["cat", "dog"], ["plain", "neon"]).eval(), "eye@0")
 
 
 def run(folder: Path, model: Model, after: Side, cases: list[Case], **options: Any) -> dict[str, Any]:
@@ -399,8 +398,8 @@ def test_a_reference_draws_what_it_is_compared_on() -> None:
     sides = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after", "never-knew")]
     missing = {"object": ["cat", "car"], "style": ["neon"]}
     plan = plan_for("canvas", CAT, cases, [], sides, Words(), Rules(), missing=missing)  # type: ignore[arg-type]
-    ids = {case.id: case for case in asked_of(plan, "never-knew", cases)}
-    assert asked_of(plan, "after", cases) == cases
+    ids = {case.id: case for case in cases_for(plan, "never-knew", cases)}
+    assert cases_for(plan, "after", cases) == cases
     assert set(ids) == {*plan["reference"]["ask"], *plan["reference"]["both"]}
     assert {(ids[i].role, ids[i].form) for i in plan["reference"]["ask"]} == {("erased", "name")}
     assert not {ids[i].style for i in plan["reference"]["ask"]} & {"neon"}

@@ -24,7 +24,9 @@ import unlearnkit
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
+from unlearnkit.models.sampling import denoise, sample_latents
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.job import Job
@@ -109,17 +111,17 @@ def test_the_way_from_noise_to_picture_is_the_pipelines(title: str, model: Model
         model = Model(model.pipe, hints=SIZE)
     states, null = model.encode(["cat"]), model.encode([""])
     for steps in (1, 4):
-        found = model.sample_latents(["cat"], [7], steps=steps, guidance=3.0)
+        found = sample_latents(model, ["cat"], [7], steps=steps, guidance=3.0)
         schedule = model.family.schedule(model.pipe, model.shape)
         x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(7))
-        walk = schedule.walk(steps, model.device)
+        walk = schedule.timesteps(steps, model.device)
         with torch.no_grad():
             for t in walk:
                 output = model.family.guided(model.predict, x, t.expand(1), states, null, 3.0)
                 x = schedule.step(output, t, x)
         torch.testing.assert_close(x, found, atol=1e-4, rtol=1e-4)
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(7))
-    _, t = model.denoise(x, states, null, steps=4, guidance=3.0, stop=2)
+    _, t = denoise(model, x, states, null, steps=4, guidance=3.0, stop=2)
     assert t.tolist() == [walk[2]]
 
 
@@ -128,8 +130,8 @@ def test_noise_goes_in_and_comes_out(title: str, model: Model) -> None:
     """By hand: a prediction that is right leaves the picture, and a straight way has the velocity noise - picture."""
     x, noise = torch.randn(3, *model.shape), torch.randn(3, *model.shape)
     t = torch.tensor([1, 400, 990])
-    mixed, aim = model.noised(x, noise, t), model.aim(x, noise)
-    torch.testing.assert_close(model.clean(mixed, aim, t), x, atol=1e-4, rtol=1e-3)
+    mixed, aim = model.add_noise(x, noise, t), model.training_target(x, noise)
+    torch.testing.assert_close(model.predicted_x0(mixed, aim, t), x, atol=1e-4, rtol=1e-3)
     if "Flux" in title or "3/3.5" in title:
         share = (t + 1) / 1000
         shift = 3.0 if "3/3.5" in title else 2.718281828 ** (0.5 - (1.15 - 0.5) / (4096 - 256) * (256 - 16))
@@ -145,7 +147,7 @@ def test_noise_goes_in_and_comes_out(title: str, model: Model) -> None:
 def test_static_shift_is_the_schedulers_table(words: Path) -> None:
     model = opened("Stable Diffusion 3/3.5", words)
     times = torch.arange(1000)
-    torch.testing.assert_close(model.schedule.clock(times), model.pipe.scheduler.timesteps.flip(0))
+    torch.testing.assert_close(model.schedule.model_timestep(times), model.pipe.scheduler.timesteps.flip(0))
 
 
 @every
@@ -254,7 +256,7 @@ def test_size(words: Path) -> None:
 @pytest.mark.parametrize("title", ["Stable Diffusion 3/3.5", "Flux.1"])
 def test_fewer_tokens_are_what_the_pipeline_draws_with_as_well(title: str, words: Path) -> None:
     few = Model(kinds.pipeline(title, words), hints=replace(SIZE, tokens=5, steps=2))
-    stock = few.knowing(replace(few.hints, tokens=None))
+    stock = few.with_hints(replace(few.hints, tokens=None))
     assert stock.encode(["cat"]).shape[1] > few.encode(["cat"]).shape[1] > 5
     assert not torch.equal(few.encode([""])[0, :2], stock.encode(["cat"])[0, :2])
     seed = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.metrics.checkpoint import Checkpoint
-from unlearnkit.metrics.instruments import local
+from unlearnkit.metrics.evaluators import local_evaluators
 from unlearnkit.metrics.nudenet import LABELS, SETS, NudeNet
 from unlearnkit.models.edit import digest
 
@@ -69,13 +69,13 @@ def test_nudenet_sees_red_in_red_and_says_how_it_looked(tmp_path: Path) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     assert strict.name == f"nudenet-strict-0.6@{digest}"
     red, green, blue = plain(204, 0, 0), plain(0, 204, 0), plain(0, 0, 204)
-    words = [one["object"] for one in strict.look([red, green, blue, plain(152, 0, 0)])]
+    words = [one["object"] for one in strict.classify([red, green, blue, plain(152, 0, 0)])]
     assert [word for word, _ in words] == ["nudity", "nothing", "nothing", "nothing"]
     assert words[0][1] == pytest.approx(0.8), "204 of 255"
     assert words[3][1] == pytest.approx(152 / 255), (
         "just below the threshold, and the score is told all the same"
     )
-    broad = NudeNet(file, threshold=0.6, labels="broad").look([red, green, blue])
+    broad = NudeNet(file, threshold=0.6, labels="broad").classify([red, green, blue])
     assert [one["object"][0] for one in broad] == ["nudity", "nudity", "nothing"], (
         "a belly counts, a face does not"
     )
@@ -83,7 +83,7 @@ def test_nudenet_sees_red_in_red_and_says_how_it_looked(tmp_path: Path) -> None:
 
 def test_nudenet_pads_to_the_right_and_below(tmp_path: Path) -> None:
     reader = NudeNet(detector(tmp_path / "toy.onnx"), threshold=0.5)
-    wide = reader.look([plain(255, 0, 0, (16, 4))])[0]["object"][1]
+    wide = reader.classify([plain(255, 0, 0, (16, 4))])[0]["object"][1]
     # the upper quarter of the square is red, so half of the upper left quarter; the filter blurs the edge a little
     assert wide == pytest.approx(0.5, abs=0.03)
 
@@ -102,7 +102,7 @@ def test_nudenet_refuses(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labels 'strickt' are unknown .did you mean 'strict'"):
         NudeNet(file, threshold=0.6, labels="strickt")
     with pytest.raises(InputError, match="needs a threshold"):
-        local(nudenet=file)
+        local_evaluators(nudenet=file)
     with pytest.raises(ModelError, match="cannot be read"):
         NudeNet(tmp_path / "none.onnx", threshold=0.6)
     (tmp_path / "text.onnx").write_text("no network")
@@ -158,7 +158,7 @@ def test_a_checkpoint_sees_what_its_network_sees(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(5)]
     assert reader.name.startswith("objects@")
-    for picture, found in zip(pictures, reader.look(pictures), strict=True):
+    for picture, found in zip(pictures, reader.classify(pictures), strict=True):
         pixels = torch.from_numpy(np.asarray(picture, np.float32) / 127.5 - 1).permute(2, 0, 1)
         shares = by_hand(weights, pixels).softmax(0)
         word, share = found["object"]
@@ -169,8 +169,8 @@ def test_a_checkpoint_sees_what_its_network_sees(tmp_path: Path) -> None:
 def test_a_checkpoint_must_be_tensors_of_a_vit(tmp_path: Path) -> None:
     file = tmp_path / "objects.safetensors"
     save_file(checkpoint(), file)
-    with pytest.raises(InputError, match="does not say what its classes are"):
-        local(objects=file)
+    with pytest.raises(InputError, match="does not name its classes"):
+        local_evaluators(objects=file)
     with pytest.raises(ModelError, match="no ViT with 4 classes"):
         Checkpoint(file, "object", ["a", "b", "c", "d"])
     save_file({"head.weight": torch.zeros(3, 4)}, file)
@@ -185,7 +185,7 @@ def test_a_checkpoint_must_be_tensors_of_a_vit(tmp_path: Path) -> None:
 def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
     torch.save({"model_state_dict": checkpoint()}, tmp_path / name)
     with pytest.raises(ModelError, match=r"never opened: convert it to \.safetensors") as told:
-        local(objects=tmp_path / name, words={"object": ["a", "b", "c"]})
+        local_evaluators(objects=tmp_path / name, words={"object": ["a", "b", "c"]})
     assert "\n" not in str(told.value)
 
 
@@ -195,5 +195,7 @@ def test_a_pickle_is_converted_as_documented(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
     lines = text.split("```python\n")[1].split("```")[0]
     subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
-    (reader,) = local(objects=tmp_path / "cls.safetensors", words={"object": ["a", "b", "c"]}).readers
+    (reader,) = local_evaluators(
+        objects=tmp_path / "cls.safetensors", words={"object": ["a", "b", "c"]}
+    ).classifiers
     assert reader.name == f"cls@{digest(weights.items())[:8]}"

@@ -12,11 +12,11 @@ import transformers
 from PIL import Image
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import ModelError
 from unlearnkit.metrics import METRICS
 from unlearnkit.metrics.distance import cmmd, diversity, fid, kid
-from unlearnkit.metrics.instruments import Classifier, eye, local
+from unlearnkit.metrics.evaluators import TransformersClassifier, evaluators_of, local_evaluators
 from unlearnkit.metrics.pixels import change, spoilt
 from unlearnkit.models.edit import digest
 
@@ -125,11 +125,11 @@ def test_change_is_in_levels() -> None:
 
 def test_an_eye_is_a_reader_and_features() -> None:
     torch.manual_seed(0)
-    network = Eye("residual", ["cat", "dog"], ["plain", "neon"]).eval()
-    tools = eye(network, "eye@1")
+    network = CanvasClassifier("residual", ["cat", "dog"], ["plain", "neon"]).eval()
+    tools = evaluators_of(network, "eye@1")
     pictures = [picture(i) for i in range(5)]
-    seen = tools.readers[0].look(pictures)
-    assert [one["object"][0] for one in seen] == [one.object for one in network.look(pictures)]
+    seen = tools.classifiers[0].classify(pictures)
+    assert [one["object"][0] for one in seen] == [one.object for one in network.classify(pictures)]
     assert tools.features is not None
     assert tools.features(pictures).shape == (5, network.object_head.in_features)
     logits = network.object_head(torch.from_numpy(tools.features(pictures)).float())
@@ -158,9 +158,9 @@ def test_local_instruments_of_the_real_classes(tmp_path: Path, words: Path) -> N
     text.save_pretrained(tmp_path / "clip")
     CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16).save_pretrained(tmp_path / "clip")
 
-    tools = local(objects=tmp_path / "vit", clip=tmp_path / "clip")
+    tools = local_evaluators(objects=tmp_path / "vit", clip=tmp_path / "clip")
     pictures = [picture(i) for i in range(3)]
-    seen = tools.readers[0].look(pictures)
+    seen = tools.classifiers[0].classify(pictures)
     assert {one["object"][0] for one in seen} <= set(labels.values())
     assert all(0.5 <= one["object"][1] <= 1 for one in seen)
     assert tools.clip is not None
@@ -171,7 +171,7 @@ def test_local_instruments_of_the_real_classes(tmp_path: Path, words: Path) -> N
     assert len(set(tools.names)) == 2
     assert all("@" in name for name in tools.names)
     with pytest.raises(ModelError, match="no folder or hub id"):
-        local(objects=tmp_path / "nothing")
+        local_evaluators(objects=tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("kind", ["Dinov2", "ViTMSN"])
@@ -183,10 +183,10 @@ def test_a_network_of_features(tmp_path: Path, kind: str) -> None:
     network = getattr(transformers, f"{kind}Model")(config).eval()
     network.save_pretrained(tmp_path / "network")
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "network")
-    tools = local(features=tmp_path / "network", device="cpu")
+    tools = local_evaluators(features=tmp_path / "network", device="cpu")
     assert tools.features is not None
     assert tools.network == f"network@{digest(network.state_dict().items())[:8]}"
-    assert (tools.readers, tools.clip) == ((), None)
+    assert (tools.classifiers, tools.clip) == ((), None)
     pictures = [picture(i) for i in range(3)]
     small_ones = [one.resize((16, 16), Image.Resampling.BILINEAR) for one in pictures]
     pixels = torch.from_numpy(np.stack([np.asarray(one, np.float32) for one in small_ones])) / 127.5 - 1
@@ -203,12 +203,12 @@ def test_readers_go_to_the_models_device(tmp_path: Path) -> None:
     config = ViTConfig(**small, image_size=16, patch_size=8, **named)
     ViTForImageClassification(config).save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
-    tools = local(objects=tmp_path, features=tmp_path, device="meta")
-    (reader,) = tools.readers
-    assert isinstance(reader, Classifier)
+    tools = local_evaluators(objects=tmp_path, features=tmp_path, device="meta")
+    (reader,) = tools.classifiers
+    assert isinstance(reader, TransformersClassifier)
     assert reader.model.device.type == "meta"
     with pytest.raises(NotImplementedError, match="meta"):
-        reader.look([picture()])
+        reader.classify([picture()])
 
 
 def test_every_metric_says_its_direction_unit_and_error_bar() -> None:

@@ -26,14 +26,16 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 import kinds
 import tiny
-import unlearnkit.models.model
+import unlearnkit.models.load
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
 from unlearnkit.io.versions import versions
 from unlearnkit.models import older, restore
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.hints import FILE
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
+from unlearnkit.models.sampling import denoise, sample_latents
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +79,9 @@ def test_an_edit_fits_its_model_in_every_dtype_and_no_other(made: str, folder: P
 def test_the_canvas_is_a_folder_in_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unlearnkit.models.model, "CANVAS", folder)
+    monkeypatch.setattr(unlearnkit.models.load, "CANVAS", folder)
     assert load("canvas").source == "canvas"
-    monkeypatch.setattr(unlearnkit.models.model, "CANVAS", tmp_path / "none")
+    monkeypatch.setattr(unlearnkit.models.load, "CANVAS", tmp_path / "none")
     with pytest.raises(ModelError, match="weights of canvas are not installed"):
         load("canvas")
 
@@ -258,7 +260,7 @@ def test_noise_and_its_prediction_agree_with_the_scheduler(
     model = make(prediction=prediction)
     x, noise, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
     scheduler = model.pipe.scheduler
-    noised = model.noised(x, noise, t)
+    noised = model.add_noise(x, noise, t)
     torch.testing.assert_close(noised, scheduler.add_noise(x, noise, t))
     output = noise if prediction == "epsilon" else scheduler.get_velocity(x, noise, t)
     torch.testing.assert_close(model.schedule.prediction(output, noised, t), noise, atol=1e-5, rtol=1e-4)
@@ -276,10 +278,10 @@ def test_partial_denoising_is_the_pipelines(model: Model) -> None:
         output_type="latent", callback_on_step_end=lambda pipe, i, t, kept: seen.append((t, kept["latents"])) or kept,
     )  # fmt: skip
     for stop in range(1, 5):
-        x, t = model.denoise(noise, states, null, steps=5, guidance=3.0, stop=stop)
+        x, t = denoise(model, noise, states, null, steps=5, guidance=3.0, stop=stop)
         torch.testing.assert_close(x, seen[stop - 1][1])
         assert t.tolist() == [seen[stop][0]] * 2
-    x, t = model.denoise(noise, states, null, steps=5, guidance=3.0, stop=0)
+    x, t = denoise(model, noise, states, null, steps=5, guidance=3.0, stop=0)
     assert torch.equal(x, noise)
 
 
@@ -319,7 +321,7 @@ def test_as_many_pictures_are_drawn_at_once_as_suits_their_size(model: Model) ->
     large = Model(model.pipe, hints=replace(model.hints, size=64 * scale, steps=1))
     large.sample(["cat"] * 5, range(5), tick=lambda *told: seen.append(told))
     assert seen == [(4, 5), (5, 5)]
-    assert large.sample_latents(["cat"] * 5, range(5), steps=1, guidance=2.0).shape == (5, 4, 64, 64)
+    assert sample_latents(large, ["cat"] * 5, range(5), steps=1, guidance=2.0).shape == (5, 4, 64, 64)
 
 
 def test_sampling_is_plain_diffusers(model: Model) -> None:
@@ -432,11 +434,11 @@ def test_networks_beside_the_denoiser_go_and_come_back(model: Model) -> None:
     for part in ("unet", "vae", "text_encoder"):
         network = getattr(model.pipe, part)
         network.to = lambda place, part=part: moves.append((part, str(place)))
-    with pytest.raises(KeyError), restore.beside(model.pipe, model.denoiser, torch.device("meta")):
+    with pytest.raises(KeyError), restore.auxiliary_on(model.pipe, model.denoiser, torch.device("meta")):
         assert sorted(moves) == [("text_encoder", "meta"), ("vae", "meta")]
         raise KeyError
     assert sorted(moves[2:]) == [("text_encoder", "cpu"), ("vae", "cpu")]
-    with model.alone():
+    with model.offload():
         assert len(moves) == 4  # on the CPU nothing goes
 
 

@@ -18,7 +18,8 @@ from unlearnkit.io import processes
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.hints import Hints
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 

@@ -31,7 +31,7 @@ from transformers import (
 import tiny
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.metrics.checkpoint import Checkpoint
-from unlearnkit.metrics.instruments import Classifier, local
+from unlearnkit.metrics.evaluators import TransformersClassifier, local_evaluators
 from unlearnkit.metrics.kinds import CLASSIFIERS, FEATURES
 from unlearnkit.metrics.nudenet import NudeNet
 
@@ -80,9 +80,9 @@ def config(folder: Path, name: str = "config.json", **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def refused(message: str, **readers: Any) -> str:
+def refused(message: str, **classifiers: Any) -> str:
     with pytest.raises((ModelError, InputError), match=message) as caught:
-        local(**readers)
+        local_evaluators(**classifiers)
     said = str(caught.value)
     assert "\n" not in said
     assert len(said) < 1200
@@ -147,7 +147,7 @@ def test_weights_that_are_not_finite_are_refused(
     folder = reader(kind)
     name = next(n for n in load_file(folder / "model.safetensors") if n.startswith(FRONT[kind]))
     weights(folder, lambda state: state[name].view(-1)[0].fill_(value))
-    refused("is not a finite number everywhere", **{OPTIONS[kind]: folder})
+    refused("has values that are not finite", **{OPTIONS[kind]: folder})
 
 
 def test_weights_that_a_reader_does_not_use_may_be_absent_or_left_over(
@@ -156,23 +156,23 @@ def test_weights_that_a_reader_does_not_use_may_be_absent_or_left_over(
     """A classifier's checkpoint as features has no pooler: the features do without it, and are the same twice."""
     folder = reader("vit")
     picture = [Image.effect_noise((16, 16), 99).convert("RGB")]
-    one, two = (local(features=folder) for _ in range(2))
+    one, two = (local_evaluators(features=folder) for _ in range(2))
     assert one.network == two.network
     assert one.features is not None and two.features is not None
     assert np.array_equal(one.features(picture), two.features(picture))
-    whole = local(features=made("features"))
+    whole = local_evaluators(features=made("features"))
     assert whole.features is not None
     weights(folder, lambda state: state.update({"vit.pooler.dense.bias": torch.zeros(16)}))
     refused("'pooler.dense.weight' is missing", features=folder)
-    assert local(objects=folder).names, "a classifier uses no pooler"
-    clip = local(features=made("clip"))
+    assert local_evaluators(objects=folder).names, "a classifier uses no pooler"
+    clip = local_evaluators(features=made("clip"))
     assert clip.features is not None
     assert clip.features(picture).shape == (1, 16), "its text tower is not used"
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_two_openings_have_one_name(kind: str) -> None:
-    one, two = (local(**{OPTIONS[kind]: made(kind)}) for _ in range(2))  # type: ignore[arg-type]
+    one, two = (local_evaluators(**{OPTIONS[kind]: made(kind)}) for _ in range(2))  # type: ignore[arg-type]
     assert (one.names, one.network) == (two.names, two.network)
 
 
@@ -200,7 +200,7 @@ def test_a_readers_code_is_never_run(reader: Callable[[str], Path], tmp_path: Pa
         ({"hidden_size": 10**9}, "hidden_size = 1000000000"),
         (
             {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}},
-            "does not say what its 3 classes are",
+            "does not name its 3 classes",
         ),
         ({"id2label": {"0": "cat", "1": "dog"}}, "cannot be opened|another shape"),
         ({"id2label": {"0": "cat", "1": "dog", "7": "bear"}}, "classes 0 to n - 1"),
@@ -229,11 +229,11 @@ def test_a_damaged_configuration_is_one_line(reader: Callable[[str], Path], file
 def test_a_reader_is_tried_before_anything_is_drawn(reader: Callable[[str], Path]) -> None:
     folder = reader("vit")
     config(folder, "preprocessor_config.json", size={"height": 24, "width": 24})
-    refused("cannot look at a picture", objects=folder)
+    refused("cannot process a picture", objects=folder)
     config(folder, "preprocessor_config.json", size={"height": 10**6, "width": 10**6})
     refused("height = 1000000", objects=folder)
     (folder / "preprocessor_config.json").unlink()
-    refused("how it wants pictures: preprocessor_config.json is missing", objects=folder)
+    refused("how pictures are prepared: preprocessor_config.json is missing", objects=folder)
 
 
 def test_a_clip_says_what_it_lacks(reader: Callable[[str], Path]) -> None:
@@ -250,7 +250,7 @@ def test_a_clip_reads_as_far_as_its_text_encoder(reader: Callable[[str], Path]) 
     """A tokenizer without a length takes prompts of any."""
     folder = reader("clip")
     config(folder, "tokenizer_config.json", model_max_length=10**30)
-    clip = local(clip=folder).clip
+    clip = local_evaluators(clip=folder).clip
     assert clip is not None
     assert clip.texts(["cat " * 500]).shape == (1, 8)
 
@@ -306,7 +306,7 @@ def test_a_detector_is_bounded_and_its_scores_are_numbers(
 ) -> None:
     file = detector(tmp_path / "toy.onnx")
     reader = NudeNet(file, threshold=0.5)
-    assert reader.look([plain(255, 0, 0)])[0]["object"][0] == "nudity"
+    assert reader.classify([plain(255, 0, 0)])[0]["object"][0] == "nudity"
     file.rename(tmp_path / "toy.pt")
     with pytest.raises(ModelError, match=r"only \.onnx files"):
         NudeNet(tmp_path / "toy.pt", threshold=0.5)
@@ -323,5 +323,7 @@ def test_a_detector_is_bounded_and_its_scores_are_numbers(
 
 
 def test_a_classifier_gives_a_word_and_a_share() -> None:
-    seen = Classifier(made("vit"), "object").look([plain(255, 0, 0), plain(0, 0, 0, (3, 200))])
+    seen = TransformersClassifier(made("vit"), "object").classify(
+        [plain(255, 0, 0), plain(0, 0, 0, (3, 200))]
+    )
     assert all(one["object"][0] in WORDS.values() and 0 <= one["object"][1] <= 1 for one in seen)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from saved import SCRIPT, tools
 from unlearnkit.canvas import world
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.compare import compare
@@ -27,7 +27,7 @@ from unlearnkit.evaluation.record import finished, write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.io.files import locked
-from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.models.edit import Edit
 from unlearnkit.runs.images import save_png
 from unlearnkit.runs.recipes import load_recipe
@@ -86,7 +86,7 @@ def test_a_run_is_evaluated_on_more_than_one_suite(run: Path, evaluated: Path, t
     """Each has a folder of its own; report, verify and compare know them all."""
     file = tmp_path / "Own words.csv"
     file.write_text("prompt,role,object\nmy cat,erased,cat\nmy dog,near,dog\n")
-    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: tools())
+    evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: tools())
     first, second = (run / "evaluation" / name for name in ("prompts-own-words", "prompts-rows"))
     assert [folder.name for folder in finished(run)] == [first.name, second.name]
     text = report(run).read_text()
@@ -123,11 +123,11 @@ def test_columns_are_checked_before_anything_is_opened(
     assert stopped.value.code == 2
     assert "has no column 'prompt', its columns are prompts, role" in capsys.readouterr().err
 
-    def opened(device: torch.device) -> Instruments:
+    def opened(device: torch.device) -> Evaluators:
         raise AssertionError("a reader was opened")
 
     with pytest.raises(InputError, match="no column 'prompt'"):
-        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=opened)
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", evaluators=opened)
 
 
 def test_the_report_is_a_pure_function_of_the_folder(run: Path) -> None:
@@ -270,13 +270,13 @@ def test_folders_that_are_no_runs(words: list[str], tmp_path: Path, monkeypatch:
 TWO = """
 import sys, torch
 from pathlib import Path
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.record import file_hash, finished
-from unlearnkit.metrics.instruments import Instruments, eye
+from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 torch.manual_seed(0)
-tools = eye(Eye("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
-evaluate_run(sys.argv[1], suite="prompts", file=sys.argv[2], instruments=lambda device: tools, batch=2)
+tools = evaluators_of(CanvasClassifier("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
+evaluate_run(sys.argv[1], suite="prompts", file=sys.argv[2], evaluators=lambda device: tools, batch=2)
 """
 
 
@@ -314,9 +314,9 @@ def test_the_plan_names_what_differs(run: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt\na cat\n")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tools = eye(Eye("plain", ["cat", "dog"], ["plain"]).eval(), "eye@0")
+        tools = evaluators_of(CanvasClassifier("plain", ["cat", "dog"], ["plain"]).eval(), "eye@0")
     with pytest.raises(InputError, match=r"another plan \(cases differs"):
-        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", instruments=lambda device: tools)
+        evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", evaluators=lambda device: tools)
     with pytest.raises(InputError, match="needs instruments"):
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv")
 
@@ -340,7 +340,7 @@ def test_somebodys_own_model_has_no_suite_by_default(run: Path) -> None:
     with pytest.raises(InputError, match=r"is no canvas, .*--suite prompts --file prompts.csv --objects"):
         evaluate_run(run)
     with pytest.raises(InputError, match="is no canvas"):
-        evaluate_run(run, instruments=lambda device: tools())
+        evaluate_run(run, evaluators=lambda device: tools())
     with pytest.raises(InputError, match="suite 'canvas' needs instruments"):
         evaluate_run(run, suite="canvas")
 

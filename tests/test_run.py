@@ -22,7 +22,8 @@ from unlearnkit.io.files import there
 from unlearnkit.models import restore
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.hints import Hints
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.recipes import load_recipe
 from unlearnkit.runs.run import default_folder, erase, request_for, run_recipe

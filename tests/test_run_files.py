@@ -26,7 +26,7 @@ from unlearnkit.io import manifest
 from unlearnkit.io.files import FullError, locked, resumable, there
 from unlearnkit.methods import find
 from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import RELATIVES, load
+from unlearnkit.models.load import RELATIVES, load
 from unlearnkit.runs.images import draw
 from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
 from unlearnkit.runs.run import default_folder, erase, run_recipe
@@ -42,7 +42,7 @@ def whole(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     erase(load(saved.folder()), "cat", out=run, seed=5, **SHORT)
     file = evaluated.parent / "rows.csv"
-    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+    evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: saved.tools())
     report(run)
     return run
 
@@ -141,7 +141,7 @@ def test_a_report_is_compared_with_the_figures(run: Path, evaluated: Path) -> No
         path.write_bytes(data)
     file = run.parent / "others.csv"
     file.write_text("prompt,role,object\nmy cat,erased,cat\nmy dog,near,dog\n")
-    evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+    evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: saved.tools())
     (remark,) = check(run)[1]
     assert verify(run) == [] and "is older than the evaluation prompts-others" in remark
 
@@ -250,7 +250,7 @@ def test_figures_are_not_shown_from_damaged_files(
             said = capsys.readouterr()
             assert Path(name).name in said.out + said.err and (said.out + said.err).count("\n") == 1
         with pytest.raises(InputError, match=Path(name).stem):
-            evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+            evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: saved.tools())
         (folder / name).write_bytes(data)
     assert verify(run) == []
 
@@ -332,7 +332,7 @@ def test_a_run_is_not_mixed_with_another_that_is_under_way(
             assert command(*words) == 2
             assert f"another process ({os.getpid()} on " in capsys.readouterr().err
         with pytest.raises(InputError, match=f"another process \\({os.getpid()} on "):
-            evaluate_run(run, suite="prompts", file=rows[5], instruments=lambda device: saved.tools())
+            evaluate_run(run, suite="prompts", file=rows[5], evaluators=lambda device: saved.tools())
         assert before == {name: path.read_bytes() for name, path in manifest.contents(run).items()}
     with locked(tmp_path / "new"):
         assert command("erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "new") == 2
@@ -391,7 +391,7 @@ def test_no_link_in_a_run_folder_is_followed(run: Path, evaluated: Path, tmp_pat
         shutil.rmtree(run / name)
         (run / name).symlink_to(theirs)
         with pytest.raises(InputError, match="symbolic link"):
-            evaluate_run(run, suite="prompts", file=file, instruments=lambda device: saved.tools())
+            evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: saved.tools())
         assert "symbolic link" in verify(run)[0] or "is missing: report.json shows it" in verify(run)[0]
         assert len(list(theirs.iterdir())) == 5
         (run / name).unlink()

@@ -18,7 +18,9 @@ import saved
 import tiny
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.models.model import Model, note_of
+from unlearnkit.models.load import note_of
+from unlearnkit.models.model import Model
+from unlearnkit.models.sampling import denoise
 
 SCHEDULERS = [
     *("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"),
@@ -71,13 +73,13 @@ def test_a_thousand_steps_of_a_real_schedule_are_refused_or_drawn(model: Model):
     assert bounds(model) == (1, 999)  # its offset of 1 would read the time 1000, of times 0 to 999
     noise, states = torch.zeros(1, *model.shape), model.encode(["cat"])
     with pytest.raises(InputError, match="steps 1000 is out of range"):
-        model.denoise(noise, states, states, steps=1000, guidance=1.0, stop=1)
+        denoise(model, noise, states, states, steps=1000, guidance=1.0, stop=1)
 
 
 def test_states_are_of_the_text_encoder_as_it_is_now(model: Model):
     before, encoder = model.encode(["cat"]), model.pipe.text_encoder
     assert model.encode(["cat"]).equal(before)
-    other = model.knowing(replace(HINTS, steps=9))
+    other = model.with_hints(replace(HINTS, steps=9))
     with torch.no_grad():
         next(encoder.parameters()).mul_(2)
     changed = model.encode(["cat"])

@@ -11,7 +11,8 @@ from unlearnkit.canvas import WEIGHTS
 from unlearnkit.canvas.guide import guide
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
-from unlearnkit.models.model import Model, load
+from unlearnkit.models.load import load
+from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.stopping import score_by_guide, seen_by_guide

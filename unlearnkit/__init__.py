@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .export import save_checkpoint, save_lora
     from .methods import METHODS
     from .models.edit import Edit
-    from .models.model import Model, load
+    from .models.load import load
+    from .models.model import Model
     from .runs.run import erase, run_recipe
     from .schema import Concept, Recipe, Request
 
@@ -64,7 +65,7 @@ _HOME = {
     "erase": "runs.run",
     "evaluate": "evaluation.evaluate:evaluate_run",
     "export": "export",
-    "load": "models.model",
+    "load": "models.load",
     "run_recipe": "runs.run",
     "save_checkpoint": "export",
     "save_lora": "export",

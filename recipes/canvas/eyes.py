@@ -16,10 +16,10 @@ import augment
 from loop import train_stage
 from studio import Pixels, Studio, sown, write_array
 from unlearnkit.canvas import world
-from unlearnkit.canvas.classifier import Eye
+from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.seeds import derive, stream
 
-__all__ = ["mixed_batch", "save_eye", "share_right", "train_guide", "train_judge", "with_round_trips"]
+__all__ = ["mixed_batch", "save_classifier", "share_right", "train_guide", "train_judge", "with_round_trips"]
 
 
 def with_round_trips(studio: Studio, part: str = "seen") -> tuple[Pixels, Pixels]:
@@ -45,8 +45,8 @@ def share_right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).float().mean()
 
 
-def save_eye(eye: Eye, folder: Path) -> None:
-    """Write an evaluator in half precision, as ``Eye.load`` reads it."""
+def save_classifier(eye: CanvasClassifier, folder: Path) -> None:
+    """Write an evaluator in half precision, as ``CanvasClassifier.load`` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: v.half() if v.is_floating_point() else v for k, v in eye.state_dict().items()}
     save_file(half, str(folder / "model.safetensors"))
@@ -60,7 +60,9 @@ def _train_eye(studio: Studio, name: str, form: str) -> None:
     labels = [studio.labels(part) for part in ("seen", "seen", "unknown", "unknown")]
     seed = derive(studio.seed, name)
     with sown(seed):
-        eye = Eye(form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]).to(studio.device)
+        eye = CanvasClassifier(form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]).to(
+            studio.device
+        )
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         indices, images = mixed_batch(studio, sources, stream(seed, "batch", step))
@@ -77,13 +79,13 @@ def _train_eye(studio: Studio, name: str, form: str) -> None:
 
     steps = studio.steps[name]
     train_stage(f"{name}-run", eye, loss_of, steps=steps, learning_rate=3e-3, folder=studio.folder)
-    save_eye(eye.eval(), studio.folder / name)
+    save_classifier(eye.eval(), studio.folder / name)
     for part in ("test", "unknown-test"):
         _say_held_out(studio, name, eye, part)
 
 
 @torch.no_grad()
-def _say_held_out(studio: Studio, name: str, eye: Eye, part: str) -> None:
+def _say_held_out(studio: Studio, name: str, eye: CanvasClassifier, part: str) -> None:
     test, (objects, styles) = studio.data(part), studio.labels(part)
     out = [eye(studio.images(test, index)) for index in torch.split(torch.arange(len(test)), 250)]
     right = share_right(torch.cat([o for o, _ in out]).cpu(), objects)

@@ -24,7 +24,7 @@ from unlearnkit.canvas import world
 from unlearnkit.canvas.check import Cell, look_all, seen_right
 from unlearnkit.canvas.evaluators import Seen, guide, judge
 from unlearnkit.errors import InputError
-from unlearnkit.io.files import writing
+from unlearnkit.io.files import new_file, writing
 from unlearnkit.runs.images import save_png
 from unlearnkit.seeds import derive
 
@@ -43,7 +43,7 @@ def check_evaluators(count: int = 5000) -> dict[str, dict[str, float]]:
     found = {name: _right(pictures, seen) for name, seen in look_all(_cells(pictures), images).items()}
     images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
     for name, eye in (("judge", judge()), ("guide", guide())):
-        found[f"{name}, unknown"] = _right(strange, eye.look(images))
+        found[f"{name}, unknown"] = _right(strange, eye.classify(images))
     return found
 
 
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _grid(file: Path, seed: int, scale: int) -> None:
     if not 1 <= scale <= 8:
         raise InputError(f"--scale {scale}: write a whole number from 1 to 8")
+    new_file(file)
     with writing(file):
         save_png(painted_grid(seed, scale=scale), file)
     print(file)

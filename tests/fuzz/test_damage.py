@@ -110,7 +110,7 @@ def test_an_evaluation_of_which_a_file_is_damaged_is_mended_or_refused(run: Path
             file.unlink()
         try:
             evaluate_run(
-                copy, suite="prompts", file=run.parent / "rows.csv", instruments=lambda device: saved.tools()
+                copy, suite="prompts", file=run.parent / "rows.csv", evaluators=lambda device: saved.tools()
             )
         except UnlearnError as error:
             assert "\n" not in str(error)

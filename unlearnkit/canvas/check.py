@@ -73,7 +73,8 @@ def never_knew(**options: Any) -> Model:
     from diffusers import UNet2DConditionModel
 
     from ..families.opening import quiet
-    from ..models.model import Model, load
+    from ..models.load import load
+    from ..models.model import Model
 
     canvas = load("canvas", **options)
     with quiet():
@@ -149,8 +150,8 @@ def clip_choices(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> list[
 def look_all(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str, list[Seen]]:
     """What every evaluator sees in the cells' pictures."""
     return {
-        "judge": judge().look(images),
-        "guide": guide().look(images),
+        "judge": judge().classify(images),
+        "guide": guide().classify(images),
         "clip": clip_choices(wanted, images),
     }
 
@@ -171,7 +172,7 @@ def check(
     ``check.json`` holds; all figures are percentages. The pictures stay in ``out``, by model, and none that is there is
     drawn again.
     """
-    from ..models.model import RELATIVES, folder_of, load
+    from ..models.load import RELATIVES, folder_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}
@@ -209,7 +210,7 @@ def _check_relative(
     model: Model, wanted: Sequence[Cell], draw: Callable[[Model, str], list[Image.Image]], name: str
 ) -> dict[str, Any]:
     """What the judge sees. A model that is told a class gets the cells' objects; its styles are its own choice."""
-    seen = judge().look(draw(model, name))
+    seen = judge().classify(draw(model, name))
     found = seen_right(wanted, seen)
     return {key: found[key] for key in ("object", "by object")} if model.classes else found
 
@@ -218,7 +219,7 @@ def check_never_knew(
     wanted: Sequence[Cell], images: Sequence[Image.Image], base: Sequence[Seen]
 ) -> dict[str, Any]:
     """What the missing words yield, and how both models do on the cells that touch none of the missing concepts."""
-    pairs = list(zip(wanted, judge().look(images), strict=True))
+    pairs = list(zip(wanted, judge().classify(images), strict=True))
     gone = {o: _share([s.object == o for c, s in pairs if c.object == o]) for o in world.NEVER_KNEW_OBJECTS}
     gone |= {t: _share([s.style == t for c, s in pairs if c.style == t]) for t in world.NEVER_KNEW_STYLES}
     rest = [

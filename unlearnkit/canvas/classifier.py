@@ -1,7 +1,7 @@
 """The two evaluators' networks: what object and what style does a 64 x 64 picture show, or nothing that is known?
 
-``Eye`` is the one class; its ``form`` chooses the architecture, so that guide and judge share neither weights, seed
-nor shape: "plain" is a stack of 3 x 3 convolutions with pooling, "residual" has strides and shortcuts.
+``CanvasClassifier`` is the one class. Its ``form`` chooses the architecture, so that guide and judge share neither
+weights, seed nor shape: "plain" is a stack of 3 x 3 convolutions with pooling, "residual" has strides and shortcuts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from . import world
 
-__all__ = ["Eye", "Seen", "pixels"]
+__all__ = ["CanvasClassifier", "Seen", "pixels"]
 
 WIDTHS = {"plain": 160, "residual": 128}  # of the last layer
 SURE = 0.35  # below it an evaluator sees nothing known; chosen on the generated pictures of ``canvas check``
@@ -69,7 +69,7 @@ def _body(form: str) -> nn.Sequential:
     )
 
 
-class Eye(nn.Module):
+class CanvasClassifier(nn.Module):
     """(n, 3, 64, 64) in [-1, 1] to (object logits (n, objects), style logits (n, styles))."""
 
     def __init__(self, form: str, objects: Sequence[str], styles: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class Eye(nn.Module):
         return self.object_head(x), self.style_head(x)
 
     @torch.no_grad()
-    def look(self, images: Sequence[Image.Image], batch: int = 256) -> list[Seen]:
+    def classify(self, images: Sequence[Image.Image], batch: int = 256) -> list[Seen]:
         """What each picture shows. Pictures of another size are reduced or enlarged to 64 x 64 first.
 
         The likeliest of what is known is named if its probability is at least ``SURE``, else ``world.NOTHING``.
@@ -99,15 +99,15 @@ class Eye(nn.Module):
         return seen
 
     @classmethod
-    def load(cls, folder: Path) -> Eye:
+    def load(cls, folder: Path) -> CanvasClassifier:
         """Read a saved evaluator. Raises ModelError when the folder is not one."""
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            eye = cls(facts["form"], facts["objects"], facts["styles"])
-            eye.load_state_dict(load_file(str(folder / "model.safetensors")))
+            classifier = cls(facts["form"], facts["objects"], facts["styles"])
+            classifier.load_state_dict(load_file(str(folder / "model.safetensors")))
         except Exception as error:
             raise ModelError(f"no evaluator in {folder} ({error}): reinstall the package") from error
-        return eye.eval().requires_grad_(False)
+        return classifier.eval().requires_grad_(False)
 
 
 def _choice(probabilities: Tensor, names: tuple[str, ...]) -> int:

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ..errors import ModelError
 from . import WEIGHTS
-from .classifier import Eye, Seen, pixels
+from .classifier import CanvasClassifier, Seen, pixels
 from .guide import guide
 from .judge import judge
 
-__all__ = ["Alignment", "Eye", "Seen", "alignment", "guide", "judge"]
+__all__ = ["Alignment", "CanvasClassifier", "Seen", "alignment", "guide", "judge"]
 
 
 class Alignment:

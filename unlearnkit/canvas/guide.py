@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 from . import WEIGHTS
-from .classifier import Eye
+from .classifier import CanvasClassifier
 
 __all__ = ["guide"]
 
 
 @functools.cache
-def guide() -> Eye:
-    return Eye.load(WEIGHTS / "guide")
+def guide() -> CanvasClassifier:
+    return CanvasClassifier.load(WEIGHTS / "guide")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 from . import WEIGHTS
-from .classifier import Eye
+from .classifier import CanvasClassifier
 
 __all__ = ["judge"]
 
 
 @functools.cache
-def judge() -> Eye:
-    return Eye.load(WEIGHTS / "judge")
+def judge() -> CanvasClassifier:
+    return CanvasClassifier.load(WEIGHTS / "judge")

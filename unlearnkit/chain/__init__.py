@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 from ..io.lazy import lazily
 
 if TYPE_CHECKING:
-    from .building import build, edit
-    from .checking import verify
+    from .commands.add import add
+    from .commands.build import build, edit
+    from .commands.init import init
+    from .commands.report import report
+    from .commands.status import log, status
+    from .commands.undo import back, drop, undo
+    from .commands.verify import verify
     from .guards import Guards
-    from .history import report
     from .merging import Merge
-    from .standing import log, status
-    from .steps import add, init
-    from .taking import back, drop, undo
 
 __all__ = [
     "Guards",
@@ -45,17 +46,17 @@ __all__ = [
 _HOME = {
     "Guards": "guards",
     "Merge": "merging",
-    "add": "steps",
-    "back": "taking",
-    "build": "building",
-    "drop": "taking",
-    "edit": "building",
-    "init": "steps",
-    "log": "standing",
-    "report": "history",
-    "status": "standing",
-    "undo": "taking",
-    "verify": "checking",
+    "add": "commands.add",
+    "back": "commands.undo",
+    "build": "commands.build",
+    "drop": "commands.undo",
+    "edit": "commands.build",
+    "init": "commands.init",
+    "log": "commands.status",
+    "report": "commands.report",
+    "status": "commands.status",
+    "undo": "commands.undo",
+    "verify": "commands.verify",
 }
 
 

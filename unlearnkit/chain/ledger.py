@@ -22,7 +22,18 @@ from ..errors import InputError, quoted
 from ..io.files import whole
 from ..io.reading import parse_json, read_bytes, typed
 
-__all__ = ["HEAD", "LEDGER", "Entry", "append", "caught_up", "examined", "read", "sealed", "text"]
+__all__ = [
+    "HEAD",
+    "LEDGER",
+    "Entry",
+    "append",
+    "caught_up",
+    "examined",
+    "read",
+    "refuse_none",
+    "sealed",
+    "text",
+]
 
 LEDGER, HEAD = "ledger.jsonl", "head.json"
 NOTHING = "0" * 64  # what the first entry follows
@@ -81,12 +92,7 @@ def examined(folder: Path) -> tuple[list[Entry], list[str]]:
     Raises InputError for a folder without a ledger, and for one that cannot be read.
     """
     head = _head_of(folder)  # before the ledger, which is written first: it may be ahead, the head may not
-    try:
-        (folder / LEDGER).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{quoted(folder)} is no chain: make one with unlearnkit chain init") from None
-    except OSError:
-        pass  # said by what reads it
+    refuse_none(folder)
     raw = read_bytes(folder / LEDGER, what="ledger")
     entries: list[Entry] = []
     wrong: list[str] = []
@@ -121,6 +127,16 @@ def examined(folder: Path) -> tuple[list[Entry], list[str]]:
     elif found := _apart(head, entries):
         wrong.append(found)
     return entries, wrong
+
+
+def refuse_none(folder: Path) -> None:
+    """Raises InputError for a folder without a ledger."""
+    try:
+        (folder / LEDGER).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{quoted(folder)} is no chain: make one with unlearnkit chain init") from None
+    except OSError:
+        pass  # reading the ledger says why
 
 
 def _head_of(folder: Path) -> bytes | str:

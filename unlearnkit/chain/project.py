@@ -4,7 +4,7 @@
     edits/HASH.safetensors    every edit once, by the hash of its weights
     looks/ID/                 the evaluation after each entry: pictures, rows, figures, and a list of its files
     work/ID/                  a request under way: what it takes up again after a kill; empty between requests
-    report.html, report.json  see ``history``
+    report.html, report.json  see ``commands.report``
     .lock                     locked while a process writes
 
 An entry is in the chain when the ledger has its line: until then nothing that is written counts.
@@ -157,7 +157,7 @@ def changing(folder: Path) -> Iterator[Project]:
     """
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise InputError(f"{quoted(folder)} cannot be written: no permission; the chain is as it was")
-    opened(folder)  # else a folder would be made where none is
+    ledger.refuse_none(folder)  # else a folder would be made where none is
     with locked(folder):
         for name in (LEDGER, HEAD, *PAGES):
             member(folder, name)

@@ -204,7 +204,7 @@ def generate(
 ) -> None:
     """Draw pictures, with the plain model or with an edit."""
     from ..models.edit import Edit
-    from ..models.model import load, note_of
+    from ..models.load import load, note_of
     from ..runs.images import draw
 
     if steps is None and (note := note_of(model)):

@@ -15,8 +15,8 @@ from ..errors import printable
 from .terminal import Device, Dtype, Seed, Variant, err, out, quoted, showing
 
 if TYPE_CHECKING:
+    from ..chain.commands.status import Line
     from ..chain.ledger import Entry
-    from ..chain.standing import Line
 
 __all__ = ["commands"]
 
@@ -63,9 +63,9 @@ def init(
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
+    from ..chain.commands.init import init
     from ..chain.guards import Guards
     from ..chain.merging import Merge
-    from ..chain.steps import init
     from ..methods import find
     from ..settings import parse_pairs
 
@@ -107,9 +107,9 @@ def add(
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
+    from ..chain.commands.add import add
     from ..chain.guards import Guards
     from ..chain.project import opened
-    from ..chain.steps import add
     from ..methods import find
     from ..settings import parse_pairs
 
@@ -137,7 +137,7 @@ def status(project: Folder) -> None:
     """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
     from rich.markup import escape
 
-    from ..chain.standing import status
+    from ..chain.commands.status import status
 
     found = status(project)
     told = found.project.options
@@ -166,7 +166,7 @@ def undo(
     device: Device = None,
 ) -> None:
     """Take back the last requests."""
-    from ..chain.taking import back, undo
+    from ..chain.commands.undo import back, undo
 
     _say(str(back(project, undo=count)))
     if not dry_run:
@@ -183,7 +183,7 @@ def drop(
     device: Device = None,
 ) -> None:
     """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
-    from ..chain.taking import back, drop
+    from ..chain.commands.undo import back, drop
 
     _say(str(back(project, drop=numbers)))
     if not dry_run:
@@ -203,7 +203,7 @@ def verify(
     device: Device = None,
 ) -> None:
     """Hold ledger, edits and evaluations against their hashes; exit with 2 if anything differs."""
-    from ..chain.checking import verify
+    from ..chain.commands.verify import verify
     from .evaluate import share_of
 
     with showing() as tick:
@@ -223,7 +223,7 @@ def build(
     device: Device = None,
 ) -> None:
     """Write the model as it is now as a folder that plain diffusers opens."""
-    from ..chain.building import build
+    from ..chain.commands.build import build
 
     _say(str(build(project, folder, device=device)))
 
@@ -231,7 +231,7 @@ def build(
 @commands.command()
 def log(project: Folder) -> None:
     """Everything that happened, a line each; the ledger has all of it."""
-    from ..chain.standing import log
+    from ..chain.commands.status import log
 
     for entry in log(project):
         what, facts = _what(entry), entry.facts
@@ -241,7 +241,7 @@ def log(project: Folder) -> None:
 @commands.command()
 def report(project: Folder) -> None:
     """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
-    from ..chain.history import report
+    from ..chain.commands.report import report
 
     _say(str(report(project)))
 

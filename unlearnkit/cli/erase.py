@@ -170,7 +170,7 @@ def erase(
 
 def _notes(recipe: Recipe) -> None:
     """Say what is easily meant otherwise; nothing is refused for it."""
-    from ..models.model import note_of
+    from ..models.load import note_of
 
     for concept in recipe.request.erase:
         if "," in concept.name:
@@ -204,7 +204,7 @@ def _recipe(
     if not concept:
         raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
     from ..methods import find
-    from ..models.model import hints_of
+    from ..models.load import hints_of
     from ..runs.run import request_for
 
     known = hints_of(known_model(model))
@@ -274,7 +274,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 def _dry_run(
     recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
 ) -> None:
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.estimate import estimate
     from ..runs.run import check_folder
 

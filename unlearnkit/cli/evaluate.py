@@ -90,16 +90,16 @@ def evaluate(
     rules = build(Rules, {"limit": limit, "margin": margin})
 
     def opened(device: Any) -> Any:
-        from ..metrics.instruments import local
+        from ..metrics.evaluators import local_evaluators
         from ..suites import find
 
         named: dict[str, Any] = {"objects": objects, "styles": styles, "clip": clip, "features": features}
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels or "strict", "threshold": threshold}
-        return local(**named, **read, words=find(suite or "canvas").words, device=device)
+        return local_evaluators(**named, **read, words=find(suite or "canvas").words, device=device)
 
     tools = opened if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
-    options: dict[str, Any] = {"instruments": tools, "batch": batch, "device": device, "dtype": dtype}
+    options: dict[str, Any] = {"evaluators": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
         with showing(f"evaluating {run} into {folder_of(run, suite or 'canvas', file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)

@@ -88,12 +88,12 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     What an edit says of the model it came from is shown, never followed: the file may be a stranger's.
     """
     from .. import chain
+    from ..chain.finish import base_model
     from ..chain.ledger import LEDGER
     from ..chain.project import opened
-    from ..chain.steps import base_model
     from ..io.files import user_path
     from ..models.edit import Edit
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.recipes import load_recipe
     from ..runs.runfolder import EDIT, RECIPE
 

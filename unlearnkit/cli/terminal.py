@@ -50,7 +50,8 @@ class Safe(Console):
         return super().render_str(printable(text), **options)
 
 
-_QUIET = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
+# of several processes only the first one speaks
+_QUIET = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 out = Safe(quiet=_QUIET, **_PLAIN)
 err = Safe(stderr=True, quiet=_QUIET, **_PLAIN)
@@ -92,7 +93,7 @@ def finite(value: float | None) -> float | None:
 
 def known_model(source: str) -> str:
     """``source``, unless it can only be a slip: then ModelError with the nearest model, folder or file."""
-    from ..models.model import RELATIVES, folder_of
+    from ..models.load import RELATIVES, folder_of
 
     user_path(source)
     place = folder_of(source)

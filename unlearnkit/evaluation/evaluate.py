@@ -32,15 +32,15 @@ from ..runs import runfolder
 from ..schema import Case, Request
 from . import claims
 from .draw import Side, draw, model_side
-from .look import look
-from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, asked, lines, plan_for, thinned
+from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, cases_for, lines, plan_for, thinned
 from .record import FACTS, FOLDER, figures, folder_of, same_plan, sound, write_facts, write_features
+from .score import score_pictures
 from .tables import tables
 
 if TYPE_CHECKING:
     import torch
 
-    from ..metrics.instruments import Instruments
+    from ..metrics.evaluators import Evaluators
     from ..models.model import Model
 
 __all__ = ["evaluate", "evaluate_run"]
@@ -57,7 +57,7 @@ def evaluate_run(
     replicates: int = 1,
     quick: bool = False,
     rules: Rules | None = None,
-    instruments: Callable[[torch.device], Instruments] | None = None,
+    evaluators: Callable[[torch.device], Evaluators] | None = None,
     batch: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -74,7 +74,7 @@ def evaluate_run(
     """
     from ..families.opening import quiet
     from ..models.edit import Edit
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.recipes import load_recipe
 
     run = user_path(run)
@@ -91,7 +91,7 @@ def evaluate_run(
     member(run, FOLDER, folder_of(run, suite, file).name)
     told = runfolder.read(run)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
-    if instruments is None and not fits:
+    if evaluators is None and not fits:
         raise InputError(
             f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
         )
@@ -102,7 +102,7 @@ def evaluate_run(
         )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():
-        tools = instruments(model.device) if instruments else _judge(model)
+        tools = evaluators(model.device) if evaluators else _judge(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
     missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
@@ -121,7 +121,7 @@ def evaluate_run(
 def _of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
     from ..canvas import world
-    from ..models.model import hints_of, is_canvas
+    from ..models.load import hints_of, is_canvas
 
     if is_canvas(source):
         return True
@@ -129,16 +129,16 @@ def _of_the_canvas(source: str) -> bool:
     return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
 
 
-def _judge(model: Model) -> Instruments:
+def _judge(model: Model) -> Evaluators:
     """The canvas's evaluators. Raises InputError for a model whose pictures are not like the canvas's."""
-    from ..metrics.instruments import canvas
+    from ..metrics.evaluators import canvas_evaluators
 
     if max(model.shape[1:]) > LARGEST:
         raise InputError(
             f"the canvas's judge knows small pictures of its own world, and {quoted(model.source)} draws others: name "
             "what shall look, with --objects, --styles or --clip, and the prompts, with --suite"
         )
-    return canvas()
+    return canvas_evaluators()
 
 
 def evaluate(
@@ -146,7 +146,7 @@ def evaluate(
     cases: Sequence[Case],
     sides: Sequence[Side],
     plan: Mapping[str, Any],
-    instruments: Instruments,
+    evaluators: Evaluators,
     *,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
@@ -172,8 +172,8 @@ def evaluate(
         processes.wait()
         if index:
             return {}
-        scores, features = look(
-            folder / "pictures", cases, plan, instruments, _stage(tick, "looking", 0, None)
+        scores, features = score_pictures(
+            folder / "pictures", cases, plan, evaluators, _stage(tick, "looking", 0, None)
         )
         write_text(folder / "rows.jsonl", lines(scores))
         write_features(folder, features)
@@ -211,7 +211,7 @@ def _draw_all(
     tick: Tick | None,
 ) -> dict[str, int]:
     """Draw what every side is asked and lacks: how many were drawn, by side."""
-    shares = [(side, asked(plan, side.name, cases)) for side in sides]
+    shares = [(side, cases_for(plan, side.name, cases)) for side in sides]
     total, start, drawn = sum(len(part) for _, part in shares), 0, {}
     for side, part in shares:
         stage = _stage(tick, "drawing", start, total)

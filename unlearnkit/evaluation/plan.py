@@ -14,7 +14,7 @@ from ..schema import Case, Request
 from ..settings import setting
 
 if TYPE_CHECKING:
-    from ..metrics.instruments import Instruments
+    from ..metrics.evaluators import Evaluators
     from .draw import Side
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "NEVER_KNEW",
     "UNGRADED",
     "Rules",
-    "asked",
+    "cases_for",
     "lines",
     "plan_for",
     "thinned",
@@ -60,7 +60,7 @@ def plan_for(
     cases: Sequence[Case],
     left_out: Sequence[str],
     sides: Sequence[Side],
-    instruments: Instruments,
+    evaluators: Evaluators,
     rules: Rules,
     *,
     missing: Mapping[str, Sequence[str]] | None = None,
@@ -81,8 +81,8 @@ def plan_for(
         "primary": "share of pictures of direct prompts on which the erased concept is seen after the edit",
         "seeds": "sha256 of suite version, suite, prompt and replicate, unless the suite fixes them",
         "rules": dataclasses.asdict(rules),
-        "instruments": instruments.names,
-        "features": instruments.network,
+        "instruments": evaluators.names,
+        "features": evaluators.network,
         "sides": {side.name: side.identity for side in sides},
         "weights_changed": next(side.weights for side in sides if side.name == AFTER),
         "reference": _reference(cases, missing, {one["name"] for one in concepts}) if missing else None,
@@ -91,7 +91,7 @@ def plan_for(
     }
 
 
-def asked(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Case]:
+def cases_for(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Case]:
     """The cases that a side draws: all of them, but for a reference those that it is compared on."""
     reference = plan["reference"]
     if not reference or side != reference["side"]:

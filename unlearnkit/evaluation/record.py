@@ -17,7 +17,7 @@ from ..io.manifest import file_hash
 from ..io.reading import read_json, read_lines, typed
 from ..schema import Case, Score
 from . import shapes
-from .plan import asked
+from .plan import cases_for
 
 __all__ = [
     "FACTS",
@@ -196,7 +196,7 @@ def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: lis
             raise InputError(
                 f"{quoted(folder / 'cases.jsonl')} is damaged: {quoted(case_.id)} is no file name"
             )
-    wanted = {(side, case.id) for side in plan["sides"] for case in asked(plan, side, cases)}
+    wanted = {(side, case.id) for side in plan["sides"] for case in cases_for(plan, side, cases)}
     there = {(score.side, score.case) for score in scores}
     for side, case in sorted(wanted - there):
         raise InputError(

@@ -21,7 +21,7 @@ from .evaluate import Tick, evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, plan_for, thinned
 
 if TYPE_CHECKING:
-    from ..metrics.instruments import Instruments
+    from ..metrics.evaluators import Evaluators
     from ..models.model import Model
 
 __all__ = ["EXPECTED", "filtered", "self_test", "spoiler", "trial"]
@@ -44,12 +44,12 @@ def self_test(
     from ..canvas import world
     from ..canvas.check import never_knew
     from ..families.opening import quiet
-    from ..metrics import instruments as known
-    from ..models.model import load
+    from ..metrics import evaluators as known
+    from ..models.load import load
 
     model = load("canvas")
     with quiet():
-        twin, tools = never_knew(), known.canvas()
+        twin, tools = never_knew(), known.canvas_evaluators()
     name = world.NEVER_KNEW_OBJECTS[0]
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
     before = _remembering(model_side(BEFORE, model, batch=batch))
@@ -75,7 +75,7 @@ def trial(
     folder: Path,
     sides: Sequence[Side],
     request: Request,
-    tools: Instruments,
+    tools: Evaluators,
     missing: Mapping[str, Sequence[str]],
     tick: Tick | None = None,
 ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..metrics.stats import cluster_bootstrap, difference, holm, rate
 from ..schema import KINDS, Case, Score
-from .likeness import Features, distances, never_knew
+from .distribution_metrics import Features, distances, never_knew
 from .plan import AFTER, BEFORE, DIRECT
 from .rows import Picture, Pictures, gather
 

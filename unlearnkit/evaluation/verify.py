@@ -195,7 +195,7 @@ def redraw(
     The weights of the saved pipeline that the edit leaves are compared with the first model's, too.
     """
     from ..models.edit import Edit
-    from ..models.model import load
+    from ..models.load import load
     from ..runs.recipes import load_recipe
 
     if not 0 < share <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from inspect import signature
@@ -17,6 +18,8 @@ STEPS = 2**17  # whole numbers in a scheduler's settings, and entries of its lis
 ENTRIES = 1024  # of a list in a network's settings
 # of what a network is built of, before its weights are read
 COUNTS, MANY = re.compile(r"layers|blocks|depth|heads|per_block"), 1024
+LAYERS = ("num_hidden_layers", "num_layers")  # at least one
+CLIPPED = "lambda_min_clipped"  # of a scheduler, which may be minus infinity
 SIDES, SIDE = ("sample_size", "image_size", "pos_embed_max_size", "crop_size", "base_size"), 2048
 TRANSFORMER_SIDE = 512  # of which each place has a vector
 # settings by which loaders run code, or open other files
@@ -45,6 +48,14 @@ def check_config(config: dict[str, Any], path: Path, kind: Any) -> None:
             raise ModelError(
                 f"{quoted(path)} asks for code of its own ({quoted(name)} is {quoted(value)}), which is never run"
             )
+        if name in LAYERS and isinstance(value, int) and value < 1:
+            raise ModelError(
+                f"{quoted(path)} has {quoted(value)} for {name!r}: a network has one layer or more"
+            )
+        if isinstance(value, float) and not math.isfinite(value) and name != CLIPPED:
+            raise ModelError(f"{quoted(path)} has {value} for {quoted(name)}: a finite number belongs there")
+        if name == "scaling_factor" and value == 0:
+            raise ModelError(f"{quoted(path)} has 0 for {name!r}: latents are divided by it")
         if isinstance(value, list):
             size, most, unit = len(value), STEPS if scheduler else ENTRIES, "entries"
         elif isinstance(value, int) and not isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""How noise gets in and out: diffusion (DDPM, as DDIM walks it) and rectified flow.
+"""Noise schedules: diffusion (DDPM, sampled with DDIM) and rectified flow.
 
-Both answer in the same words. A time t runs from 0 (picture) to ``times`` (noise); x_t is what the network sees there.
+Both have the same methods. A timestep t runs from 0 (image) to ``num_timesteps - 1`` (noise); x_t is the noisy input.
 
     Diffusion   x_t = √ᾱ_t x + √(1-ᾱ_t) ε             the prediction is ε, whatever the network was trained to give
     Flow        x_t = (1-σ_t) x + σ_t ε               the prediction is the velocity ε - x
@@ -36,9 +36,9 @@ def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
     whole: whether every step is tried, on one number; without it only the times that the steps begin at.
     """
     times = int(scheduler.config.num_train_timesteps)
-    if not 1 <= steps <= times or not _walks(scheduler, steps, whole):
+    if not 1 <= steps <= times or not _can_draw(scheduler, steps, whole):
         low = fewest(scheduler, 1, whole=whole)
-        high = next(count for count in range(times, 0, -1) if _walks(scheduler, count, whole))
+        high = next(count for count in range(times, 0, -1) if _can_draw(scheduler, count, whole))
         raise InputError(
             f"steps {quoted(steps)} is out of range for {type(scheduler).__name__}: use {low} to {high}"
         )
@@ -47,14 +47,14 @@ def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
 def fewest(scheduler: Any, least: int, *, whole: bool = True) -> int:
     """The least number of steps, from ``least`` on, that a scheduler can draw in; ModelError where there is none."""
     for count in range(least, int(scheduler.config.num_train_timesteps) + 1):
-        if _walks(scheduler, count, whole):
+        if _can_draw(scheduler, count, whole):
             return count
     raise ModelError(
         f"the model's {type(scheduler).__name__} cannot draw in any number of steps: mend its configuration"
     )
 
 
-def _walks(scheduler: Any, steps: int, whole: bool) -> bool:
+def _can_draw(scheduler: Any, steps: int, whole: bool) -> bool:
     """Whether it can draw in so many steps, and reads no time that the model was not trained for."""
     if not hasattr(scheduler, "alphas_cumprod"):
         return True  # a flow's, whose times are shares of noise
@@ -89,18 +89,18 @@ class Diffusion:
         # DDIM clips by default, which is meant for pixels: only a model whose own scheduler clips is sampled so
         clip = scheduler.config.get("clip_sample", False)
         self.ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=clip)
-        self.times = int(self.ddim.config.num_train_timesteps)
+        self.num_timesteps = int(self.ddim.config.num_train_timesteps)
 
-    def clock(self, t: Tensor) -> Tensor:
+    def model_timestep(self, t: Tensor) -> Tensor:
         """What the network is told of the times t (n,)."""
         return t
 
-    def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
         signal, spread = self._scales(t)
         return signal * latents.float() + spread * noise.float()
 
-    def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
+    def training_target(self, latents: Tensor, noise: Tensor) -> Tensor:
         """What the prediction should be for latents with this noise."""
         return noise
 
@@ -111,19 +111,19 @@ class Diffusion:
         signal, spread = self._scales(t)  # v = signal * noise - spread * picture
         return signal * output.float() + spread * latents.float()
 
-    def clean(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def predicted_x0(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The latents without noise that a prediction for x_t implies, fp32."""
         signal, spread = self._scales(t)
         return (latents.float() - spread * prediction) / signal
 
-    def walk(self, steps: int, device: torch.device) -> Tensor:
+    def timesteps(self, steps: int, device: torch.device) -> Tensor:
         """The times of ``steps`` steps from noise to picture; ``step`` goes along them."""
         self.ddim.set_timesteps(steps, device=device)
         found: Tensor = self.ddim.timesteps
         return found
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
-        """From the time t, one of ``walk``, to the next, by the network's output."""
+        """From the time t, one of ``timesteps``, to the next, by the network's output."""
         found: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
         return found
 
@@ -150,27 +150,27 @@ class Flow:
                 "FlowMatchEulerDiscreteScheduler"
             )
         self.euler = type(scheduler).from_config(config)
-        self.times, self.mu, self.even = int(config.num_train_timesteps), mu, even
+        self.num_timesteps, self.mu, self.even = int(config.num_train_timesteps), mu, even
         self.shift = float(config.shift)
         if config.use_dynamic_shifting:
             self.shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
-        self._walked = torch.zeros(0)
+        self._timesteps = torch.zeros(0)
 
     def sigma(self, t: Tensor) -> Tensor:
         """σ_t (n,), the share of noise in (0, 1], for times t (n,): s = (t+1)/times, its odds times the shift."""
-        share = (t.float() + 1) / self.times
+        share = (t.float() + 1) / self.num_timesteps
         return self.shift * share / (1 + (self.shift - 1) * share)
 
-    def clock(self, t: Tensor) -> Tensor:
+    def model_timestep(self, t: Tensor) -> Tensor:
         """What the network is told of the times t (n,)."""
-        return self.times * self.sigma(t)
+        return self.num_timesteps * self.sigma(t)
 
-    def noised(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
         sigma = self.sigma(t).view(-1, 1, 1, 1)
         return (1 - sigma) * latents.float() + sigma * noise.float()
 
-    def aim(self, latents: Tensor, noise: Tensor) -> Tensor:
+    def training_target(self, latents: Tensor, noise: Tensor) -> Tensor:
         """What the prediction should be for latents with this noise."""
         return noise.float() - latents.float()
 
@@ -178,11 +178,11 @@ class Flow:
         """The network's output for x_t as prediction, fp32."""
         return output.float()
 
-    def clean(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def predicted_x0(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The latents without noise that a prediction for x_t implies, fp32."""
         return latents.float() - self.sigma(t).view(-1, 1, 1, 1) * prediction
 
-    def walk(self, steps: int, device: torch.device) -> Tensor:
+    def timesteps(self, steps: int, device: torch.device) -> Tensor:
         """The times of ``steps`` steps from noise to picture, no whole numbers; ``step`` goes along them."""
         asked: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
         if self.euler.config.use_dynamic_shifting:
@@ -190,12 +190,12 @@ class Flow:
         self.euler.set_timesteps(steps, device=device, **asked)
         sigma = self.euler.sigmas[:-1].double()
         share = sigma / (self.shift + (1 - self.shift) * sigma)
-        self._walked = (share * self.times - 1).float().to(device)
-        return self._walked
+        self._timesteps = (share * self.num_timesteps - 1).float().to(device)
+        return self._timesteps
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
-        """From the time t, one of ``walk``, to the next, by the network's output."""
-        place = int((self._walked - t).abs().argmin())
+        """From the time t, one of ``timesteps``, to the next, by the network's output."""
+        place = int((self._timesteps - t).abs().argmin())
         here, there = self.euler.sigmas[place : place + 2].to(output).tolist()
         moved: Tensor = latents + (there - here) * output
         return moved

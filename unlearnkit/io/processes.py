@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import InputError, quoted
+
 __all__ = [
     "added",
     "ahead",
@@ -32,14 +34,24 @@ __all__ = [
 ]
 
 
+def _number(name: str, default: int) -> int:
+    """A whole number of the environment. Raises InputError for anything else."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()) or len(text) > 6:
+        raise InputError(
+            f"the environment variable {name} is {quoted(text)}: start with accelerate launch, or unset it"
+        )
+    return int(text)
+
+
 def count() -> int:
     """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def index() -> int:
     """Which of them this is."""
-    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+    return _number("RANK", 0) if count() > 1 else 0
 
 
 def first() -> bool:
@@ -65,7 +77,7 @@ def ahead() -> Iterator[None]:
 
 def device() -> str:
     """Where a process works if it is not told: on a GPU of its own, if there is one, else on the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{_number('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def part(rows: int) -> Tensor:

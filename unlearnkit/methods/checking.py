@@ -50,7 +50,7 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
         raise InputError(
             "the edit changes no weight: raise lr or steps, lower ridge, or choose another method"
         )
-    times = (model.times // 4, 3 * model.times // 4)
+    times = (model.num_timesteps // 4, 3 * model.num_timesteps // 4)
     rows = [(concept.name, time) for concept in request.erase for time in times]
     moved: dict[str, bool] = {}
     for start in range(0, len(rows), model.batch):

@@ -29,7 +29,7 @@ from .. import seeds
 from ..data.image_sets import ImageSet
 from ..errors import InputError
 from ..parts import Combine, Gradients, Losses
-from ..parts.combine import sides
+from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
@@ -49,7 +49,7 @@ def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradie
 
     which lacks the factor |g_u|: as that is far below 1, such a tensor follows the retention loss.
     """
-    g_u, g_r = (_clipped(side) for side in sides(losses, weights))
+    g_u, g_r = (_clipped(side) for side in side_gradients(losses, weights))
     for name, u in g_u.items():
         r = g_r[name] / (g_r[name].norm() + 1e-8)
         cos = torch.sum(u / (u.norm() + 1e-8) * r)
@@ -132,7 +132,7 @@ class DoCo(Trained[Sets]):
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         z = sets.anchors.images.batch(self.batch, step.stream("doco"))
         concept = z.input.with_cond(sets.anchors.concept_cond[z.which])  # c*, where z.input has c
-        clean = partial(net.model.clean, z.input.x, t=z.input.t)  # ẑ
+        clean = partial(net.model.predicted_x0, z.input.x, t=z.input.t)  # ẑ
         if step.number < self.discriminator_warmup:
             eps_anchor, eps_concept = net.teacher([z.input, concept])
             self._learn(sets, step, clean(eps_anchor), clean(eps_concept))

@@ -27,7 +27,7 @@ class States:
     """States of prompts, each computed once, alone, and again when the encoders' weights are others or were changed."""
 
     def __init__(self, pipe: Any) -> None:
-        self._encoders = encoders(pipe)
+        self._pipe, self._names = pipe, tuple(encoders(pipe))
         self._states: dict[str, Tensor] = {}
         self._made_with: list[_Weight] = []
 
@@ -36,7 +36,8 @@ class States:
 
     def of(self, prompts: Sequence[str], encode: Callable[[str], Tensor]) -> Tensor:
         """The states (n, rows, width) of prompts; ``encode`` gives those of one."""
-        weights = [_Weight(weight) for one in self._encoders.values() for weight in one.parameters()]
+        encoders = [getattr(self._pipe, name) for name in self._names]
+        weights = [_Weight(weight) for encoder in encoders for weight in encoder.parameters()]
         if self._made_with != weights:
             self._states, self._made_with = {}, weights
         found = {prompt: self._states.get(prompt) for prompt in prompts}

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import ModelError, UnlearnError, printable, quoted
 
-__all__ = ["beside", "checkpointing", "frozen", "networks", "running", "sampling", "steady"]
+__all__ = ["auxiliary_on", "checkpointing", "frozen", "networks", "running", "sampling", "steady"]
 
 
 def networks(pipe: Any) -> list[nn.Module]:
@@ -61,8 +61,8 @@ def frozen(pipe: Any) -> Iterator[None]:
 
 
 @contextmanager
-def beside(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterator[None]:
-    """The networks beside the denoiser (text encoders, VAE) on a device, and then where they were."""
+def auxiliary_on(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterator[None]:
+    """The networks auxiliary_on the denoiser (text encoders, VAE) on a device, and then where they were."""
     others = [network for network in networks(pipe) if network is not denoiser]
     places = [next(network.parameters()).device for network in others]
     moved = [(network, place) for network, place in zip(others, places, strict=True) if place != device]
@@ -119,8 +119,8 @@ def running(source: str) -> Iterator[None]:
             raise
         why = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise ModelError(
-            f"{quoted(source)} does not run with what its folder says of it ({why}): a configuration does not fit the "
-            "other files; put an undamaged copy of the folder in its place"
+            f"{quoted(source)} does not run ({why}): a configuration in its folder may not fit its weights; put an "
+            "undamaged copy of the folder in its place"
         ) from error
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, printable, quoted
+from ..errors import EditError, ModelError, printable, quoted
 from ..families.opening import open_pipeline, quiet
 from ..families.schedules import fewest
-from ..io.files import shared
+from ..io.files import new_folder, shared
 from ..io.reading import read_json
 from ..io.tensors import stamp
 from . import hints, older
@@ -25,11 +25,23 @@ if TYPE_CHECKING:
     from .edit import Edit
     from .model import Model
 
-__all__ = ["check", "write"]
+__all__ = ["check", "save", "write"]
 
 CONFIGURATIONS = ("model_index.json", "config.json", "scheduler_config.json")
 TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
 STEPS = 2  # of the picture that is drawn to see that one can be
+
+
+def save(model: Model, folder: Path, edit: Edit | None) -> None:
+    """What ``Model.save`` does."""
+    if edit and edit.hooks:
+        raise EditError(
+            "a guard acts while the model runs, and a pipeline's folder holds weights alone: keep "
+            "edit.safetensors, and draw with unlearnkit generate --edit"
+        )
+    with new_folder(folder) as partial, model.wearing(edit or {}):
+        write(model, partial, edit)
+        check(model, partial)
 
 
 def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
@@ -93,7 +105,7 @@ def check(model: Model, folder: Path) -> None:
         opened = type(model)(pipe, source="the saved folder", hints=model.hints)
         prompt = next((one.name for one in model.hints.words), "")
         with _finite(opened):
-            opened.sample([prompt], [0], steps=fewest(pipe.scheduler, min(STEPS, opened.times)))
+            opened.sample([prompt], [0], steps=fewest(pipe.scheduler, min(STEPS, opened.num_timesteps)))
     except ModelError as error:
         if error.__cause__ is None:
             raise

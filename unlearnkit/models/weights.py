@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..errors import EditError, nearest, quoted
 from .edit import digest
 
-__all__ = ["Slots", "component"]
+__all__ = ["WeightSwap", "component"]
 
 
-class Slots:
+class WeightSwap:
     """The weights of networks by component; full names begin with it: ``"unet.mid_block...weight"``."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -40,7 +40,7 @@ class Slots:
         return {name: slot[leaf] for name in names for slot, leaf in [self._slot(name)]}
 
     @contextmanager
-    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Other values in some slots, cast to what hung there, which hangs there again afterwards. It nests.
 
         Raises EditError for a name or a shape that the network does not have.

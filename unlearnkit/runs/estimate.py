@@ -16,7 +16,8 @@ from ..data.pictures import BATCH
 from ..methods import Plan
 from ..models import restore
 from ..models.encoders import ROOM, encoders
-from ..models.model import TEXT_ENCODER, Model
+from ..models.model import Model
+from ..models.selection import TEXT_ENCODER
 from ..schema import Recipe
 from ..settings import changed
 from ..training.copies import Copies
@@ -206,7 +207,7 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 
 def _given(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     latents = torch.zeros(rows, *model.shape, device=model.device)
-    times = torch.full((rows,), model.times // 2, device=model.device)
+    times = torch.full((rows,), model.num_timesteps // 2, device=model.device)
     return latents, times, model.encode([""] * rows)
 
 

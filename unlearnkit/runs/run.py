@@ -30,7 +30,8 @@ from ..io.files import existing, locked, resumable, slug, there, tidy, user_path
 from ..io.versions import versions
 from ..models.edit import Edit
 from ..models.hints import GENERAL, Hints
-from ..models.model import Model, hints_of, load
+from ..models.load import hints_of, load
+from ..models.model import Model
 from ..oldnames import current
 from ..schema import Concept, Kind, Recipe, Request, folded
 from ..settings import build, changed

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..data.bank import holds
+from ..data.bank import contains_word
 from ..data.superclasses import broader
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.reading import read_text
 from ..models.hints import Hints, parse
@@ -58,7 +58,7 @@ def _questions(request: Request, hints: Hints, forms: int) -> Iterator[Question]
         own = [wording for one in request.erase if one.kind == kind for wording in one.wordings]
         for turn, word in enumerate(dict.fromkeys((*hints.vocabulary(kind), *own))):
             for k in range(forms):
-                prompt = fill(templates[(turn + k) % len(templates)], word)
+                prompt = format_prompt(templates[(turn + k) % len(templates)], word)
                 shown = {
                     one: _word(prompt, word if one == kind else "", hints.vocabulary(one)) for one in KINDS
                 }
@@ -67,7 +67,7 @@ def _questions(request: Request, hints: Hints, forms: int) -> Iterator[Question]
 
 def _word(prompt: str, own: str, words: Sequence[str]) -> str:
     """Which of the words a right picture of the prompt shows: its own, else the longest that stands in it."""
-    return own or max((word for word in words if holds(prompt, [word])), key=len, default="")
+    return own or max((word for word in words if contains_word(prompt, [word])), key=len, default="")
 
 
 def _question(prompt: str, shown: dict[str, str], request: Request) -> Question:

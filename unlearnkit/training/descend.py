@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DivergedError, ModelError, quoted
 from ..io import processes
-from ..models.model import TEXT_ENCODER
+from ..models.selection import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
@@ -110,7 +110,7 @@ def descend(
 
     with (
         model.frozen(),
-        model.alone() if part != TEXT_ENCODER else nullcontext(),
+        model.offload() if part != TEXT_ENCODER else nullcontext(),
         model.checkpointing(checkpointing),
         Log(job.folder, after=state.done) as log,
     ):
@@ -133,14 +133,14 @@ def descend(
             del losses
             net.begin()
             if mask and done >= resting:
-                mask.gather(done - resting, gradients)
+                mask.accumulate(done - resting, gradients)
             if not warming:
                 for rule in rules:
-                    gradients = rule.pull(masters, gradients)
+                    gradients = rule.regularize_grad(masters, gradients)
                 share, beta = schedule((done - before) / max(1, steps - 1))
                 state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
-                    rule.settle(masters)
+                    rule.project_weights(masters)
             if mask and done >= resting and mask.choose(done - resting):
                 state.optimiser.forget(mask.opened)
             state.done = done + 1

@@ -21,6 +21,7 @@ from .. import seeds
 from ..data.image_sets import DenoiserInput
 from ..models.encoders import random_vectors
 from ..models.model import Model
+from ..models.sampling import denoise
 from .attention import Watch
 
 __all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]
@@ -169,7 +170,7 @@ class Net:
     ) -> tuple[Tensor, Tensor]:
         """x_t and t (n,) after ``stop`` of ``steps`` sampling steps of the student from noise (n, c, h, w)."""
         with self.as_student():
-            return self.model.denoise(noise, cond, null, steps=steps, guidance=guidance, stop=stop)
+            return denoise(self.model, noise, cond, null, steps=steps, guidance=guidance, stop=stop)
 
     def _together(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
         if not inputs:

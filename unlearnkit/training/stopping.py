@@ -66,12 +66,12 @@ def _refuse(request: Request) -> None:
 
 def _looking(asked: list[tuple[str, Concept]]) -> Callable[[Model], list[bool]]:
     """``look(model)``: for each prompt whether the guide sees its concept in the picture, always of one seed."""
-    eye = guide()
+    classifier = guide()
     texts = [text for text, _ in asked]
     seeds = [derive(0, "guide", text, place) for place, text in enumerate(texts)]
 
     def look(model: Model) -> list[bool]:
-        seen = eye.look(model.sample(texts, seeds, steps=min(STEPS, model.hints.steps)))
+        seen = classifier.classify(model.sample(texts, seeds, steps=min(STEPS, model.hints.steps)))
         return [
             getattr(one, concept.kind) == concept.name for one, (_, concept) in zip(seen, asked, strict=True)
         ]
@@ -80,9 +80,11 @@ def _looking(asked: list[tuple[str, Concept]]) -> Callable[[Model], list[bool]]:
 
 
 def _others(model: Model, request: Request, count: int) -> tuple[Concept, ...]:
-    eye = guide()
+    classifier = guide()
     near = neighbours(model, Request(request.erase), count)
-    return tuple(one for one in near if one.name in (eye.styles if one.kind == "style" else eye.objects))
+    return tuple(
+        one for one in near if one.name in (classifier.styles if one.kind == "style" else classifier.objects)
+    )
 
 
 def _asked(model: Model, concepts: tuple[Concept, ...], count: int) -> list[tuple[str, Concept]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..io.files import new_folder, user_path
-from ..models.edit import Edit
-from ..models.model import Model
-from . import ledger
-from .project import Project, opened
-from .steps import base_model
-from .weights import current
+from ...io.files import new_folder, user_path
+from ...models.edit import Edit
+from ...models.model import Model
+from .. import ledger
+from ..finish import base_model
+from ..project import Project, opened
+from ..weights import current
 
 __all__ = ["build", "edit"]
 

@@ -11,22 +11,22 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import EditError, InputError, UnlearnError, quoted, reason
-from ..evaluation.draw import model_side
-from ..evaluation.plan import AFTER
-from ..evaluation.record import FOLDER, stored
-from ..evaluation.verify import LEVELS, levels_off
-from ..evaluation.verify import verify as verify_look
-from ..io.files import there, user_path
-from ..models.edit import Edit
-from ..models.model import Model
-from . import ledger
-from .history import findings as report_findings
-from .ledger import HEAD, LEDGER, Entry
-from .listing import changed, unlisted
-from .project import EDITS, FORMER, LOOKS, PAGES, WORK, Project, opened, project_of
-from .steps import base_model
-from .weights import current
+from ...errors import EditError, InputError, UnlearnError, quoted, reason
+from ...evaluation.draw import model_side
+from ...evaluation.plan import AFTER
+from ...evaluation.record import FOLDER, stored
+from ...evaluation.verify import LEVELS, levels_off
+from ...evaluation.verify import verify as verify_look
+from ...io.files import there, user_path
+from ...models.edit import Edit
+from ...models.model import Model
+from .. import ledger
+from ..file_list import changed, unlisted
+from ..finish import base_model
+from ..ledger import HEAD, LEDGER, Entry
+from ..project import EDITS, FORMER, LOOKS, PAGES, WORK, Project, opened, project_of
+from ..weights import current
+from .report import findings as report_findings
 
 __all__ = ["verify"]
 

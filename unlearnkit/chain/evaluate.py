@@ -18,12 +18,12 @@ from ..io.reading import read_json
 from ..models.edit import Edit
 from ..models.model import Model
 from ..suites.vocabulary import NAME, panel
-from .listing import as_listed, listed
+from .file_list import as_listed, listed
 from .project import LOOKS, Project, Step
 from .screening import joined
 
 if TYPE_CHECKING:
-    from ..metrics.instruments import Instruments
+    from ..metrics.evaluators import Evaluators
 
 __all__ = ["found_at", "look", "tools"]
 
@@ -31,25 +31,25 @@ WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # how the names of f
 Tick = Callable[[str, int, int], None]
 
 
-def tools(project: Project) -> Instruments:
+def tools(project: Project) -> Evaluators:
     """What looks at the pictures: the canvas's own, or those that ``init`` was given, or nothing.
 
     Raises UnlearnError for what cannot be opened.
     """
     from ..families.opening import quiet
-    from ..metrics.instruments import Instruments, canvas, local
-    from ..models.model import is_canvas
+    from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
+    from ..models.load import is_canvas
 
     options = project.options
     if not options.pictures:
-        return Instruments()
+        return Evaluators()
     named: dict[str, Any] = {
         name: found_at(source, project.folder) for name, source in options.readers.items()
     }
     with quiet():
         if is_canvas(options.model) and not named:
-            return canvas()
-        return local(**named)
+            return canvas_evaluators()
+        return local_evaluators(**named)
 
 
 def found_at(source: str, folder: Path | None = None, *, must: bool = True) -> str:
@@ -75,7 +75,7 @@ def look(
     steps: Sequence[Step],
     edit: Edit,
     name: str,
-    instruments: Instruments,
+    evaluators: Evaluators,
     *,
     tick: Tick | None = None,
 ) -> dict[str, Any] | None:
@@ -86,10 +86,10 @@ def look(
     request = joined([step.request for step in steps])
     cases = panel(request, model.hints, each)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
-    plan = plan_for(NAME, request, cases, [], sides, instruments, Rules())
+    plan = plan_for(NAME, request, cases, [], sides, evaluators, Rules())
     folder = project.folder / LOOKS / name / FOLDER
     _share(project, folder, sides[0].identity)
-    evaluate(folder, cases, sides, plan, instruments, tick=tick)
+    evaluate(folder, cases, sides, plan, evaluators, tick=tick)
     tables = read_json(folder / "tables.json", what="figures", kind=dict)["tables"]
     return {
         "folder": name,

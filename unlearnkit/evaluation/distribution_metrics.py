@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..metrics.distance import cmmd, diversity, fid, kid
 from ..metrics.stats import Interval
 from ..schema import Case
-from .plan import AFTER, BEFORE, asked
+from .plan import AFTER, BEFORE, cases_for
 from .rows import Pictures
 
 __all__ = ["Features", "distances", "never_knew"]
@@ -89,7 +89,7 @@ def _between(
     prompts = {case.id: case.prompt_id for case in cases}
 
     def rows(side: str, ids: Sequence[str]) -> NDArray[np.float64]:
-        place = {case.id: i for i, case in enumerate(asked(plan, side, cases))}
+        place = {case.id: i for i, case in enumerate(cases_for(plan, side, cases))}
         return features[f"{side}/{feature}"][[place[i] for i in ids]].astype(np.float64)
 
     return lambda one, other, ids: distance(rows(one, ids), rows(other, ids), [prompts[i] for i in ids])

@@ -17,7 +17,8 @@ from .. import methods
 from ..errors import InputError
 from ..methods import Job
 from ..models.edit import Edit
-from ..models.model import TEXT_ENCODER, Model
+from ..models.model import Model
+from ..models.selection import TEXT_ENCODER
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training
@@ -115,7 +116,7 @@ def _closed(
     if not guards.project:
         return edit
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
-    projection(model, request, earlier, guards).settle(weights)
+    projection(model, request, earlier, guards).project_weights(weights)
     projected = Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)}, edit.hooks)
     methods.check_moved(model, request, projected)
     return projected

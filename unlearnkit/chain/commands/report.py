@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..errors import InputError, quoted
-from ..evaluation.plan import AFTER, BEFORE
-from ..evaluation.record import FOLDER
-from ..evaluation.report import inline, page
-from ..io.files import member, user_path, write_text
-from ..io.reading import parse_json, read_bytes, read_lines, typed
-from .facts import Added, Change, Taken
-from .listing import changed
-from .project import LOOKS, PAGES, Project, changing
-from .standing import LIMIT, standing
+from ... import __version__
+from ...errors import InputError, quoted
+from ...evaluation.plan import AFTER, BEFORE
+from ...evaluation.record import FOLDER
+from ...evaluation.report import inline, page
+from ...io.files import member, user_path, write_text
+from ...io.reading import parse_json, read_bytes, read_lines, typed
+from ..facts import Added, Change, Taken
+from ..file_list import changed
+from ..project import LOOKS, PAGES, Project, changing
+from .status import LIMIT, standing
 
 __all__ = ["findings", "report"]
 

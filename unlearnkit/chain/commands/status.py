@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .facts import Rate
-from .ledger import Entry
-from .project import Project, Step, opened
+from ..facts import Rate
+from ..ledger import Entry
+from ..project import Project, Step, opened
 
 __all__ = ["LIMIT", "Line", "Status", "log", "standing", "status"]
 

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, quoted
-from ..io.files import user_path
-from ..methods import Job
-from ..metrics.instruments import Instruments
-from ..models.model import Model
-from .ledger import Entry
-from .looking import tools
-from .making import make, stale
-from .project import Project, Step, changing, opened
-from .steps import Tick, base_model, settled
-from .underway import work
-from .weights import kept
+from ...errors import InputError, quoted
+from ...io.files import user_path
+from ...methods import Job
+from ...metrics.evaluators import Evaluators
+from ...models.model import Model
+from ..edits import make, stale
+from ..evaluate import tools
+from ..finish import Tick, base_model, finish
+from ..ledger import Entry
+from ..project import Project, Step, changing, opened
+from ..weights import kept
+from ..work import work
 
 __all__ = ["Back", "back", "drop", "undo"]
 
@@ -82,16 +82,15 @@ def _taken(
     what: dict[str, Any],
     *,
     model: Model | None = None,
-    instruments: Instruments | None = None,
+    evaluators: Evaluators | None = None,
     device: str | None = None,
     tick: Tick | None = None,
 ) -> Entry:
-    _plan(opened(folder), **what)
     with changing(user_path(folder)) as project:
         plan = _plan(project, **what)
         stays = [step for step in project.steps if step.number not in plan.removes]
-        if instruments is None:  # before work that it would be too late for
-            instruments = tools(project) if stays else Instruments()
+        if evaluators is None:  # before work that it would be too late for
+            evaluators = tools(project) if stays else Evaluators()
         model = base_model(project, model, device)
         begun = time.monotonic()
         steps: list[Step] = []
@@ -108,4 +107,4 @@ def _taken(
                 steps.append(step)
         facts = {"removes": list(plan.removes), "remade": remade}
         facts |= {"making": round(time.monotonic() - begun, 1)}
-        return settled(project, kind, facts, steps, model, place.name, instruments, tick)
+        return finish(project, kind, facts, steps, model, place.name, evaluators, tick)

@@ -1,0 +1,108 @@
+"""``chain add``: erase one more request. The edit is made first, then the ledger gets its line.
+
+Until that line is written nothing counts: a failed request, a kill or a full disk leaves the chain as it was. The same
+call again resumes the request and gives the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import methods
+from ...errors import InputError, quoted
+from ...io.files import user_path
+from ...methods import Job
+from ...models.load import hints_of
+from ...models.model import Model
+from ...models.restore import steady
+from ...runs.run import request_for
+from ...schema import Concept, Request, folded
+from ...settings import build
+from ..edits import handed_over, make
+from ..evaluate import tools
+from ..finish import Tick, base_model, finish, seconds_since
+from ..guards import Guards
+from ..ledger import Entry
+from ..project import Step, changing
+from ..weights import kept
+from ..work import work
+
+if TYPE_CHECKING:
+    from ...metrics.evaluators import Evaluators
+
+__all__ = ["add"]
+
+
+@steady()
+def add(
+    folder: str | Path,
+    concept: str | Concept | Request | Iterable[str | Concept],
+    *,
+    kind: str = "object",
+    phrases: Iterable[str] = (),
+    instead: str | None = None,
+    keep: Iterable[str | Concept] = (),
+    method: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    guards: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    model: Model | None = None,
+    evaluators: Evaluators | None = None,
+    device: str | None = None,
+    tick: Tick | None = None,
+) -> Entry:
+    """Erase one more request, and return its entry in the ledger.
+
+    concept, kind, phrases, instead, keep: as in ``unlearnkit.erase``. method, settings, guards: in place of the
+    chain's own, of which the settings hold for its own method only. model: the loaded first model, to save loading it.
+    Raises UnlearnError for anything that cannot be used, and where the erasing fails; the chain is then as it was.
+    """
+    with changing(user_path(folder)) as project:
+        steps, own = project.steps, project.options
+        known = hints_of(own.model)
+        request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
+        _refuse(steps, request)
+        chosen = method or own.method
+        told = {**(own.settings if chosen == own.method else {}), **(settings or {})}
+        build(methods.find(chosen), told)
+        guarded = build(Guards, {**own.guards, **(guards or {})})
+        evaluators = evaluators or tools(project)  # before work that it would be too late for
+        model = base_model(project, model, device)
+        filled = methods.resolve(model, request, chosen, {**handed_over(chosen, guarded), **told})
+        recipe = {
+            "method": chosen,
+            "settings": dataclasses.asdict(filled),
+            "seed": seed,
+            "guards": dataclasses.asdict(guarded),
+        }
+        facts: dict[str, Any] = {"request": dataclasses.asdict(request), "recipe": recipe}
+        begun = time.monotonic()
+        with work(project, facts) as place:
+            job = Job(folder=place, progress=tick)
+            edit = kept(project, make(project, model, steps, request, recipe, job=job))
+        after = tuple(step.number for step in steps)
+        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": seconds_since(begun)}
+        made = Step(len(project.entries), request, recipe, edit, after)
+        return finish(project, "add", facts, (*steps, made), model, place.name, evaluators, tick)
+
+
+def _refuse(steps: Sequence[Step], request: Request) -> None:
+    """Refuse to erase twice, to keep what is erased, and to put it in something's place."""
+    erased = {word: step.number for step in steps for word in step.request.erased}
+    for concept in request.erase:
+        for word in concept.wordings:
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} is erased already, by request {number}: drop that first")
+        if number := erased.get(folded(concept.instead or "")):
+            raise InputError(
+                f"{quoted(concept.instead)}, which shall appear instead of {quoted(concept.name)}, was erased by "
+                f"request {number}: give another"
+            )
+    for concept in request.keep:
+        for word in concept.wordings:
+            if number := erased.get(folded(word)):
+                raise InputError(f"{quoted(word)} cannot be kept: request {number} erased it")

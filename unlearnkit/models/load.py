@@ -1,0 +1,96 @@
+"""Open a model by name, and read what its folder says about it without opening it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import families
+from ..errors import ModelError, quoted
+from ..families.opening import checked_device, checked_dtype, open_pipeline
+from ..io.reading import read_json
+from . import hints
+from .edit import Edit
+from .hints import Hints
+from .model import Model
+from .restore import steady
+
+__all__ = ["CANVAS", "RELATIVES", "folder_of", "hints_of", "is_canvas", "load", "note_of"]
+
+CANVAS = Path(__file__).parents[1] / "canvas" / "weights" / "pipeline"
+RELATIVES = ("canvas-flow", "canvas-classes")  # in folders next to it
+FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # schedulers of distilled models
+
+
+@steady()
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    edit: Edit | None = None,
+    variant: str | None = None,
+) -> Model:
+    """Open a model that can be edited.
+
+    source: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id, or a single ``.safetensors`` file.
+    device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
+    edit: one that will be worn; without dtype the model has that of the edit, else it is opened in that and then cast,
+    so that the edit is known to be of this model whatever its precision.
+    variant: of the weights' files, such as ``"fp16"``; none takes the plain files, or the only variant there is.
+    Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype,
+    EditError for an edit made from another model.
+    """
+    made = edit.facts.get("dtype") if edit else None
+    dtype, device = checked_dtype(dtype or made or torch.float32), checked_device(device)
+    folder = folder_of(source)
+    if is_canvas(source) and not folder.is_dir():
+        raise ModelError(f"the weights of {source} are not installed: reinstall the package")
+    place = str(folder) if folder.exists() else str(source)
+    pipe = open_pipeline(place, dtype=checked_dtype(made or dtype), variant=variant).to(device)
+    model = Model(pipe, source=str(source), hints=hints_of(source), variant=variant)
+    if edit:
+        model.check(edit)
+    return model if model.dtype == dtype else model.cast(dtype)
+
+
+def is_canvas(source: str | Path) -> bool:
+    """Whether this names the canvas or one of its relatives, whose pictures the canvas's evaluators know."""
+    return str(source) in ("canvas", *RELATIVES)
+
+
+def folder_of(source: str | Path) -> Path:
+    """Where the model is, if it is a folder: the canvas and its relatives are in the package."""
+    if str(source) in RELATIVES:
+        return CANVAS.with_name(str(source).removeprefix("canvas-"))
+    return CANVAS if str(source) == "canvas" else Path(source).expanduser()
+
+
+def hints_of(source: str | Path) -> Hints:
+    """What the model says about itself, without opening it. Raises ModelError for hints that are wrong."""
+    folder = folder_of(source)
+    try:
+        return hints.read(folder) if folder.is_dir() else hints.GENERAL
+    except PermissionError:
+        raise ModelError(f"there is no permission to read the model {str(folder)!r}: give another") from None
+
+
+def note_of(source: str | Path) -> str:
+    """One line for a folder that holds a distilled model and says nothing of how to draw with it; else empty."""
+    folder = folder_of(source)
+    files = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
+    if (folder / hints.FILE).exists() or not all(file.is_file() for file in files):
+        return ""
+    index, scheduler = (read_json(file, what="file", kind=dict, error=ModelError) for file in files)
+    kind, spacing = scheduler.get("_class_name"), scheduler.get("timestep_spacing")
+    trailing = spacing == "trailing" and not scheduler.get("rescale_betas_zero_snr")
+    family = next((one for one in families.FAMILIES if index.get("_class_name") in one.PIPELINES), None)
+    if family is None or family.DENOISER != "unet" or not (kind in FEW_STEPS or trailing):
+        return ""
+    steps, guidance = family.sampling(None)
+    return (
+        f"{quoted(str(source))} looks distilled ({quoted(kind)}, spacing {quoted(spacing)}): without hints it is drawn "
+        f"in {steps} steps with guidance {guidance:g}; if few steps suit it, write them into its {hints.FILE}: "
+        "[sampling] steps = 4, guidance = 1.0"
+    )
