@@ -11,7 +11,7 @@ import torch
 from test_attention import NAMES, by_hand
 from test_ca import batch, plain
 
-from unlearnkit.data.bank import bank
+from unlearnkit.data.bank import memory_prompts
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.models.edit import Edit
@@ -79,7 +79,7 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     way = plain(model, x, t, told) - plain(model, x, t, [""] * 3)
     assert line["erase_output"] == pytest.approx(0.5 * way.square().mean().item(), rel=1e-4)
     errors = []
-    for label, words in (("prior", DOGS), ("memory", list(bank(model, CAT, CAT.keep, 3)))):
+    for label, words in (("prior", DOGS), ("memory", list(memory_prompts(model, CAT, CAT.keep, 3)))):
         x, t, noise, which = batch(model, ("duge", label), words)
         errors.append((plain(model, x, t, [words[place] for place in which]) - noise).square().mean().item())
     assert line["keep"] == pytest.approx(2.0 * sum(errors) / 2, rel=1e-4)

@@ -1,4 +1,4 @@
-"""The broader word for a thing: ``superclasses.toml``, looked up in one place for whoever needs it."""
+"""The broader word for a thing: ``superclasses.toml``, the one place where it is looked up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE = Path(__file__).parent / "superclasses.toml"
 
 
 def broader(word: str) -> str | None:
-    """The superclass of a word, ``broader("cat") == "animal"``; None where the table does not have it."""
+    """The superclass of a word, ``broader("cat") == "animal"``; None if the table does not have it."""
     return _table().get(folded(word))
 
 

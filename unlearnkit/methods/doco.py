@@ -29,7 +29,7 @@ from .. import seeds
 from ..data.image_sets import ImageSet
 from ..errors import InputError
 from ..parts import Combine, Gradients, Losses
-from ..parts.combine import sides
+from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
@@ -49,7 +49,7 @@ def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradie
 
     which lacks the factor |g_u|: as that is far below 1, such a tensor follows the retention loss.
     """
-    g_u, g_r = (_clipped(side) for side in sides(losses, weights))
+    g_u, g_r = (_clipped(side) for side in side_gradients(losses, weights))
     for name, u in g_u.items():
         r = g_r[name] / (g_r[name].norm() + 1e-8)
         cos = torch.sum(u / (u.norm() + 1e-8) * r)

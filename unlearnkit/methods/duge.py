@@ -22,10 +22,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..data.bank import bank
+from ..data.bank import memory_prompts
 from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
-from ..data.wording import fill, until
+from ..data.wording import format_prompt, prefix_through
 from ..errors import InputError
 from ..models.model import Model
 from ..parts import Losses
@@ -133,8 +133,11 @@ class DUGE(Trained[Sets]):
                 place = anchor(model, request, concept)
             found = turns(model, request, concept, self.pictures, self.grammar)
             prompts += [(*pair, place) for pair in found]
-        erase = run.images([fill(form, word) for form, word, _ in prompts])
-        texts = ["" if place is None else " ".join(fill(form, place).split()) for form, _, place in prompts]
+        erase = run.images([format_prompt(form, word) for form, word, _ in prompts])
+        texts = [
+            "" if place is None else " ".join(format_prompt(form, place).split())
+            for form, _, place in prompts
+        ]
         aligned = None
         if self.attention_weight and any(place is not None for *_, place in prompts):
             each = [_aligned(model, *one) for one in prompts]
@@ -203,9 +206,9 @@ class DUGE(Trained[Sets]):
         related = retain_concepts(model, request, self.neighbours) if self.retain_weight else ()
         if self.retain_weight:
             pairs = [turns(model, request, one, self.retain_pictures, self.grammar) for one in related]
-            prompts["prior"] = [fill(*pair) for several in pairs for pair in several]
+            prompts["prior"] = [format_prompt(*pair) for several in pairs for pair in several]
         if self.memory and (self.retain_weight or self.distil_weight):
-            prompts["memory"] = list(bank(model, request, related, self.memory))
+            prompts["memory"] = list(memory_prompts(model, request, related, self.memory))
         return {name: run.images(one, title=name) for name, one in prompts.items()}
 
 
@@ -214,5 +217,5 @@ def _aligned(model: Model, form: str, word: str, place: str | None) -> tuple[Ten
     tokens = model.text([""]).shape[1]
     if place is None:
         return torch.eye(tokens), torch.eye(tokens)
-    start, end, other = (model.last_token(until(form, rest)) for rest in ("", word, place))
+    start, end, other = (model.last_token(prefix_through(form, rest)) for rest in ("", word, place))
     return folds(tokens, start, end, other), folds(tokens, start, other, end)

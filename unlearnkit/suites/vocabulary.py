@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..data.bank import holds
+from ..data.bank import contains_word
 from ..data.superclasses import broader
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.reading import read_text
 from ..models.hints import Hints, parse
@@ -53,7 +53,7 @@ def _specs(request: Request, hints: Hints, forms: int) -> Iterator[PromptSpec]:
         own = [wording for one in request.erase if one.kind == kind for wording in one.wordings]
         for offset, word in enumerate(dict.fromkeys((*hints.vocabulary(kind), *own))):
             for k in range(forms):
-                prompt = fill(templates[(offset + k) % len(templates)], word)
+                prompt = format_prompt(templates[(offset + k) % len(templates)], word)
                 shown = {
                     one: _word(prompt, word if one == kind else "", hints.vocabulary(one)) for one in KINDS
                 }
@@ -62,7 +62,7 @@ def _specs(request: Request, hints: Hints, forms: int) -> Iterator[PromptSpec]:
 
 def _word(prompt: str, own: str, words: Sequence[str]) -> str:
     """The word that a right picture of the prompt shows: its own, else the longest word in the prompt."""
-    return own or max((word for word in words if holds(prompt, [word])), key=len, default="")
+    return own or max((word for word in words if contains_word(prompt, [word])), key=len, default="")
 
 
 def _spec(prompt: str, shown: dict[str, str], request: Request) -> PromptSpec:

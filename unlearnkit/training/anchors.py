@@ -11,7 +11,7 @@ from .. import seeds
 from ..data.grammar import forms, pairs, read
 from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, prompts_for, texts, unerased
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..models.model import Model
 from ..schema import Concept, Request, folded
@@ -76,7 +76,7 @@ def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
             pairs = _filled(run, concept, place, count, grammar)
         else:
             found = turns(run.model, run.request, concept, count)
-            pairs = [(fill(form, wording), fill(form, place)) for form, wording in found]
+            pairs = [(format_prompt(form, wording), format_prompt(form, place)) for form, wording in found]
         concepts += [prompt for prompt, _ in pairs]
         anchors += [prompt for _, prompt in pairs]
     return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))
