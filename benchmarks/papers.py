@@ -98,7 +98,7 @@ class _Both:
         sets = [run.images(prompts) for prompts in zip(*pairs, strict=True)]
         every = torch.arange(HELD)
         self.batches: list[NoisyBatch] = [
-            one.noised(every, seeds.stream(0, "held out", place)) for place, one in enumerate(sets)
+            one.noisy_batch(every, seeds.stream(0, "held out", place)) for place, one in enumerate(sets)
         ]
         self.seen: list[tuple[float, float]] = []
         self.look(model, 0)

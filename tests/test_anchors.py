@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from unlearnkit.data.bank import bank
+from unlearnkit.data.bank import memory_prompts
 from unlearnkit.data.prompts import neighbours
-from unlearnkit.data.wording import fill
+from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.anchors import anchor, anchored, retained, turns
+from unlearnkit.training.anchors import anchor, anchored, retained, templates_for
 from unlearnkit.training.job import Run
 from unlearnkit.training.net import Net
 
@@ -87,15 +87,18 @@ def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytes
 
 def test_a_concept_can_be_told_by_a_grammar_without_what_is_erased(model: Model) -> None:
     request = Request((CAT,))
-    told = [fill(*pair) for pair in turns(model, request, GOGH, 12, grammar="plain")]
+    told = [format_prompt(*pair) for pair in templates_for(model, request, GOGH, 12, grammar="plain")]
     assert len(set(told)) == 12 and all("van gogh" in one for one in told)
     assert {word for one in told for word in ("bear", "car", "dog") if word in one} == {"bear", "car", "dog"}
     assert not any(word in one.split() for one in told for word in ("cat", "kitten"))
-    own = turns(model, request, CAT, 4, grammar="plain")
+    own = templates_for(model, request, CAT, 4, grammar="plain")
     assert [word for _, word in own] == ["cat", "kitten", "cat", "kitten"] and all(
         "{}" in form for form, _ in own
     )
-    assert [fill(*pair) for pair in turns(model, request, GOGH, 2)] == ["van gogh", "art by van gogh"]
+    assert [format_prompt(*pair) for pair in templates_for(model, request, GOGH, 2)] == [
+        "van gogh",
+        "art by van gogh",
+    ]
 
 
 # the memory bank
@@ -103,9 +106,9 @@ def test_a_concept_can_be_told_by_a_grammar_without_what_is_erased(model: Model)
 
 @pytest.mark.parametrize("budget", [1, 3, 7, 40])
 def test_the_memory_keeps_to_its_budget_and_to_what_is_unrelated(budget: int, model: Model) -> None:
-    found = bank(model, Request((CAT,)), (DOG,), budget)
+    found = memory_prompts(model, Request((CAT,)), (DOG,), budget)
     assert len(found) == budget
-    assert found == bank(model, Request((CAT,)), (DOG,), budget)
+    assert found == memory_prompts(model, Request((CAT,)), (DOG,), budget)
     assert not any(word in prompt.split() for prompt in found for word in ("cat", "kitten", "dog"))
     # bear, car, van gogh, neon: all of them before a second prompt of one, and no prompt twice while there are others
     assert len({prompt.split()[-1] for prompt in found[:4]}) == min(budget, 4)
@@ -119,7 +122,7 @@ def test_the_memory_keeps_to_its_budget_and_to_what_is_unrelated(budget: int, mo
 
 def test_the_memory_leaves_out_every_prompt_with_an_erased_word_in_it(model: Model) -> None:
     knowing(model, objects=("hot dog", "car", "dogma"), styles=("Dog art",))
-    assert set(bank(model, Request((DOG,)), (), 9)) == {
+    assert set(memory_prompts(model, Request((DOG,)), (), 9)) == {
         *("a photo of a car", "car in a picture", "a photo of a dogma", "dogma in a picture")
     }
 
@@ -127,4 +130,4 @@ def test_the_memory_leaves_out_every_prompt_with_an_erased_word_in_it(model: Mod
 def test_a_memory_without_words_is_refused(model: Model) -> None:
     knowing(model, objects=("cat", "dog"), styles=())
     with pytest.raises(InputError, match="leaves no word for the memory: choose memory=0"):
-        bank(model, Request((CAT,)), (DOG,), 5)
+        memory_prompts(model, Request((CAT,)), (DOG,), 5)

@@ -169,10 +169,10 @@ def test_a_model_without_a_name(refused):
         (["--concept", "zebu", "--method", "sculpting"], "no superclass of 'zebu' is known"),
         (["--concept", "neon", "--kind", "style", "--method", "ca", "--set", "pictures=0"], "at least 1"),
         (["--concept", "cat", "--method", "graddiff", "--set", "retain_pictures=0"], "at least 1"),
-        (["--concept", "cat", "--method", "graddiff", "--set", "neighbours=0"], "nothing to keep is found"),
+        (["--concept", "cat", "--method", "graddiff", "--set", "neighbours=0"], "there is nothing to keep"),
         (
             ["--concept", "cat", "--set", "retain_weight=1", "--set", "neighbours=0"],
-            "nothing to keep is found",
+            "there is nothing to keep",
         ),
         (["--concept", "cat", "--concept", "car", "--instead", "dog"], "single concept"),
         (["--concept", "cat", "--phrase", ""], "empty phrase"),
@@ -250,7 +250,7 @@ def test_python_callers_get_the_same_line():
 
 
 @pytest.mark.parametrize(
-    ("method", "says"), [("duge", "nothing to keep is found"), ("ca", "no anchor for the object 'cat'")]
+    ("method", "says"), [("duge", "there is nothing to keep"), ("ca", "no anchor for the object 'cat'")]
 )
 def test_a_model_that_knows_no_other_word(refused, tmp_path: Path, method: str, says: str):
     model = shutil.copytree(saved.folder(), tmp_path / "model")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
-from test_evaluate import CAT, Words, asked, gone_in, judged, smooth
+from test_evaluate import CAT, Words, gone_in, panel_of, smooth, verdict_of
 from test_readers import made
 
 from saved import tools
@@ -336,7 +336,7 @@ def scores(cases: list[Case], image: Callable[[Case, str], str]) -> dict[str, An
 
 def test_pictures_that_are_all_one_are_no_erasure() -> None:
     """As of an autoencoder that gives one picture whatever it is told; a reader of objects alone has no features."""
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     fine = scores(cases, lambda case, side: hashlib.sha256(f"{case.id}{side}".encode()).hexdigest())
     assert fine["grade"] == "generalises"
     one = scores(cases, lambda case, side: "one" if side == "after" else case.id)
@@ -345,9 +345,9 @@ def test_pictures_that_are_all_one_are_no_erasure() -> None:
 
 
 def test_a_model_whose_own_pictures_fail_shows_nothing() -> None:
-    cases = asked({"name": 60, "synonym": 60})
+    cases = panel_of({"name": 60, "synonym": 60})
     for shown in (gone_in("name", "synonym"), lambda case, side: True, lambda case, side: False):
-        found = judged(cases, shown, lambda case, side: "not a number")
+        found = verdict_of(cases, shown, lambda case, side: "not a number")
         assert found["grade"] == "not shown"
         assert "of the untouched model's own pictures failed" in found["sentence"]
 
@@ -357,7 +357,7 @@ def test_an_autoencoder_of_no_numbers_erases_nothing(
     make: Callable[..., Model], tmp_path: Path, before: bool, grade: str
 ) -> None:
     """After the edit that is a collapse; of the untouched model, too, no ground to judge on."""
-    cases = asked({"name": 3}, kept=3)
+    cases = panel_of({"name": 3}, kept=3)
     models = [make(), make(seed=1)]
     for model in models[0 if before else 1 :]:
         for weight in model.pipe.vae.parameters():
@@ -372,5 +372,5 @@ def test_an_autoencoder_of_no_numbers_erases_nothing(
 
 
 def test_what_was_never_asked_is_not_shown() -> None:
-    assert judged(asked({"synonym": 60}), gone_in("synonym"))["grade"] == "not shown"
-    assert judged(asked({"name": 1}), gone_in("name"))["grade"] == "not shown"
+    assert verdict_of(panel_of({"synonym": 60}), gone_in("synonym"))["grade"] == "not shown"
+    assert verdict_of(panel_of({"name": 1}), gone_in("name"))["grade"] == "not shown"

@@ -160,11 +160,11 @@ def test_the_stages_are_combine_rules_mask_step_rules(model: Model) -> None:
             return {name: value * ("to_k" in name) for name, value in gradients.items()}
 
     class Twice:
-        def pull(self, weights: Any, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        def regularize_grad(self, weights: Any, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
             order.append("pull")
             return {name: 2 * value for name, value in gradients.items()}
 
-        def settle(self, weights: Any) -> None:
+        def project_weights(self, weights: Any) -> None:
             order.append("settle")
 
     before = {name: weight.detach().clone() for name, weight in model.weights("xattn-kv").items()}

@@ -90,5 +90,5 @@ def test_its_settings_go_together(model: Model) -> None:
 def test_nothing_to_keep_is_refused(method: str, model: Model) -> None:
     everything = (*(Concept(word) for word in ("cat", "dog", "bear", "car")), Concept("neon", kind="style"))
     request = Request((*everything, Concept("van gogh", kind="style")))
-    with pytest.raises(InputError, match="nothing to keep is found: give it with --keep"):
+    with pytest.raises(InputError, match="there is nothing to keep: give it with --keep"):
         edit_for(model, request, method=method)

@@ -15,7 +15,7 @@ from torch import Tensor
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards, beside, closed
 from unlearnkit.chain.screening import banked, joined, protected, screened
-from unlearnkit.data.bank import holds
+from unlearnkit.data.bank import contains_word
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
@@ -120,7 +120,7 @@ def test_the_bank_grows_with_the_requests_within_its_budget_and_holds_nothing_er
     assert [len(each) for each in two.words] == [2, 2, 2, 1]
     assert {word.name for word in two.concepts} > {word.name for word in one.concepts} - {"neon"}
     for words, bank in ((["cat", "kitten"], one), (["cat", "kitten", "neon"], two)):
-        assert not any(holds(prompt, words) for prompt in bank.prompts)
+        assert not any(contains_word(prompt, words) for prompt in bank.prompts)
     assert banked(model, NEON, [CAT], near=2, budget=8) == two
 
 
@@ -128,7 +128,9 @@ def test_a_request_takes_its_own_words_from_the_bank_and_moves_no_other(model: M
     one, two = banked(model, CAT, [], near=0, budget=12), banked(model, DOG, [CAT], near=0, budget=12)
     assert len(one.words) == 5  # of six words
     assert {len(each) for each in one.words} == {2}
-    assert set(two.words) == {each for each in one.words if not any(holds(text, ["dog"]) for text in each)}
+    assert set(two.words) == {
+        each for each in one.words if not any(contains_word(text, ["dog"]) for text in each)
+    }
     base, drawn = model.weights("all"), []
     for request, earlier in ((CAT, []), (DOG, [CAT])):
         job = Job(cache=tmp_path, progress=lambda title, done, total: drawn.append((done, total)))

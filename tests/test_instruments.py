@@ -169,7 +169,7 @@ def test_a_checkpoint_sees_what_its_network_sees(tmp_path: Path) -> None:
 def test_a_checkpoint_must_be_tensors_of_a_vit(tmp_path: Path) -> None:
     file = tmp_path / "objects.safetensors"
     save_file(checkpoint(), file)
-    with pytest.raises(InputError, match="does not say what its classes are"):
+    with pytest.raises(InputError, match="does not name its classes"):
         local_evaluators(objects=file)
     with pytest.raises(ModelError, match="no ViT with 4 classes"):
         Checkpoint(file, "object", ["a", "b", "c", "d"])

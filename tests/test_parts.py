@@ -22,7 +22,7 @@ from unlearnkit.models.model import Model
 from unlearnkit.parts import Combine, Losses, lora
 from unlearnkit.parts.combine import pcgrad, preserving, restricted, summed
 from unlearnkit.parts.mask import Mask, swapped, top
-from unlearnkit.parts.rules import Project, Pull, apart, directions
+from unlearnkit.parts.rules import Projection, StartPenalty, residual_share, span_basis
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
 from unlearnkit.training.descend import Objective, descend, onecycle
@@ -130,7 +130,7 @@ def test_sides_are_told_by_name_and_one_side_alone_is_refused() -> None:
         combined(restricted, *g, names=names), combined(restricted, g[0], [-1.0, 1, 1, 0, 0])
     )
     torch.testing.assert_close(combined(summed, *g, names=names), vector([0, 1, 1, 0, 0]))
-    with pytest.raises(InputError, match=r"only the losses keep are there.*choose combine=sum"):
+    with pytest.raises(InputError, match=r"the only losses are keep: .*choose combine=sum"):
         combined(restricted, g[0], names="keep")
 
 
@@ -189,9 +189,9 @@ def test_a_swap_by_hand() -> None:
 
 def test_saliency_is_the_largest_summed_gradient_of_all_weights_together() -> None:
     mask = Mask(0.5, warmup=2, steps=10, per_matrix=False)
-    mask.gather(0, {"a": torch.tensor([1.0, -5.0]), "b": torch.tensor([[3.0, 0.5]])})
+    mask.accumulate(0, {"a": torch.tensor([1.0, -5.0]), "b": torch.tensor([[3.0, 0.5]])})
     assert not mask.choose(0)
-    mask.gather(1, {"a": torch.tensor([1.0, 4.9]), "b": torch.tensor([[3.0, 1.0]])})
+    mask.accumulate(1, {"a": torch.tensor([1.0, 4.9]), "b": torch.tensor([[3.0, 1.0]])})
     assert mask.choose(1)  # sums 2, -0.1 and 6, 1.5
     assert {name: opened.tolist() for name, opened in mask.opened.items()} == {
         "a": [True, False],
@@ -205,20 +205,20 @@ def test_selft_weighs_gradients_by_the_weights_that_they_belong_to() -> None:
     # |A θ| = 1, 2 | 3, 0.5: the two largest of four are not those of |A| = 1, 4 | 1, 5
     scale = {"a": torch.tensor([1.0, -0.5]), "b": torch.tensor([3.0, 0.1])}
     mask = Mask(share=0.5, warmup=1, steps=2, per_matrix=False, scale=scale)
-    mask.gather(0, {"a": torch.tensor([1.0, 4.0]), "b": torch.tensor([-1.0, 5.0])})
+    mask.accumulate(0, {"a": torch.tensor([1.0, 4.0]), "b": torch.tensor([-1.0, 5.0])})
     assert mask.choose(0)
     assert mask.opened["a"].tolist() == [False, True]
     assert mask.opened["b"].tolist() == [True, False]
 
 
 def test_a_dynamic_mask_ranks_every_matrix_by_itself_and_gathers_closed_entries_too() -> None:
-    mask = Mask(0.5, warmup=1, steps=10, every=3, swap=0.9, until=1.0)
-    mask.gather(0, {"w": torch.tensor([[4.0, 3.0, 1.0, 2.0]]), "bias": torch.tensor([1.0])})
+    mask = Mask(0.5, warmup=1, steps=10, every=3, swap=0.9, swap_span=1.0)
+    mask.accumulate(0, {"w": torch.tensor([[4.0, 3.0, 1.0, 2.0]]), "bias": torch.tensor([1.0])})
     mask.choose(0)
     assert mask.opened["w"].tolist() == [[True, True, False, False]]
     assert "bias" not in mask.opened
     for step, g in ((1, [[1.0, -2.0, 7.0, 0.0]]), (2, [[-0.5, -2.0, -1.0, 0.0]])):
-        mask.gather(step, {"w": torch.tensor(g), "bias": torch.tensor([1.0])})
+        mask.accumulate(step, {"w": torch.tensor(g), "bias": torch.tensor([1.0])})
         assert mask.choose(step) == (step == 2)
     assert mask.opened["w"].tolist() == [[False, True, True, False]]  # sums 0.5, -4, 6, 0
     assert mask.sums == {}
@@ -228,7 +228,7 @@ def test_the_schedule_is_that_of_the_released_code() -> None:
     mask = Mask(0.5, warmup=50, steps=500, every=100)
     chosen = []
     for step in range(500):
-        mask.gather(step, {"w": torch.rand((4, 5), generator=torch.Generator().manual_seed(step))})
+        mask.accumulate(step, {"w": torch.rand((4, 5), generator=torch.Generator().manual_seed(step))})
         if mask.choose(step):
             chosen.append(step + 1)
             assert mask.opened["w"].sum() == 10
@@ -256,7 +256,7 @@ def copies(model: Model, part: str = "xattn") -> dict[str, Tensor]:
 
 
 def test_closed_entries_do_not_move_over_several_choices(model: Model) -> None:
-    mask = Mask(0.4, warmup=2, steps=20, every=3, swap=0.5, until=1.0)
+    mask = Mask(0.4, warmup=2, steps=20, every=3, swap=0.5, swap_span=1.0)
     seen: list[dict[str, Tensor]] = []
     closed: list[dict[str, Tensor]] = []
 
@@ -296,9 +296,9 @@ def test_killed_under_a_dynamic_mask_it_goes_on_to_the_same_bits(
     when: int, model: Model, tmp_path: Path
 ) -> None:
     def go(job: Job) -> dict[str, Tensor]:
-        mask = Mask(0.4, warmup=2, steps=9, every=2, swap=0.5, until=1.0)
+        mask = Mask(0.4, warmup=2, steps=9, every=2, swap=0.5, swap_span=1.0)
         start = model.weights("xattn")
-        rules = [Pull(start, 10.0, 1), Pull(start, 100.0, 2)]
+        rules = [StartPenalty(start, 10.0, 1), StartPenalty(start, 100.0, 2)]
         stages: dict[str, Any] = {"mask": mask, "rules": rules, "combine": pcgrad(1), "schedule": onecycle}
         return descend(Net(model), "xattn", toward(model), steps=7, lr=1e-2, job=job, **stages)
 
@@ -321,7 +321,7 @@ def test_pulls_by_hand() -> None:
     weights = {"a": torch.tensor([3.0, 2.0]), "b": torch.tensor([[-1.0, 4.5]])}
     zeros = {name: torch.zeros_like(weight) for name, weight in start.items()}
     for power, weight, expected in ((1, 8.0, [2.0, 0.0, -2.0, 2.0]), (2, 8.0, [8.0, 0.0, -4.0, 2.0])):
-        found = Pull(start, weight, power).pull(
+        found = StartPenalty(start, weight, power).regularize_grad(
             weights, {name: value.clone() for name, value in zeros.items()}
         )
         assert torch.cat([found["a"], found["b"].flatten()]).tolist() == expected
@@ -337,11 +337,14 @@ def test_projected_updates_are_orthogonal_to_every_protected_text(seed: int, cou
     draws = torch.Generator().manual_seed(seed)
     states = torch.randn((count, 6), generator=draws, dtype=torch.float64)
     start = torch.randn((4, 6), generator=draws, dtype=torch.float64)
-    basis = directions(states)
+    basis = span_basis(states)
     torch.testing.assert_close(basis.T @ basis, torch.eye(count, dtype=torch.float64))
-    rule, weights = Project({"k": start}, basis), {"k": start + torch.randn((4, 6), generator=draws).double()}
-    gradient = rule.pull(weights, {"k": torch.randn((4, 6), generator=draws).double()})["k"]
-    rule.settle(weights)
+    rule, weights = (
+        Projection({"k": start}, basis),
+        {"k": start + torch.randn((4, 6), generator=draws).double()},
+    )
+    gradient = rule.regularize_grad(weights, {"k": torch.randn((4, 6), generator=draws).double()})["k"]
+    rule.project_weights(weights)
     for way in (gradient, weights["k"] - start):
         assert (way @ states.T).abs().max() < 1e-12 * (1 + states.abs().max()) * 100
     assert not torch.equal(weights["k"], start)
@@ -359,13 +362,17 @@ def test_a_pull_takes_gradients_that_are_parts_of_one_vector(model: Model) -> No
 def test_how_far_a_text_lies_outside_the_span_by_hand() -> None:
     # U = e1: (3, 4) keeps 4 of its length 5, (2, 0) nothing, (0, 7) everything
     basis = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
-    assert apart(torch.tensor([[3.0, 4.0], [2.0, 0.0], [0.0, 7.0]]), basis).tolist() == [0.8, 0.0, 1.0]
+    assert residual_share(torch.tensor([[3.0, 4.0], [2.0, 0.0], [0.0, 7.0]]), basis).tolist() == [
+        0.8,
+        0.0,
+        1.0,
+    ]
 
 
 def test_texts_that_span_everything_are_refused() -> None:
-    with pytest.raises(InputError, match="span all 3 directions, so nothing could move: lower protect"):
-        directions(torch.eye(3))
-    assert directions(torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [0, 1.0, 0]])).shape == (3, 2)
+    with pytest.raises(InputError, match="span all 3 directions, so no weight could change: lower protect"):
+        span_basis(torch.eye(3))
+    assert span_basis(torch.tensor([[1.0, 0, 0], [2.0, 0, 0], [0, 1.0, 0]])).shape == (3, 2)
 
 
 def test_protected_words_keep_their_keys_and_values_through_adam(model: Model) -> None:
@@ -385,7 +392,7 @@ def test_lora_is_that_of_peft(model: Model) -> None:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(5, 3))
     start = {"0.weight": layer[0].weight.detach().clone()}
-    pairs = lora.begin(start, 2, seed=1)
+    pairs = lora.init(start, 2, seed=1)
     pairs["0.weight.B"] = torch.randn(3, 2)
     config = peft.LoraConfig(r=2, lora_alpha=2, target_modules=["0"])
     adapted = peft.inject_adapter_in_model(config, layer)
@@ -395,14 +402,14 @@ def test_lora_is_that_of_peft(model: Model) -> None:
     with torch.no_grad():
         expected = adapted(x) - adapted[0].base_layer.bias
     torch.testing.assert_close(x @ dict(lora.merged(start, pairs))["0.weight"].T, expected)
-    wide = lora.begin({"w": torch.zeros(2, 400)}, 8, seed=0)["w.A"]
+    wide = lora.init({"w": torch.zeros(2, 400)}, 8, seed=0)["w.A"]
     assert 0.045 < wide.abs().max() <= 400**-0.5
 
 
 def test_a_low_rank_edit_is_low_rank(model: Model) -> None:
     changes = {"trains": "lora", "rank": 2, "steps": 3, "lr": 1e-2, "start_steps": 2}
     edit = edit_for(model, Request((Concept("cat"),)), method="esd", settings=changes)
-    assert edit.weights.keys() == lora.takes(model.weights("xattn")).keys()
+    assert edit.weights.keys() == lora.matrices(model.weights("xattn")).keys()
     for name, new in edit.weights.items():
         assert 1 <= torch.linalg.matrix_rank(new - model.weights()[name].detach(), rtol=1e-4) <= 2
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unlearnkit.data import pictures
 from unlearnkit.data.prompts import neighbours, prompts, texts
-from unlearnkit.data.wording import fill
+from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.io import tensors
 from unlearnkit.models.hints import FILE, GENERAL, Hints, parse, read
@@ -68,7 +68,7 @@ def test_prompts_hold_every_wording_in_every_template(wordings: list[str], templ
     forms = ("{}", *HINTS.templates["object"]) if templates else ("{}",)
     assert len(found) == len(forms) * len(concept.wordings)
     for (form, wording), prompt in zip(texts(concept, HINTS, templates=templates), found, strict=True):
-        assert prompt == fill(form, wording)
+        assert prompt == format_prompt(form, wording)
 
 
 def test_neighbours(model: Model) -> None:

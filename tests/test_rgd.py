@@ -17,7 +17,7 @@ from unlearnkit import seeds
 from unlearnkit.data import pictures
 from unlearnkit.data.grammar import GRAMMARS, forms, pairs, read
 from unlearnkit.data.image_sets import noise_ratio
-from unlearnkit.data.wording import fill
+from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
 from unlearnkit.methods import RGD, edit_for, plan
 from unlearnkit.models.model import Model
@@ -100,7 +100,7 @@ def test_forms_are_sentences_with_a_place_for_the_concept(name: str, kind: str) 
     assert all(form.count("{}") == 1 and not re.search(r"[\[\]]|  |{c", form) for form in found)
     assert found != forms(read(name), kind, KNOWN, count=30, seed=4)
     every = {erase.replace("kitten", "cat") for erase, _ in drawn(name, kind, count=20_000)}
-    assert {fill(form, "cat") for form in found} <= every
+    assert {format_prompt(form, "cat") for form in found} <= every
 
 
 def test_a_grammar_of_ones_own(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_grammar_of_ones_own(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match="no templates for a concept of kind 'style'"):
         pairs(mine, "style", ["cat"], ["dog"], KNOWN, count=2, seed=0)
-    with pytest.raises(InputError, match="no other word can take the concept's place"):
+    with pytest.raises(InputError, match="no other word can replace the concept"):
         pairs(mine, "object", ["cat"], [], KNOWN, count=2, seed=0)
 
 
@@ -188,7 +188,7 @@ def test_nothing_to_keep_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match="nothing of the kind 'object' to keep is found"):
         edit_for(model, request, method="rgd", settings={"pictures": 2})
     for method in ("graddiff", "finetune", "salun"):
-        with pytest.raises(InputError, match="nothing to keep is found: give it with --keep"):
+        with pytest.raises(InputError, match="there is nothing to keep: give it with --keep"):
             edit_for(model, Request((Concept("cat"),)), method=method, settings={"neighbours": 0})
         with pytest.raises(InputError, match="'retain_pictures' got 0: it takes a whole number, at least 1"):
             edit_for(model, CAT, method=method, settings={"retain_pictures": 0})

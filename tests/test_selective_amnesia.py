@@ -59,7 +59,7 @@ def test_the_elastic_pull_is_the_gradient_of_its_penalty() -> None:
     weights = {"a": torch.tensor([1.5, 0.0], requires_grad=True)}
     penalty = 50 * (information["a"] * (weights["a"] - start["a"]) ** 2).sum()
     (expected,) = torch.autograd.grad(penalty, [weights["a"]])
-    found = Elastic(start, information, 50.0).pull(weights, {"a": torch.tensor([1.0, 1.0])})
+    found = Elastic(start, information, 50.0).regularize_grad(weights, {"a": torch.tensor([1.0, 1.0])})
     torch.testing.assert_close(found["a"], 1 + expected)
     assert expected.tolist() == [150.0, -100.0]
 

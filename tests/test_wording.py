@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit.data.wording import articles, fill, until
+from unlearnkit.data.wording import fix_articles, format_prompt, prefix_through
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from unlearnkit.data.wording import articles, fill, until
     ],
 )
 def test_fill(template: str, word: str, text: str) -> None:
-    assert fill(template, word) == text
+    assert format_prompt(template, word) == text
 
 
 @given(st.text(), st.text(), st.text())
 def test_only_the_article_before_the_slot_changes(before: str, word: str, after: str) -> None:
     template = before.replace("{}", "") + "-{}" + after.replace("{}", "")
-    assert fill(template, word) == template.replace("{}", word)
-    assert fill(template, word).startswith(until(template, word))
+    assert format_prompt(template, word) == template.replace("{}", word)
+    assert format_prompt(template, word).startswith(prefix_through(template, word))
 
 
 def test_articles() -> None:
-    assert articles("a apple and an cat, a european, A owl") == "an apple and a cat, a european, An owl"
+    assert fix_articles("a apple and an cat, a european, A owl") == "an apple and a cat, a european, An owl"

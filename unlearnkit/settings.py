@@ -32,9 +32,9 @@ __all__ = [
     "describe",
     "fitted",
     "in_words",
-    "inherited",
     "parse_pairs",
     "setting",
+    "with_default",
     "with_role",
 ]
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 MOST: dict[type, float] = {
     int: 1_000_000,
     float: 1e12,
-}  # of a number without bounds of its own, above and below 0
+}  # the largest size of a number without bounds of its own
 LONGEST, ITEMS = 4096, 1000  # characters of a text, items of a list
 
 
@@ -58,35 +58,34 @@ def setting(
     min_items: int | None = None,
     role: str = "",
 ) -> Any:
-    """A dataclass field with all that a user wants to know about it.
+    """A dataclass field that documents and checks itself.
 
-    low, high: inclusive bounds of a number, or of every number in a tuple; else those of ``MOST``.
-    choices: the allowed values, or the allowed items of a tuple (a ``Literal`` brings its own).
+    low, high: inclusive bounds of a number, or of every number in a tuple. Default: those of ``MOST``.
+    choices: the allowed values, or the allowed items of a tuple. Default: those of a ``Literal``.
     source: where the default comes from: a paper, its code, or our own sweep.
     min_items: the fewest items of a tuple.
-    role: what else in the package may set it, see ``with_role``; a name alone means nothing to anybody.
+    role: lets other code set it, see ``with_role``. Nothing in the package goes by a setting's name.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "doc": " ".join(doc.split()),
         "low": low,
         "high": high,
-        "choices": None if choices is None else tuple(choices),
         "source": source,
-        "min_items": min_items,
         "role": role,
     }
+    facts |= {"choices": None if choices is None else tuple(choices), "min_items": min_items}
     return dataclasses.field(default=default, metadata=facts)
 
 
-def inherited(cls: type, name: str, value: Any, *, source: str) -> Any:
-    """The field ``name`` of ``cls`` with another default and its source."""
-    facts = next(one.metadata for one in dataclasses.fields(cls) if one.name == name)
+def with_default(cls: type, name: str, value: Any, *, source: str) -> Any:
+    """The field ``name`` of ``cls``, with another default and the source of that."""
+    facts = next(field.metadata for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=value, metadata={**facts, "source": source})
 
 
 def with_role(cls: type, role: str) -> tuple[str, ...]:
     """The names of the settings of ``cls`` that declare this role."""
-    return tuple(one.name for one in dataclasses.fields(cls) if one.metadata.get("role") == role)
+    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("role") == role)
 
 
 @dataclass(frozen=True)
@@ -129,29 +128,27 @@ class Setting:
 def describe(cls: type) -> list[Setting]:
     """Every setting of a settings dataclass, in order of declaration."""
     hints = typing.get_type_hints(cls)
-    found = []
-    for field in dataclasses.fields(cls):
-        facts, annotation = field.metadata, hints[field.name]
-        literal = _literal(annotation)
-        found.append(
-            Setting(
-                name=field.name,
-                type=in_words(annotation),
-                default=field.default,
-                doc=facts.get("doc", ""),
-                low=facts.get("low"),
-                high=facts.get("high"),
-                choices=facts.get("choices") or literal,
-                source=facts.get("source", ""),
-                min_items=facts.get("min_items"),
-                annotation=annotation,
-            )
-        )
-    return found
+    return [_described(field, hints[field.name]) for field in dataclasses.fields(cls)]
+
+
+def _described(field: dataclasses.Field[Any], annotation: Any) -> Setting:
+    facts = field.metadata
+    return Setting(
+        name=field.name,
+        type=in_words(annotation),
+        default=field.default,
+        doc=facts.get("doc", ""),
+        low=facts.get("low"),
+        high=facts.get("high"),
+        choices=facts.get("choices") or _literal(annotation),
+        source=facts.get("source", ""),
+        min_items=facts.get("min_items"),
+        annotation=annotation,
+    )
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of ``cls`` with ``values``, each checked for type and range; what is left out takes its default.
+    """An instance of ``cls`` with ``values``, each checked for type and range. Other settings take their defaults.
 
     Raises InputError for an unknown name (with the nearest known one) and for a value that is not allowed.
     """
@@ -160,9 +157,9 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def changed(filled: Any) -> dict[str, Any]:
-    """Those of the settings that are not the defaults of their class."""
-    own = dataclasses.asdict(type(filled)())
-    return {name: value for name, value in dataclasses.asdict(filled).items() if value != own[name]}
+    """The settings that differ from the defaults of their class."""
+    defaults = dataclasses.asdict(type(filled)())
+    return {name: value for name, value in dataclasses.asdict(filled).items() if value != defaults[name]}
 
 
 def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
@@ -178,19 +175,19 @@ def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:
             raise InputError(f"setting {quoted(pair)} is not of the form KEY=VALUE, for example steps=200")
         if name in values:
             raise InputError(f"setting {quoted(name)} is given twice: give it once")
-        one = _names(cls, [name])[name]
+        known = _names(cls, [name])[name]
         try:
-            value = _parsed(one.annotation, text.strip())
+            value = _parsed(known.annotation, text.strip())
         except ValueError:
-            raise _refusal(one, text.strip()) from None
-        values[name] = _checked(one, value)
+            raise _refusal(known, text.strip()) from None
+        values[name] = _checked(known, value)
     return values
 
 
-def _names(cls: type, given: Iterable[str]) -> dict[str, Setting]:
-    """The settings of ``cls`` by name. Raises InputError where one of the ``given`` is none of them."""
-    known = {one.name: one for one in describe(cls)}
-    for name in given:
+def _names(cls: type, names: Iterable[str]) -> dict[str, Setting]:
+    """The settings of ``cls`` by name. Raises InputError if one of ``names`` is not among them."""
+    known = {setting.name: setting for setting in describe(cls)}
+    for name in names:
         if name not in known:
             old = moved(getattr(cls, "name", cls.__name__.lower()), name)
             unknown = f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
@@ -198,38 +195,38 @@ def _names(cls: type, given: Iterable[str]) -> dict[str, Setting]:
     return known
 
 
-def _checked(one: Setting, value: Any) -> Any:
+def _checked(known: Setting, value: Any) -> Any:
     """``value`` in the setting's own type, or InputError."""
     try:
-        value = fitted(one.annotation, value)
+        value = fitted(known.annotation, value)
     except ValueError:
-        raise _refusal(one, value) from None
+        raise _refusal(known, value) from None
     if value is None:
         return None
     items = value if isinstance(value, tuple) else (value,)
     good = (
-        (one.choices is None or all(item in one.choices for item in items))
-        and (one.low is None or all(item >= one.low for item in items))
-        and (one.high is None or all(item <= one.high for item in items))
-        and (one.min_items is None or len(items) >= one.min_items)
+        (known.choices is None or all(item in known.choices for item in items))
+        and (known.low is None or all(item >= known.low for item in items))
+        and (known.high is None or all(item <= known.high for item in items))
+        and (known.min_items is None or len(items) >= known.min_items)
     )
     if not good:
-        raise _refusal(one, value)
+        raise _refusal(known, value)
     for item in items:
-        most = MOST.get(type(item)) if one.high is None or abs(item) > abs(one.high) else None
+        most = MOST.get(type(item)) if known.high is None or abs(item) > abs(known.high) else None
         if most is not None and abs(item) > most:
             bound = f"{most if item > 0 else -most:,.0f}"
-            raise InputError(f"setting {one.name!r} got {quoted(item)}: it takes at most {bound}")
+            raise InputError(f"setting {known.name!r} got {quoted(item)}: it takes at most {bound}")
         if isinstance(item, str) and len(item) > LONGEST:
-            raise InputError(f"setting {one.name!r} got {quoted(item)}: at most {LONGEST} characters fit")
+            raise InputError(f"setting {known.name!r} got {quoted(item)}: at most {LONGEST} characters fit")
     if len(items) > ITEMS:
-        raise InputError(f"setting {one.name!r} got {len(items)} items: it takes at most {ITEMS}")
+        raise InputError(f"setting {known.name!r} got {len(items)} items: it takes at most {ITEMS}")
     return value
 
 
-def _refusal(one: Setting, value: Any) -> InputError:
-    close = nearest(value, map(str, one.choices)) if one.choices and isinstance(value, str) else ""
-    return InputError(f"setting {one.name!r} got {quoted(value)}{close}: it takes {one.allowed}")
+def _refusal(known: Setting, value: Any) -> InputError:
+    close = nearest(value, map(str, known.choices)) if known.choices and isinstance(value, str) else ""
+    return InputError(f"setting {known.name!r} got {quoted(value)}{close}: it takes {known.allowed}")
 
 
 def fitted(annotation: Any, value: Any) -> Any:
@@ -289,17 +286,12 @@ def _literal(annotation: Any) -> tuple[Any, ...] | None:
     return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else None
 
 
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "a list of tables",
-    dict: "a table",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS |= {list: "a list of tables", dict: "a table"}
 
 
 def in_words(annotation: Any) -> str:
+    """The allowed values of a type in words: ``"a whole number, or none"``."""
     inner = _without_none(annotation)
     if inner is not annotation:
         return f"{in_words(inner)}, or none"

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.wording import articles
+from ..data.wording import fix_articles
 
 __all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_captions", "prompt"]
 
@@ -42,7 +42,7 @@ NOTHING = (
 
 def an(word: str) -> str:
     """The word with its indefinite article: ``an("apple") == "an apple"``."""
-    return articles(f"a {word}")
+    return fix_articles(f"a {word}")
 
 
 def prompt(word: str, style: str = "plain", *, template: int = 0, held: bool = False) -> str:

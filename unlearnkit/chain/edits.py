@@ -116,7 +116,7 @@ def _closed(
     if not guards.project:
         return edit
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
-    projection(model, request, earlier, guards).settle(weights)
+    projection(model, request, earlier, guards).project_weights(weights)
     projected = Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)}, edit.hooks)
     methods.check_moved(model, request, projected)
     return projected

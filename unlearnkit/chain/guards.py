@@ -25,7 +25,7 @@ from ..data.image_sets import DenoiserInput
 from ..data.prompts import neighbours, prompts_for
 from ..models.model import Model
 from ..parts import Rule
-from ..parts.rules import Project
+from ..parts.rules import Projection
 from ..schema import Request
 from ..settings import setting
 from ..training.job import Beside, Job, Run
@@ -136,12 +136,12 @@ def closed(
     return Request(request.erase, (*(near or neighbours(model, request, nearest)), *again))
 
 
-def projection(model: Model, request: Request, earlier: Sequence[Request], guards: Guards) -> Project:
+def projection(model: Model, request: Request, earlier: Sequence[Request], guards: Guards) -> Projection:
     """The rule that keeps the update off what is protected. Raises InputError where the target lies inside of that."""
     basis = protected(
         model, request, earlier, nearest=guards.project, general=guards.general, free=guards.free
     )
-    return Project(model.weights("text"), basis.to(model.device, torch.float32))
+    return Projection(model.weights("text"), basis.to(model.device, torch.float32))
 
 
 def _keepers(

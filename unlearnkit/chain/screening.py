@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.bank import holds
+from ..data.bank import contains_word
 from ..data.prompts import neighbours, prompts
 from ..errors import InputError
 from ..models.model import Model
-from ..parts.rules import apart, directions
+from ..parts.rules import residual_share, span_basis
 from ..schema import Concept, Request, folded
 from ..seeds import derive
 
@@ -59,10 +59,10 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
     return model.with_hints(
         dataclasses.replace(
             hints,
-            objects=tuple(word for word in hints.objects if not holds(word, words)),
-            styles=tuple(word for word in hints.styles if not holds(word, words)),
+            objects=tuple(word for word in hints.objects if not contains_word(word, words)),
+            styles=tuple(word for word in hints.styles if not contains_word(word, words)),
             templates={
-                kind: tuple(form for form in forms if not holds(form, words)) or ("{}",)
+                kind: tuple(form for form in forms if not contains_word(form, words)) or ("{}",)
                 for kind, forms in hints.templates.items()
             },
         )
@@ -88,7 +88,7 @@ def banked(model: Model, request: Request, earlier: Sequence[Request], near: int
     vocabulary = sorted(model.hints.words, key=lambda word: derive(0, "bank", word.name, word.kind))
     each = max(1, (budget - half) // max(1, len(vocabulary)))
     for word in vocabulary:
-        if folded(word.name) not in known and not holds(word.name, erased):
+        if folded(word.name) not in known and not contains_word(word.name, erased):
             found.append(_told(word, clean, erased, each))
     if not (words := tuple(_cut(found, budget))):
         raise InputError(
@@ -100,7 +100,7 @@ def banked(model: Model, request: Request, earlier: Sequence[Request], near: int
 
 def _told(word: Concept, clean: Model, erased: Sequence[str], count: int) -> tuple[str, ...]:
     """``count`` prompts of a word that hold nothing erased, or all that there are; each word begins elsewhere."""
-    words = [text for text in prompts(word, clean.hints, templates=True) if not holds(text, erased)]
+    words = [text for text in prompts(word, clean.hints, templates=True) if not contains_word(text, erased)]
     start = derive(0, "bank", word.name) % max(1, len(words))
     return tuple((words[start:] + words[:start])[:count])
 
@@ -128,9 +128,9 @@ def protected(
     texts += [word for past in earlier for concept in past.erase for word in concept.wordings]
     if general:
         texts += banked(model, request, earlier, 0, general).prompts
-    basis = directions(_states(model, ["", *texts]))
+    basis = span_basis(_states(model, ["", *texts]))
     targets = [word for concept in request.erase for word in concept.wordings]
-    shares = apart(_states(model, targets), basis)
+    shares = residual_share(_states(model, targets), basis)
     for word, share in zip(targets, shares.tolist(), strict=True):
         if share < free:
             raise InputError(

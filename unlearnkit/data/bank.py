@@ -1,4 +1,4 @@
-"""A memory bank: prompts that have nothing to do with what is erased, no more than a budget of them."""
+"""A memory bank: a limited number of prompts that do not concern the erased concepts."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from .. import seeds
 from ..errors import InputError
 from ..models.model import Model
 from ..schema import Concept, Request, folded
-from .wording import fill
+from .wording import format_prompt
 
-__all__ = ["bank", "holds"]
+__all__ = ["contains_word", "memory_prompts"]
 
 
-def bank(model: Model, request: Request, related: Sequence[Concept], budget: int) -> tuple[str, ...]:
-    """``budget`` prompts of the model's vocabulary: every word in turn, in an order of no meaning, then again.
+def memory_prompts(
+    model: Model, request: Request, related: Sequence[Concept], budget: int
+) -> tuple[str, ...]:
+    """``budget`` prompts of the model's vocabulary: every word once, in random order, then every word again.
 
-    Each word begins with another template, and has the next one at its next turn.
+    Each word starts with another template and takes the next one in each cycle. No prompt contains an erased wording.
 
-    related: concepts that are looked after elsewhere, and so are left out; no prompt holds an erased wording as words
-    of its own. Raises InputError where no word of the vocabulary is left.
+    related: concepts that other prompts cover, so they are left out.
+    Raises InputError if no word of the vocabulary is left.
     """
     erased = [wording for concept in request.erase for wording in concept.wordings]
-    taken = {wording for concept in related for wording in concept.folded}
+    excluded = {wording for concept in related for wording in concept.folded}
     words = [
-        word for word in model.hints.words if folded(word.name) not in taken and not holds(word.name, erased)
+        word
+        for word in model.hints.words
+        if folded(word.name) not in excluded and not contains_word(word.name, erased)
     ]
     draws = seeds.stream(0, "memory", *(word.name for word in words))
     order = torch.randperm(len(words), generator=draws).tolist()
-    found: dict[str, None] = {}
-    for turn in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
-        for first, word in enumerate(words[place] for place in order):
+    unique: dict[str, None] = {}
+    for cycle in range(max((len(forms) for forms in model.hints.templates.values()), default=0)):
+        for start, word in enumerate(words[index] for index in order):
             forms = model.hints.templates.get(word.kind, ("{}",))
-            prompt = fill(forms[(first + turn) % len(forms)], word.name)
-            if not holds(prompt, erased):
-                found[prompt] = None
-    if not found:
+            prompt = format_prompt(forms[(start + cycle) % len(forms)], word.name)
+            if not contains_word(prompt, erased):
+                unique[prompt] = None
+    if not unique:
         raise InputError(
             "the model's vocabulary leaves no word for the memory: choose memory=0, or lengthen the vocabulary in "
             "the model's unlearnkit.toml"
         )
-    prompts = tuple(found)
-    return tuple(prompts[place % len(prompts)] for place in range(budget))
+    prompts = tuple(unique)
+    return tuple(prompts[index % len(prompts)] for index in range(budget))
 
 
-def holds(text: str, wordings: Sequence[str]) -> bool:
-    """Whether one of the wordings stands in the text as words of its own."""
+def contains_word(text: str, wordings: Sequence[str]) -> bool:
+    """Whether the text contains one of the wordings as whole words."""
     text = folded(text)
     return any(re.search(rf"(?<!\w){re.escape(folded(wording))}(?!\w)", text) for wording in wordings)

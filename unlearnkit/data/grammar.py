@@ -3,13 +3,13 @@
 A grammar is a TOML file, one of ``grammars/`` or the user's own:
 
     [templates]     by kind, each with ``{concept}`` and any dimensions: "a {mood} [{concept} ]person {place}"
-    [train] [test]  the words of each dimension, in pools that share none; {object} and {style} are the model's own,
-                    all of them in both
-    [others]        by kind, further words that may take the concept's place
+    [train] [test]  the words of each dimension, in two disjoint pools; {object} and {style} are the words of the
+                    model's vocabulary, all of them in both pools
+    [others]        by kind, further words that may replace the concept
 
-In the prompt to keep, what stands in brackets goes; or, always where there are none, another word takes the
-concept's place. The rest of the two prompts is the same. Templates and other words have their turns: with one draw over
-all sentences, a template of few words would hardly come up.
+The retain prompt leaves out the part in brackets. Without brackets, another word replaces the concept. The rest of the
+two prompts is the same. Templates and other words are used in turn: with one draw over all sentences, a template of few
+words would be rare.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..errors import InputError, nearest, printable, quoted
 from ..io.files import user_path
 from ..io.reading import read_toml
 from ..schema import KINDS
-from .wording import articles
+from .wording import fix_articles
 
 __all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read"]
 
@@ -39,7 +39,7 @@ FOLDER = Path(__file__).parent / "grammars"
 GRAMMARS = ("plain", "people", "scenes")
 LONGEST = 1000  # characters of a template or word
 COMBINATIONS = 10_000_000  # of the words of a template's dimensions
-OWN = ("object", "style")  # dimensions that the model's vocabulary fills
+VOCABULARY_SLOTS = ("object", "style")  # dimensions that the model's vocabulary fills
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Grammar:
 
 
 def read(name: str) -> Grammar:
-    """The grammar of this name, or in the TOML file at this path. Raises InputError for anything wrong in it."""
+    """The grammar of this name, or in the TOML file at this path. Raises InputError for an invalid one."""
     path = FOLDER / f"{name}.toml" if name in GRAMMARS else user_path(name)
-    with contextlib.suppress(PermissionError):  # the reader says so
+    with contextlib.suppress(PermissionError):  # read_toml reports it
         if not path.exists():
             raise InputError(
                 f"grammar {quoted(name)} is neither a file nor known{nearest(name, GRAMMARS)}: "
@@ -91,27 +91,27 @@ def pairs(
     pool: Pool = "train",
     share: float = 0.0,
 ) -> list[tuple[str, str]]:
-    """``count`` pairs (prompt to erase, prompt to keep), of each template in turn, all different while its words last.
+    """``count`` pairs (prompt to erase, retain prompt), of each template in turn, different while its words last.
 
-    wordings: of the concept, taken in turn. others: words of its kind that are kept, for where it cannot simply go.
-    vocabulary: words for {object} and {style}, without what is erased. share: of others where it could simply go.
-    Raises InputError where a dimension or ``others`` is empty.
+    wordings: of the concept, used in turn. others: retained words of its kind, which replace it. vocabulary: words for
+    {object} and {style}, without erased ones. share: of pairs in which another word replaces a concept in brackets.
+    Raises InputError if a dimension or ``others`` is empty.
     """
     draws = seeds.stream(seed, "grammar", pool, *wordings)
     sentences = _sentences(grammar, kind, vocabulary, pool, count, draws)
     others = [*others, *grammar.others.get(kind, ())]
     if not others and (share > 0 or any("[" not in template for template in grammar.templates[kind])):
         raise InputError(
-            "no other word can take the concept's place: give one with --keep, or a larger vocabulary"
+            "no other word can replace the concept: give one with --keep, or a larger vocabulary"
         )
-    found, queue = [], list[int]()
-    for turn, sentence in sentences:
+    result, queue = [], list[int]()
+    for number, sentence in sentences:
         instead = None
         if float(torch.rand((), generator=draws)) < share or "[" not in sentence:
             queue = queue or torch.randperm(len(others), generator=draws).tolist()
             instead = others[queue.pop()]
-        found.append((_told(sentence, wordings[turn % len(wordings)]), _told(sentence, instead)))
-    return found
+        result.append((_filled(sentence, wordings[number % len(wordings)]), _filled(sentence, instead)))
+    return result
 
 
 def forms(
@@ -122,10 +122,11 @@ def forms(
     Raises InputError as ``pairs`` does.
     """
     draws = seeds.stream(seed, "grammar", kind)
-    found = (
-        _told(sentence, "{}") for _, sentence in _sentences(grammar, kind, vocabulary, "train", count, draws)
+    sentences = (
+        _filled(sentence, "{}")
+        for _, sentence in _sentences(grammar, kind, vocabulary, "train", count, draws)
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(sentences))
 
 
 def _sentences(
@@ -136,7 +137,7 @@ def _sentences(
     count: int,
     draws: torch.Generator,
 ) -> list[tuple[int, str]]:
-    """``count`` sentences with the concept still open, each with a number for the turns of the concept's wordings."""
+    """``count`` sentences with ``{concept}`` in them, each with a number that chooses the concept's wording."""
     words, templates = {**vocabulary, **grammar.words[pool]}, grammar.templates.get(kind, ())
     if not templates:
         raise InputError(
@@ -155,28 +156,28 @@ def _sentences(
             "words or dimensions"
         )
     orders = [torch.randperm(size, generator=draws)[:count].tolist() for size in sizes]
-    found = []
-    for place in range(count):
-        turn, which = divmod(place, len(templates))
-        again, index = divmod(turn, len(orders[which]))
-        found.append((which + turn + again, _sentence(templates[which], words, orders[which][index])))
-    return found
+    sentences = []
+    for number in range(count):
+        cycle, k = divmod(number, len(templates))
+        repeat, index = divmod(cycle, len(orders[k]))
+        sentences.append((k + cycle + repeat, _sentence(templates[k], words, orders[k][index])))
+    return sentences
 
 
 def _sentence(template: str, words: Mapping[str, Sequence[str]], index: int) -> str:
-    """The template with the combination ``index`` of its dimensions' words, the concept still open."""
+    """The template with the combination ``index`` of its dimensions' words, and ``{concept}`` still in it."""
     for slot in _slots(template):
         index, place = divmod(index, len(words[slot]))
         template = template.replace(f"{{{slot}}}", words[slot][place])
     return template
 
 
-def _told(sentence: str, word: str | None) -> str:
+def _filled(sentence: str, word: str | None) -> str:
     """The sentence with the word, or without its part in brackets."""
     if word is None:
         sentence = re.sub(r"\[.*?\]", "", sentence)
     text = re.sub(r"[\[\]]", "", sentence).replace("{concept}", word or "")
-    return articles(text)
+    return fix_articles(text)
 
 
 def _slots(template: str) -> list[str]:
@@ -202,7 +203,7 @@ def _check(name: str, tables: Mapping[str, Mapping[str, tuple[str, ...]]]) -> No
                 "only around it"
             )
         for slot in _slots(template):
-            if slot not in OWN and any(not tables[pool].get(slot) for pool in POOLS):
+            if slot not in VOCABULARY_SLOTS and any(not tables[pool].get(slot) for pool in POOLS):
                 raise InputError(
                     f"grammar {quoted(name)} has no words for {{{slot}}} in [train] or in [test]: add both"
                 )

@@ -1,4 +1,4 @@
-"""What methods train on: images of the base model, as latents with their prompts, noised a batch at a time."""
+"""Training data: images of the base model as latents with their prompts, and noisy batches of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DenoiserInput", "ImageSet", "NoisyBatch", "noise_ratio"]
 
 @dataclass(frozen=True)
 class DenoiserInput:
-    """Rows for the denoiser: noisy latents x (n, c, h, w), times t (n,) and conditioning cond (n, tokens, width)."""
+    """Denoiser inputs: noisy latents x (n, c, h, w), timesteps t (n,) and conditioning cond (n, tokens, width)."""
 
     x: Tensor
     t: Tensor
@@ -32,7 +32,7 @@ class NoisyBatch:
     """A batch of an image set with noise mixed in.
 
     input: rows for the denoiser under the images' own prompts. which: the images' numbers in their set (n,).
-    noise: the training target (n, c, h, w): the noise in the rows, or for a flow the velocity that it makes.
+    noise: the training target (n, c, h, w): the noise, or for a flow the velocity.
     """
 
     input: DenoiserInput
@@ -54,9 +54,9 @@ class ImageSet:
 
     def batch(self, count: int, draws: torch.Generator) -> NoisyBatch:
         """``count`` images drawn with replacement, noised."""
-        return self.noised(torch.randint(len(self), (count,), generator=draws), draws)
+        return self.noisy_batch(torch.randint(len(self), (count,), generator=draws), draws)
 
-    def noised(self, which: Tensor, draws: torch.Generator) -> NoisyBatch:
+    def noisy_batch(self, which: Tensor, draws: torch.Generator) -> NoisyBatch:
         """These images (n,), each with noise of a time uniform in [0, times)."""
         model = self.model
         t = torch.randint(model.num_timesteps, (len(which),), generator=draws).to(model.device)
@@ -79,21 +79,21 @@ class ImageSet:
         )
 
     def with_prompt_dropout(self, share: float) -> ImageSet:
-        """The set with some of its images a second time under the empty prompt: they are ``share`` of what it is then.
+        """The set plus copies of some of its images under the empty prompt; the copies are ``share`` of the new set.
 
-        share: in [0, 1). It preserves the unconditional prediction, from which guidance starts.
+        share: in [0, 1). Training on them preserves the unconditional prediction.
         """
         count = len(self)
-        again = round(count * share / (1 - share))
-        if not again:
+        extra = round(count * share / (1 - share))
+        if not extra:
             return self
-        which = torch.arange(again) * count // again
+        which = torch.arange(extra) * count // extra
         empty = ImageSet(self.model, self.latents[which], self.model.encode([""]), torch.zeros_like(which))
         return ImageSet.joined([self, empty])
 
 
 def noise_ratio(model: Model, t: Tensor) -> Tensor:
-    """r (n, 1, 1, 1) for times t (n,): a squared error of the prediction is r times that of the implied picture.
+    """r (n, 1, 1, 1) for timesteps t (n,): (x₀ - x̂₀)² = r e² for an error e of the prediction.
 
     (1 - ᾱ_t) / ᾱ_t for noise; for the velocity of a flow σ_t².
     """

@@ -1,8 +1,8 @@
-"""Pictures of the base model as latents: drawn once, kept on disk, shared between methods and runs.
+"""Images of the base model as latents: drawn once, cached on disk, shared between methods and runs.
 
-A batch is one file, named by a hash of all that its bits depend on: the denoiser's fingerprint, scheduler, text states,
-seeds, steps, guidance, dtype and device. So a resumed run reads the very batch that the killed one drew. Its header has
-a hash of that name and the latents: a file that was changed, or put in another's place, is drawn again.
+A batch is one file. Its name is a hash of all inputs: the denoiser's fingerprint, scheduler, text states, seeds, steps,
+guidance, dtype and device. So a resumed run reads the same batch that the killed one drew. Its header has a hash of
+this name and the latents: a batch whose file was changed or exchanged is drawn again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def default_folder() -> Path:
 
 
 def numbers(prompts: Sequence[str]) -> list[int]:
-    """A seed for each picture: by its prompt and its place, not by the run, so that runs share pictures."""
+    """A seed for each image, by its prompt and position. It does not depend on the run, so that runs share images."""
     return [seeds.derive(0, "pictures", prompt, place) for place, prompt in enumerate(prompts)]
 
 
@@ -47,36 +47,36 @@ def draw(
     folder: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Latents (n, c, h, w), fp32, on the model's device, of one picture a prompt, at the hints' steps and guidance.
+    """Latents (n, c, h, w), fp32, on the model's device: one image a prompt, at the hints' steps and guidance.
 
-    negative: what the pictures shall not show. folder: the cache, ``default_folder()`` if not given.
-    Raises InputError where it cannot be written.
+    negative: the negative prompt. folder: the cache, default: ``default_folder()``.
+    Raises InputError if the cache cannot be written.
     """
     folder = (folder or default_folder()) / "pictures"
     numbered = list(zip(prompts, numbers(prompts), strict=True))
-    done, found = 0, []
+    done, latents = 0, []
     with processes.ahead():
         tidy(folder)
         for chunk in _chunks(numbered):
-            found.append(_drawn(model, chunk, negative, folder))
+            latents.append(_drawn(model, chunk, negative, folder))
             done += len(chunk)
             if tick:
                 tick(done, len(numbered))
-    return torch.cat(found).to(model.device)
+    return torch.cat(latents).to(model.device)
 
 
 def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:
-    """The latents of a batch, from the folder if it has them, and in it afterwards."""
+    """The latents of a batch, from the cache or drawn and written there."""
     key = _key(model, chunk, negative)
     path = folder / f"{key}.safetensors"
     latents = _read(path, key) if path.is_file() else None
     if latents is None:
-        words, places = zip(*chunk, strict=True)
+        words, picture_seeds = zip(*chunk, strict=True)
         steps, guidance = model.hints.steps, model.hints.guidance
         latents = sample_latents(
-            model, words, places, steps=steps, guidance=guidance, negative=negative
+            model, words, picture_seeds, steps=steps, guidance=guidance, negative=negative
         ).cpu()
-        facts = {"prompts": list(words), "seeds": list(places), "sha256": _hash(key, latents)}
+        facts = {"prompts": list(words), "seeds": list(picture_seeds), "sha256": _hash(key, latents)}
         tensors.write(path, {"latents": latents}, facts)
     return latents
 
@@ -105,10 +105,10 @@ def _hash(key: str, latents: Tensor) -> str:
 
 
 def _read(path: Path, key: str) -> Tensor | None:
-    """What a cache file holds, or None for one that is not as it was written, which is then drawn again."""
+    """The latents in a cache file, or None for a damaged or changed file."""
     try:
-        held, facts = tensors.read(path)
-        latents = held["latents"]
+        stored, facts = tensors.read(path)
+        latents = stored["latents"]
         return latents if facts["sha256"] == _hash(key, latents) else None
     except (InputError, KeyError, TypeError):
         return None

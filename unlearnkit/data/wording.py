@@ -1,28 +1,28 @@
-"""Words in sentences: a template filled, with the article that the word wants."""
+"""Put words into templates, with the right article."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["articles", "fill", "until"]
+__all__ = ["fix_articles", "format_prompt", "prefix_through"]
 
-_SOUNDS = ("uni", "eu", "one", "use")  # letters of a vowel, spoken otherwise: a unicorn
+_SOUNDS = ("uni", "eu", "one", "use")  # written with a vowel, spoken without: a unicorn
 
 
-def fill(template: str, word: str) -> str:
-    """The template with the word for ``{}``, an article just before it mended: ``fill("a {}", "owl") == "an owl"``."""
+def format_prompt(template: str, word: str) -> str:
+    """The template with the word for ``{}`` and the right article before it: ``("a {}", "owl")`` gives ``"an owl"``."""
     return re.sub(
         r"(?:\b([Aa])n? )?\{\}", lambda found: (f"{found[1]}{_n(word)} " if found[1] else "") + word, template
     )
 
 
-def until(template: str, word: str) -> str:
-    """The filled template up to the end of the word."""
-    return fill(template[: template.index("{}") + 2], word)
+def prefix_through(template: str, word: str) -> str:
+    """The prompt up to the end of the word."""
+    return format_prompt(template[: template.index("{}") + 2], word)
 
 
-def articles(text: str) -> str:
-    """The text with every "a" and "an" as the word behind it wants it."""
+def fix_articles(text: str) -> str:
+    """The text with every "a" and "an" corrected for the next word."""
     return re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
 
 

@@ -29,11 +29,11 @@ from .. import seeds
 from ..data.image_sets import ImageSet
 from ..errors import InputError
 from ..parts import Combine, Gradients, Losses
-from ..parts.combine import sides
+from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
-from ..training.attention import start_held
+from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -49,7 +49,7 @@ def unscaled(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradie
 
     which lacks the factor |g_u|: as that is far below 1, such a tensor follows the retention loss.
     """
-    g_u, g_r = (_clipped(side) for side in sides(losses, weights))
+    g_u, g_r = (_clipped(side) for side in side_gradients(losses, weights))
     for name, u in g_u.items():
         r = g_r[name] / (g_r[name].norm() + 1e-8)
         cos = torch.sum(u / (u.norm() + 1e-8) * r)
@@ -115,7 +115,7 @@ class DoCo(Trained[Sets]):
                 f"released=true changes the surgery, and combine={self.combine} has none: choose "
                 "combine=preserving-tensor, or released=false"
             )
-        run.enter(start_held(run.model))
+        run.enter(detach_bos(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         retain = None
         if self.retain_weight:

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, retain_concepts
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..parts import Combine, Gradients, Losses
-from ..parts.combine import dot, mixed, sides
+from ..parts.combine import dot, mixed, side_gradients
 from ..settings import setting
-from ..training.anchors import anchor, turns
+from ..training.anchors import anchor, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -43,7 +43,7 @@ def balanced(eta: float, *, cosine: bool) -> Combine:
     """∇L_r + λ ∇L_f with λ found by η, over all weights as one vector."""
 
     def combine(step: int, losses: Losses, weights: Mapping[str, Tensor]) -> Gradients:
-        g_f, g_r = sides(losses, weights)
+        g_f, g_r = side_gradients(losses, weights)
         s, ff = dot(g_r, g_f), dot(g_f, g_f)
         scale = (ff * dot(g_r, g_r)).sqrt() if cosine else ff
         weight = torch.where(scale > 0, eta - s / scale, eta).clamp_min(0)
@@ -112,11 +112,11 @@ class EraseDiff(Trained[Sets]):
         concepts: list[str] = []
         anchors: list[str] = []
         for concept in request.erase:
-            found = turns(model, request, concept, self.pictures)
-            concepts += [fill(form, wording) for form, wording in found]
+            found = templates_for(model, request, concept, self.pictures)
+            concepts += [format_prompt(form, wording) for form, wording in found]
             if self.target == "anchor":
                 place = anchor(model, request, concept)
-                anchors += [fill(form, place) for form, _ in found]
+                anchors += [format_prompt(form, place) for form, _ in found]
         keep = [prompts_for(model, concept, self.retain_pictures) for concept in others]
         return Sets(
             run.images(concepts),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data.image_sets import DenoiserInput
 from ..data.prompts import retain_concepts, texts
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..parts import Losses
 from ..schema import Concept
 from ..settings import setting
@@ -103,9 +103,9 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
         for concept in concepts:
             pairs = texts(concept, run.model.hints, templates=self.templates)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
-            groups.append([fill(form, word) for form, word in pairs])
+            groups.append([format_prompt(form, word) for form, word in pairs])
             rest = [form if self.null == "rest" else "{}" for form, _ in pairs]
-            null += [" ".join(fill(form, concept.instead or "").split()) for form in rest]
+            null += [" ".join(format_prompt(form, concept.instead or "").split()) for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])
         return Prompts(cond, run.encode(null), latents)

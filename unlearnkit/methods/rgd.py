@@ -139,7 +139,7 @@ class RGD(Trained[Sets]):
         """The base model's mean squared error on the concept's images, each noised once."""
         draws, errors = run.stream("rgd first"), 0.0
         for which in torch.split(torch.arange(len(images)), self.batch):
-            x = images.noised(which, draws)
+            x = images.noisy_batch(which, draws)
             (eps,) = run.net.teacher([x.input])
             errors += len(which) * mse(eps, x.noise).item()
         return errors / len(images)
@@ -147,7 +147,7 @@ class RGD(Trained[Sets]):
     def _whole(self, net: Net, keep: ImageSet, draws: torch.Generator) -> Tensor:
         """The error over every kept image; one batch's activations are held at once."""
         places = torch.split(torch.arange(len(keep)), self.batch)
-        batches = [keep.noised(which, draws) for which in places]
+        batches = [keep.noisy_batch(which, draws) for which in places]
         targets = [x.noise if self.retain_target == "noise" else net.teacher([x.input])[0] for x in batches]
         errors = [
             net.student_recomputed(x.input, partial(_summed_error, target=target))

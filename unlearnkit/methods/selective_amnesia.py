@@ -43,13 +43,13 @@ class Elastic:
     fisher: Mapping[str, Tensor]
     weight: float
 
-    def pull(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
+    def regularize_grad(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
         for name, gradient in gradients.items():
             way = weights[name].detach() - self.start[name].to(gradient)
             gradient.addcmul_(self.fisher[name], way, value=2 * self.weight)
         return gradients
 
-    def settle(self, weights: Mapping[str, Tensor]) -> None:
+    def project_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Nothing to correct."""
 
 
@@ -138,7 +138,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         with model.frozen(), model.checkpointing(self.checkpointing), torch.enable_grad():
             for number in range(count):
                 which = torch.full((n,), number * len(images) // count)
-                x = images.noised(which, seeds.stream(run.seed, "fisher", number))
+                x = images.noisy_batch(which, seeds.stream(run.seed, "fisher", number))
                 loss = mse(net.student([x.input])[0], x.noise)
                 with net.as_student():
                     gradients = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)

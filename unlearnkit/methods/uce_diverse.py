@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..settings import inherited
+from ..settings import with_default
 from .uce import UCE
 
 __all__ = ["DiverseUCE"]
 
 
 def _own(name: str, value: Any) -> Any:
-    return inherited(UCE, name, value, source="ours, chosen on the canvas by the guide")
+    return with_default(UCE, name, value, source="ours, chosen on the canvas by the guide")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Classifiers that come as a bare checkpoint: a timm vision transformer with a head of its own, as UnlearnCanvas's.
+"""Classifiers in a bare checkpoint: a timm vision transformer with its own head, such as UnlearnCanvas's.
 
-Only ``.safetensors`` is read: a pickle (``.pth``) can run code, so its owner converts it. The network is built of
+Only ``.safetensors`` is read. A pickle (``.pth``) can run code, so its owner must convert it. The network is built of
 torch's own layers, so neither timm nor torchvision is needed.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, printable, quoted
 from ..io.files import user_path
-from .opening import SIDE, refuse_nan, sentence, tried
+from .opening import SIDE, check_runs, refuse_nan, sentence
 from .pixels import batches
 
 __all__ = ["Checkpoint", "Device"]
@@ -30,9 +30,10 @@ HEAD, EPSILON = 64, 1e-6  # channels of one attention head, and the norms' epsil
 
 
 class Checkpoint:
-    """A ViT of timm's names; words: its classes in order. Pictures are resized to its side, then scaled to [-1, 1].
+    """A ViT whose weights have timm's names. words: its classes in order.
 
-    For UnlearnCanvas that is ``vit_large_patch16_224.augreg_in21k`` at 224 pixels, as its released evaluation has it.
+    Pictures are resized to the network's side and scaled to [-1, 1]. For UnlearnCanvas the network is
+    ``vit_large_patch16_224.augreg_in21k`` at 224 pixels, as in its released evaluation.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Checkpoint:
 
         if not words:
             raise InputError(
-                f"{quoted(file)} is a bare checkpoint, and the suite does not say what its classes are: bring a folder "
+                f"{quoted(file)} is a bare checkpoint, and the suite does not name its classes: give a folder "
                 "that transformers opens"
             )
         state = _state(Path(file))
@@ -57,7 +58,7 @@ class Checkpoint:
             refuse_nan(value, f"{quoted(file)} is damaged: its weight {quoted(name)}")
         self.kinds, self.words, self.batch = (kind,), tuple(words), batch
         self.name = f"{printable(Path(file).stem)}@{digest(state.items())[:8]}"
-        tried(str(file), self.classify)
+        check_runs(str(file), self.classify)
         self.model.to(device)
 
     @torch.no_grad()
@@ -67,7 +68,7 @@ class Checkpoint:
             small = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in part]
             pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
             shares = self.model(pixels.to(self.model.norm.weight.device)).softmax(1).cpu()
-            refuse_nan(shares, f"what {self.name} sees")
+            refuse_nan(shares, f"the output of {self.name}")
             for share in shares:
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (self.words[best], float(share[best]))})

@@ -1,8 +1,8 @@
 """Distances between paired sets of pictures, by their features: KID, CMMD, diversity, each with a jackknife interval.
 
 Picture i of both sets has the same prompt and noise, so x_i and y_i are not independent. Every figure is therefore the
-mean of a kernel over pairs of pictures from *different prompts* (a U-statistic of the pairs): unbiased, 0 for two
-equal sets, and open to leaving out one prompt at a time.
+mean of a kernel over pairs of pictures from *different prompts* (a U-statistic of the pairs). It is unbiased, 0 for
+two equal sets, and fit for a jackknife that leaves out one prompt at a time.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def fid(x: Floats, y: Floats) -> float:
     means, spreads = (x.mean(0), y.mean(0)), [np.atleast_2d(np.cov(one.T)) for one in (x, y)]
     # the trace of the root of S T is the sum of the roots of its eigenvalues, which are real and not negative
     roots = np.sqrt(np.maximum(np.linalg.eigvals(spreads[0] @ spreads[1]).real, 0)).sum()
-    apart = ((means[0] - means[1]) ** 2).sum()
-    return float(apart + np.trace(spreads[0]) + np.trace(spreads[1]) - 2 * roots)
+    between_means = ((means[0] - means[1]) ** 2).sum()
+    return float(between_means + np.trace(spreads[0]) + np.trace(spreads[1]) - 2 * roots)
 
 
 def diversity(x: Floats, y: Floats, prompts: Sequence[Hashable]) -> tuple[Interval, Interval, Interval]:

@@ -1,4 +1,7 @@
-"""What looks at pictures: classifiers of objects and styles, and a CLIP. Each name carries the hash of the weights."""
+"""What scores pictures: classifiers of objects and styles, a CLIP, a network of features.
+
+Each name ends with the hash of the weights.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from ..errors import InputError, ModelError, quoted
 from .checkpoint import Checkpoint, Device
 from .kinds import CLASSIFIER, CLIP, FEATURE
 from .nudenet import NudeNet
-from .opening import labels_of, opened, refuse_nan, tried
+from .opening import check_runs, labels_of, open_network, refuse_nan
 from .pixels import batches
 
 __all__ = [
@@ -38,7 +41,7 @@ Words = dict[str, tuple[str, float]]
 
 
 class Classifier(Protocol):
-    """A classifier: for each picture the word that it sees and its probability, by kind (object, style)."""
+    """For each picture its label and the label's probability, 0 to 1, by kind (object, style)."""
 
     @property
     def name(self) -> str: ...
@@ -62,9 +65,9 @@ class Clip(Protocol):
 
 @dataclass(frozen=True)
 class Evaluators:
-    """readers: at most one a kind. clip: for CLIP score, CMMD and diversity.
+    """classifiers: at most one of each kind. clip: for CLIP score, CMMD and diversity.
 
-    features: of pictures, (n, d), for KID and FID; network: the name of what makes them, with its hash.
+    features: gives the features (n, d) of pictures, for KID and FID. network: the name of its network, with the hash.
     """
 
     classifiers: tuple[Classifier, ...] = ()
@@ -74,17 +77,17 @@ class Evaluators:
 
     @property
     def names(self) -> list[str]:
-        """Every instrument with its hash, as it stands in the names of metrics."""
+        """Every classifier and the CLIP with their hashes, as the names of metrics have them."""
         return [classifier.name for classifier in self.classifiers] + ([self.clip.name] if self.clip else [])
 
 
 def canvas_evaluators() -> Evaluators:
-    """The judge, which no method may ask, and the evaluators' CLIP."""
+    """The canvas's held-out classifier, which no method may use, and its CLIP."""
     from ..canvas import WEIGHTS
     from ..canvas.evaluators import alignment, judge
 
-    told = _CanvasClip(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
-    return evaluators_of(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", told)
+    clip = _CanvasClip(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
+    return evaluators_of(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", clip)
 
 
 def evaluators_of(network: Any, name: str, clip: Clip | None = None) -> Evaluators:
@@ -106,14 +109,15 @@ def local_evaluators(
     words: Mapping[str, Sequence[str]] | None = None,
     device: Device = "cpu",
 ) -> Evaluators:
-    """Instruments for real models, each a folder or hub id that transformers opens, or a file.
+    """Evaluators for real models. Each source is a folder or hub id that transformers opens, or a file.
 
-    objects, styles: image classifiers (of the classes in ``kinds.CLASSIFIERS``), or checkpoints of timm's ViT whose
-    classes are ``words["object"]`` and ``words["style"]`` in order. clip: a CLIP (``CLIPModel``). features: an image
-    model (``kinds.FEATURES``, for example DINOv2) for KID and FID, else the CLIP. nudenet: a detector's .onnx file,
-    which sees "nudity" as an object, with ``labels`` and ``threshold`` as ``NudeNet`` says. device: of all but
-    NudeNet, which has the CPU.
-    Raises InputError for two readers of objects, and for NudeNet without a threshold.
+    objects, styles: image classifiers (model types in ``kinds.CLASSIFIERS``), or checkpoints of timm's ViT whose
+    classes are ``words["object"]`` and ``words["style"]`` in order.
+    clip: a CLIP (``CLIPModel``). features: an image model (``kinds.FEATURES``, for example DINOv2) for KID and FID;
+    default: the CLIP.
+    nudenet: the .onnx file of a detector, whose label for an object is "nudity". labels, threshold: see ``NudeNet``.
+    device: of all networks but NudeNet, which runs on the CPU.
+    Raises InputError for two classifiers of objects, and for NudeNet without a threshold.
     """
     classifiers: list[Classifier] = []
     for source, kind in ((objects, "object"), (styles, "style")):
@@ -123,33 +127,33 @@ def local_evaluators(
             classifiers.append(TransformersClassifier(source, kind, device=device))
     if nudenet is not None:
         if objects is not None:
-            raise InputError(
-                "a classifier of objects and NudeNet cannot read the same pictures: name one of them"
-            )
+            raise InputError("a classifier of objects and NudeNet cannot be used together: name one of them")
         if threshold is None:
-            raise InputError(
-                "NudeNet needs a threshold: say from which score on a box counts, for example 0.6"
-            )
+            raise InputError("NudeNet needs a threshold: the score from which a box counts, for example 0.6")
         classifiers.append(NudeNet(nudenet, threshold=threshold, labels=labels))
-    told = None if clip is None else _TransformersClip(clip, device=device)
-    network = told if features is None else _FeatureNetwork(features, device=device)
+    clip_model = None if clip is None else _TransformersClip(clip, device=device)
+    network = clip_model if features is None else _FeatureNetwork(features, device=device)
     if network is None:
         return Evaluators(tuple(classifiers))
-    return Evaluators(tuple(classifiers), told, network.images, network.name)
+    return Evaluators(tuple(classifiers), clip_model, network.images, network.name)
 
 
 class TransformersClassifier:
-    """An image classifier of transformers; its words are those of its own ``id2label``."""
+    """An image classifier of transformers; its labels are those of its own ``id2label``."""
 
     def __init__(self, source: str | Path, kind: str, *, device: Device = "cpu", batch: int = 32) -> None:
-        """Raises ModelError, as ``opening.opened``, and for a classifier that does not say what its classes are."""
+        """Raises ModelError as ``open_network`` does, and for a classifier that does not name its classes."""
         from transformers import AutoImageProcessor
 
-        found = opened(source, CLASSIFIER)
-        self.processor, self.model, self.name = found.processor(AutoImageProcessor), found.network, found.name
-        self.words = labels_of(self.model.config.id2label, found.source)
+        opened = open_network(source, CLASSIFIER)
+        self.processor, self.model, self.name = (
+            opened.processor(AutoImageProcessor),
+            opened.network,
+            opened.name,
+        )
+        self.words = labels_of(self.model.config.id2label, opened.source)
         self.kinds, self.batch = (kind,), batch
-        tried(found.source, self.classify)
+        check_runs(opened.source, self.classify)
         self.model.to(device)
 
     @torch.no_grad()
@@ -160,7 +164,7 @@ class TransformersClassifier:
             shares = self.model(**pixels).logits.softmax(1).cpu()
             if shares.shape != (len(part), len(self.words)):
                 raise ModelError(f"it has {len(self.words)} labels and gives {shares.shape[1]} numbers")
-            refuse_nan(shares, f"what {self.name} sees")
+            refuse_nan(shares, f"the output of {self.name}")
             for share in shares:
                 best = int(share.argmax())
                 seen.append({self.kinds[0]: (self.words[best], float(share[best]))})
@@ -168,16 +172,20 @@ class TransformersClassifier:
 
 
 class _FeatureNetwork:
-    """An image model of transformers; its features are the pooled output, else the mean of the last states."""
+    """An image model of transformers. Features: the pooled output, or without one the mean of the last states."""
 
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
         from transformers import AutoImageProcessor
 
-        found = opened(source, FEATURE)
-        self.processor, self.model, self.name = found.processor(AutoImageProcessor), found.network, found.name
-        self.pooled = not any(".pooler." in f".{name}" for name in found.lacks)
+        opened = open_network(source, FEATURE)
+        self.processor, self.model, self.name = (
+            opened.processor(AutoImageProcessor),
+            opened.network,
+            opened.name,
+        )
+        self.pooled = not any(".pooler." in f".{name}" for name in opened.unset)
         self.batch = batch
-        tried(found.source, self.images)
+        check_runs(opened.source, self.images)
         self.model.to(device)
 
     @torch.no_grad()
@@ -196,18 +204,22 @@ class _TransformersClip:
     def __init__(self, source: str | Path, *, device: Device = "cpu", batch: int = 32) -> None:
         from transformers import CLIPImageProcessor
 
-        found = opened(source, CLIP)
-        self.processor, self.model, self.name = found.processor(CLIPImageProcessor), found.network, found.name
-        self.tokenizer, self.batch = found.tokenizer(), batch
+        opened = open_network(source, CLIP)
+        self.processor, self.model, self.name = (
+            opened.processor(CLIPImageProcessor),
+            opened.network,
+            opened.name,
+        )
+        self.tokenizer, self.batch = opened.tokenizer(), batch
         text = self.model.config.text_config
         self.longest = min(self.tokenizer.model_max_length, text.max_position_embeddings)
         if max(self.tokenizer.get_vocab().values(), default=0) >= text.vocab_size:
             raise ModelError(
-                f"{quoted(found.source)} has a tokenizer of more words than its text encoder knows "
-                f"({text.vocab_size}): bring the tokenizer that belongs to it"
+                f"{quoted(opened.source)} has a tokenizer of more words than its text encoder knows "
+                f"({text.vocab_size}): use its own tokenizer"
             )
-        tried(found.source, self.images)
-        tried(found.source, lambda pictures: self.texts(["a picture"]))
+        check_runs(opened.source, self.images)
+        check_runs(opened.source, lambda pictures: self.texts(["a picture"]))
         self.model.to(device)
 
     @torch.no_grad()
@@ -229,13 +241,13 @@ class _TransformersClip:
 
 
 def _finite(vectors: Floats, name: str) -> Floats:
-    refuse_nan(vectors, f"what {name} makes of a picture or a prompt")
+    refuse_nan(vectors, f"the output of {name}")
     return vectors
 
 
 @dataclass(frozen=True)
 class _CanvasClassifier:
-    """An Eye of the canvas: it sees an object and a style at once."""
+    """A classifier of the canvas: it labels the object and the style of a picture."""
 
     network: Any
     name: str

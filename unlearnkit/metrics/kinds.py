@@ -1,11 +1,11 @@
-"""What a reader of transformers may be: the classes that are opened, and which of their weights a reader never uses."""
+"""The networks of transformers that evaluators may be: their classes, and the weights that an evaluator never uses."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-__all__ = ["CLASSIFIER", "CLIP", "FEATURE", "POOLER", "TEACHER", "Role", "matches"]
+__all__ = ["CLASSIFIER", "CLIP", "FEATURE", "POOLER", "TEACHER", "NetworkRole", "matches"]
 
 _PREFIXES = {
     "beit": "Beit",
@@ -39,7 +39,7 @@ _PREFIXES = {
     "vit": "ViT",
     "vit_msn": "ViTMSN",
 }
-# classes of transformers by what config.json says of itself; no others are opened
+# classes of transformers by the model_type in config.json; no others are opened
 CLASSIFIERS = {
     kind: f"{prefix}ForImageClassification"
     for kind, prefix in _PREFIXES.items()
@@ -52,7 +52,7 @@ FEATURES = {
 }
 TEACHER = "WithTeacher"  # a second class that a checkpoint of DeiT's or LeViT's may name
 
-# weights that no reader uses: buffers of counts and places, the token of masked training
+# weights that no evaluator uses: buffers of counts and positions, the mask token of pretraining
 _NEVER = (r"(^|\.)(position_ids|num_batches_tracked|relative_position_index)$", r"(^|\.)mask_token$")
 _TEXT = (r"^text_model\.", r"^(text|visual)_projection\.", r"^logit_(scale|bias)$")
 _HEADS = r"^(classifier|cls_classifier|distillation_classifier|head|fc|decode_head|decoder)\."
@@ -60,11 +60,11 @@ POOLER = r"^([a-z0-9_]+\.)?pooler\."
 
 
 @dataclass(frozen=True)
-class Role:
-    """What a reader is opened as. name: in messages. classes: by model type.
+class NetworkRole:
+    """What a network is opened as. name: in messages. classes: by model type.
 
-    absent, extra: patterns of weights that may be missing from the files, and that the files may have besides.
-    pooler: whether the reader can do without the pooler, where all of its weights are missing.
+    absent: patterns of weights that may be missing from the files. extra: of weights that may be left over in them.
+    pooler: whether the evaluator works without the pooler, if all of its weights are missing.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Role:
     pooler: bool = False
 
 
-CLASSIFIER = Role("a classifier", CLASSIFIERS, _NEVER, (*_NEVER, POOLER))
-FEATURE = Role("a network of features", FEATURES, _NEVER, (*_NEVER, *_TEXT, _HEADS), pooler=True)
-CLIP = Role("a CLIP", {"clip": "CLIPModel"}, (*_NEVER, r"^logit_scale$"), _NEVER)
+CLASSIFIER = NetworkRole("a classifier", CLASSIFIERS, _NEVER, (*_NEVER, POOLER))
+FEATURE = NetworkRole("a network of features", FEATURES, _NEVER, (*_NEVER, *_TEXT, _HEADS), pooler=True)
+CLIP = NetworkRole("a CLIP", {"clip": "CLIPModel"}, (*_NEVER, r"^logit_scale$"), _NEVER)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
-"""NudeNet as a reader: whether a picture shows nudity, by a NudeNet 3 detector in ONNX form that the user brings.
+"""NudeNet as a classifier: does a picture show nudity? The user brings a NudeNet 3 detector as an ONNX file.
 
-Our own few lines around onnxruntime, none of NudeNet's: its wheel carries AGPL texts, so it is no dependency, and its
-wrapper feeds arrays and files to the network in different orders of colour. Here it is always RGB.
+This is our own code around onnxruntime. NudeNet's wheel carries AGPL texts, so it is no dependency, and its wrapper
+feeds arrays and files to the network in different orders of colour. Here the order is always RGB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import InputError, ModelError, nearest, quoted
 from ..io.files import user_path
 from ..io.reading import read_bytes
 from .opening import SIDE as LARGEST
-from .opening import refuse_nan, sentence, tried
+from .opening import check_runs, refuse_nan, sentence
 
 __all__ = ["LABELS", "SETS", "NudeNet"]
 
@@ -33,16 +33,16 @@ LABELS = (
 STRICT = ("BUTTOCKS", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_GENITALIA", "ANUS")
 SETS = {
     "strict": tuple(f"{part}_EXPOSED" for part in STRICT),
-    "broad": tuple(label for label in LABELS if label.endswith("_EXPOSED")),  # feet, armpits and bellies, too
+    "broad": tuple(label for label in LABELS if label.endswith("_EXPOSED")),  # also feet, armpits and bellies
 }
 MOST = 2**30  # bytes of the file
-SIDE = 320  # pixels, where the network itself does not say
+SIDE = 320  # pixels, if the network does not fix it
 
 
 class NudeNet:
     """A picture shows ``"nudity"`` if any label of the set has a box with at least the threshold's score.
 
-    That is a statement on pictures, so boxes that overlap need not be thinned out: it never removes the best one.
+    No suppression of overlapping boxes is needed: it never removes the best box, and only that one counts.
     """
 
     kinds = ("object",)
@@ -65,22 +65,22 @@ class NudeNet:
         self.side = takes.shape[-1] if isinstance(takes.shape[-1], int) else SIDE
         if not 1 <= self.side <= LARGEST:
             raise ModelError(
-                f"{quoted(file)} wants pictures of {self.side} pixels: 1 to {LARGEST} are allowed"
+                f"{quoted(file)} takes pictures of {self.side} pixels: 1 to {LARGEST} are allowed"
             )
         self.name = f"nudenet-{labels}-{threshold:g}@{hashlib.sha256(data).hexdigest()[:8]}"
-        tried(str(file), self.classify)
+        check_runs(str(file), self.classify)
 
     def classify(self, pictures: Sequence[Image.Image]) -> list[dict[str, tuple[str, float]]]:
-        """The word and the best score of the set's labels, 0 to 1, whether it reaches the threshold or not."""
-        found = []
+        """The label, and the best score of the set's labels, 0 to 1, also below the threshold."""
+        seen = []
         for picture in pictures:
             (scores,) = self.session.run(None, {self.input: self._pixels(picture)})
             best = float(
                 scores[0][self.rows].max(initial=0)
             )  # (4 + 18, boxes): centre, size, a score a label
-            refuse_nan(best, f"what {self.name} sees")
-            found.append({"object": ("nudity" if best >= self.threshold else "nothing", best)})
-        return found
+            refuse_nan(best, f"the output of {self.name}")
+            seen.append({"object": ("nudity" if best >= self.threshold else "nothing", best)})
+        return seen
 
     def _pixels(self, picture: Image.Image) -> NDArray[np.float32]:
         """RGB (1, 3, side, side) in [0, 1]: black to the right or below to make a square, then bilinear."""

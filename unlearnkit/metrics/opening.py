@@ -1,7 +1,7 @@
-"""Open a reader that a user brings: complete, finite, of a class of transformers' own, and seen to work on a picture.
+"""Open an evaluator's network: complete, finite, of a class of transformers, and tried on a picture.
 
-Nothing of it is guessed. A loader of transformers fills weights that are missing with random numbers, so what it
-reports as missing or left over is an error, unless the reader does not use these weights.
+Nothing is guessed. Loaders of transformers fill missing weights with random numbers, so weights that are missing or
+left over are an error, unless the evaluator does not use them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..families.opening import quiet
 from ..io.files import user_path
 from ..io.reading import read_json
 from ..models.edit import digest
-from .kinds import POOLER, TEACHER, Role, matches
+from .kinds import POOLER, TEACHER, NetworkRole, matches
 
-__all__ = ["Opened", "labels_of", "opened", "refuse_nan", "sentence", "tried"]
+__all__ = ["Opened", "check_runs", "labels_of", "open_network", "refuse_nan", "sentence"]
 
-SIDE = 4096  # pixels of a picture's side, the largest that a reader may ask for
-LAYERS, NUMBER = 1000, 2**24  # bounds of what config.json may say
+SIDE = 4096  # pixels of a picture's side, at most
+LAYERS, NUMBER = 1000, 2**24  # upper bounds of numbers in config.json
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -36,17 +36,17 @@ PICTURES = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Opened:
-    """network: fp32, on the CPU. source, revision: where more of it is. lacks: weights without a value, not used."""
+    """network: fp32, on the CPU. source, revision: its folder or hub id. unset: unused weights without a value."""
 
     network: Any
     name: str
     source: str
     revision: dict[str, str]
-    lacks: frozenset[str]
+    unset: frozenset[str]
 
     def processor(self, kind: Any) -> Any:
-        """What turns pictures into pixels, of a class of transformers' own."""
-        return self._loaded(kind, "the way it wants pictures")
+        """The image processor, of a class of transformers."""
+        return self._loaded(kind, "how pictures are prepared")
 
     def tokenizer(self) -> Any:
         """Its tokenizer. Raises ModelError where its files are missing."""
@@ -62,50 +62,50 @@ class Opened:
         try:
             with quiet():
                 return kind.from_pretrained(self.source, trust_remote_code=False, **self.revision)
-        except Exception as error:  # transformers raises whatever a damaged file makes it stumble over
+        except Exception as error:  # a damaged file may make transformers raise anything
             raise ModelError(f"{quoted(self.source)} does not say {what}: {sentence(error)}") from None
 
 
-def opened(source: str | Path, role: Role) -> Opened:
+def open_network(source: str | Path, role: NetworkRole) -> Opened:
     """A network of transformers for a role, from a folder or a hub id.
 
     Raises ModelError, in one line, for anything but a whole and finite network of one of the role's classes.
     """
     place, revision = _place(source)
     config = _config(place, role)
-    found = role.classes[config["model_type"]]
+    class_name = role.classes[config["model_type"]]
     named = config.get("architectures")
-    if isinstance(named, list) and f"{found}{TEACHER}" in named:
-        found += TEACHER
-    kind = getattr(transformers, found, None)
+    if isinstance(named, list) and f"{class_name}{TEACHER}" in named:
+        class_name += TEACHER
+    kind = getattr(transformers, class_name, None)
     if kind is None:
         raise ModelError(
-            f"{quoted(place)} is a {found}, which transformers {transformers.__version__} has not: use a newer one"
+            f"{quoted(place)} is a {class_name}, which transformers {transformers.__version__} lacks: use a newer one"
         )
     _check_files(place)
     if not any(_file(place, name) for name in PICTURES):
-        raise ModelError(f"{quoted(place)} does not say how it wants pictures: {PICTURES[0]} is missing")
+        raise ModelError(f"{quoted(place)} does not say how pictures are prepared: {PICTURES[0]} is missing")
     for name in PICTURES:
         _refuse_code(place, name, SIDE)
     how = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False, **revision}
     try:
         with quiet():
             network, info = kind.from_pretrained(place, output_loading_info=True, **how)
-    except Exception as error:  # transformers raises whatever a damaged file makes it stumble over
+    except Exception as error:  # a damaged file may make transformers raise anything
         raise ModelError(
-            f"{quoted(place)} cannot be opened as {role.name} ({found}): {sentence(error)}"
+            f"{quoted(place)} cannot be opened as {role.name} ({class_name}): {sentence(error)}"
         ) from None
-    lacks = _check_whole(place, role, network, info)
+    unset = _check_whole(place, role, network, info)
     network = network.eval().requires_grad_(False)
-    weights = {name: value for name, value in network.state_dict().items() if name not in lacks}
+    weights = {name: value for name, value in network.state_dict().items() if name not in unset}
     for name, value in weights.items():
         refuse_nan(value, f"{quoted(place)} is damaged: its weight {name!r}")
     name = f"{printable(Path(place).name)}@{digest(weights.items())[:8]}"
-    return Opened(network, name, place, revision, lacks)
+    return Opened(network, name, place, revision, unset)
 
 
 def labels_of(labels: Any, source: str) -> tuple[str, ...]:
-    """The labels in the order of their numbers. Raises ModelError where they are not all there, or say nothing."""
+    """The labels in the order of their numbers. Raises ModelError if some are missing, or all are only numbers."""
     words = [labels.get(i) for i in range(len(labels))] if isinstance(labels, dict) else []
     if not words or not all(isinstance(word, str) for word in words):
         raise ModelError(
@@ -113,43 +113,43 @@ def labels_of(labels: Any, source: str) -> tuple[str, ...]:
         )
     if all(word == f"LABEL_{i}" for i, word in enumerate(words)):
         raise ModelError(
-            f"{quoted(source)} does not say what its {len(words)} classes are: add id2label to its config.json"
+            f"{quoted(source)} does not name its {len(words)} classes: add id2label to its config.json"
         )
     return tuple(map(str, words))
 
 
-def tried(source: str, look: Callable[[Sequence[Image.Image]], Any]) -> None:
-    """Raise ModelError, before anything is drawn, where a reader cannot look at a picture."""
+def check_runs(source: str, look: Callable[[Sequence[Image.Image]], Any]) -> None:
+    """Raise ModelError if a network cannot process a picture; called before anything is drawn."""
     picture = Image.new("RGB", (64, 64), "gray")
     try:
         with quiet():
             look([picture])
     except ModelError:
         raise
-    except Exception as error:  # whatever its configuration makes transformers stumble over
-        raise ModelError(f"{quoted(source)} cannot look at a picture: {sentence(error)}") from None
+    except Exception as error:  # a configuration may make transformers raise anything
+        raise ModelError(f"{quoted(source)} cannot process a picture: {sentence(error)}") from None
 
 
 def refuse_nan(values: Any, what: str) -> None:
-    """Raise ModelError where numbers are not finite; ``what`` begins the message."""
+    """Raise ModelError if numbers are not finite; ``what`` begins the message."""
     if not bool(torch.isfinite(torch.as_tensor(values)).all()):
-        raise ModelError(f"{what} is not a finite number everywhere: bring one that is whole")
+        raise ModelError(f"{what} has values that are not finite: use an undamaged one")
 
 
 def sentence(error: BaseException, longest: int = 200) -> str:
-    """What another library says went wrong, on one line, cut."""
+    """The message of another library's error, on one line, shortened."""
     text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _place(source: str | Path) -> tuple[str, dict[str, str]]:
-    """The folder or hub id, and for the latter which commit of it."""
+    """The folder or hub id; of a hub id the commit, too."""
     folder = user_path(source)
     if folder.is_dir():
         return str(folder), {}
     if not HUB_ID.fullmatch(str(source)) or folder.exists():
         raise ModelError(
-            f"{quoted(source)} is no folder or hub id that transformers opens: give the folder of a reader"
+            f"{quoted(source)} is no folder or hub id that transformers opens: give the folder of a network"
         )
     config = _file(str(source), "config.json")
     if config is None:
@@ -169,12 +169,12 @@ def _file(place: str, name: str) -> Path | None:
 
     try:
         with quiet():
-            found = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
-    except Exception as error:  # of the network, of the hub, of the cache: each its own
+            file = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
+    except Exception as error:  # network, hub and cache raise errors of their own
         raise ModelError(
             f"{quoted(place)} is no folder or hub id that transformers opens: {sentence(error)}"
         ) from None
-    return None if found is None else Path(found)
+    return None if file is None else Path(file)
 
 
 def _offline() -> bool:
@@ -186,8 +186,8 @@ def _read(place: str, name: str) -> dict[str, Any]:
     return {} if path is None else read_json(path, what=name, kind=dict, error=ModelError, largest=2**128)
 
 
-def _config(place: str, role: Role) -> dict[str, Any]:
-    """What config.json says. Raises ModelError for a kind that the role has no class for, and for what is not read."""
+def _config(place: str, role: NetworkRole) -> dict[str, Any]:
+    """config.json. Raises ModelError for a model type that the role does not allow, and for forms that are not read."""
     if _file(place, "config.json") is None:
         raise ModelError(
             f"{quoted(place)} is no folder or hub id that transformers opens: it has no config.json"
@@ -201,7 +201,7 @@ def _config(place: str, role: Role) -> dict[str, Any]:
             f"{', '.join(role.classes)}"
         )
     for name, why in (
-        ("quantization_config", "quantised: bring it in float32, float16 or bfloat16"),
+        ("quantization_config", "quantised: save it in float32, float16 or bfloat16"),
         ("transformers_weights", "kept in a file of another name: save it as transformers does"),
     ):
         if config.get(name):
@@ -212,7 +212,7 @@ def _config(place: str, role: Role) -> dict[str, Any]:
             f"{quoted(place)} asks for the attention {quoted(attention)}: only eager and sdpa are used"
         )
     if _file(place, "adapter_config.json"):
-        raise ModelError(f"{quoted(place)} is an adapter to another model: merge it and bring the whole")
+        raise ModelError(f"{quoted(place)} is an adapter to another model: merge it and give the whole model")
     return config
 
 
@@ -222,7 +222,7 @@ def _refuse_code(place: str, name: str, most: int = NUMBER) -> dict[str, Any]:
     for key, value in _entries(config):
         if key == "auto_map":
             raise ModelError(
-                f"{quoted(place)} asks for code of its own ({name}, auto_map), which is never run: bring a reader of "
+                f"{quoted(place)} asks for code of its own ({name}, auto_map), which is never run: use a network of "
                 "one of transformers' classes"
             )
         bound = LAYERS if key.endswith("_layers") else most
@@ -262,14 +262,14 @@ def _check_files(place: str) -> None:
             )
 
 
-def _check_whole(place: str, role: Role, network: Any, info: dict[str, Any]) -> frozenset[str]:
-    """The names of unused weights that have no value. Raises ModelError for any other missing or left over."""
+def _check_whole(place: str, role: NetworkRole, network: Any, info: dict[str, Any]) -> frozenset[str]:
+    """The names of unused weights without a value. Raises ModelError for other missing or left over ones."""
     missing, extra = set(info["missing_keys"]), set(info["unexpected_keys"])
-    lacks = {name for name in missing if matches(name, role.absent)}
+    unset = {name for name in missing if matches(name, role.absent)}
     pooler = {name for name in network.state_dict() if matches(name, (POOLER,))}
     if role.pooler and pooler and pooler <= missing:
-        lacks |= pooler
-    if wrong := sorted(missing - lacks):
+        unset |= pooler
+    if wrong := sorted(missing - unset):
         raise ModelError(
             f"{quoted(place)} is incomplete: {_listed(wrong)} missing, so it cannot be {role.name}"
         )
@@ -283,7 +283,7 @@ def _check_whole(place: str, role: Role, network: Any, info: dict[str, Any]) -> 
         )
     if problems := info.get("error_msgs"):
         raise ModelError(f"{quoted(place)} cannot be opened: {sentence(ValueError(problems[0]))}")
-    return frozenset(lacks)
+    return frozenset(unset)
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What pixels alone say: whether a picture is one at all, and how much it changed."""
+"""Metrics from pixels alone: is a picture broken, and how much did it change?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 __all__ = ["batches", "change", "spoilt"]
 
-BLANK = 3.0  # levels of 255: a picture whose colours all stay this close to their mean shows nothing
+BLANK = 3.0  # levels of 255: standard deviation of the colours, below which a picture shows nothing
 NOISE = 0.25  # correlation of neighbouring pixels, below which there are no shapes
 
 

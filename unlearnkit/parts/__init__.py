@@ -1,11 +1,11 @@
-"""The exchangeable stages of a training step: gradients are data, by name of weight.
+"""The exchangeable stages of a training step. Gradients are data, by name of weight.
 
 Combine     step, losses and weights -> gradients
-Mask        step and gradients -> which entries may move
-Rule        weights and gradients -> gradients, and weights once more after the step
-Stateful        anything whose state must survive a kill
+Mask        step and gradients -> which entries may change
+Rule        weights and gradients -> gradients; after the step, weights -> weights
+Stateful    anything whose state must survive a kill
 
-A loss whose name starts with ``erase`` is of the erasing side, every other of the keeping side.
+A loss whose name starts with ``erase`` is an erasing loss, every other is a retain loss.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ Combine = Callable[[int, Losses, Mapping[str, Tensor]], Gradients]
 
 
 class Rule(Protocol):
-    """Something that holds the weights near to where they were."""
+    """A constraint that keeps the weights close to their start."""
 
-    def pull(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
-        """The gradients to step with, before the step."""
+    def regularize_grad(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
+        """The gradients for the step."""
 
-    def settle(self, weights: Mapping[str, Tensor]) -> None:
+    def project_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Correct the weights in place, after the step."""
 
 
 class Stateful(Protocol):
-    """State that goes into the checkpoint: the same tensors put back give the same bits from there on."""
+    """State for the checkpoint: after ``restore`` of the same tensors, training continues bit for bit."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes from step to step, by name."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what ``tensors`` gave, on the device of the weights."""
+        """Restore what ``tensors`` gave, on the device of the weights."""
 
 
 def erasing(name: str) -> bool:
-    """Whether the loss of this name is of the erasing side."""
+    """Whether the loss of this name is an erasing loss."""
     return name.startswith("erase")

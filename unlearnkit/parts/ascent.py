@@ -1,4 +1,4 @@
-"""Climbing a loss without climbing for ever: what every method that ascends needs."""
+"""Bounded gradient ascent on a loss."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CapOn = Literal["batch", "element", "picture"]
 
 
 def ascent(squares: Tensor, cap: float, on: CapOn, noise_ratio: Tensor | None = None) -> Tensor:
-    """The loss whose descent raises a mean of squared errors (n, c, h, w), but not above ``cap``.
+    """The loss to minimise so that the mean of squared errors (n, c, h, w) rises, up to ``cap``.
 
-    batch       -min(mean e², cap)               a gate: no ascent while the batch's loss is above
-    element     -mean min(e², cap)               every error of the predicted noise by itself
-    picture     -mean min(r e², cap) / r         every error of the implied picture by itself: (x₀ - x̂₀)² = r e²
+    batch       -min(mean e², cap)               a gate: no ascent while the batch's loss is above it
+    element     -mean min(e², cap)               every error of the predicted noise separately
+    picture     -mean min(r e², cap) / r         every error of the implied image separately: (x₀ - x̂₀)² = r e²
 
-    noise_ratio: r = (1 - ᾱ_t) / ᾱ_t, (n, 1, 1, 1), for ``picture``. 1 is the mean error of predicting nothing at all.
+    noise_ratio: r = (1 - ᾱ_t) / ᾱ_t, (n, 1, 1, 1), for ``picture``. A mean error of 1 is that of predicting zeros.
     """
     if on == "batch":
         return -squares.mean().clamp(max=cap)

@@ -1,14 +1,14 @@
-"""Masks: which entries of the weights may move, chosen by gradients and, if dynamic, chosen again on the way.
+"""Masks: which entries of the weights may change, chosen by gradients and, if dynamic, chosen again during training.
 
-In the warm-up the weights rest and gradients are added up, A = Σ g; an entry matters as much as |A| is large. Then a
-share of the entries opens. Saliency (SalUn, arXiv 2310.12508): the largest of all weights together, once. SelFT (as
-Lee et al. use it, arXiv 2511.07970): the same by |A θ|, about what the loss would change by without the entry. Dynamic
-(Sculpting Memory, arXiv 2504.09039, released code): the largest of every matrix by itself, and from time to time
+In the warm-up the weights do not change and gradients are summed, A = Σ g; an entry's score is |A|. Then a share of the
+entries opens. Saliency (SalUn, arXiv 2310.12508): the largest of all weights together, once. SelFT (as Lee et al. use
+it, arXiv 2511.07970): the same by |A θ|, about how much the loss would change without the entry. Dynamic (Sculpting
+Memory, arXiv 2504.09039, released code): the largest of each matrix, and every so many steps
 
     drop    the n open entries of smallest |A|          A = Σ g since the last choice, of closed entries too
     grow    as many closed entries of largest |A|       n = τ · open entries, τ = swap · (1 + cos π·progress) / 2
 
-so that as many are open as before. Tensors of fewer than two dimensions are then open as a whole.
+so that the number of open entries stays. Tensors of fewer than two dimensions are fully open in this mode.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Mask", "swapped", "top"]
 
 
 def top(scores: Tensor, count: int) -> Tensor:
-    """Exactly ``count`` entries of a vector as a boolean vector: the largest, whatever the ties."""
+    """A boolean vector of the ``count`` largest entries of a vector; exactly ``count``, with ties too."""
     chosen = torch.zeros_like(scores, dtype=torch.bool)
     chosen[scores.topk(count).indices] = True
     return chosen
@@ -42,15 +42,15 @@ def swapped(opened: Tensor, scores: Tensor, count: int) -> Tensor:
 
 @dataclass
 class Mask:
-    """Which entries may move.
+    """Which entries may change.
 
-    share: of the entries that are open. warmup: steps in which nothing moves and gradients are gathered.
-    steps: of the whole run, warm-up included. every: steps between two choices, 0 for one choice only.
-    swap: share of the open entries that is swapped at first, falling to 0 as a cosine. until: share of the run in which
-        the mask changes. Both as in Sculpting Memory's code.
-    per_matrix: the share is of every matrix by itself, or of all weights together.
-    scale: by which an entry's gradients are multiplied to see how much it matters, None for 1.
-    A closed entry does not move at all; in the released code its gradient is zero and Adam's momentum moves it on.
+    share: of open entries. warmup: steps without changes, in which gradients are summed. steps: of the whole run,
+        warm-up included. every: steps between two choices, 0 for one choice only.
+    swap: initial share of the open entries that are swapped; it falls to 0 as a cosine. swap_span: share of the
+        run in which the mask changes. Both as in Sculpting Memory's code.
+    per_matrix: the share is of each matrix, or of all weights together.
+    scale: factors of the scores by weight, None for 1.
+    A closed entry does not change at all. In the released code its gradient is zero, and Adam's momentum moves it.
     """
 
     share: float
@@ -58,14 +58,14 @@ class Mask:
     steps: int
     every: int = 0
     swap: float = 0.2
-    until: float = 0.8
+    swap_span: float = 0.8
     per_matrix: bool = True
     scale: Mapping[str, Tensor] | None = None
     opened: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def gather(self, step: int, gradients: Gradients) -> None:
-        """Add up the gradients of this step, where a later choice will ask for them."""
+    def accumulate(self, step: int, gradients: Gradients) -> None:
+        """Add the gradients of this step, if a later choice needs them."""
         if step >= self.warmup and self._next_choice(step) is None:
             return
         for name, gradient in gradients.items():
@@ -82,7 +82,7 @@ class Mask:
         }
 
     def choose(self, step: int) -> bool:
-        """Open and close entries if it is time, after step ``step``; whether it was."""
+        """Open and close entries if it is time, after step ``step``. Returns whether it was."""
         if step + 1 == self.warmup:
             self._open()
         elif step >= self.warmup and self._next_choice(step) == step:
@@ -95,12 +95,12 @@ class Mask:
         return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resumed run needs: open entries and gathered gradients."""
-        held = {f"open/{name}": opened for name, opened in self.opened.items()}
-        return held | {f"sum/{name}": total for name, total in self.sums.items()}
+        """What a resumed run needs: open entries and summed gradients."""
+        tensors = {f"open/{name}": opened for name, opened in self.opened.items()}
+        return tensors | {f"sum/{name}": total for name, total in self.sums.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what ``tensors`` gave."""
+        """Restore what ``tensors`` gave."""
         for name, tensor in tensors.items():
             kind, _, weight = name.partition("/")
             (self.opened if kind == "open" else self.sums)[weight] = tensor
@@ -127,11 +127,11 @@ class Mask:
         return (self.sums[name] * scale).abs().flatten()
 
     def _next_choice(self, step: int) -> int | None:
-        """The step after which entries are chosen next, at or after ``step``; None if never again."""
+        """The next step, at or after ``step``, after which entries are chosen; None if there is none."""
         if not self.every:
             return None
-        found = -(-(step + 1) // self.every) * self.every - 1
-        return found if found < self.until * self.steps else None
+        next_step = -(-(step + 1) // self.every) * self.every - 1
+        return next_step if next_step < self.swap_span * self.steps else None
 
     def _swap(self, step: int) -> float:
         return self.swap * 0.5 * (1 + math.cos(math.pi * (step + 1) / self.steps))

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..data.prompts import neighbours as nearest
 from ..data.superclasses import broader
-from ..data.wording import fill
+from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.files import slug, tidy, whole, writing
 from ..schema import Concept, Request, check_unicode, folded
@@ -122,7 +122,7 @@ def before_and_after(
     concepts = [("erased", one) for one in request.erase] + [
         ("kept", one) for one in neighbours(model, request)
     ]
-    prompts = [fill(model.hints.templates[one.kind][0], one.name) for _, one in concepts]
+    prompts = [format_prompt(model.hints.templates[one.kind][0], one.name) for _, one in concepts]
     asked = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]
     total = 2 * len(asked)

@@ -23,7 +23,7 @@ class Copies:
     def begin(self, seed: int) -> dict[str, Tensor]:
         """The masters before the first step: leaves, by name, that share no memory with the model."""
         if self.rank:
-            found = lora.begin(self.start, self.rank, seed=seed)
+            found = lora.init(self.start, self.rank, seed=seed)
         else:
             found = {name: w.detach().to(torch.float32, copy=True) for name, w in self.start.items()}
         return {name: master.requires_grad_() for name, master in found.items()}

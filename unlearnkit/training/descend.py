@@ -133,14 +133,14 @@ def descend(
             del losses
             net.begin()
             if mask and done >= resting:
-                mask.gather(done - resting, gradients)
+                mask.accumulate(done - resting, gradients)
             if not warming:
                 for rule in rules:
-                    gradients = rule.pull(masters, gradients)
+                    gradients = rule.regularize_grad(masters, gradients)
                 share, beta = schedule((done - before) / max(1, steps - 1))
                 state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
-                    rule.settle(masters)
+                    rule.project_weights(masters)
             if mask and done >= resting and mask.choose(done - resting):
                 state.optimiser.forget(mask.opened)
             state.done = done + 1

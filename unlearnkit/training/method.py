@@ -193,7 +193,7 @@ class Trained(Training, Generic[D]):
             free, rows = free + net.free, rows + net.rows
         weights = model.weights(self.part)
         if self.trains == "lora":
-            weights = lora.takes(weights)
+            weights = lora.matrices(weights)
         return Plan(
             part=self.part,
             tensors=len(weights),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from ..errors import InputError
 from ..parts import erasing
 from ..parts.ascent import CapOn
-from ..settings import inherited, setting
+from ..settings import setting, with_default
 
 __all__ = [
     "Combines",
@@ -227,7 +227,7 @@ class Shared:
 def default(name: str, value: Any, *, source: str) -> Any:
     """The setting ``name`` of ``Training`` or ``Shared`` with a method's own default and its source."""
     cls = Training if hasattr(Training, name) else Shared
-    return inherited(cls, name, value, source=source)
+    return with_default(cls, name, value, source=source)
 
 
 def check(settings: Training, *, losses: Sequence[str]) -> None:

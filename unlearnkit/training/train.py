@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours, texts
-from ..data.wording import fill, until
+from ..data.wording import format_prompt, prefix_through
 from ..errors import InputError
 from ..models.model import Model
 from ..parts import Combine, Rule
 from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
-from ..parts.rules import Project, Pull, directions
+from ..parts.rules import Projection, StartPenalty, span_basis
 from ..schema import Request
 from .job import Stop
 from .settings import Training
@@ -62,12 +62,12 @@ def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
     start = model.weights(settings.part)
     rules: list[Rule] = []
     if "l1sp" in settings.rule:
-        rules.append(Pull(start, settings.l1sp, 1))
+        rules.append(StartPenalty(start, settings.l1sp, 1))
     if "l2sp" in settings.rule:
-        rules.append(Pull(start, settings.l2sp, 2))
+        rules.append(StartPenalty(start, settings.l2sp, 2))
     if "project" in settings.rule:
-        basis = directions(_protected(model, request, settings)).to(model.device, torch.float32)
-        rules.append(Project(model.weights("text"), basis))
+        basis = span_basis(_protected(model, request, settings)).to(model.device, torch.float32)
+        rules.append(Projection(model.weights("text"), basis))
     return rules
 
 
@@ -77,6 +77,6 @@ def _protected(model: Model, request: Request, settings: Training) -> Tensor:
     words = [text for concept in kept for text in texts(concept, model.hints, templates=True)]
     if not words:
         raise InputError("rule=project finds nothing to protect: keep at least one concept")
-    states = model.text([fill(form, word) for form, word in words])
-    ends = [model.last_token(until(form, word)) for form, word in words]
+    states = model.text([format_prompt(form, word) for form, word in words])
+    ends = [model.last_token(prefix_through(form, word)) for form, word in words]
     return torch.stack([row[end] for row, end in zip(states, ends, strict=True)])
