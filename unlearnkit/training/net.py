@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
 from ..data.image_sets import DenoiserInput
+from ..io import processes
 from ..models.encoders import random_vectors
 from ..models.model import Model
 from ..models.sampling import denoise
@@ -121,9 +122,12 @@ class Net:
         for _ in range(steps):
             with self.model.wearing(weights):
                 eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, attack))
-                gradients = torch.autograd.grad(mse(eps, target), vectors)
-            for vector, gradient in zip(vectors, gradients, strict=True):
-                vector.grad = gradient
+                raw = torch.autograd.grad(
+                    mse(eps, target), vectors, allow_unused=True, materialize_grads=True
+                )
+            gradients = processes.added(dict(zip(attack, raw, strict=True)))
+            for name, vector in attack.items():
+                vector.grad = gradient = gradients[name]
                 if steps == 1:
                     vector.data -= lr * gradient.sign()
             if steps > 1:
