@@ -39,8 +39,8 @@ __all__ = ["Guards", "closed_form_request", "guard_losses", "projection"]
 class Guards:
     bank: int = setting(
         200,
-        "largest number of prompts in the memory bank, equally many of every word; 0: none; with bank_near half of them "
-        "are near to requests, so the bank grows with them",
+        "largest number of prompts in the memory bank, equally many of every word; 0: none; with bank_near half "
+        "of them are near to requests, so the bank grows with them",
         low=0,
         source="notes on DUGE: 64 to 200; canvas",
     )
