@@ -120,8 +120,8 @@ def find(pipe: Any) -> Family:
     for family in FAMILIES:
         if name in family.PIPELINES:
             _check_present(name, pipe)
-            _refuse(getattr(pipe, family.DENOISER))
-            _refuse_beside(pipe)
+            _check_denoiser(getattr(pipe, family.DENOISER))
+            _check_components(pipe)
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
@@ -140,7 +140,7 @@ def _fused(module: nn.Module) -> bool:
     return newer or type(getattr(module, "processor", None)).__name__.startswith("Fused")
 
 
-def _refuse_beside(pipe: Any) -> None:
+def _check_components(pipe: Any) -> None:
     """Raise ModelError for an adapter, which no saved folder would hold, and for weights that nothing may train."""
     for part, network in pipe.components.items():
         weights = dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
@@ -155,7 +155,7 @@ def _refuse_beside(pipe: Any) -> None:
             )
 
 
-def _refuse(denoiser: nn.Module) -> None:
+def _check_denoiser(denoiser: nn.Module) -> None:
     """Raise ModelError for a denoiser whose weights are not simply there to be read and replaced."""
     if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
         raise ModelError("the denoiser is compiled: load the pipeline without torch.compile")

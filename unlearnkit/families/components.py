@@ -36,11 +36,11 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
 
     Raises ModelError where a weight has no value in the files, or one of another shape.
     """
-    found = borrowed(folder, index, **how)
+    opened = borrowed(folder, index, **how)
     kinds = {
         part: component_class(part, entry)
         for part, entry in index.items()
-        if is_present(entry) and part not in found and part != "scheduler"
+        if is_present(entry) and part not in opened and part != "scheduler"
     }
     kinds = {part: kind for part, kind in kinds.items() if issubclass(kind, nn.Module)}
     chosen_of = {part: variant_of(folder / part, variant) for part in kinds}
@@ -51,16 +51,16 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
     for part, kind in kinds.items():
         place, chosen, loader = folder / part, chosen_of[part], kind
         _check_size(loader, place, chosen, f"model {quoted(folder)}: {part}")
-        network, said = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
-        lacking = [*said.get("missing_keys", ()), *said.get("mismatched_keys", ())]
+        network, info = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
+        lacking = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
         if lacking:
             name = lacking[0] if isinstance(lacking[0], str) else lacking[0][0]
             raise ModelError(
                 f"model {quoted(folder)} is incomplete: {part} has no value for {quoted(name)}"
                 + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
             )
-        found[part] = network.eval()
-    return found
+        opened[part] = network.eval()
+    return opened
 
 
 def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None:
@@ -83,9 +83,9 @@ def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None
         )
 
 
-def variant_of(place: Path, wanted: str | None = None) -> str | None:
+def variant_of(place: Path, variant: str | None = None) -> str | None:
     """The variant of a component's weights in this folder, see ``chosen_variant``."""
-    return chosen_variant((file.name for file in place.iterdir()), wanted, f"folder {quoted(place)}")
+    return chosen_variant((file.name for file in place.iterdir()), variant, f"folder {quoted(place)}")
 
 
 def variants(names: Iterable[str]) -> dict[str, str | None]:
@@ -94,22 +94,22 @@ def variants(names: Iterable[str]) -> dict[str, str | None]:
     return {name: match["before"] or match["after"] for name, match in matches.items() if match}
 
 
-def chosen_variant(names: Iterable[str], wanted: str | None, where: str) -> str | None:
+def chosen_variant(names: Iterable[str], variant: str | None, where: str) -> str | None:
     """The variant to open: ``wanted`` if it is there, none where plain files are, else the only one.
 
     Raises ModelError where there is no safetensors file, or several variants to choose from.
     """
     names = list(names)
-    there = set(variants(names).values())
-    if wanted in there or None in there:
-        return wanted if wanted in there else None
-    known = sorted(one for one in there if one)
-    if wanted is None and len(known) == 1:
+    available = set(variants(names).values())
+    if variant in available or None in available:
+        return variant if variant in available else None
+    known = sorted(one for one in available if one)
+    if variant is None and len(known) == 1:
         return known[0]
     if known:
         others = f"the variants {', '.join(known)}"
-        lacks = f"not {quoted(wanted)}, but {others}" if wanted else others
-        raise ModelError(f"{where} has {lacks}: choose one of them with --variant (in Python variant=)")
+        what = f"not {quoted(variant)}, but {others}" if variant else others
+        raise ModelError(f"{where} has {what}: choose one of them with --variant (in Python variant=)")
     if any(name.endswith(PICKLES) for name in names):
         raise ModelError(f"{where} has no .safetensors weights: convert them (pickles can run code)")
     raise ModelError(

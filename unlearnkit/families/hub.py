@@ -21,7 +21,7 @@ from ..errors import ModelError, quoted, reason
 from .components import chosen_variant, variants
 from .index import INDEX, checked_index, component_class, is_present
 
-__all__ = ["download", "fetched", "is_away", "is_id", "offline"]
+__all__ = ["download", "fetched", "is_id", "is_unreachable", "offline"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 KINDS = (".json", ".txt", ".model")  # what a component has beside its weights
@@ -45,7 +45,7 @@ def fetched(source: str, variant: str | None) -> Path:
 
     Fetched are the index, and once it is checked the settings and weights that its components need.
     """
-    local = is_away(source)
+    local = is_unreachable(source)
     file = download(source, INDEX, local=local)
     index, folder = checked_index(file, source), file.parent
     if local:
@@ -63,11 +63,11 @@ def fetched(source: str, variant: str | None) -> Path:
             continue
         inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
         weights = variants(inside)
-        wanted = [name for name in inside if name.endswith(KINDS) and name not in weights]
+        files = [name for name in inside if name.endswith(KINDS) and name not in weights]
         if issubclass(component_class(part, entry), nn.Module):
             chosen = chosen_variant(inside, variant, f"folder {part!r} of model {quoted(source)}")
-            wanted += [name for name, one in weights.items() if one == chosen]
-        for name in wanted:
+            files += [name for name, its_variant in weights.items() if its_variant == chosen]
+        for name in files:
             if "/" not in name:
                 download(source, f"{part}/{name}", folder.name, local=False)
     return folder
@@ -101,7 +101,7 @@ def download(source: str, name: str, revision: str | None = None, *, local: bool
     raise ModelError(f"{where} {why}")
 
 
-def is_away(source: str) -> bool:
+def is_unreachable(source: str) -> bool:
     """Whether the hub is switched off, or does not answer. Without this its client tries for half a minute a file."""
     if offline():
         return True

@@ -95,10 +95,10 @@ def component_class(part: str, entry: list[str]) -> Any:
 
     library, name = entry
     known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-    found = getattr(known[library], name, None)
-    if found is None or (part == "scheduler" and not issubclass(found, diffusers.SchedulerMixin)):
+    cls = getattr(known[library], name, None)
+    if cls is None or (part == "scheduler" and not issubclass(cls, diffusers.SchedulerMixin)):
         raise ModelError(f"component {part} is {quoted(name)}, which the installed {library} does not have")
-    return found
+    return cls
 
 
 def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) -> None:

@@ -31,7 +31,7 @@ from .index import INDEX, checked_index, checked_parts
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
+OWN_PIPELINES = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -83,16 +83,16 @@ def _from_folder(path: Path, source: str | Path, dtype: torch.dtype | None, vari
             f"folder {quoted(path)} has no {INDEX}: give the folder of a whole diffusers pipeline"
         )
     index = checked_index(path / INDEX, source)
-    lent = borrows(path)
+    borrowed = borrows(path)
     _check_sums(path)
-    checked_parts(path, {part: entry for part, entry in index.items() if part not in lent}, source)
+    checked_parts(path, {part: entry for part, entry in index.items() if part not in borrowed}, source)
     how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    kind = OWN.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
+    kind = OWN_PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
     # diffusers wants to be told again of what was left out, such as T5 of Stable Diffusion 3
     absent = {part: None for part, named in index.items() if named == [None, None]}
     try:
-        found = networks(path, index, variant, **how)
-        pipe = kind.from_pretrained(path, **how, **absent, **found)
+        opened = networks(path, index, variant, **how)
+        pipe = kind.from_pretrained(path, **how, **absent, **opened)
     except ModelError:
         raise
     except Exception as error:  # the loaders raise whatever a damaged file makes them stumble over
@@ -130,10 +130,10 @@ def _check_shipped(name: str) -> None:
     if not (SHIPPED / "SHA256SUMS").exists():  # the weights were made here, not shipped
         return
     for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        wanted, _, file = line.partition("  ")
+        checksum, _, file = line.partition("  ")
         if file.startswith(f"{name}/"):
             data = read_bytes(SHIPPED / file, what="the canvas's file", error=ModelError)
-            if hashlib.sha256(data).hexdigest() != wanted:
+            if hashlib.sha256(data).hexdigest() != checksum:
                 raise ModelError(f"the canvas's file {file} is damaged: install unlearnkit again")
 
 
@@ -182,15 +182,15 @@ def _line(error: Exception, *, longest: int = 200) -> str:
 def quiet() -> Iterator[None]:
     """No progress bars and notes from the loaders: what matters becomes a ModelError."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
-    found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
+    before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     hub_verbosity = huggingface_hub.logging.get_verbosity()
     try:
         huggingface_hub.logging.set_verbosity(
             logging.CRITICAL
         )  # else every retry without a network is a line
-        for one in loggers:
-            one.set_verbosity_error()
-            one.disable_progress_bar()
+        for logger in loggers:
+            logger.set_verbosity_error()
+            logger.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "`torch_dtype` is deprecated"
@@ -198,7 +198,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         huggingface_hub.logging.set_verbosity(hub_verbosity)
-        for one, (verbosity, bar) in zip(loggers, found, strict=True):
-            one.set_verbosity(verbosity)
+        for logger, (verbosity, bar) in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
             if bar:
-                one.enable_progress_bar()
+                logger.enable_progress_bar()

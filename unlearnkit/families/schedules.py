@@ -65,8 +65,8 @@ def _can_draw(scheduler: Any, steps: int, whole: bool) -> bool:
             if not fresh.timesteps.max() < fresh.config.num_train_timesteps:
                 return False
             for t in fresh.timesteps if whole else ():
-                given = fresh.scale_model_input(x, t)
-                x = fresh.step(torch.zeros_like(given), t, x, return_dict=False)[0]
+                x_in = fresh.scale_model_input(x, t)
+                x = fresh.step(torch.zeros_like(x_in), t, x, return_dict=False)[0]
     except (
         AssertionError,
         IndexError,
@@ -119,18 +119,18 @@ class Diffusion:
     def timesteps(self, steps: int, device: torch.device) -> Tensor:
         """The times of ``steps`` steps from noise to picture; ``step`` goes along them."""
         self.ddim.set_timesteps(steps, device=device)
-        found: Tensor = self.ddim.timesteps
-        return found
+        times: Tensor = self.ddim.timesteps
+        return times
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
         """From the time t, one of ``timesteps``, to the next, by the network's output."""
-        found: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
-        return found
+        x: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
+        return x
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The shares of picture and noise at times t (n,), each (n, 1, 1, 1)."""
-        kept = self.ddim.alphas_cumprod.to(t.device)[t].float().view(-1, 1, 1, 1)
-        return kept.sqrt(), (1 - kept).sqrt()
+        signal = self.ddim.alphas_cumprod.to(t.device)[t].float().view(-1, 1, 1, 1)
+        return signal.sqrt(), (1 - signal).sqrt()
 
 
 class Flow:
@@ -184,10 +184,10 @@ class Flow:
 
     def timesteps(self, steps: int, device: torch.device) -> Tensor:
         """The times of ``steps`` steps from noise to picture, no whole numbers; ``step`` goes along them."""
-        asked: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
+        options: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
         if self.euler.config.use_dynamic_shifting:
-            asked["mu"] = self.mu
-        self.euler.set_timesteps(steps, device=device, **asked)
+            options["mu"] = self.mu
+        self.euler.set_timesteps(steps, device=device, **options)
         sigma = self.euler.sigmas[:-1].double()
         share = sigma / (self.shift + (1 - self.shift) * sigma)
         self._timesteps = (share * self.num_timesteps - 1).float().to(device)
@@ -195,9 +195,9 @@ class Flow:
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
         """From the time t, one of ``timesteps``, to the next, by the network's output."""
-        place = int((self._timesteps - t).abs().argmin())
-        here, there = self.euler.sigmas[place : place + 2].to(output).tolist()
-        moved: Tensor = latents + (there - here) * output
+        index = int((self._timesteps - t).abs().argmin())
+        sigma, next_sigma = self.euler.sigmas[index : index + 2].to(output).tolist()
+        moved: Tensor = latents + (next_sigma - sigma) * output
         return moved
 
 

@@ -17,42 +17,42 @@ from torch.nn.functional import pad
 from ..errors import InputError, ModelError, quoted
 
 __all__ = [
-    "UNREAD",
+    "NO_ATTENTION_MAPS",
     "classes",
-    "counted",
     "cross_attention",
-    "drawn",
+    "draw_with_pooled",
     "guided",
+    "last_t5_token",
+    "latent_size",
     "latents",
-    "packed",
-    "plain",
+    "pack",
+    "plain_attention",
     "saved",
-    "sides",
-    "t5_last",
     "text",
-    "unpacked",
+    "token_count",
+    "unpack",
 ]
 
 # by role, where no attention can be read: the attention loss is off, and the loss on the output erases alone
-UNREAD: dict[str, Any] = {"attention": 0.0, "output": 1.0}
+NO_ATTENTION_MAPS: dict[str, Any] = {"attention": 0.0, "output": 1.0}
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
 
-def packed(tokens: Tensor, *others: Tensor) -> Tensor:
+def pack(tokens: Tensor, *others: Tensor) -> Tensor:
     """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) filled up with zeros."""
     width = tokens.shape[1]
     rows = [pad(one.to(tokens), (0, -len(one) % width)).view(-1, width) for one in others]
     return torch.cat([tokens, *rows])
 
 
-def unpacked(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """What ``packed`` put together, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
-    found, end, width = list[Tensor](), states.shape[1], states.shape[2]
+def unpack(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+    """What ``pack`` put together, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
+    vectors, end, width = list[Tensor](), states.shape[1], states.shape[2]
     for size in reversed(sizes):
         start = end - -(-size // width)
-        found.append(states[:, start:end].flatten(1)[:, :size])
+        vectors.append(states[:, start:end].flatten(1)[:, :size])
         end = start
-    return states[:, :end], *reversed(found)
+    return states[:, :end], *reversed(vectors)
 
 
 def guided(
@@ -65,8 +65,8 @@ def guided(
 ) -> Tensor:
     """Classifier-free guidance: null + guidance (told - null), of network outputs, fp32."""
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, states]))
-    plain, told = both.float().chunk(2)
-    return plain + guidance * (told - plain)
+    plain_attention, cond = both.float().chunk(2)
+    return plain_attention + guidance * (cond - plain_attention)
 
 
 def classes(pipe: Any) -> tuple[str, ...] | None:
@@ -88,7 +88,7 @@ def text(pipe: Any, states: Tensor) -> Tensor:
     return states
 
 
-def counted(pipe: Any, tokenizer: Any, text: str) -> int:
+def token_count(pipe: Any, tokenizer: Any, text: str) -> int:
     """How many tokens the pipeline makes of a text, without start and end.
 
     A word that was learned by textual inversion as several vectors is as many tokens.
@@ -98,19 +98,21 @@ def counted(pipe: Any, tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
-def t5_last(pipe: Any, tokenizer: Any, text: str) -> int:
+def last_t5_token(pipe: Any, tokenizer: Any, text: str) -> int:
     """The index of the last token: without a start token that of n is n - 1, and the empty prompt's end token is 0."""
-    return max(0, counted(pipe, tokenizer, text) - 1)
+    return max(0, token_count(pipe, tokenizer, text) - 1)
 
 
-def drawn(pipe: Any, told: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any) -> Any:
+def draw_with_pooled(
+    pipe: Any, cond: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any
+) -> Any:
     """Pictures of a pipeline that takes a text and a pooled vector; null: both of the negative prompt."""
-    away = null if guidance > 1 else (None, None)
+    uncond = null if guidance > 1 else (None, None)
     return pipe(
-        prompt_embeds=told[0],
-        pooled_prompt_embeds=told[1],
-        negative_prompt_embeds=away[0],
-        negative_pooled_prompt_embeds=away[1],
+        prompt_embeds=cond[0],
+        pooled_prompt_embeds=cond[1],
+        negative_prompt_embeds=uncond[0],
+        negative_pooled_prompt_embeds=uncond[1],
         guidance_scale=guidance,
         **how,
     ).images
@@ -125,7 +127,7 @@ def latents(pipe: Any, pixels: Tensor) -> Tensor:
     return scaled
 
 
-def sides(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
+def latent_size(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
     """Height and width of a latent: of pictures of ``size`` pixels, else ``stock``; a multiple of ``step``."""
     if size is None:
         return stock
@@ -136,7 +138,7 @@ def sides(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) ->
     return size // pipe.vae_scale_factor, size // pipe.vae_scale_factor
 
 
-def plain(layers: dict[str, Any]) -> dict[str, Any]:
+def plain_attention(layers: dict[str, Any]) -> dict[str, Any]:
     """These attention layers. Raises ModelError for one that is not softmax(Q Kᵀ / √d) V and a projection."""
     for name, layer in layers.items():
         kind = type(layer.processor).__name__
