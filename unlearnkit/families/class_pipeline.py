@@ -1,10 +1,10 @@
-"""A pipeline for a class-conditional U-Net on pixels (``UNet2DModel``), which diffusers has none of.
+"""A pipeline for a class-conditional U-Net on pixels (``UNet2DModel``). diffusers has none.
 
-It needs torch and diffusers alone, and a saved pipeline has a copy of this file as ``pipeline.py``, so that
+It needs only torch and diffusers. A saved pipeline has a copy of this file as ``pipeline.py``, so that
 
     DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
 
-opens it where unlearnkit is not installed.
+opens it without unlearnkit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ClassUNetPipeline"]
 
 
 class ClassUNetPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Pictures of a class, by number; the U-Net's last class stands for no class.
+    """Images of a class, by number; the U-Net's last class means no class.
 
     unet: a ``UNet2DModel`` with ``num_class_embeds``, on pixels in [-1, 1]. id2label: names by number, or none.
     """
@@ -40,7 +40,7 @@ class ClassUNetPipeline(DiffusionPipeline):  # type: ignore[misc]
         num_inference_steps: int = 50,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """One picture a class; output_type ``"latent"`` gives the pixels (n, c, h, w) as the U-Net leaves them."""
+        """One image a class; output_type ``"latent"`` gives the pixels (n, c, h, w) as the U-Net leaves them."""
         unet, device = self.unet, self._execution_device
         side, n = unet.config.sample_size, len(class_labels)
         height, width = (side, side) if isinstance(side, int) else side

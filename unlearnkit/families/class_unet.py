@@ -84,5 +84,5 @@ def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: An
 
 
 def _count(pipe: Any) -> int:
-    """The number of classes, which is that of no class as well."""
+    """The number of classes, which is also the number of the null class."""
     return int(pipe.unet.config.num_class_embeds) - 1

@@ -1,7 +1,7 @@
-"""Answers that several families give alike, and how what a network is told of a prompt stands in one tensor.
+"""Functions that several families share, and the layout of a prompt's conditioning in one tensor.
 
-Methods pass text on as one tensor (n, rows, width) without looking into it. Its first rows are the states of the
-tokens; what else the network is told (a pooled vector, a mask, a number) comes behind them, in rows of its own.
+Methods pass the conditioning on as one tensor (n, rows, width). Its first rows are the tokens' states. Other inputs of
+the network (a pooled vector, a mask, a number) come after them, in rows of their own.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = [
     "unpack",
 ]
 
-# by role, where no attention can be read: the attention loss is off, and the loss on the output erases alone
+# by role, without readable attention: no attention loss, only the loss on the output erases
 NO_ATTENTION_MAPS: dict[str, Any] = {"attention": 0.0, "output": 1.0}
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
 
 def pack(tokens: Tensor, *others: Tensor) -> Tensor:
-    """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) filled up with zeros."""
+    """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) padded with zeros."""
     width = tokens.shape[1]
     rows = [pad(one.to(tokens), (0, -len(one) % width)).view(-1, width) for one in others]
     return torch.cat([tokens, *rows])
 
 
 def unpack(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """What ``pack`` put together, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
+    """The inverse of ``pack``, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
     vectors, end, width = list[Tensor](), states.shape[1], states.shape[2]
     for size in reversed(sizes):
         start = end - -(-size // width)
@@ -63,35 +63,35 @@ def guided(
     null: Tensor,
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance: null + guidance (told - null), of network outputs, fp32."""
+    """Classifier-free guidance: null + guidance (cond - null), of network outputs, fp32."""
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, states]))
     plain_attention, cond = both.float().chunk(2)
     return plain_attention + guidance * (cond - plain_attention)
 
 
 def classes(pipe: Any) -> tuple[str, ...] | None:
-    """A family that is told words."""
+    """None: the family has text prompts."""
     return None
 
 
 def cross_attention(pipe: Any) -> dict[str, Any]:
-    """None that could be read."""
+    """No readable layers."""
     return {}
 
 
 def saved(pipe: Any, folder: Path) -> None:
-    """Nothing is forgotten."""
+    """Nothing to add."""
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    """States that hold nothing but tokens."""
+    """The states, which hold only tokens."""
     return states
 
 
 def token_count(pipe: Any, tokenizer: Any, text: str) -> int:
-    """How many tokens the pipeline makes of a text, without start and end.
+    """The number of tokens of a text, without start and end tokens.
 
-    A word that was learned by textual inversion as several vectors is as many tokens.
+    A word of textual inversion with several vectors counts as that many tokens.
     """
     convert = getattr(pipe, "maybe_convert_prompt", None)
     text = convert(text, tokenizer) if convert else text
@@ -99,14 +99,14 @@ def token_count(pipe: Any, tokenizer: Any, text: str) -> int:
 
 
 def last_t5_token(pipe: Any, tokenizer: Any, text: str) -> int:
-    """The index of the last token: without a start token that of n is n - 1, and the empty prompt's end token is 0."""
+    """The index of the last of n tokens: n - 1 without a start token; 0, the end token, for the empty prompt."""
     return max(0, token_count(pipe, tokenizer, text) - 1)
 
 
 def draw_with_pooled(
     pipe: Any, cond: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any
 ) -> Any:
-    """Pictures of a pipeline that takes a text and a pooled vector; null: both of the negative prompt."""
+    """Images of a pipeline that takes text states and a pooled vector; null: both of the negative prompt."""
     uncond = null if guidance > 1 else (None, None)
     return pipe(
         prompt_embeds=cond[0],
@@ -119,7 +119,7 @@ def draw_with_pooled(
 
 
 def latents(pipe: Any, pixels: Tensor) -> Tensor:
-    """The mean of the VAE's posterior, scaled and shifted as the denoiser wants it."""
+    """The mean of the VAE's posterior, scaled and shifted for the denoiser."""
     vae = pipe.vae
     mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
     shift = getattr(vae.config, "shift_factor", None)
@@ -128,7 +128,7 @@ def latents(pipe: Any, pixels: Tensor) -> Tensor:
 
 
 def latent_size(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
-    """Height and width of a latent: of pictures of ``size`` pixels, else ``stock``; a multiple of ``step``."""
+    """Height and width of a latent: of images of ``size`` pixels, else ``stock``; a multiple of ``step``."""
     if size is None:
         return stock
     if size % (step * pipe.vae_scale_factor):

@@ -1,4 +1,4 @@
-"""The components of a model folder, each opened by its own class and held to what its loader says is missing."""
+"""The networks of a model folder, each opened by its own class; a missing weight is an error."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ WEIGHTS = re.compile(
 SHARDS = re.compile(
     rf"{_NAME}{_VARIANT.format('before')}\.safetensors\.index{_VARIANT.format('after')}\.json"
 )
-SMALL = 2**24  # numbers that are no matter to allocate
+SMALL = 2**24  # numbers that are always fine to allocate
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 
 def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how: Any) -> dict[str, Any]:
     """The networks that the index names, opened, in eval mode. how: for ``from_pretrained``.
 
-    Raises ModelError where a weight has no value in the files, or one of another shape.
+    Raises ModelError for a weight that is missing in the files or has another shape.
     """
     opened = borrowed(folder, index, **how)
     kinds = {
@@ -64,7 +64,7 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
 
 
 def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None:
-    """Raise ModelError where the settings describe far more weights than the files hold, before any is allocated."""
+    """Raise ModelError if the settings describe far more weights than the files hold, before any is allocated."""
     stored = 0
     for name, one in variants(file.name for file in place.iterdir()).items():
         if one == variant and name.endswith(".safetensors"):
@@ -89,15 +89,15 @@ def variant_of(place: Path, variant: str | None = None) -> str | None:
 
 
 def variants(names: Iterable[str]) -> dict[str, str | None]:
-    """Of these files those that hold a network's weights, or list their shards, each with its variant or None."""
+    """The files that hold a network's weights or list their shards, each with its variant or None."""
     matches = {name: WEIGHTS.fullmatch(name) or SHARDS.fullmatch(name) for name in names}
     return {name: match["before"] or match["after"] for name, match in matches.items() if match}
 
 
 def chosen_variant(names: Iterable[str], variant: str | None, where: str) -> str | None:
-    """The variant to open: ``wanted`` if it is there, none where plain files are, else the only one.
+    """The variant to open: ``variant`` if it is there, else the plain files, else the only variant.
 
-    Raises ModelError where there is no safetensors file, or several variants to choose from.
+    Raises ModelError for no safetensors file, and for several variants to choose from.
     """
     names = list(names)
     available = set(variants(names).values())
@@ -125,7 +125,7 @@ def check_finite(source: str | Path, pipe: Any) -> None:
         for name, weight in component.named_parameters():
             if weight.device.type == "meta":
                 raise ModelError(f"model {quoted(source)} is incomplete: {part} has no value for {name!r}")
-            # one pass; a sum that overflows is looked at again
+            # one pass; a sum that overflows is checked again
             if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
                 raise ModelError(
                     f"model {quoted(source)} is damaged: {part} holds a value in {name!r} that is not a finite number"

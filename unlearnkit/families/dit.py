@@ -1,4 +1,4 @@
-"""DiT: a diffusion transformer that is told a class, not words; a prompt is a class's name or its number."""
+"""DiT: a class-conditional diffusion transformer; a prompt is a class's name or its number."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    # the first layer's embeddings of the classes, so that near classes can be told
+    # the first layer's embeddings of the classes, in which similar classes are close
     table = pipe.transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
     embedded: Tensor = table(states[:, :, 0].long())
     return embedded
@@ -103,7 +103,7 @@ def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: An
         stored.append(latents)
         return SimpleNamespace(sample=latents[:, :3])
 
-    # the pipeline gives no latents: for this call something that keeps them stands in the VAE's place
+    # the pipeline has no latent output: for this call a stand-in for the VAE stores them
     vae, vars(pipe)["vae"] = (
         pipe.vae,
         SimpleNamespace(decode=decode, config=SimpleNamespace(scaling_factor=1.0)),

@@ -1,7 +1,7 @@
-"""Flux.1 (dev and schnell): rectified flow on packed latents, told by T5 and a pooled vector of CLIP.
+"""Flux.1 (dev and schnell): rectified flow on packed latents, conditioned on T5 and a pooled vector of CLIP.
 
-The dev model has guidance distilled into it: it is told a number in place of a second pass. Partial denoising gives it
-the guidance asked for, every other pass 1, as ESD's released code trains Flux.
+The dev model is guidance-distilled: it takes the guidance scale as an input, in place of a second pass. Partial
+denoising passes the requested guidance scale, every other pass 1, as ESD's released code trains Flux.
 """
 
 from __future__ import annotations

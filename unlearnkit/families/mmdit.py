@@ -1,4 +1,4 @@
-"""What transformers share in which text and picture attend to each other together (MMDiT)."""
+"""What MMDiT models share: transformers in which text and image tokens attend jointly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PixArt-Sigma: a diffusion transformer with cross-attention to T5; of its output the learned variance is cut off."""
+"""PixArt-Sigma: a diffusion transformer with cross-attention to T5. The learned variance is cut off its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: rectified flow by a transformer with joint attention, told by three text encoders."""
+"""Stable Diffusion 3 and 3.5: rectified flow by an MMDiT, conditioned on three text encoders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLE = "Stable Diffusion 3/3.5"
 PIPELINES: tuple[str, ...] = ("StableDiffusion3Pipeline",)
 TOKENS = 256  # of T5
 LACKS = mmdit.LACKS | {
-    "text": "tokens of CLIP and of T5 stand one after the other, so a word has no one place that could be moved"
+    "text": "tokens of CLIP and of T5 stand one after the other, so a word has no single position to edit"
 }
 
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a U-Net with cross-attention to two text encoders side by side, a pooled vector and sizes."""
+"""Stable Diffusion XL: a U-Net with cross-attention to two text encoders, a pooled vector and sizes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sampling(pipe: Any) -> tuple[int, float]:
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
     encoded = pipe.encode_prompt(prompt, device=device, do_classifier_free_guidance=False)
     states = pack(encoded[0][0], encoded[2][0])
-    # without a prompt the pipeline takes zeros, in place of what the encoders make of the empty one
+    # without a prompt the pipeline uses zeros, not the encoded empty prompt
     return torch.zeros_like(states) if not prompt and pipe.config.force_zeros_for_empty_prompt else states
 
 

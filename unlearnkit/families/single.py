@@ -1,4 +1,4 @@
-"""Open a single .safetensors file of Stable Diffusion 1.x, 2.x or XL in the original layout, or say what else it is."""
+"""Recognise a single .safetensors file of Stable Diffusion 1.x, 2.x or XL in the original layout, or say what it is."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ V1 = "model.diffusion_model.output_blocks.11.0.skip_connection.weight"
 V2 = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
 XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
-# the repository with the settings of each, as diffusers has it
+# the repository with the settings of each, as in diffusers
 SETTINGS = {
     "StableDiffusionXLPipeline": "stabilityai/stable-diffusion-xl-base-1.0",
     "v2": "stabilityai/stable-diffusion-2-1",
     "v1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
-# what a file is that has a weight with this in its name; the first that fits
+# kinds of files by a part of their weights' names; the first that fits counts
 OTHER_KINDS = (
     (
         ("lora_up", "lora_down", ".lora_A.", ".lora_B.", "lora_unet_", "lora.up.", ".hada_w", ".lokr_w"),
@@ -56,8 +56,8 @@ ONLY = "single files are read of whole Stable Diffusion 1.x, 2.x and XL checkpoi
 def recognised(path: Path) -> tuple[str, Path]:
     """The pipeline class of a single file, and the folder with its settings, which come from the hub or its cache.
 
-    Raises ModelError, in one line, for a file of another kind. What the settings name is checked like any folder's,
-    before anything is opened: diffusers would look for them in the working folder first.
+    Raises ModelError for a file of another kind. The settings are checked like those of any folder before anything is
+    opened: diffusers would look for them in the working folder first.
     """
     where = f"file {quoted(path)}"
     if path.suffix != ".safetensors":

@@ -75,7 +75,7 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    # the start token is at 0, so the number of tokens is the index of the last one; the end token keeps a place
+    # the start token is at 0, so the number of tokens is the index of the last one; the end token needs a position
     return min(room(pipe, text, None))
 
 
