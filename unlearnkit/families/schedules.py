@@ -157,7 +157,7 @@ class Flow:
         self._timesteps = torch.zeros(0)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """σ_t (n,), the share of noise in (0, 1], for timesteps t (n,): s = (t+1)/num_timesteps, odds times the shift."""
+        """σ_t (n,), the share of noise in (0, 1], for timesteps t (n,): (t+1)/num_timesteps: odds times shift."""
         share = (t.float() + 1) / self.num_timesteps
         return self.shift * share / (1 + (self.shift - 1) * share)
 
