@@ -21,6 +21,7 @@ import torch
 
 import saved
 from unlearnkit import cli
+from unlearnkit.methods import METHODS
 
 __all__ = ["RULES", "Block", "blocks", "read", "read_as_it_stands"]
 
@@ -30,6 +31,7 @@ HUB = r"stable-diffusion-v1-5/stable-diffusion-v1-5"
 # What a command becomes, so that a page takes seconds: a pattern, what takes its place, why. All that fit are applied,
 # in this order. TOY is the folder of a toy pipeline of Stable Diffusion's classes, few.csv has eight prompts.
 RULES = [
+    (r"^\.venv/bin/(unlearnkit .*)$", r"\1", "the tests have an environment of their own"),
     (r"^scripts/demo$", r"scripts/demo.py --method uce --file few.csv", "ESD and 698 pictures take minutes"),
     (rf"(erase) {HUB}(.*)$", r"\1 TOY\2 --set steps=2 --pictures 1", "there is no network"),
     (
@@ -37,7 +39,7 @@ RULES = [
         r"\1 SHORT --out runs/esd-cat-0",
         "ESD's steps and pictures take minutes",
     ),
-    (r"(erase canvas .*) --set steps=100 (.*)$", r"\1 SHORT \2", "likewise"),
+    (r"(erase canvas .*) --set steps=100 (.*)$", r"\1 SHORT \2", "the same"),
     (r"(erase canvas .*--method ca .*)$", r"\1 SHORT --set mask_warmup=2", "and CA's"),
     (r"(erase canvas (?!.*--dry-run).*)$", r"\1 --pictures 0", "the demo draws before and after"),
     (r"(evaluate runs/\S+) --quick$", r"\1 --suite prompts --file few.csv", "268 prompts take minutes"),
@@ -87,7 +89,8 @@ def read(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if block.mark:
             continue
         if block.language == "python":
-            exec(compile(block.text, page, "exec"), {})
+            with patch.dict(METHODS):  # a page may add a method
+                exec(compile(block.text, page, "exec", dont_inherit=True), {})
         for line in block.commands():
             words = shlex.split(cheap(line))
             code = call(words)
@@ -119,6 +122,7 @@ def call(words: list[str]) -> object:
 def read_as_it_stands(page: str, folder: Path) -> None:
     """Run a page in a shell, slow blocks too; a toy stands in for the hub's model alone."""
     (folder / "scripts").symlink_to(ROOT / "scripts")
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     torch.save(THEIRS, folder / "cls.pth")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in blocks(page):

@@ -33,6 +33,7 @@ def commands(page: str) -> list[list[str]]:
         line for block in newcomer.blocks(page) if block.language == "sh" for line in block.text.splitlines()
     ]
     lines += re.findall(r"`(unlearnkit [^`]+)`", text)
+    lines = [line.removeprefix(".venv/bin/") for line in lines]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("unlearnkit ")]
 
 

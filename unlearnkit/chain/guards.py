@@ -28,7 +28,7 @@ from ..parts import Rule
 from ..parts.rules import Projection
 from ..schema import Request
 from ..settings import setting
-from ..training.job import Beside, Job, Run
+from ..training.job import ExtraLosses, Job, Run
 from ..training.net import Net, Step, mse
 from .screening import banked, protected
 
@@ -100,7 +100,7 @@ def beside(
     batch: int,
     seed: int,
     job: Job,
-) -> Beside | None:
+) -> ExtraLosses | None:
     """What the guards add to a method that trains; None if they add nothing. The model wears θ'.
 
     base: all weights of θ⁰. changed: the names of those that θ' has otherwise. batch: rows a step for each guard.
@@ -113,7 +113,7 @@ def beside(
     if not keepers and not rules:
         return None
     facts = {"guards": dataclasses.asdict(guards), "earlier": [dataclasses.asdict(one) for one in earlier]}
-    return Beside(
+    return ExtraLosses(
         lambda net, step: {one.name: one.loss(net, step) for one in keepers},
         tuple(rules),
         json.loads(json.dumps(facts)),
