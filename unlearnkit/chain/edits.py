@@ -92,7 +92,7 @@ def make_edit(
             seed=recipe["seed"],
             job=job,
         )
-        job = dataclasses.replace(job, beside=added)
+        job = dataclasses.replace(job, auxiliary=added)
         return methods.edit_for(
             own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
         )

@@ -28,7 +28,7 @@ from ..parts import Rule
 from ..parts.rules import Projection
 from ..schema import Request
 from ..settings import setting
-from ..training.job import Beside, Job, Run
+from ..training.job import ExtraLosses, Job, Run
 from ..training.net import Net, Step, mse
 from .screening import memory_bank, protected_basis
 
@@ -106,7 +106,7 @@ def guard_losses(
     batch: int,
     seed: int,
     job: Job,
-) -> Beside | None:
+) -> ExtraLosses | None:
     """The losses and rules that the guards add to a method that trains; None if there are none. The model has θ'.
 
     base: all weights of θ⁰. changed: the names of the weights in which θ' differs. batch: rows of each guard per step.
@@ -119,7 +119,7 @@ def guard_losses(
     if not losses and not rules:
         return None
     facts = {"guards": dataclasses.asdict(guards), "earlier": [dataclasses.asdict(one) for one in earlier]}
-    return Beside(
+    return ExtraLosses(
         lambda net, step: {one.name: one.loss(net, step) for one in losses},
         tuple(rules),
         json.loads(json.dumps(facts)),
