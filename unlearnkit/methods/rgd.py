@@ -68,11 +68,7 @@ class RGD(Trained[Sets]):
     )
     grammar: str = default("grammar", "scenes", source="ours, after the paper")
     others: float = setting(
-        0.5,
-        "share of pairs with another word in the concept's place",
-        low=0.0,
-        high=1.0,
-        source="ours; paper: 0 or 1",
+        0.5, "share of another word in the concept's place", low=0.0, high=1.0, source="ours; paper: 0 or 1"
     )
     neighbours: int = default("neighbours", 0, source="ours: 0 is the whole vocabulary; paper: balanced")
     retain_target: RetainTarget = default("retain_target", "noise", source="paper; teacher is ours")

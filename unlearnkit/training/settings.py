@@ -56,8 +56,8 @@ class Training:
     rank: int = setting(8, "rank of the updates with trains = lora", low=1, high=4096, source="ours")
     combine: Combines = setting(
         "sum",
-        "how erasing and retain gradients are combined; sum: added; restricted: neither loss rises; preserving: without "
-        "the part that opposes the retain gradient, over all weights or per tensor; pcgrad: each loss against each other",
+        "how erasing and retain gradients are combined; sum: added; restricted: neither loss rises; preserving: "
+        "without the part that opposes the retain gradient, over all weights or per tensor; pcgrad: all loss pairs",
         source="none: losses are added",
     )
     adds: float = setting(
