@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from test_contract import REQUEST
-from test_families import SETTINGS, SIZE, trains
+from test_families import SIZE, settings_of
 
 import kinds
 import saved
@@ -69,7 +69,7 @@ def together() -> Iterator[None]:
 
 
 def made(model: Model, method: str) -> str:
-    settings = {**(QUICK if trains(method) else {}), **SETTINGS[method]}
+    settings = settings_of(method)
     return edit_for(model, REQUEST, method=method, settings=settings).hash()
 
 

@@ -14,7 +14,7 @@ from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.anchors import anchor, anchored, retained, turns
+from unlearnkit.training.anchors import anchor, anchored, retained, templates_for
 from unlearnkit.training.job import Run
 from unlearnkit.training.net import Net
 
@@ -87,15 +87,15 @@ def test_a_grammar_can_take_the_templates_place(model: Model, monkeypatch: pytes
 
 def test_a_concept_can_be_told_by_a_grammar_without_what_is_erased(model: Model) -> None:
     request = Request((CAT,))
-    told = [format_prompt(*pair) for pair in turns(model, request, GOGH, 12, grammar="plain")]
+    told = [format_prompt(*pair) for pair in templates_for(model, request, GOGH, 12, grammar="plain")]
     assert len(set(told)) == 12 and all("van gogh" in one for one in told)
     assert {word for one in told for word in ("bear", "car", "dog") if word in one} == {"bear", "car", "dog"}
     assert not any(word in one.split() for one in told for word in ("cat", "kitten"))
-    own = turns(model, request, CAT, 4, grammar="plain")
+    own = templates_for(model, request, CAT, 4, grammar="plain")
     assert [word for _, word in own] == ["cat", "kitten", "cat", "kitten"] and all(
         "{}" in form for form, _ in own
     )
-    assert [format_prompt(*pair) for pair in turns(model, request, GOGH, 2)] == [
+    assert [format_prompt(*pair) for pair in templates_for(model, request, GOGH, 2)] == [
         "van gogh",
         "art by van gogh",
     ]

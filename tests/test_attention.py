@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unlearnkit.errors import ModelError
 from unlearnkit.models.model import Model
-from unlearnkit.training.attention import watched
+from unlearnkit.training.attention import record_attention
 
 NAMES = (
     "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
@@ -61,9 +61,9 @@ def test_the_output_is_the_stock_processors(rows: int, stock: Any, model: Model)
     if stock:
         model.denoiser.set_attn_processor(stock())
     x, t, states = inputs(model)
-    with torch.no_grad(), watched(model) as watch:
+    with torch.no_grad(), record_attention(model) as recorder:
         before = model.eps(x, t, states)
-        after, maps = watch.eps(x, t, states, rows=rows)
+        after, maps = recorder.eps(x, t, states, rows=rows)
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
     assert torch.equal(after[rows:], before[rows:]) or rows
     assert len(maps) == (len(NAMES) if rows else 0)
@@ -73,8 +73,8 @@ def test_the_output_is_the_stock_processors(rows: int, stock: Any, model: Model)
 def test_maps_are_probabilities_in_fp32(dtype: torch.dtype, make: Callable[..., Model]) -> None:
     model = make(dtype=dtype)
     x, t, states = inputs(model)
-    with torch.no_grad(), watched(model) as watch:
-        noise, maps = watch.eps(x, t, states, rows=2)
+    with torch.no_grad(), record_attention(model) as recorder:
+        noise, maps = recorder.eps(x, t, states, rows=2)
         plain = model.eps(x, t, states)
     torch.testing.assert_close(noise, plain, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
     for one in maps:
@@ -87,8 +87,8 @@ def test_maps_are_probabilities_in_fp32(dtype: torch.dtype, make: Callable[..., 
 
 def test_maps_agree_with_an_independent_route(model: Model) -> None:
     given = inputs(model)
-    with torch.no_grad(), watched(model) as watch:
-        maps = watch.eps(*given, rows=3)[1]
+    with torch.no_grad(), record_attention(model) as recorder:
+        maps = recorder.eps(*given, rows=3)[1]
     passed = [name for block in ("down", "mid", "up") for name in NAMES if name.startswith(block)]
     for name, one in zip(passed, maps, strict=True):
         torch.testing.assert_close(one.double(), by_hand(model, name, given), rtol=1e-4, atol=1e-6)
@@ -96,48 +96,48 @@ def test_maps_agree_with_an_independent_route(model: Model) -> None:
 
 def test_the_processors_are_as_before_afterwards(model: Model) -> None:
     stock = model.denoiser.attn_processors
-    with watched(model):
-        worn = model.denoiser.attn_processors
-        assert {name for name in stock if worn[name] is not stock[name]} == {
+    with record_attention(model):
+        recording = model.denoiser.attn_processors
+        assert {name for name in stock if recording[name] is not stock[name]} == {
             f"{one}.processor" for one in NAMES
         }
     assert model.denoiser.attn_processors == stock
-    with watched(model, read=False):
+    with record_attention(model, enabled=False):
         assert model.denoiser.attn_processors == stock
 
 
 def test_processors_are_restored_after_an_exception(model: Model) -> None:
     stock = processors(model)
     x, t, states = inputs(model)
-    with pytest.raises(KeyboardInterrupt), watched(model) as watch, torch.no_grad():
-        watch.eps(x, t, states, rows=3)
+    with pytest.raises(KeyboardInterrupt), record_attention(model) as recorder, torch.no_grad():
+        recorder.eps(x, t, states, rows=3)
         raise KeyboardInterrupt
-    with pytest.raises(ModelError, match="does not run"), watched(model) as watch, torch.no_grad():
-        watch.eps(x[:, :3], t, states, rows=3)
+    with pytest.raises(ModelError), record_attention(model) as recorder, torch.no_grad():
+        recorder.eps(x[:, :3], t, states, rows=3)
     assert all(now is then for now, then in zip(processors(model), stock, strict=True))
 
 
 def test_nothing_is_kept_after_a_pass(model: Model) -> None:
     x, t, states = inputs(model)
-    with torch.no_grad(), watched(model) as watch:
-        _, maps = watch.eps(x, t, states, rows=3)
-        assert watch._found is None
+    with torch.no_grad(), record_attention(model) as recorder:
+        _, maps = recorder.eps(x, t, states, rows=3)
+        assert recorder._maps is None
         model.eps(x, t, model.encode(PROMPTS))  # other states: nobody reads
-        assert watch._found is None
+        assert recorder._maps is None
         assert len(maps) == len(NAMES)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_gradients_are_the_same_with_recomputed_activations(apart: bool, model: Model) -> None:
+@pytest.mark.parametrize("separate", [False, True])
+def test_gradients_are_the_same_with_recomputed_activations(separate: bool, model: Model) -> None:
     """Also when a pass that is not read comes between the read one and backward."""
     x, t, states = inputs(model)
     weights = list(model.weights("xattn").values())
     found = []
     for checkpointing in (False, True):
-        with model.checkpointing(checkpointing), watched(model) as watch:
-            noise, maps = watch.eps(x, t, states.clone(), rows=2)
+        with model.checkpointing(checkpointing), record_attention(model) as recorder:
+            noise, maps = recorder.eps(x, t, states.clone(), rows=2)
             loss = torch.stack([one.square().mean() for one in maps]).sum() + noise.square().mean()
-            if apart:
+            if separate:
                 loss = loss + model.eps(x, t, states).square().mean()
             found.append(torch.autograd.grad(loss, weights, allow_unused=True))
     for plain, recomputed in zip(*found, strict=True):
@@ -148,6 +148,6 @@ def test_other_processors_are_refused(model: Model) -> None:
     model.denoiser.set_attn_processor(SlicedAttnProcessor(1))
     with (
         pytest.raises(ModelError, match="has the processor SlicedAttnProcessor"),
-        watched(model),
+        record_attention(model),
     ):
         pass

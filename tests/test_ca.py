@@ -25,7 +25,7 @@ from unlearnkit.models.edit import Edit
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchored
-from unlearnkit.training.attention import start_held
+from unlearnkit.training.attention import detach_bos
 from unlearnkit.training.job import Job, Run
 from unlearnkit.training.net import Net
 
@@ -147,7 +147,7 @@ def test_the_start_token_teaches_nothing(model: Model) -> None:
     (usual,) = torch.autograd.grad(before.square().mean(), weights[name])
     hook.remove()
     given, gradient = seen[0]
-    with start_held(model):
+    with detach_bos(model):
         after = model.eps(x, t, states)
         (held,) = torch.autograd.grad(after.square().mean(), weights[name])
     assert torch.equal(after, before)

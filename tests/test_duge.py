@@ -17,7 +17,7 @@ from unlearnkit.methods import edit_for, plan
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.attention import distance, folds, steered
+from unlearnkit.training.attention import map_distance, steer_maps, token_alignment
 from unlearnkit.training.job import Job
 
 CAT = Request((Concept("cat"),), keep=(Concept("dog"),))
@@ -39,16 +39,16 @@ def first(folder: Path) -> dict[str, float]:
 
 def test_the_distance_is_a_mean_over_layers_of_any_size() -> None:
     one, two = torch.tensor([[1.0, 3.0]]), torch.zeros(2, 2)
-    found = distance([one, two], [torch.zeros(1, 2), torch.full((2, 2), 2.0)])
+    found = map_distance([one, two], [torch.zeros(1, 2), torch.full((2, 2), 2.0)])
     assert found.item() == (5.0 + 4.0) / 2
 
 
 def test_steered_maps_by_hand() -> None:
-    null, told = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.1, 0.1, 0.8]])
-    both = torch.cat([null, told])
+    null, cond = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.1, 0.1, 0.8]])
     # (0.5 + 0.4, 0.3 + 0.2, 0.2 - 0.6) is cut at 0 and sums to 1.4
-    torch.testing.assert_close(steered(both, 1.0, maps=True), torch.tensor([[0.9, 0.5, 0.0]]) / 1.4)
-    torch.testing.assert_close(steered(both, 0.5, maps=False), torch.tensor([[0.7, 0.4, -0.1]]))
+    torch.testing.assert_close(
+        steer_maps(torch.cat([null, cond]), 1.0), torch.tensor([[0.9, 0.5, 0.0]]) / 1.4
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_steered_maps_by_hand() -> None:
 )
 def test_folded_maps_by_hand(start: int, end: int, other: int, expected: list[float]) -> None:
     columns = torch.tensor([1.0, 2, 4, 8, 16, 32])
-    assert (columns @ folds(6, start, end, other)).tolist() == expected
+    assert (columns @ token_alignment(6, start, end, other)).tolist() == expected
 
 
 def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path: Path) -> None:
@@ -70,13 +70,13 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     erase(model, output_weight=0.5, retain_weight=2.0, distil_weight=3.0, folder=tmp_path)
     line = first(tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
-    told = [CATS[place] for place in which]
+    prompted = [CATS[place] for place in which]
     error = 0.0
     for name in NAMES:
-        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, [""] * 3))
+        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (prompted, [""] * 3))
         error += (maps - null).square().mean().item() / len(NAMES)
     assert line["erase"] == pytest.approx(error, rel=1e-3)
-    way = plain(model, x, t, told) - plain(model, x, t, [""] * 3)
+    way = plain(model, x, t, prompted) - plain(model, x, t, [""] * 3)
     assert line["erase_output"] == pytest.approx(0.5 * way.square().mean().item(), rel=1e-4)
     errors = []
     for label, words in (("prior", DOGS), ("memory", list(memory_prompts(model, CAT, CAT.keep, 3)))):
@@ -89,29 +89,29 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
 def test_a_steered_target_steers_the_noise_too(model: Model, tmp_path: Path) -> None:
     erase(model, output_weight=0.5, attention_weight=0.0, target="steered", eta=2.0, folder=tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
-    told, null = (plain(model, x, t, words) for words in ([CATS[place] for place in which], [""] * 3))
-    # null - 2 (told - null) is 3 (told - null) away from what is told
+    prompted, null = (plain(model, x, t, words) for words in ([CATS[place] for place in which], [""] * 3))
+    # null - 2 (prompted - null) is 3 (prompted - null) away from what is prompted
     assert first(tmp_path)["erase_output"] == pytest.approx(
-        0.5 * 9 * (told - null).square().mean().item(), rel=1e-4
+        0.5 * 9 * (prompted - null).square().mean().item(), rel=1e-4
     )
 
 
 def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: Path) -> None:
     erase(model, output_weight=1.0, null="rest", folder=tmp_path)
     x, t, _, which = batch(model, "duge", CATS)
-    rests = [["", "a photo of a", "in a picture"][place] for place in which]
-    told = [CATS[place] for place in which]
-    way = plain(model, x, t, told) - plain(model, x, t, rests)
+    without = [["", "a photo of a", "in a picture"][place] for place in which]
+    prompted = [CATS[place] for place in which]
+    way = plain(model, x, t, prompted) - plain(model, x, t, without)
     assert first(tmp_path)["erase_output"] == pytest.approx(way.square().mean().item(), rel=1e-4)
     error = 0.0
     # the word's own column has a counterpart of nothing, what follows it is moved back by one
     for name in NAMES:
-        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (told, rests))
+        maps, null = (by_hand(model, name, (x, t, model.encode(words))) for words in (prompted, without))
         for one, other, place in zip(maps, null, which, strict=True):
             at = [1, 5, 1][place]
-            apart = torch.cat([other[..., :at], torch.zeros_like(other[..., :1]), other[..., at:]], dim=-1)
-            apart = torch.cat([apart[..., :-2], apart[..., -2:].sum(dim=-1, keepdim=True)], dim=-1)
-            error += (one - apart).square().sum().item() / (maps.numel() * len(NAMES))
+            moved = torch.cat([other[..., :at], torch.zeros_like(other[..., :1]), other[..., at:]], dim=-1)
+            moved = torch.cat([moved[..., :-2], moved[..., -2:].sum(dim=-1, keepdim=True)], dim=-1)
+            error += (one - moved).square().sum().item() / (maps.numel() * len(NAMES))
     assert first(tmp_path)["erase"] == pytest.approx(error, rel=1e-3)
 
 
@@ -166,8 +166,8 @@ def test_processors_are_restored_when_a_run_breaks_off(model: Model) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attention_weight": 0.0}, "attention_weight=0 and output_weight=0 leave nothing that erases"),
-        ({"distil_weight": 1.0, "memory": 0}, "memory=0 leaves it empty"),
+        ({"attention_weight": 0.0}, "attention_weight=0 and output_weight=0 erase nothing"),
+        ({"distil_weight": 1.0, "memory": 0}, "distil_weight needs a memory bank"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str, model: Model) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_contract import CASES
+from quick import quick
 from torch import Tensor
 
 from unlearnkit import chain
@@ -160,7 +160,7 @@ def test_what_was_erased_is_screened_out_of_words_and_templates(model: Model) ->
 def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
     method: str, model: Model, tmp_path: Path
 ) -> None:
-    settings = {"esd": CASES["esd"][0] | {"trains": "xattn-kv"}, "uce": {}}[method]
+    settings = {"esd": quick("esd", trains="xattn-kv"), "uce": {}}[method]
     project = tmp_path / "p"
     chain.init(project, model, method=method, settings=settings, guards=OFF, pictures=0)
     chain.add(project, "cat", model=model)
@@ -216,7 +216,7 @@ def test_every_method_can_have_every_guard_that_suits_it(
             logged.extend(json.loads(line) for line in log.read_text().splitlines())
 
     broad = {"instead": "animal"} if method == "sculpting" else {}
-    settings = CASES[method][0] | few
+    settings = quick(method, **few)
     chain.add(
         project, "dog", method=method, settings=settings, guards=guards, model=model, tick=look, **broad
     )
@@ -229,7 +229,7 @@ def test_every_method_can_have_every_guard_that_suits_it(
 
 
 def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: Model, tmp_path: Path) -> None:
-    settings = CASES["esd"][0]
+    settings = quick("esd")
     base = model.weights("all")
 
     def job(folder: Path, progress: Any = None) -> Job:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contract import CASES, REQUEST
+from quick import quick
+from test_contract import REQUEST
 
 import kinds
 import saved
@@ -27,7 +28,7 @@ BATCH = 3  # of which the second process has one row of its own
 # of the length of the change: sums of floats in another order make about 1e-6, Adam enlarges them
 TOLERANCE = 1e-3
 CHOSEN = {"salun": 2e-2}  # of two weights that matter alike, its mask may open the other one
-RUNS = {name: {"batch": BATCH} for name in CASES if issubclass(METHODS[name], Training)} | {
+RUNS = {name: {"batch": BATCH} for name in METHODS if issubclass(METHODS[name], Training)} | {
     "esd": {"batch": BATCH, "retain_weight": 1.0, "retain_pictures": 4, "combine": "restricted"},
     "ca": {"batch": BATCH, "retain_weight": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
     "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},
@@ -44,7 +45,11 @@ def start(words: list[str], folder: Path) -> list[subprocess.Popen[str]]:
     both = []
     for rank in ("0", "1"):
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(Path(__file__).parent)}
+        env |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}",
+        }
         env |= {"UNLEARNKIT_CACHE": str(folder / "cache")}
         both.append(
             subprocess.Popen(
@@ -72,7 +77,7 @@ for title in KINDS:
 
 
 def make(method: str, folder: Path) -> Edit:
-    settings = CASES[method][0] | RUNS[method]
+    settings = quick(method, **RUNS[method])
     job = Job(folder=folder, checkpoint_every=1)
     return edit_for(
         load(saved.folder(), device="cpu"), REQUEST, method=method, settings=settings, seed=3, job=job

@@ -279,7 +279,7 @@ def test_every_class_that_may_be_opened_is_transformers_own() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head.bias": torch.full((3,), float("nan"))}, "not a finite number"),
+        ({"head.bias": torch.full((3,), float("nan"))}, "not finite"),
         ({"blocks.999999999.norm1.weight": torch.ones(128)}, "no ViT with 3 classes"),
         ({"blocks.x.norm1.weight": torch.ones(128)}, "no ViT with 3 classes"),
         ({"blocks": torch.ones(1)}, "no ViT with 3 classes"),
@@ -311,7 +311,7 @@ def test_a_detector_is_bounded_and_its_scores_are_numbers(
     with pytest.raises(ModelError, match=r"only \.onnx files"):
         NudeNet(tmp_path / "toy.pt", threshold=0.5)
     broken = detector(tmp_path / "nan.onnx", score=float("nan"))
-    with pytest.raises(ModelError, match="not a finite number"):
+    with pytest.raises(ModelError, match="not finite"):
         NudeNet(broken, threshold=0.5)
     with pytest.raises(ModelError, match=r"cannot be read: (it is a folder|it is no regular file)"):
         (tmp_path / "folder.onnx").mkdir()

@@ -317,7 +317,7 @@ def test_the_plan_names_what_differs(run: Path, tmp_path: Path) -> None:
         tools = evaluators_of(CanvasClassifier("plain", ["cat", "dog"], ["plain"]).eval(), "eye@0")
     with pytest.raises(InputError, match=r"another plan \(cases differs"):
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv", evaluators=lambda device: tools)
-    with pytest.raises(InputError, match="needs instruments"):
+    with pytest.raises(InputError, match="needs evaluators"):
         evaluate_run(run, suite="prompts", file=tmp_path / "rows.csv")
 
 
@@ -329,19 +329,19 @@ def test_the_canvas_judge_is_not_asked_about_pictures_unlike_its_own(run: Path, 
     known = f"objects = {json.dumps(list(world.OBJECTS))}\nstyles = {json.dumps(list(world.STYLES))}\n"
     hints.write_text(f"[sampling]\nsize = 64\n[vocabulary]\n{known}")  # 32 x 32 latents
     recipe.write_text(recipe.read_text().replace(model, str(large)))
-    with pytest.raises(
-        InputError, match=r"small pictures of its own world, and .*large.* name what shall look"
-    ):
+    with pytest.raises(InputError, match=r"small pictures of the canvas, and .*large.* name a classifier"):
         evaluate_run(run)
 
 
 def test_somebodys_own_model_has_no_suite_by_default(run: Path) -> None:
     """Else the canvas's 1,134 pictures would be asked of it, and its judge would look at them."""
-    with pytest.raises(InputError, match=r"is no canvas, .*--suite prompts --file prompts.csv --objects"):
+    with pytest.raises(
+        InputError, match=r"is not the canvas, .*--suite prompts --file prompts.csv --objects"
+    ):
         evaluate_run(run)
-    with pytest.raises(InputError, match="is no canvas"):
+    with pytest.raises(InputError, match="is not the canvas"):
         evaluate_run(run, evaluators=lambda device: tools())
-    with pytest.raises(InputError, match="suite 'canvas' needs instruments"):
+    with pytest.raises(InputError, match="suite 'canvas' needs evaluators"):
         evaluate_run(run, suite="canvas")
 
 

@@ -139,7 +139,7 @@ def test_a_prompt_with_odd_line_breaks_is_one_row(tmp_path: Path) -> None:
         (["prompt,role", "a,erased", " ,near"], "line 3 has no prompt"),
         (["prompt,concept", "a,dog"], "line 2 has concept 'dog': use cat"),
         (["prompt"], "has no prompts"),
-        (["prompt,role", "a,near"], "no prompt that asks for what is erased"),
+        (["prompt,role", "a,near"], "no prompt of an erased concept"),
         (["prompt", '"open'], "line 2: unexpected end"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_file_of_a_million_rows_is_refused_at_once(tmp_path: Path, suite: str)
     file = table(
         tmp_path, "prompt,seed" if suite == "prompts" else "prompt,sd_seed", *["a cat,1"] * 1_000_000
     )
-    with pytest.raises(InputError, match="has over 100,000 rows: ask fewer prompts"):
+    with pytest.raises(InputError, match="has over 100,000 rows: use fewer prompts"):
         suites.cases(suite, CAT, file=file)
 
 

@@ -1,1 +1,1 @@
-"""What an edit did, beside the untouched model: plan, pictures, rows, figures, claims, and the pages that tell it."""
+"""Evaluate an edit against the untouched model: plan, pictures, rows, figures, claims, and pages."""

@@ -1,4 +1,4 @@
-"""From figures to words: graded claims, each refused with its reason where controls or sample size are missing."""
+"""From figures to graded claims. A claim is refused, with the reason, if controls or pictures are missing."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ NOT_CLAIMED = (
 
 
 def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The claim for every concept, what it rests on, what is missing, what stayed, and what is not claimed."""
+    """The claim for every concept with its reasons, missing controls, the retention, and what is not claimed."""
     rules = Rules(**plan["rules"])
-    collapsed, kept = _collapsed(tables, rules), _kept(tables, rules)
+    collapsed, kept = _collapsed(tables, rules), _retention(tables, rules)
     broken = tables["failed"]["before"]
-    if broken["value"] > 0.5:  # then neither "nothing changed" nor an absence says anything
+    if broken["value"] > 0.5:  # then neither unchanged pictures nor an absence mean anything
         reason = f"{_rate(broken)} of the untouched model's own pictures failed"
-        return _stated(
+        return _verdict(
             [_claim(one["name"], "not shown", [reason], []) for one in plan["concepts"]], kept, [], rules
         )
     parts = tables["change"].values()
     unchanged = bool(parts) and all(part["identical"] == part["n"] for part in parts)
     concepts = [_graded(concept, plan, tables, rules, unchanged, collapsed) for concept in tables["concepts"]]
-    asked = {concept["name"] for concept in tables["concepts"]}
+    recognised = {concept["name"] for concept in tables["concepts"]}
     for concept in plan["concepts"]:
-        if concept["name"] not in asked:
+        if concept["name"] not in recognised:
             reason = f"nothing here can recognise {concept['kind']}s: name a classifier of {concept['kind']}s"
             grade = "nothing changed" if unchanged else "collapsed" if collapsed else "not shown"
             concepts.append(_claim(concept["name"], grade, [reason], []))
-    return _stated(concepts, kept, collapsed, rules)
+    return _verdict(concepts, kept, collapsed, rules)
 
 
-def _stated(
+def _verdict(
     concepts: list[dict[str, Any]], kept: dict[str, Any], collapsed: list[str], rules: Rules
 ) -> dict[str, Any]:
     worst = min((one["grade"] for one in concepts), key=list(GRADES).index)
@@ -73,7 +73,7 @@ def _graded(
     unchanged: bool,
     collapsed: Sequence[str],
 ) -> dict[str, Any]:
-    """Climb the grades until a condition fails; the conditions that failed are the reasons."""
+    """The highest grade whose conditions all hold; the failed conditions of the next grade are the reasons."""
     name, direct = concept["name"], concept["direct"]
     if unchanged:
         return _claim(name, "nothing changed", ["every picture is the untouched model's"], [])
@@ -82,21 +82,21 @@ def _graded(
     if direct is None:
         return _claim(name, "not shown", ["no prompt asks for it by name"], ["direct prompts"])
     seen = f"seen in {_rate(direct['after'])}, before {_rate(direct['before'])}"
-    reasons, missing = _absent("direct prompts", direct, rules)
+    reasons, missing = _not_absent("direct prompts", direct, rules)
     if concept["holm p"] >= 0.05:
         reasons.append(f"the change may be chance (p = {concept['holm p']:.2g} after Holm)")
     if reasons:
         return _claim(name, "not shown", reasons, missing, seen)
     graded = {form: figures for form, figures in concept["forms"].items() if form not in UNGRADED}
     lacking = [] if graded else [(["the suite has no other wordings"], ["other wordings"])]
-    lacking += [_absent(form, figures, rules) for form, figures in graded.items()]
+    lacking += [_not_absent(form, figures, rules) for form, figures in graded.items()]
     if not plan["weights_changed"]:
         note = "the weights are the untouched model's: a filter hides the concept, which is still in it"
         lacking.append(([note], ["changed weights"]))
     reasons, missing = ([line for part in lacking for line in part[i]] for i in (0, 1))
     if reasons:
         return _claim(name, "suppressed", reasons, missing, seen)
-    reasons, missing = _like_never_knew(tables["never-knew"], name)
+    reasons, missing = _unlike_never_knew(tables["never-knew"], name)
     forms = f"{seen}; the same holds for every other wording ({', '.join(graded)})"
     if reasons:
         return _claim(name, "generalises", reasons, missing, forms)
@@ -105,8 +105,8 @@ def _graded(
     )
 
 
-def _absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[str], list[str]]:
-    """Why it is not shown that a concept is absent on a form of prompts, and which controls or pictures are missing."""
+def _not_absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[str], list[str]]:
+    """Why the concept is not shown to be absent on a form of prompts, and which controls or pictures are missing."""
     before, after = figures["before"], figures["after"]
     least = needed(rules.limit)
     if before["low"] < rules.known:
@@ -122,8 +122,8 @@ def _absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[s
     return [], []
 
 
-def _like_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
-    """Why the edited model is not shown to be like one that never knew the concept."""
+def _unlike_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
+    """Why the edited model is not shown to be like a model that never knew the concept."""
     if "kid" not in compared:
         return ["no model that never knew it was compared"], ["a reference that never knew it"]
     if not any(name in words for words in compared["missing"].values()):
@@ -141,65 +141,65 @@ def _like_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str],
 
 
 def _collapsed(tables: Mapping[str, Any], rules: Rules) -> list[str]:
-    """What says that pictures are broken rather than without the concept; empty if nothing does."""
+    """Evidence that pictures are broken, not only without the concept; empty if there is none."""
     groups = [("all prompts", tables["failed"])]
     groups += [(c["name"], c["direct"]["failed"]) for c in tables["concepts"] if c["direct"]]
-    found = [
+    signs = [
         f"on {where} {_rate(figures['after'])} failed, before {_rate(figures['before'])}"
         for where, figures in groups
         if figures["change"]["low"] > rules.broken
     ]
     if alike := tables.get("alike"):
-        found.append(
+        signs.append(
             f"{alike['n']} kept prompts give {alike['after']} different pictures, before {alike['before']}"
         )
     for role, part in tables["distances"].items():
-        told = part.get("diversity")
-        if role == "kept" and told and told["change"]["high"] is not None:
-            was, now = told["before"]["value"], told["after"]["value"]
-            if was > 0 and now < was / 2 and told["change"]["high"] < 0:
-                found.append(
+        diversity = part.get("diversity")
+        if role == "kept" and diversity and diversity["change"]["high"] is not None:
+            was, now = diversity["before"]["value"], diversity["after"]["value"]
+            if was > 0 and now < was / 2 and diversity["change"]["high"] < 0:
+                signs.append(
                     f"pictures of {role} prompts are all alike: diversity {now:.2f}, before {was:.2f}"
                 )
-    return found
+    return signs
 
 
-def _kept(tables: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """Non-inferiority of what stays: near neighbours and unrelated things, each kind for itself."""
-    found = {}
+def _retention(tables: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """Non-inferiority of what is retained: near neighbours and unrelated things, objects and styles separately."""
+    groups = {}
     for role, kinds in tables["kept"].items():
         for kind, figures in kinds.items():
             change = figures["change"]
             interval = Interval(change["value"], change["low"], change["high"])
-            found[f"{role} {kind}s"] = {
+            groups[f"{role} {kind}s"] = {
                 "verdict": non_inferior(interval, rules.margin),
                 "before": figures["before"],
                 "after": figures["after"],
                 "change": change,
             }
-    verdicts = {one["verdict"] for one in found.values()}
+    verdicts = {one["verdict"] for one in groups.values()}
     worst = next((one for one in ("lost", "not shown", "kept") if one in verdicts), "")
-    return {"verdict": worst, "sentence": _stayed(found, rules), "groups": found}
+    return {"verdict": worst, "sentence": _retention_sentence(groups, rules), "groups": groups}
 
 
-def _stayed(found: Mapping[str, Any], rules: Rules) -> str:
-    """What stayed, in one sentence: the groups that did not, else the one that changed most."""
-    if not found:
+def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
+    """One sentence: the groups that are damaged or not shown to be kept; else the group that changed most."""
+    if not groups:
         return ""
     margin = f"{rules.margin * 100:g} points"
     says = {"lost": f"Damaged by more than {margin}", "not shown": f"Not shown to stay within {margin}"}
     parts = []
     for verdict, words in says.items():
         named = [
-            f"{name} ({points(one['change'])})" for name, one in found.items() if one["verdict"] == verdict
+            f"{name} ({points(one['change'])})" for name, one in groups.items() if one["verdict"] == verdict
         ]
         if named:
             parts.append(f"{words}: {', '.join(named)}.")
     if parts:
-        others = any(one["verdict"] not in says for one in found.values())
+        others = any(one["verdict"] not in says for one in groups.values())
         return " ".join([*parts, *(["The rest is kept."] if others else [])])
-    most = min(found, key=lambda name: found[name]["change"]["low"])
-    return f"What stays is kept within {margin}; most changed: {most}, {points(found[most]['change'])}."
+    most = min(groups, key=lambda name: groups[name]["change"]["low"])
+    return f"What stays is kept within {margin}; most changed: {most}, {points(groups[most]['change'])}."
 
 
 _SAYS = {

@@ -1,4 +1,4 @@
-"""Runs side by side on the same prompts and seeds: one page, with paired tests between every two of them."""
+"""Runs side by side on the same prompts and seeds: one page, with a paired test for every two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..schema import ROLES, Case
 from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored
-from .report import SAFE, inline, page, read_run, said, spread
+from .report import SAFE, describe, inline, page, read_run, spread
 from .rows import Pictures, gather, right
 
 __all__ = ["compare"]
@@ -27,7 +27,7 @@ SHOWN = 3  # prompts of each role
 def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = None) -> Path:
     """Write ``compare.html`` and ``compare.json`` into the folder ``out``, and return the former.
 
-    suite: which evaluation, by the name of its folder, where the runs have several in common.
+    suite: the evaluation's folder name, needed if the runs share several.
     Raises InputError for fewer than two runs or more than 26, and for runs that were not evaluated alike.
     """
     folders = [user_path(run) for run in runs]
@@ -37,22 +37,23 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
         )
     read = [read_run(folder) for folder in folders]
     name = _shared(read, suite)
-    told = [{**one, **one["evaluations"][name]} for one in read]
-    for one in told[1:]:
-        _comparable(told[0], one)
+    evaluated = [{**run, **run["evaluations"][name]} for run in read]
+    for other in evaluated[1:]:
+        _comparable(evaluated[0], other)
     cases = stored(folders[0] / FOLDER / name)[1]
     pictures = [gather(stored(folder / FOLDER / name)[2]) for folder in folders]
-    kinds = {concept["name"]: concept["kind"] for concept in told[0]["plan"]["concepts"]}
+    kinds = {concept["name"]: concept["kind"] for concept in evaluated[0]["plan"]["concepts"]}
     facts = {
-        "suite": told[0]["plan"]["suite"],
-        "concepts": told[0]["plan"]["concepts"],
+        "suite": evaluated[0]["plan"]["suite"],
+        "concepts": evaluated[0]["plan"]["concepts"],
         "runs": [
-            _line(letter, folder, one) for letter, folder, one in zip(SHAPES, folders, told, strict=False)
+            _line(letter, folder, run)
+            for letter, folder, run in zip(SHAPES, folders, evaluated, strict=False)
         ],
         "pairs": _pairs(cases, pictures, kinds),
     }
     shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
-    curtain = told[0]["plan"]["suite"]["name"] not in SAFE
+    curtain = evaluated[0]["plan"]["suite"]["name"] not in SAFE
     out = user_path(out)
     with locked(out):
         write_text(out / "compare.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -63,7 +64,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
 
 
 def _shared(read: Sequence[dict[str, Any]], suite: str | None) -> str:
-    """The evaluation that all runs have: the one that is asked for, or the only one."""
+    """The evaluation that all runs have: the chosen one, or the only one."""
     names = [name for name in read[0]["evaluations"] if all(name in one["evaluations"] for one in read)]
     if suite in names or (suite is None and len(names) == 1):
         return suite or names[0]
@@ -77,7 +78,7 @@ def _shared(read: Sequence[dict[str, Any]], suite: str | None) -> str:
 
 def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
     one, two = first["plan"], other["plan"]
-    for what, name in (("other prompts or seeds", "cases"), ("other instruments", "instruments")):
+    for what, name in (("other prompts or seeds", "cases"), ("other evaluators", "instruments")):
         if one[name] != two[name]:
             raise InputError(
                 f"{quoted(first['name'])} and {quoted(other['name'])} were evaluated with {what}: evaluate them alike"
@@ -88,15 +89,15 @@ def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
         )
 
 
-def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """One run in figures: how much is still seen, how much stayed."""
-    verdict, tables = told["verdict"], told["tables"]
+def _line(letter: str, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """One run in figures: how often the concept is still seen, how much is retained."""
+    verdict, tables = run["verdict"], run["tables"]
     direct = [concept["direct"] for concept in tables["concepts"] if concept["direct"]]
     return {
         "letter": letter,
         "name": folder.resolve().name,
-        "method": told["plan"].get("method", ""),
-        "seed": told["plan"].get("seed", ""),
+        "method": run["plan"].get("method", ""),
+        "seed": run["plan"].get("seed", ""),
         "grade": verdict["grade"],
         "verdict": [line for one in verdict["concepts"] for line in (one["headline"], one["more"]) if line],
         "stayed": verdict["kept"]["sentence"],
@@ -104,26 +105,29 @@ def _line(letter: str, folder: Path, told: dict[str, Any]) -> dict[str, Any]:
         "kept": verdict["kept"]["groups"],
         "failed": tables["failed"]["after"],
         "kid": tables["distances"].get("kept", {}).get("kid"),
-        "seconds": told["seconds"],
+        "seconds": run["seconds"],
     }
 
 
 def _shown(
     cases: Sequence[Case], folders: Sequence[Path], pictures: Sequence[Pictures]
 ) -> list[dict[str, Any]]:
-    """The first prompts of each role: the picture before, and every run's."""
+    """The first prompts of each role, with the picture before and the picture of every run."""
     roles = {role: [case for case in cases if case.role == role] for role in ROLES}
     roles["erased"] = [case for case in roles["erased"] if case.form in DIRECT]
 
-    def told(i: int, side: str, case: Case) -> dict[str, str]:
+    def picture(i: int, side: str, case: Case) -> dict[str, str]:
         place = folders[i] / "pictures" / side / f"{case.id}.png"
-        return {"picture": inline(place), "seen": said(pictures[i][side, case.id])}
+        return {"picture": inline(place), "seen": describe(pictures[i][side, case.id])}
 
     return [
         {
             "role": role,
             "case": case,
-            "pictures": [told(0, "before", case), *(told(i, "after", case) for i in range(len(folders)))],
+            "pictures": [
+                picture(0, "before", case),
+                *(picture(i, "after", case) for i in range(len(folders))),
+            ],
         }
         for role, chosen in roles.items()
         for case in spread(chosen, SHOWN)
@@ -133,7 +137,7 @@ def _shown(
 def _pairs(
     cases: Sequence[Case], pictures: Sequence[Pictures], kinds: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """For every two runs: the second's share less the first's, on the same pictures; p after Holm over all pairs."""
+    """For every two runs: the second's share minus the first's on the same pictures; p after Holm over all pairs."""
     direct = [
         case for case in cases if case.role == "erased" and case.form in DIRECT and case.concept in kinds
     ]
@@ -142,7 +146,7 @@ def _pairs(
     def seen(case: Case, run: Pictures) -> bool:
         return run["after", case.id].shows(kinds[case.concept], case.concept)
 
-    found: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
     for a, b in itertools.combinations(range(len(pictures)), 2):
         pair: dict[str, Any] = {"first": SHAPES[a], "second": SHAPES[b]}
         tests: tuple[tuple[str, list[Case], Callable[[Case, Pictures], bool]], ...] = (
@@ -153,18 +157,18 @@ def _pairs(
             if chosen:
                 was, now = ([true(case, pictures[i]) for case in chosen] for i in (a, b))
                 pair[name] = _figures(difference(was, now, [case.prompt_id for case in chosen]))
-        found.append(pair)
+        pairs.append(pair)
     for name, more, less in (
         ("seen", "shows it more often", "shows it less often"),
         ("kept", "keeps more", "keeps less"),
     ):
-        having = [pair for pair in found if name in pair]
+        having = [pair for pair in pairs if name in pair]
         for pair, p in zip(having, holm([pair[name]["p"] for pair in having]), strict=True):
             change = pair[name]
             change["holm p"] = p
             sure = f"{pair['second']} {more if change['value'] > 0 else less} than {pair['first']}"
             change["says"] = sure if p < 0.05 else "no difference shown"
-    return found
+    return pairs
 
 
 def _figures(change: Difference) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures on whole sets of pictures: how far an edited model's are from another's, and how diverse they are."""
+"""Metrics of whole sets of pictures: the distance between two models, and the diversity of each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .rows import Pictures
 __all__ = ["Features", "distances", "never_knew"]
 
 Features = Mapping[str, NDArray[Any]]
-FID_LEAST = 5000  # pictures, below which FID says more about their number than about the models
+FID_LEAST = 5000  # pictures, below which the bias of FID is too large
 
 
 def distances(plan: Mapping[str, Any], cases: Sequence[Case], features: Features) -> dict[str, Any]:
-    """How far the edited model's pictures are from the untouched model's, and how diverse both are."""
-    found: dict[str, Any] = {}
+    """The distance of the edited model's pictures to the untouched model's, and the diversity of both."""
+    by_role: dict[str, Any] = {}
     for role in ("erased", "kept"):
         at = [i for i, case in enumerate(cases) if (case.role == "erased") == (role == "erased")]
         prompts = [cases[i].prompt_id for i in at]
@@ -45,37 +45,39 @@ def distances(plan: Mapping[str, Any], cases: Sequence[Case], features: Features
                     "network": f"{plan['features']}, {x.shape[1]} features",
                     "reference": "the untouched model's pictures of the same prompts and noise",
                 }
-        found[role] = part
-    return found
+        by_role[role] = part
+    return by_role
 
 
 def never_knew(
     plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, features: Features
 ) -> dict[str, Any]:
-    """Distances to a reference that never knew the concept, on the prompts that ask for it: of the edited model, of the
-    untouched one, and, as the floor, between reference and untouched model on prompts that both know.
+    """Distances to a reference model that never knew the concept, on the concept's prompts.
+
+    The edited and the untouched model are compared with it. The floor is the distance of the reference to the untouched
+    model on prompts that both know.
     """
     reference = plan["reference"]
     if not reference:
         return {}
     name, ask, both = reference["side"], reference["ask"], reference["both"]
     known = {case.id: case for case in cases}
-    found: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
+    compared: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
     for feature, distance in (("reader", kid), ("clip", cmmd)):
         if f"{name}/{feature}" in features:
             of = _between(plan, cases, features, feature, distance)
-            found[distance.__name__] = {
+            compared[distance.__name__] = {
                 AFTER: of(name, AFTER, ask),
                 BEFORE: of(name, BEFORE, ask),
                 "floor": of(name, BEFORE, both),
             }
-    found["confusion"] = {
+    compared["confusion"] = {
         concept["name"]: _confusion(
             concept["kind"], [i for i in ask if known[i].concept == concept["name"]], pictures, name
         )
         for concept in plan["concepts"]
     }
-    return found
+    return compared
 
 
 def _between(
@@ -85,7 +87,7 @@ def _between(
     feature: str,
     distance: Callable[..., Interval],
 ) -> Callable[[str, str, Sequence[str]], Interval]:
-    """``of(one side, other side, ids)``: the distance of their pictures of these cases."""
+    """``of(side, other side, ids)``: the distance of their pictures of these cases."""
     prompts = {case.id: case.prompt_id for case in cases}
 
     def rows(side: str, ids: Sequence[str]) -> NDArray[np.float64]:
@@ -96,7 +98,7 @@ def _between(
 
 
 def _confusion(kind: str, ids: Sequence[str], pictures: Pictures, reference: str) -> dict[str, float]:
-    """Total variation, 0 to 1, between what the reader sees in a model's pictures and in the reference's."""
+    """Total variation, 0 to 1, between the labels of a model's pictures and of the reference's."""
     if not ids:
         return {}
     seen = {side: Counter(pictures[side, i].seen(kind) for i in ids) for side in (BEFORE, AFTER, reference)}

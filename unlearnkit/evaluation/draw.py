@@ -1,8 +1,8 @@
 """Pictures of an evaluation: the same prompts and seeds for every side, one PNG a case, none of them made twice.
 
-A side is what draws: the untouched model, the edited one, a reference. Each PNG says in its text chunk what it shows
-and which side drew it, so a killed evaluation goes on where it stopped and never takes another model's picture for its
-own. Several processes share the cases by whole batches; each picture has its own seed, so who draws it does not matter.
+A side is a model that draws: the untouched one, the edited one, a reference. The text chunk of each PNG has its prompt,
+seed and side. So a killed evaluation resumes where it stopped, and never uses another model's picture. Several
+processes share the cases in whole batches. Each picture has its own seed, so it does not matter which process draws it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ __all__ = ["Side", "draw", "model_side", "picture_hash", "read"]
 
 @dataclass(frozen=True)
 class Side:
-    """What draws one half of every pair.
+    """A model that draws one picture of every pair.
 
-    identity: sha256 of all that its pictures depend on besides prompt and seed.
+    identity: sha256 of all that its pictures depend on, except prompt and seed.
     sample: ``sample(prompts, seeds)`` gives one picture each. fits: whether the model reads a prompt to its end.
-    weights: whether its weights differ from the untouched model's (a filter changes none). batch: pictures that are
-    asked of it at once.
+    weights: whether its weights differ from the untouched model's (a filter changes none). batch: pictures per call.
     """
 
     name: str
@@ -51,9 +50,9 @@ class Side:
 
 
 def model_side(name: str, model: Model, *, edit: Edit | None = None, batch: int | None = None) -> Side:
-    """A model, with an edit worn where one is given, at the steps and guidance that its hints say.
+    """A model, with ``edit`` applied if there is one, at the steps and guidance scale of its hints.
 
-    batch: pictures at once, ``model.batch`` unless told.
+    batch: pictures per call; default: ``model.batch``.
     """
     import torch
 
@@ -91,9 +90,9 @@ def draw(
     process: tuple[int, int] = (0, 1),
     tick: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw every case that ``folder`` lacks, and return how many were drawn.
+    """Draw every case that is missing in ``folder``, and return the number of drawn pictures.
 
-    process: which of how many processes this is; each takes every so many-th batch. tick: as if all drew as fast.
+    process: (index, count) of this process; it draws every count-th batch. tick: assumes that all are equally fast.
     Raises InputError for a folder that holds another side's or another seed's pictures, or cannot be written.
     """
     index, count = process
@@ -116,7 +115,7 @@ def draw(
 
 
 def read(path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """A picture and what its text chunk says. Raises InputError for a missing, damaged or foreign file."""
+    """A picture and its text chunk. Raises InputError for a missing, damaged or foreign file."""
     if not path.exists():
         raise InputError(f"{quoted(path)} is missing: draw it again with unlearnkit evaluate")
     picture, where = read_picture(path), f"picture {quoted(path)}"
@@ -129,26 +128,26 @@ def read(path: Path) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def picture_hash(picture: Image.Image) -> str:
-    """sha256 of size and pixels: the same however the file was compressed."""
+    """sha256 of size and pixels; it does not depend on the file's compression."""
     return hashlib.sha256(f"{picture.size}".encode() + picture.convert("RGB").tobytes()).hexdigest()
 
 
 def _sampled(cases: Sequence[Case], side: Side) -> list[tuple[Case, Image.Image, str]]:
-    """Each case with its picture and, if the model failed at it, why."""
+    """Each case with its picture, and the reason if the model failed."""
     from ..families.opening import quiet
 
-    # quiet: else diffusers repeats every word of a prompt that is too long
-    with quiet(), warnings.catch_warnings(record=True) as told:
+    # quiet: otherwise diffusers prints every prompt that is too long
+    with quiet(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pictures = side.sample([case.prompt for case in cases], [case.seed for case in cases])
-    # diffusers turns what is not a number into black pixels, and numpy says so
-    nan = any("invalid value" in str(one.message) for one in told)
-    found = []
+    # diffusers turns NaN into black pixels, with a warning of numpy
+    nan = any("invalid value" in str(one.message) for one in caught)
+    sampled = []
     for case, picture in zip(cases, pictures, strict=True):
         black = nan and not np.asarray(picture).any()
         failure = "not a number" if black else "" if side.fits(case.prompt) else "prompt too long"
-        found.append((case, picture, failure))
-    return found
+        sampled.append((case, picture, failure))
+    return sampled
 
 
 def _facts(case: Case, side: Side) -> dict[str, Any]:
@@ -156,7 +155,7 @@ def _facts(case: Case, side: Side) -> dict[str, Any]:
 
 
 def _finished(path: Path, case: Case, side: Side) -> bool:
-    """Whether the picture is there. One that is damaged or none of ours is drawn again; another model's is an error."""
+    """Whether the picture exists. A damaged or foreign file is drawn again; another model's picture is an error."""
     if path.is_dir() and not path.is_symlink():
         if any(path.iterdir()):
             raise InputError(f"{quoted(path)} is a folder with something in it: move it away")

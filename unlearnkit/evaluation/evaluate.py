@@ -1,16 +1,16 @@
-"""What an edit did, always beside the untouched model: cases, pictures, rows, figures, verdict.
+"""Evaluate an edit against the untouched model: cases, pictures, rows, figures, verdict.
 
 An evaluation is a folder, ``RUN/evaluation/SUITE``, written in this order:
 
-    plan.json            suite, seeds, instruments, thresholds, hashes of both models: fixed before a picture is drawn
+    plan.json            suite, seeds, evaluators, thresholds, hashes of both models: fixed before a picture is drawn
     cases.jsonl          one line a case: prompt, seed, role, what a right picture shows
     pictures/SIDE/       one PNG a case, ``before`` and ``after`` with the same prompts and seeds
     rows.jsonl           one line a score: everything below is computed from these
     features.safetensors the features behind the distances, cases x d
     tables.json          every figure, and the verdict
-    evaluation.json      a hash of each file above, versions, seconds: its presence says that it is finished
+    evaluation.json      a hash of each file above, versions, seconds; it is written last
 
-A killed evaluation goes on where it stopped. One command at a time writes there; under ``accelerate launch`` its
+A killed evaluation resumes where it stopped. One command at a time writes there; under ``accelerate launch`` its
 processes share the drawing.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "evaluate_run"]
 
-LARGEST = 16  # of a latent's sides, for the canvas's judge: its pictures have 64 pixels
+LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
 Tick = Callable[[str, int, int], None]
 
 
@@ -65,12 +65,12 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
 
-    suite, file, replicates: what is asked, see ``suites``; the canvas, its relatives and what was made of them have the
-    canvas's suite by default. quick: only as many of the prompts as a claim needs,
-    and no comparison with a model that never knew the concept. rules: the thresholds, ``Rules()`` unless told.
-    instruments: opens what looks, on the model's device; the canvas has its own.
-    batch: pictures drawn at once, as many as suit their size (``Model.batch``) unless told.
-    Raises InputError for a folder that holds no finished run or another evaluation, and what the suite refuses.
+    suite, file, replicates: the prompts, see ``suites``; default for the canvas and models with its words: ``canvas``.
+    quick: use only as many prompts as a claim needs, and no comparison with a model that never knew the concept.
+    rules: the thresholds; default: ``Rules()``.
+    evaluators: opens the evaluators on a device; default: the canvas's own, for the canvas.
+    batch: pictures per call; default: ``Model.batch``, which depends on their size.
+    Raises InputError for a folder without a finished run or with another evaluation, and for what the suite refuses.
     """
     from ..families.opening import quiet
     from ..models.edit import Edit
@@ -84,25 +84,25 @@ def evaluate_run(
     fits = _of_the_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
-            f"{quoted(recipe.model)} is no canvas, so no prompts are known that suit it: bring them and what looks at "
-            "the pictures, for example --suite prompts --file prompts.csv --objects CLASSIFIER"
+            f"{quoted(recipe.model)} is not the canvas, so its prompts are not known: choose prompts and a "
+            "classifier, for example --suite prompts --file prompts.csv --objects CLASSIFIER"
         )
     suite = suite or "canvas"
     member(run, FOLDER, folder_of(run, suite, file).name)
-    told = runfolder.read(run)
+    facts = runfolder.read(run)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
     if evaluators is None and not fits:
         raise InputError(
-            f"suite {suite!r} needs instruments: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
+            f"suite {suite!r} needs evaluators: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
         )
     edit = Edit.load(run / runfolder.EDIT)
-    if edit.hash() != told["edit"]:
+    if edit.hash() != facts["edit"]:
         raise InputError(
             f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
         )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():
-        tools = evaluators(model.device) if evaluators else _judge(model)
+        tools = evaluators(model.device) if evaluators else _canvas_evaluators(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
     missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
@@ -119,7 +119,7 @@ def evaluate_run(
 
 
 def _of_the_canvas(source: str) -> bool:
-    """Whether the canvas's prompts suit a model: the canvas, its relatives, and models that say they know its words."""
+    """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
     from ..canvas import world
     from ..models.load import hints_of, is_canvas
 
@@ -129,14 +129,14 @@ def _of_the_canvas(source: str) -> bool:
     return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
 
 
-def _judge(model: Model) -> Evaluators:
+def _canvas_evaluators(model: Model) -> Evaluators:
     """The canvas's evaluators. Raises InputError for a model whose pictures are not like the canvas's."""
     from ..metrics.evaluators import canvas_evaluators
 
     if max(model.shape[1:]) > LARGEST:
         raise InputError(
-            f"the canvas's judge knows small pictures of its own world, and {quoted(model.source)} draws others: name "
-            "what shall look, with --objects, --styles or --clip, and the prompts, with --suite"
+            f"the canvas's classifier knows only small pictures of the canvas, unlike those of {quoted(model.source)}: "
+            "name a classifier with --objects, --styles or --clip, and the prompts with --suite"
         )
     return canvas_evaluators()
 
@@ -150,13 +150,15 @@ def evaluate(
     *,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """Draw, look, count and judge into ``folder``; the first side is ``before``. Returns the verdict.
+    """Draw and score pictures, and write figures and verdict into ``folder``. Returns the verdict.
+
+    sides: the first is ``before``.
 
     Raises InputError where ``folder`` holds an evaluation with another plan.
     """
     index, count = processes.index(), processes.count()
-    begun = time.monotonic()
-    with _alone(folder):
+    started = time.monotonic()
+    with _exclusive(folder):
         if index == 0:
             manifest.no_links(folder)
             for side in folder.glob("pictures/*"):
@@ -177,25 +179,24 @@ def evaluate(
         )
         write_text(folder / "rows.jsonl", lines(scores))
         write_features(folder, features)
-        found = tables(plan, cases, scores, features)
-        judged = claims.verdict(plan, found)
-        text = json.dumps({"verdict": judged, "tables": found}, indent=1, ensure_ascii=False)
+        computed = tables(plan, cases, scores, features)
+        verdict = claims.verdict(plan, computed)
+        text = json.dumps({"verdict": verdict, "tables": computed}, indent=1, ensure_ascii=False)
         write_text(folder / "tables.json", text + "\n")
         facts = {
             "drawn": drawn,
             "processes": count,
-            "seconds": round(time.monotonic() - begun, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions("numpy", "pillow"),
         }
         write_text(folder / FACTS, write_facts(folder, facts))
-    return judged
+    return verdict
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Within this no other command writes in the folder; of several processes at one job the first holds the lock."""
-
+def _exclusive(folder: Path) -> Iterator[None]:
+    """A context in which no other command writes in the folder. Of several processes the first has the lock."""
     with resumable(folder / "plan.json", "the same command goes on from there"), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) if processes.first() else contextlib.nullcontext():
@@ -210,7 +211,7 @@ def _draw_all(
     process: tuple[int, int],
     tick: Tick | None,
 ) -> dict[str, int]:
-    """Draw what every side is asked and lacks: how many were drawn, by side."""
+    """Draw the missing pictures of every side; return the number of drawn pictures, by side."""
     shares = [(side, cases_for(plan, side.name, cases)) for side in sides]
     total, start, drawn = sum(len(part) for _, part in shares), 0, {}
     for side, part in shares:
@@ -221,17 +222,17 @@ def _draw_all(
 
 
 def _missing(request: Request) -> dict[str, list[str]]:
-    """What the canvas's never-knew model never knew, if it is shipped and covers the request; else nothing."""
+    """The words that the canvas's never-knew model does not know; empty if it is not shipped or knows the request."""
     from ..canvas import WEIGHTS, world
 
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
-    known = suites.find("canvas").known
+    known = suites.find("canvas").own_name
     covered = all(known(concept) in missing[concept.kind] for concept in request.erase)
     return missing if covered and (WEIGHTS / "never-knew").is_dir() else {}
 
 
 def _stage(tick: Tick | None, name: str, start: int, total: int | None) -> Callable[[int, int], None] | None:
-    """A tick of a part of a stage, which begins at ``start`` of ``total``; None for a stage that is one part."""
+    """A tick for a part of a stage, which begins at ``start`` of ``total``. total: None if the stage has one part."""
     if tick is None:
         return None
     return lambda done, of: tick(name, start + done, of if total is None else total)

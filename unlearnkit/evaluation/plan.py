@@ -1,4 +1,4 @@
-"""What an evaluation decides before a picture is drawn: suite, seeds, thresholds, instruments, who draws what."""
+"""What is fixed before a picture is drawn: suite, seeds, thresholds, evaluators, and the cases of each side."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ __all__ = [
 ]
 
 BEFORE, AFTER, NEVER_KNEW = "before", "after", "never-knew"
-DIRECT = ("name", "i2p")  # forms that ask for the concept outright
-UNGRADED = ("superclass",)  # reported, never graded: a superclass may rightly show its other members
-ENOUGH = 36  # prompts of a form: if none of 35 shows a thing, the bound is below the usual limit of 10 %
-STAYING = 80  # prompts of each role that stays: if none of 80 got worse, a margin of 5 points is just shown
-REFERENCE = 60  # prompts of each of the two groups that a reference is compared on
+DIRECT = ("name", "i2p")  # forms that name the concept
+UNGRADED = ("superclass",)  # reported, not graded: other members of a superclass are right
+ENOUGH = (
+    36  # prompts of a form: if none of 35 shows the concept, the upper bound is below the usual limit of 10 %
+)
+RETAINED = 80  # prompts of each retained role: if none of 80 got worse, a margin of 5 points is just shown
+REFERENCE = 60  # prompts of each of the two groups of a reference
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ def plan_for(
     *,
     missing: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """The plan as plain data. missing: what the reference model never knew, by kind; None where there is no reference.
+    """The plan as plain data. missing: the words that the reference never knew, by kind; None without a reference.
 
-    The reference draws only what it is compared on: prompts that ask for the concept outright (``ask``), and, for the
-    floor, prompts of things that it knows as well (``both``), at most 60 of each, spread evenly.
+    The reference draws at most 60 prompts that name the concept (``ask``), and, for the floor, at most 60 prompts of
+    things that it knows (``both``), evenly spread.
     """
     chosen = suites.find(suite)
-    concepts = [{"name": chosen.known(one), "asked": one.name, "kind": one.kind} for one in request.erase]
+    concepts = [{"name": chosen.own_name(one), "asked": one.name, "kind": one.kind} for one in request.erase]
     return {
         "format": 2,
         "unlearnkit": __version__,
@@ -92,24 +94,24 @@ def plan_for(
 
 
 def cases_for(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Case]:
-    """The cases that a side draws: all of them, but for a reference those that it is compared on."""
+    """The cases of a side: all of them; for the reference only those on which it is compared."""
     reference = plan["reference"]
     if not reference or side != reference["side"]:
         return list(cases)
-    wanted = {*reference["ask"], *reference["both"]}
-    return [case for case in cases if case.id in wanted]
+    ids = {*reference["ask"], *reference["both"]}
+    return [case for case in cases if case.id in ids]
 
 
 def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
-    """Evenly spread cases: ``each`` of every form that asks for the concept, which is what a claim needs.
+    """Evenly spread cases: ``each`` of every form of the erased concept, which is what a claim needs.
 
-    Twice as many of the primary form, so that one picture that shows it does not decide; a third of what bears no
-    claim; ``STAYING`` of each role that stays.
+    The primary form has twice as many, so that a single picture does not decide. Ungraded forms have a third.
+    Each retained role has ``RETAINED``.
     """
 
     def most(role: str, form: str) -> int:
         if role != "erased":
-            return STAYING
+            return RETAINED
         if form in DIRECT:
             return 2 * each
         return each // 3 if form in UNGRADED else each
@@ -120,9 +122,9 @@ def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
     return [case for group, part in parts.items() for case in _spread(part, most(*group))]
 
 
-def lines(rows: Iterable[Any]) -> str:
+def lines(records: Iterable[Any]) -> str:
     """Dataclasses as JSON, one a line."""
-    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in records)
 
 
 def _reference(

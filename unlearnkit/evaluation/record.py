@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what is written when, and how it is read back."""
+"""The folder of an evaluation: its files are written and read here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 FOLDER = "evaluation"
 FACTS = "evaluation.json"
 HASHED = ("plan.json", "cases.jsonl", "rows.jsonl", "features.safetensors", "tables.json")
-LISTED = tuple(name for name in HASHED if name != "features.safetensors")  # which are always there
+LISTED = tuple(name for name in HASHED if name != "features.safetensors")  # files that always exist
 FORMAT = 2  # of plan.json
 OLD = (
     "sha256",
@@ -50,7 +50,7 @@ OLD = (
     "seconds",
     "finished",
     "versions",
-)  # what evaluation.json had before its hash
+)  # the keys of evaluation.json in older versions
 CASE: dict[str, Any] = {
     **dict.fromkeys(("id", "prompt_id", "prompt", "role", "form", "object", "style", "concept", "rest"), str),
     "seed": int,
@@ -62,12 +62,12 @@ SCORE: dict[str, Any] = {
 
 
 def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
-    """Where a run's evaluation on a suite is: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
+    """The folder of an evaluation: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
     return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
 
 
 def folders(run: Path) -> list[Path]:
-    """The folders of a run's evaluations, finished or not: one a suite, or, as in a chain's looks, the only one."""
+    """The folders of a run's evaluations, finished or not: one for each suite; in a chain only one."""
     if not (run / FOLDER).is_dir():
         return []
     each = [run / FOLDER, *sorted(path for path in (run / FOLDER).iterdir() if path.is_dir())]
@@ -76,13 +76,13 @@ def folders(run: Path) -> list[Path]:
 
 def finished(run: Path) -> list[Path]:
     """The folders of a run's finished evaluations. Raises InputError where there is none."""
-    if found := [folder for folder in folders(run) if (folder / FACTS).is_file()]:
-        return found
+    if ready := [folder for folder in folders(run) if (folder / FACTS).is_file()]:
+        return ready
     raise InputError(f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate")
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """What ``evaluation.json`` says. Raises InputError where it is missing or was changed."""
+    """``evaluation.json``. Raises InputError if it is missing or was changed."""
     facts = manifest.load(folder / FACTS, old=OLD, what="evaluation")
     types = {
         "sha256": dict,
@@ -106,15 +106,15 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> str:
 
 
 def changes(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is not as a finished evaluation left it, as (path inside, what is wrong); see ``manifest.changes``."""
-    whole = manifest.sealed(facts)  # older ones list five files, and others are there
+    """Files that differ from those of the finished evaluation, as (path inside, reason); see ``manifest.changes``."""
+    whole = manifest.sealed(facts)  # older versions list only five of the files
     for name, why in manifest.changes(folder, facts["sha256"], leave=[FACTS]):
         if whole or name in facts["sha256"]:
             yield name, why
 
 
 def sound(folder: Path) -> dict[str, Any]:
-    """What ``evaluation.json`` says, if every file that it lists is as it was. Raises InputError naming the first."""
+    """``evaluation.json``, if every file that it lists is unchanged. Raises InputError naming the first that is not."""
     facts = facts_of(folder)
     for name, why in changes(folder, facts):
         raise InputError(
@@ -125,15 +125,15 @@ def sound(folder: Path) -> dict[str, Any]:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """The verdict and the tables of a finished evaluation. Raises InputError for a file that holds others."""
+    """The verdict and the tables of a finished evaluation. Raises InputError for a file of another shape."""
     path = folder / "tables.json"
-    found = read_json(path, what="figures", kind=dict)
-    shapes.check(found, shapes.FIGURES, where=f"figures {quoted(path)}")
-    return found
+    data = read_json(path, what="figures", kind=dict)
+    shapes.check(data, shapes.FIGURES, where=f"figures {quoted(path)}")
+    return data
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
-    """The plan of a finished evaluation. Raises InputError where this version cannot read it."""
+    """The plan of a finished evaluation. Raises InputError if this version cannot read it."""
     where = f"plan {quoted(folder / 'plan.json')}"
     plan = typed(read_json(folder / "plan.json", what="plan", kind=dict), {"format": int}, where=where)
     if plan["format"] != FORMAT:
@@ -151,7 +151,7 @@ def plan_of(folder: Path) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
-    """Plan, cases, scores and features of a finished evaluation. Raises InputError where they cannot be read."""
+    """Plan, cases, scores and features of a finished evaluation. Raises InputError if they cannot be read."""
     plan = plan_of(folder)
     cases = [Case(**_row(row, CASE, folder / "cases.jsonl")) for row in _rows(folder, "cases")]
     scores = [Score(**_row(row, SCORE, folder / "rows.jsonl")) for row in _rows(folder, "rows")]
@@ -163,7 +163,7 @@ def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[
 
 
 def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse to go on with an evaluation that was begun with another plan, naming the first difference."""
+    """Refuse to resume an evaluation that has another plan, naming the first difference."""
     if not (folder / "plan.json").exists():
         return
     try:
@@ -173,13 +173,13 @@ def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
     for name, value in plan.items():
         if old.get(name) != value:
             raise InputError(
-                f"{quoted(folder)} was begun with another plan ({name} differs): finish it with the same words "
+                f"{quoted(folder)} was begun with another plan ({name} differs): finish it with the same options "
                 "and version, or remove it"
             )
 
 
 def write_features(folder: Path, features: Mapping[str, NDArray[np.float32]]) -> None:
-    """Features by ``side/what``, each (cases of the side, d); no file where there are none."""
+    """Features by ``side/network``, each (cases of the side, d); without features there is no file."""
     import torch
 
     if features:
@@ -188,7 +188,7 @@ def write_features(folder: Path, features: Mapping[str, NDArray[np.float32]]) ->
 
 
 def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> None:
-    """Raises InputError where the rows are not of just the pictures that the plan asks for."""
+    """Raises InputError unless the rows are of exactly the pictures of the plan."""
     if file_hash(folder / "cases.jsonl") != plan["cases"]["sha256"]:
         raise InputError(f"{quoted(folder / 'cases.jsonl')} is damaged: it is not the one of the plan")
     for case_ in cases:
@@ -196,16 +196,16 @@ def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: lis
             raise InputError(
                 f"{quoted(folder / 'cases.jsonl')} is damaged: {quoted(case_.id)} is no file name"
             )
-    wanted = {(side, case.id) for side in plan["sides"] for case in cases_for(plan, side, cases)}
+    planned = {(side, case.id) for side in plan["sides"] for case in cases_for(plan, side, cases)}
     there = {(score.side, score.case) for score in scores}
-    for side, case in sorted(wanted - there):
+    for side, case in sorted(planned - there):
         raise InputError(
             f"{quoted(folder / 'rows.jsonl')} is damaged: it has no row for {quoted(case)} of {side}"
         )
-    for side, case in sorted(there - wanted):
+    for side, case in sorted(there - planned):
         raise InputError(
             f"{quoted(folder / 'rows.jsonl')} is damaged: it has a row for {quoted(case)} of {quoted(side)}, which "
-            "the plan has not"
+            "is not in the plan"
         )
     erased = {concept["name"] for concept in plan["concepts"]}
     for case_ in cases:
@@ -220,7 +220,7 @@ def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _row(row: dict[str, Any], types: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A row with just these values."""
+    """The row, checked to have exactly these keys."""
     where = f"a line of {quoted(path)}"
     typed(row, types, where=where)
     if extra := sorted(row.keys() - types.keys()):

@@ -1,4 +1,4 @@
-"""From a run folder to ``report.html``, one file that opens anywhere, and ``report.json``; same folder, same bytes."""
+"""The report of a run: ``report.html``, one file that opens anywhere, and ``report.json``; same folder, same bytes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ from .record import HASHED, figures, finished, plan_of, sound, stored
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
 
-__all__ = ["HTML", "JSON", "SAFE", "inline", "page", "read_run", "render", "report", "said", "spread"]
+__all__ = ["HTML", "JSON", "SAFE", "describe", "inline", "page", "read_run", "render", "report", "spread"]
 
 HTML, JSON = "report.html", "report.json"
-TOLD = ("drawn", "processes", "seconds", "finished", "versions")  # of an evaluation.json
+EVALUATION = (
+    "drawn",
+    "processes",
+    "seconds",
+    "finished",
+    "versions",
+)  # keys of evaluation.json that a report has
 PAGES = Path(__file__).parent / "pages"
 SHOWN = 6  # pairs of each group
-SAFE = ("canvas", "unlearncanvas")  # suites whose pictures need no curtain; those of a user's own prompts may
+SAFE = (
+    "canvas",
+    "unlearncanvas",
+)  # suites whose pictures are never covered; a user's own prompts may draw anything
 CURVE = 400  # points of a loss curve
 TIMES = ("step", "seconds", "time")
 
@@ -36,7 +45,7 @@ TIMES = ("step", "seconds", "time")
 def report(run: str | Path) -> Path:
     """Write ``RUN/report.html`` and ``RUN/report.json`` and return the former.
 
-    The same folder gives the same bytes. Raises InputError where the run has no finished evaluation, or a file of one
+    The same folder gives the same bytes. Raises InputError if the run has no finished evaluation, or a file of one
     was changed.
     """
     run = user_path(run)
@@ -50,7 +59,7 @@ def report(run: str | Path) -> Path:
 
 def render(run: Path) -> tuple[str, str]:
     """The texts of ``report.html`` and ``report.json``. Raises InputError as ``report`` does."""
-    told = read_run(run)
+    facts = read_run(run)
     pairs = {folder.name: _pairs(folder) for folder in finished(run)}
     shown = {
         name: [{"title": g["title"], "cases": [p["case"].id for p in g["pairs"]]} for g in groups]
@@ -63,38 +72,37 @@ def render(run: Path) -> tuple[str, str]:
         "grades": GRADES,
         "safe": SAFE,
     }
-    html = page("report.html", **told, **context)
+    html = page("report.html", **facts, **context)
     hashed = {HTML: hashlib.sha256(html.encode()).hexdigest()}
-    facts = {**told, "pairs": shown, "unlearnkit": __version__, "sha256": hashed}
-    return html, manifest.dump(facts)
+    return html, manifest.dump({**facts, "pairs": shown, "unlearnkit": __version__, "sha256": hashed})
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself: run, recipe, and of each evaluation plan, facts, verdict and tables.
+    """The contents of a run folder: run, recipe, and for each evaluation plan, facts, verdict and tables.
 
-    Raises InputError for a file that is not as it was written.
+    Raises InputError for a file that was changed.
     """
-    told = runfolder.read(run)
+    run_facts = runfolder.read(run)
     evaluations = {}
     for folder in finished(run):
         facts = sound(folder)
         hashes = {name: facts["sha256"][name] for name in HASHED if name in facts["sha256"]}
         evaluations[folder.name] = {
             "plan": plan_of(folder),
-            "evaluation": {**{name: facts[name] for name in facts if name in TOLD}, "sha256": hashes},
+            "evaluation": {**{name: facts[name] for name in facts if name in EVALUATION}, "sha256": hashes},
             **figures(folder),
         }
     return {
         "name": run.resolve().name,
-        "run": {name: told[name] for name in told if name in runfolder.OLD},
-        "seconds": times(run, told),
+        "run": {name: run_facts[name] for name in run_facts if name in runfolder.OLD},
+        "seconds": times(run, run_facts),
         "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
         "evaluations": evaluations,
     }
 
 
 def page(template: str, **context: Any) -> str:
-    """A page from ``pages/``, everything in it escaped; its script runs only as we wrote it."""
+    """A page from ``pages/`` with all values escaped. Its policy allows only our own script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
@@ -117,7 +125,7 @@ def page(template: str, **context: Any) -> str:
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:
-    """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst of both kinds."""
+    """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst failures."""
     plan, cases, scores, _ = stored(folder)
     pictures = gather(scores)
     kinds = {concept["name"]: concept["kind"] for concept in plan["concepts"]}
@@ -171,7 +179,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
                         side: inline(folder / "pictures" / side / f"{case.id}.png")
                         for side in ("before", "after")
                     },
-                    "seen": {side: said(pictures[side, case.id]) for side in ("before", "after")},
+                    "seen": {side: describe(pictures[side, case.id]) for side in ("before", "after")},
                 }
                 for case in spread(chosen, SHOWN)
             ],
@@ -181,8 +189,8 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def said(picture: Picture) -> str:
-    """What the readers see in a picture, or why it failed, in words."""
+def describe(picture: Picture) -> str:
+    """The labels of a picture, or why it failed, in words."""
     if picture.failure or not picture.words:
         return picture.failure or "not looked at"
     words = {kind: word.split(",")[0] for kind, word in picture.words.items()}
@@ -192,27 +200,27 @@ def said(picture: Picture) -> str:
 
 
 def spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """The first ``count`` cases, at most one of each prompt and, while there are enough, of each cell."""
-    found: dict[tuple[str, str], Case] = {}
+    """The first ``count`` cases, at most one of each cell (object and style) as long as there are enough cells."""
+    cells: dict[tuple[str, str], Case] = {}
     for case in cases:
-        found.setdefault((case.object, case.style), case)
-    chosen = list(found.values())[:count]
+        cells.setdefault((case.object, case.style), case)
+    chosen = list(cells.values())[:count]
     rest = [case for case in cases if case not in chosen]
     return chosen + rest[: count - len(chosen)]
 
 
 def inline(path: Path) -> str:
-    """A picture as a data address."""
+    """A PNG as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(read_bytes(path, what='picture')).decode()}"
 
 
 def _curves(run: Path) -> list[dict[str, Any]]:
-    """Every number of the training logs that changes, as points for a drawing 100 wide and 40 high.
+    """Every number of the training logs that changes, as points of a drawing 100 wide and 40 high.
 
-    A method that trains in stages keeps a log a stage, in ``stage-1``, ``stage-2`` and so on.
+    A method that trains in stages has a log for each stage, in ``stage-1``, ``stage-2`` and so on.
     """
     stages = sorted(run.glob("stage-*/log.jsonl"), key=lambda log: (len(log.parent.name), log.parent.name))
-    found = []
+    curves = []
     for log in (run / "log.jsonl", *stages):
         where = "" if log.parent == run else f"{log.parent.name.replace('-', ' ')}, "
         for name, values in _numbers(log).items():
@@ -223,19 +231,19 @@ def _curves(run: Path) -> list[dict[str, Any]]:
                 for i, v in enumerate(every)
             ]
             facts = {"low": low, "high": high, "last": values[-1], "steps": len(values)}
-            found.append({"name": f"{where}{name}", "points": " ".join(points), **facts})
-    return found
+            curves.append({"name": f"{where}{name}", "points": " ".join(points), **facts})
+    return curves
 
 
 def _numbers(log: Path) -> dict[str, list[float]]:
-    """The numbers of a log by name, one a line; those that never change, and times, are left out."""
-    found: dict[str, list[float]] = {}
+    """The numbers of a log by name, without times and numbers that never change."""
+    numbers: dict[str, list[float]] = {}
     for row in log_rows(log):
         for name, value in row.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and name not in TIMES and math.isfinite(value):
-                found.setdefault(name, []).append(float(value))
-    return {name: values for name, values in found.items() if min(values) < max(values)}
+                numbers.setdefault(name, []).append(float(value))
+    return {name: values for name, values in numbers.items() if min(values) < max(values)}
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Rows by picture: all that is known of one picture, and whether it shows what it should."""
+"""The rows of each picture, and whether it shows what its prompt names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..schema import KINDS, Case, Score, folded
 
 __all__ = ["NOTHING", "Picture", "Pictures", "gather", "right", "same"]
 
-NOTHING = "nothing"  # what a reader says that knows when it knows nothing of what it sees
+NOTHING = "nothing"  # the label of a classifier that recognises nothing
 
 
 @dataclasses.dataclass
 class Picture:
-    """Why it failed, if it did; the word that was seen, by kind; how well it fits, by metric."""
+    """failure: why the picture is broken; empty if it is not. words: labels by kind. numbers: other metrics."""
 
     image: str = ""
     failure: str = ""
@@ -22,11 +22,11 @@ class Picture:
     numbers: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def shows(self, kind: str, word: str) -> bool:
-        """Whether the reader sees ``word``; nothing is seen in a picture that failed."""
+        """Whether the classifier sees ``word``; a failed picture shows nothing."""
         return not self.failure and same(self.words.get(kind, ""), word)
 
     def seen(self, kind: str) -> str:
-        """The word that counts for it: why it failed, else what was seen, ``"nothing"`` if that is no word."""
+        """What is counted for the picture: its failure, else its label, ``"nothing"`` without one."""
         return self.failure or self.words.get(kind, "") or NOTHING
 
 
@@ -34,22 +34,22 @@ Pictures = dict[tuple[str, str], Picture]
 
 
 def same(label: str, word: str) -> bool:
-    """Whether a reader's label means ``word``: one of its names is equal to it, underscores and case aside."""
+    """Whether a label means ``word``: one of its names is equal, apart from underscores and case."""
     names = (folded(name.replace("_", " ")) for name in label.split(","))
     return folded(word.replace("_", " ")) in names
 
 
 def right(case: Case, picture: Picture) -> bool:
-    """Whether the reader sees everything that a right picture shows; false where it cannot tell anything."""
-    told = {kind: word for kind in KINDS if kind in picture.words and (word := getattr(case, kind))}
-    return bool(told) and all(picture.shows(kind, word) for kind, word in told.items())
+    """Whether the classifiers see everything that a right picture shows; false if they know none of it."""
+    expected = {kind: word for kind in KINDS if kind in picture.words and (word := getattr(case, kind))}
+    return bool(expected) and all(picture.shows(kind, word) for kind, word in expected.items())
 
 
 def gather(scores: Iterable[Score]) -> Pictures:
     """The rows by (side, case)."""
-    found: Pictures = {}
+    pictures: Pictures = {}
     for score in scores:
-        picture = found.setdefault((score.side, score.case), Picture(image=score.image))
+        picture = pictures.setdefault((score.side, score.case), Picture(image=score.image))
         name = score.metric.rpartition("/")[2]
         if name == "failure":
             picture.failure = str(score.value)
@@ -57,4 +57,4 @@ def gather(scores: Iterable[Score]) -> Pictures:
             picture.words[name] = score.value
         else:
             picture.numbers[name] = score.value
-    return found
+    return pictures

@@ -1,4 +1,4 @@
-"""Does the evaluator tell the truth? Models whose verdict is known, put through the whole evaluation of the canvas."""
+"""Is the evaluation right? It evaluates models whose verdict is known, on the canvas."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def self_test(
     folder: Path, *, batch: int | None = None, tick: Tick | None = None
 ) -> dict[str, dict[str, Any]]:
     """Evaluate, on the canvas: an edit that changes nothing, blank pictures, noise, a filter of prompts, and a model
-    that never knew the concept. Returns the verdicts by name, to be held against ``EXPECTED``.
+    that never knew the concept. Returns the verdicts by name, to compare with ``EXPECTED``.
     """
     from ..canvas import world
     from ..canvas.check import never_knew
@@ -52,8 +52,8 @@ def self_test(
         twin, tools = never_knew(), known.canvas_evaluators()
     name = world.NEVER_KNEW_OBJECTS[0]
     missing = {"object": list(world.NEVER_KNEW_OBJECTS), "style": list(world.NEVER_KNEW_STYLES)}
-    before = _remembering(model_side(BEFORE, model, batch=batch))
-    reference = _remembering(model_side(NEVER_KNEW, twin, batch=batch))
+    before = _cached(model_side(BEFORE, model, batch=batch))
+    reference = _cached(model_side(NEVER_KNEW, twin, batch=batch))
     empty = Edit({}, {"base": model.fingerprint()})
     afters = {
         "identity": model_side(AFTER, model, edit=empty, batch=batch),
@@ -79,16 +79,16 @@ def trial(
     missing: Mapping[str, Sequence[str]],
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """The verdict on the second side, held against the first; missing: what the third, the reference, never knew."""
-    cases, left_out = _asked(request, missing)
+    """The verdict on the second side against the first. missing: words that the third side, a reference, never knew."""
+    cases, left_out = _trial_cases(request, missing)
     plan = plan_for("canvas", request, cases, left_out, sides, tools, Rules(), missing=missing)
     return evaluate(folder, cases, sides, plan, tools, tick=tick)
 
 
-def _asked(request: Request, missing: Mapping[str, Sequence[str]]) -> tuple[list[Case], list[str]]:
-    """The canvas's suite, thinned: as many prompts as a claim needs of what is erased, a few of what stays.
+def _trial_cases(request: Request, missing: Mapping[str, Sequence[str]]) -> tuple[list[Case], list[str]]:
+    """The canvas's suite, thinned: as many prompts of the erased concept as a claim needs, and a few retained ones.
 
-    What the reference never knew besides the concept is left out: it is no fair test of what stays.
+    Other words that the reference never knew are left out: they are no fair test of the retention.
     """
     cases, left_out = suites.cases("canvas", request)
     others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
@@ -97,24 +97,24 @@ def _asked(request: Request, missing: Mapping[str, Sequence[str]]) -> tuple[list
     return thinned(erased, each=needed(Rules().limit)) + kept[::8], left_out
 
 
-def _remembering(side: Side) -> Side:
-    """The same side, which draws a picture once and shows it to every trial."""
+def _cached(side: Side) -> Side:
+    """The same side, which draws each picture once for all trials."""
     drawn: dict[tuple[str, int], Image.Image] = {}
 
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        asked = list(zip(prompts, seeds, strict=True))
-        if fresh := [one for one in asked if one not in drawn]:
+        pairs = list(zip(prompts, seeds, strict=True))
+        if fresh := [pair for pair in pairs if pair not in drawn]:
             pictures = side.sample([prompt for prompt, _ in fresh], [seed for _, seed in fresh])
             drawn.update(zip(fresh, pictures, strict=True))
-        return [drawn[one] for one in asked]
+        return [drawn[pair] for pair in pairs]
 
     return dataclasses.replace(side, sample=sample)
 
 
 def filtered(word: str, model: Model, plain: Side) -> Side:
-    """A side of a model behind a filter: a prompt that names ``word`` loses it, and has it as negative prompt.
+    """A side of a model behind a filter: ``word`` is removed from prompts and used as the negative prompt.
 
-    The weights stay as they are, and whoever finds another word gets the picture.
+    The weights do not change, and another word for the concept still draws it.
     """
     named = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
 
@@ -124,8 +124,8 @@ def filtered(word: str, model: Model, plain: Side) -> Side:
         words, numbers = [named.sub("", prompts[i]) for i in struck], [seeds[i] for i in struck]
         pictures = model.sample(words, numbers, negative=word, batch=plain.batch)
         pictures += plain.sample([prompts[i] for i in others], [seeds[i] for i in others])
-        found = dict(zip(struck + others, pictures, strict=True))
-        return [found[i] for i in range(len(prompts))]
+        by_index = dict(zip(struck + others, pictures, strict=True))
+        return [by_index[i] for i in range(len(prompts))]
 
     identity = hashlib.sha256(f"{plain.identity} without {word}".encode()).hexdigest()
     return Side(AFTER, identity, sample, plain.fits, weights=False)

@@ -1,6 +1,6 @@
-"""What the figures and the plan of a finished evaluation must look like for a page to be made of them.
+"""The shapes of the figures and the plan of a finished evaluation.
 
-``tables.json`` may have been written by another version, or by hand with new hashes. Pages read it only after this.
+``tables.json`` may come from another version, or be edited by hand with new hashes. Pages read it only after a check.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Shape = Any  # a type, a tuple of shapes, a dict of shapes by name, a list of on
 
 @dataclass(frozen=True)
 class Each:
-    """A table whose names are free and whose values all have one shape."""
+    """A table with any names, whose values all have one shape."""
 
     inner: Shape
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A list of just these two."""
+    """A list of exactly these two."""
 
     first: Shape
     second: Shape
@@ -41,7 +41,7 @@ RATE = {**CHANGE, "k": NUMBER, "n": NUMBER}
 BOTH = {"before": RATE, "after": RATE}
 SHOWN = {**BOTH, "change": TESTED, "failed": {"after": RATE}}
 MEANS = {"before": INTERVAL, "after": INTERVAL, "change": INTERVAL}
-LIKENESS = {"after": INTERVAL, "before": INTERVAL, "floor": INTERVAL}
+DISTANCES = {"after": INTERVAL, "before": INTERVAL, "floor": INTERVAL}
 EMPTY: dict[str, Shape] = {}
 CONCEPT = {
     "name": str,
@@ -62,8 +62,8 @@ TABLES = {
     "never-knew": (
         {
             "missing": Each([str]),
-            "kid?": LIKENESS,
-            "cmmd?": LIKENESS,
+            "kid?": DISTANCES,
+            "cmmd?": DISTANCES,
             "confusion": Each(({"before": NUMBER, "after": NUMBER}, EMPTY)),
         },
         EMPTY,
@@ -97,7 +97,7 @@ PLAN = {
 
 
 def check(data: Any, shape: Shape, *, where: str) -> None:
-    """Raises InputError naming the first value that has another shape. A name that ends with ``?`` may be missing."""
+    """Raises InputError naming the first value of another shape. A name that ends with ``?`` is optional."""
     for name, value, inner in _members(data, shape, where):
         if isinstance(inner, tuple) and not all(isinstance(one, type) for one in inner):
             inner = next((one for one in inner if _fits(value, one)), inner[0])
@@ -108,7 +108,7 @@ def check(data: Any, shape: Shape, *, where: str) -> None:
 
 
 def _members(data: Any, shape: Shape, where: str) -> Iterator[tuple[str, Any, Shape]]:
-    """What is directly in a table or a list, and the shape that each of it must have."""
+    """The direct members of a table or a list, each with its shape."""
     if isinstance(shape, Each):
         for name, value in typed(data, {}, where=where).items():
             yield quoted(name), value, shape.inner
@@ -120,15 +120,15 @@ def _members(data: Any, shape: Shape, where: str) -> Iterator[tuple[str, Any, Sh
             elif not name.endswith("?"):
                 raise InputError(f"{where} is damaged: it has no {name!r}")
     elif not isinstance(data, list) or (isinstance(shape, Pair) and len(data) != 2):
-        wanted = "a list" if isinstance(shape, list) else "a list of two values"
-        raise InputError(f"{where} is damaged: it is {quoted(data)} where {wanted} belongs")
+        expected = "a list" if isinstance(shape, list) else "a list of two values"
+        raise InputError(f"{where} is damaged: it is {quoted(data)} where {expected} belongs")
     else:
         kinds = [shape.first, shape.second] if isinstance(shape, Pair) else shape * len(data)
         yield from zip((f"number {n + 1}" for n in range(len(data))), data, kinds, strict=True)
 
 
 def _fits(data: Any, shape: Shape) -> bool:
-    """Whether a value may have this one of several shapes, from without; ``{}`` is only an empty table."""
+    """Whether a value may have this one of several shapes, without its members; ``{}`` is only an empty table."""
     if isinstance(shape, type):
         return isinstance(data, shape)
     return isinstance(data, dict) and bool(data) == bool(shape)

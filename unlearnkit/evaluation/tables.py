@@ -1,4 +1,4 @@
-"""From rows to figures: every aggregate of an evaluation is computed here, from stored scores and features alone."""
+"""From rows to figures: every aggregate of an evaluation is computed here, from stored scores and features only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .rows import Picture, Pictures, gather
 
 __all__ = ["tables"]
 
-SAME = 0.01  # levels of 255, on average: what another order of summing may do, see Model.sample
-PER_CONCEPT = 5  # fewest pictures for a line of its own
+SAME = 0.01  # levels of 255, on average: rounding of another batch size, see Model.sample
+PER_CONCEPT = 5  # pictures that a concept needs for its own line
 
 
 def tables(
@@ -33,7 +33,7 @@ def tables(
     kinds = [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
     kept = [case for case in cases if case.role != "erased"]
     erased = [case for case in cases if case.role == "erased"]
-    found: dict[str, Any] = {
+    computed: dict[str, Any] = {
         "concepts": [
             _concept(concept, [case for case in erased if case.concept == concept["name"]], pictures)
             for concept in plan["concepts"]
@@ -59,14 +59,14 @@ def tables(
         "never-knew": never_knew(plan, cases, pictures, features),
     }
     if alike := _alike(kept, pictures):
-        found["alike"] = alike
+        computed["alike"] = alike
     for concept, p in zip(
-        found["concepts"],
-        holm([c["direct"]["change"].p if c["direct"] else 1.0 for c in found["concepts"]]),
+        computed["concepts"],
+        holm([c["direct"]["change"].p if c["direct"] else 1.0 for c in computed["concepts"]]),
         strict=True,
     ):
         concept["holm p"] = p
-    return _plain(found)  # type: ignore[no-any-return]
+    return _plain(computed)  # type: ignore[no-any-return]
 
 
 def _paired(
@@ -83,12 +83,12 @@ def _paired(
 
 
 def _right(kind: str) -> Callable[[Case, Picture], bool]:
-    """Whether a picture shows the object, or the style, that its prompt asks for."""
+    """Whether a picture shows the object, or the style, of its prompt."""
     return lambda case, picture: picture.shows(kind, getattr(case, kind))
 
 
 def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
-    """How often the erased concept is seen, form by form, and what is seen in its place."""
+    """How often the erased concept is seen, form by form, and the labels of its pictures."""
     kind, name = concept["kind"], concept["name"]
 
     def figures(chosen: Sequence[Case]) -> dict[str, Any] | None:
@@ -118,23 +118,23 @@ def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictur
 def _by_concept(
     kind: str, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures
 ) -> list[dict[str, Any]]:
-    """Accuracy before and after for every object or style, in order of its change; erased ones are marked."""
+    """Accuracy before and after for every object or style, sorted by its change; erased ones are marked."""
     erased = {concept["name"] for concept in plan["concepts"] if concept["kind"] == kind}
     groups: dict[str, list[Case]] = {}
     for case in cases:
         if name := getattr(case, kind):
             groups.setdefault(name, []).append(case)
-    found = []
+    table = []
     for name, group in sorted(groups.items()):
         chosen = [
             case for case in group if (case.concept == name if name in erased else case.role != "erased")
         ]
         if len(chosen) >= PER_CONCEPT:
-            found.append({"name": name, "erased": name in erased, **_paired(chosen, pictures, _right(kind))})
-    adjusted = holm([one["change"].p for one in found])
-    for one, p in zip(found, adjusted, strict=True):
+            table.append({"name": name, "erased": name in erased, **_paired(chosen, pictures, _right(kind))})
+    adjusted = holm([one["change"].p for one in table])
+    for one, p in zip(table, adjusted, strict=True):
         one["holm p"] = p
-    return sorted(found, key=lambda one: (not one["erased"], one["change"].value, one["name"]))
+    return sorted(table, key=lambda one: (not one["erased"], one["change"].value, one["name"]))
 
 
 def _unlearncanvas(
@@ -149,17 +149,17 @@ def _unlearncanvas(
     name, kind = plan["concepts"][0]["name"], plan["concepts"][0]["kind"]
     grid = [case for case in cases if case.form == "name"]
     erased = [case for case in grid if case.role == "erased"]
-    found = {}
+    metrics = {}
     if erased:
         unseen = _paired(erased, pictures, lambda case, picture: not picture.shows(kind, name))
-        found["UA"] = {side: unseen[side] for side in (BEFORE, AFTER)}
+        metrics["UA"] = {side: unseen[side] for side in (BEFORE, AFTER)}
     chosen = [("IRA", kind, [case for case in grid if case.role != "erased"])]
     chosen += [("CRA", other, grid) for other in kinds if other != kind]
     for metric, sort, group in chosen:
         if even := _even(sort, group):
             shares = _paired(even, pictures, _right(sort))
-            found[metric] = {side: shares[side] for side in (BEFORE, AFTER)}
-    return found
+            metrics[metric] = {side: shares[side] for side in (BEFORE, AFTER)}
+    return metrics
 
 
 def _even(kind: str, cases: Sequence[Case]) -> list[Case]:
@@ -185,7 +185,7 @@ def _failed(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
 
 
 def _alike(cases: Sequence[Case], pictures: Pictures) -> dict[str, int]:
-    """How many different pictures kept prompts give, where the edit leaves at most half of them; else nothing."""
+    """The number of different pictures of retained prompts, if the edit leaves at most half of them; else nothing."""
     different = {side: len({pictures[side, case.id].image for case in cases}) for side in (BEFORE, AFTER)}
     if different[BEFORE] < 2 or 2 * different[AFTER] > different[BEFORE]:
         return {}
@@ -203,7 +203,7 @@ def _change(cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
 
 
 def _means(cases: Sequence[Case], pictures: Pictures, name: str) -> dict[str, Any]:
-    """The mean of a number before, after, and of its change; empty where it was not measured."""
+    """The mean of a number before, after, and of its change; empty if it was not measured."""
     chosen = [case for case in cases if name in pictures[AFTER, case.id].numbers]
     if not chosen:
         return {}
@@ -218,7 +218,7 @@ def _means(cases: Sequence[Case], pictures: Pictures, name: str) -> dict[str, An
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, tuples and infinities as JSON can hold them."""
+    """Plain data for JSON: dataclasses as dicts, tuples as lists, floats with 10 digits, NaN and infinities as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):

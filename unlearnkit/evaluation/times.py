@@ -1,4 +1,4 @@
-"""How long a run took: the method's own seconds, and those of the whole run with its pictures and its saving."""
+"""How long a run took: the seconds of the method, and of the whole run with its pictures and its saving."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["log_rows", "times", "took"]
 
 
 def times(run: Path, facts: Mapping[str, Any]) -> dict[str, float | None]:
-    """``method`` and ``run`` in seconds, each None where the run folder does not say it.
+    """``method`` and ``run`` in seconds, each None if the run folder does not have it.
 
-    facts: of run.json. The method's own are its ``method seconds``, else those of the training logs. Where a run was
-    resumed, ``seconds`` are those of its last part, so the whole is unknown.
+    facts: of run.json. The method's seconds are its ``method seconds``, else those of the training logs. In a resumed
+    run, ``seconds`` are those of its last part, so the whole is unknown.
     """
     whole = None if facts.get("resumed") else _number(facts.get("seconds"))
     own = _number(facts.get("method seconds"))
@@ -29,7 +29,7 @@ def times(run: Path, facts: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def took(seconds: Mapping[str, float | None]) -> str:
-    """``the method took 3.1 s, the whole run with its pictures and its saving 162 s``; empty where nothing is known."""
+    """``the method took 3.1 s, the whole run with its pictures and its saving 162 s``; empty if nothing is known."""
     own, whole = seconds["method"], seconds["run"]
     parts = [] if own is None else [f"the method took {_plain(own)} s"]
     if whole is not None:
@@ -40,7 +40,7 @@ def took(seconds: Mapping[str, float | None]) -> str:
 
 
 def log_rows(log: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; none where it cannot be read: it is no part of the evaluation."""
+    """The lines of a training log; none if it cannot be read: it is not part of the evaluation."""
     try:
         return read_lines(log, what="log") if log.exists() else []
     except UnlearnError:

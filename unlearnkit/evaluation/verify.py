@@ -1,9 +1,8 @@
-"""Is a run what it says it is? Every hash and figure is computed again from what is stored, without a model.
+"""Verify a run: every hash and figure is computed again from the stored files, without a model.
 
-What is compared: each file with its hash, the recipe with what the edit says of itself, the saved pipeline with the
-edit, the figures with the rows, the pictures with the rows, and the report with the figures. ``redraw`` goes further:
-it opens the first model, compares its weights with the pipeline's, draws a random share of the pictures again, and
-compares them.
+Compared are each file with its hash, the recipe with the edit's facts, the saved pipeline with the edit, the figures
+and the pictures with the rows, and the report with the figures. ``redraw`` also opens the base model, compares its
+weights with the pipeline's, draws a random share of the pictures again, and compares them.
 """
 
 from __future__ import annotations
@@ -33,27 +32,27 @@ from .tables import tables
 
 __all__ = ["LEVELS", "check", "levels_off", "redraw", "verify"]
 
-LEVELS = 1  # of 255: how far a pixel drawn again may be off, see Model.sample
-REPORT = ("name", "run", "recipe", "evaluations", "pairs")  # what older versions wrote into report.json
+LEVELS = 1  # of 255: the largest difference of a pixel that is drawn again, see Model.sample
+REPORT = ("name", "run", "recipe", "evaluations", "pairs")  # the keys of report.json in older versions
 
 
 def verify(run: str | Path) -> list[str]:
-    """What does not fit in a run, its evaluations and its report, a line each; empty if everything does.
+    """What is wrong in a run, its evaluations and its report, one line each; empty if nothing is.
 
-    Raises InputError where there is neither a finished run nor a finished evaluation.
+    Raises InputError if there is neither a finished run nor a finished evaluation.
     """
     return check(run)[0]
 
 
 def check(run: str | Path) -> tuple[list[str], list[str]]:
-    """As ``verify``, and with it what could not be checked or is no part of the run."""
+    """As ``verify``; the second list has what could not be checked or is not part of the run."""
     run = user_path(run)
     whole = (run / runfolder.RUN).exists()
     ready = [folder for folder in folders(run) if (folder / FACTS).exists()]
     if not whole and not ready:
         raise runfolder.no_run(run)
     wrong, remarks = list[str](), list[str]()
-    if whole or (run / runfolder.RECIPE).exists():  # the looks of a chain have neither
+    if whole or (run / runfolder.RECIPE).exists():  # the evaluations of a chain have neither
         wrong += runfolder.findings(run)
     if whole and not any(line.startswith(runfolder.RUN) for line in wrong):
         remarks += runfolder.remarks(run)
@@ -71,14 +70,14 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
 
 
 def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
-    """What does not fit in a finished evaluation, a line each, the file first; ``edit`` asks whose it is, too."""
+    """What is wrong in a finished evaluation, one line each, the file first. edit: whether to compare the edit, too."""
     try:
         facts = facts_of(folder)
     except InputError as error:
         yield f"{FACTS}: {error}"
         return
     if changed := [f"{name} {why}" for name, why in changes(folder, facts)]:
-        yield from changed  # what follows from these files is no news
+        yield from changed  # other findings would only follow from these
         return
     try:
         plan, cases, scores, features = stored(folder)
@@ -90,8 +89,8 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
         yield f"plan.json names another edit than {runfolder.EDIT}"
     yield from _pictures(folder, cases, scores)
     try:
-        found = tables(plan, cases, scores, features)
-        again: Any = {"verdict": claims.verdict(plan, found), "tables": found}
+        computed = tables(plan, cases, scores, features)
+        again: Any = {"verdict": claims.verdict(plan, computed), "tables": computed}
     except (KeyError, ValueError, IndexError, TypeError) as error:
         yield f"the figures cannot be computed again from rows.jsonl ({type(error).__name__}: {error})"
         return
@@ -109,7 +108,7 @@ def _hash(run: Path) -> str:
 
 
 def _pictures(folder: Path, cases: list[Case], scores: list[Score]) -> Iterator[str]:
-    """Every picture against the hash in its rows."""
+    """Compare every picture with the hash in its rows."""
     images = {(score.side, score.case): score.image for score in scores}
     known = {case.id: case for case in cases}
     for (side, name), image in images.items():
@@ -127,7 +126,7 @@ def _pictures(folder: Path, cases: list[Case], scores: list[Score]) -> Iterator[
 
 
 def _report(run: Path) -> Iterator[tuple[str, bool]]:
-    """What does not fit in a report, and whether that is a change; a report may be older than an evaluation."""
+    """What is wrong in a report, and whether it was changed; a report may also be older than an evaluation."""
     for name in (JSON, HTML):
         if not (run / name).is_file():
             yield f"{name} is missing: unlearnkit report writes it again", True
@@ -151,7 +150,7 @@ def _report(run: Path) -> Iterator[tuple[str, bool]]:
         yield f"{HTML} was changed later: unlearnkit report writes it again", True
         return
     later = sorted(now["evaluations"].keys() - was["evaluations"].keys())
-    now["evaluations"] = {name: told for name, told in now["evaluations"].items() if name not in later}
+    now["evaluations"] = {name: facts for name, facts in now["evaluations"].items() if name not in later}
     for name in ("run", "recipe", "evaluations"):
         if was.get(name) != now[name]:
             yield f"{JSON} does not follow from the run: its {name} differs", True
@@ -167,7 +166,7 @@ def _report(run: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
-    """Where two trees of plain data differ, as ``path: stored, computed``; numbers may differ in the eighth digit."""
+    """The differences of two trees of plain data, as ``path: stored, computed``; numbers equal to 1e-8 are equal."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in sorted({*was, *now}):
             yield from _differences(was.get(name), now.get(name), f"{where} > {name}" if where else name)
@@ -190,9 +189,9 @@ def redraw(
     dtype: str | None = None,
     tick: Callable[[str, int, int], None] | None = None,
 ) -> tuple[int, list[str]]:
-    """Draw a random ``share`` of the pictures before and after again: how many, and which came out differently.
+    """Draw a random ``share`` (0 to 1) of the pictures before and after again; return their number and the differences.
 
-    The weights of the saved pipeline that the edit leaves are compared with the first model's, too.
+    Weights of the saved pipeline that the edit does not change are compared with the base model's, too.
     """
     from ..models.edit import Edit
     from ..models.load import load
@@ -206,21 +205,21 @@ def redraw(
     recipe = load_recipe(run / "recipe.toml")
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
-    all_ = [(folder, side, case) for folder, asked in cases.items() for side in sides for case in asked]
+    all_ = [(folder, side, case) for folder, listed in cases.items() for side in sides for case in listed]
     chosen = random.Random(seed).sample(all_, max(1, round(share * len(all_))))
-    found = list(runfolder.misfits(run, model, edit))
+    differences = list(runfolder.misfits(run, model, edit))
     for done, (folder, side, case) in enumerate(chosen, 1):
         off = levels_off(folder, side, case)
         if off > LEVELS:
             name = (folder / "pictures" / side.name / f"{case.id}.png").relative_to(run).as_posix()
-            found.append(f"{name} comes out differently, by up to {off} levels of 255")
+            differences.append(f"{name} comes out differently, by up to {off} levels of 255")
         if tick:
             tick("redrawing", done, len(chosen))
-    return len(chosen), found
+    return len(chosen), differences
 
 
 def levels_off(folder: Path, side: Side, case: Case) -> int:
-    """How far a picture of an evaluation is from what the side draws now: the largest difference, of 255."""
+    """The largest difference, of 255, between a stored picture and the picture that the side draws now."""
     picture = np.asarray(side.sample([case.prompt], [case.seed])[0].convert("RGB"), int)
-    kept = np.asarray(read(folder / "pictures" / side.name / f"{case.id}.png")[0], int)
-    return 255 if picture.shape != kept.shape else int(np.abs(picture - kept).max())
+    stored_picture = np.asarray(read(folder / "pictures" / side.name / f"{case.id}.png")[0], int)
+    return 255 if picture.shape != stored_picture.shape else int(np.abs(picture - stored_picture).max())

@@ -19,7 +19,7 @@ from ..data.image_sets import ImageSet
 from ..parts import Losses
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
-from ..training.attention import start_held
+from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -59,7 +59,7 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     grammar: str = default("grammar", "", source="ours; released code: 200 captions")
 
     def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
-        run.enter(start_held(run.model))
+        run.enter(detach_bos(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         if not self.retain_weight:
             return anchors, None

@@ -33,7 +33,7 @@ from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
-from ..training.attention import start_held
+from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -115,7 +115,7 @@ class DoCo(Trained[Sets]):
                 f"released=true changes the surgery, and combine={self.combine} has none: choose "
                 "combine=preserving-tensor, or released=false"
             )
-        run.enter(start_held(run.model))
+        run.enter(detach_bos(run.model))
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         retain = None
         if self.retain_weight:

@@ -30,7 +30,7 @@ from ..data.wording import format_prompt
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, side_gradients
 from ..settings import setting
-from ..training.anchors import anchor, turns
+from ..training.anchors import anchor, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -112,7 +112,7 @@ class EraseDiff(Trained[Sets]):
         concepts: list[str] = []
         anchors: list[str] = []
         for concept in request.erase:
-            found = turns(model, request, concept, self.pictures)
+            found = templates_for(model, request, concept, self.pictures)
             concepts += [format_prompt(form, wording) for form, wording in found]
             if self.target == "anchor":
                 place = anchor(model, request, concept)

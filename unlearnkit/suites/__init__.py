@@ -1,7 +1,8 @@
-"""Suites: what an evaluation asks for, as versioned data. Changing a suite's prompts means raising its version."""
+"""Suites: the prompts of an evaluation, as versioned data. A change of a suite's prompts raises its version."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,17 @@ REPLICATES, PICTURES = 1000, 200_000  # of a prompt, and of one side, at most
 
 @dataclass(frozen=True)
 class Suite:
-    """cases: ``cases(request, replicates, file)`` gives the cases and, in words, the rows that are left out.
+    """cases: ``cases(request, replicates, file)`` gives the cases, and a line for each row that is left out.
 
-    known: the suite's own word for a concept. asks_file: whether the prompts come from the user's own file.
+    own_name: the suite's name of a concept; default: the concept's name. needs_file: whether the user brings a file.
     words: all objects and styles of the suite by kind, in the order of its published classifiers; may be empty.
     """
 
     name: str
     version: int
     summary: str
-    asks_file: bool
-    known: Callable[[Concept], str]
+    needs_file: bool
+    own_name: Callable[[Concept], str]
     cases: Callable[[Request, int, Path | None], tuple[list[Case], list[str]]]
     words: Mapping[str, tuple[str, ...]]
 
@@ -38,8 +39,8 @@ SUITES: dict[str, Suite] = {
         suite.NAME,
         suite.VERSION,
         suite.SUMMARY,
-        suite.ASKS_FILE,
-        suite.known,
+        suite.NEEDS_FILE,
+        getattr(suite, "own_name", operator.attrgetter("name")),
         suite.cases,
         getattr(suite, "WORDS", {}),
     )
@@ -59,27 +60,27 @@ def find(name: str) -> Suite:
 def cases(
     name: str, request: Request, *, replicates: int = 1, file: str | Path | None = None
 ) -> tuple[list[Case], list[str]]:
-    """The cases of a suite for what a request erases, and the rows that the suite leaves out, each with its reason.
+    """The cases of a suite for a request, and the rows that the suite leaves out, each with its reason.
 
-    replicates: pictures of each prompt, each with a seed of its own. file: the CSV of a suite that takes one.
+    replicates: pictures of each prompt, with different seeds. file: the CSV of a suite that takes one.
     Raises InputError for an unknown suite, a concept that the suite does not know, and a malformed file.
     """
     suite = find(name)
     if not 1 <= replicates <= REPLICATES:
         raise InputError(f"replicates {quoted(replicates)} is out of range: use 1 to {REPLICATES}")
-    if suite.asks_file != (file is not None):
-        wanted = "takes the prompts of a CSV file: name it" if suite.asks_file else "brings its own prompts"
+    if suite.needs_file != (file is not None):
+        needs = "takes the prompts of a CSV file: name it with --file"
         raise InputError(
-            f"suite {quoted(name)} {wanted}{' with --file' if suite.asks_file else ': leave out --file'}"
+            f"suite {quoted(name)} {needs if suite.needs_file else 'brings its own prompts: leave out --file'}"
         )
-    found, left_out = suite.cases(request, replicates, None if file is None else user_path(file))
-    if len(found) > PICTURES:
+    drawn, left_out = suite.cases(request, replicates, None if file is None else user_path(file))
+    if len(drawn) > PICTURES:
         raise InputError(
-            f"suite {name!r} asks for {len(found):,} pictures of each model, at most {PICTURES:,} are drawn: ask fewer "
-            "prompts, or with fewer --replicates"
+            f"suite {name!r} needs {len(drawn):,} pictures of each model, at most {PICTURES:,} are drawn: use fewer "
+            "prompts or --replicates"
         )
-    if not any(case.role == "erased" for case in found):
+    if not any(case.role == "erased" for case in drawn):
         raise InputError(
-            f"suite {quoted(name)} has no prompt that asks for what is erased: nothing can be shown with it"
+            f"suite {quoted(name)} has no prompt of an erased concept: nothing can be shown with it"
         )
-    return found, left_out
+    return drawn, left_out

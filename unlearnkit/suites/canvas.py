@@ -1,6 +1,6 @@
-"""The canvas: every object in every style, and what is erased by name, by synonym, in unseen wordings and backgrounds.
+"""The canvas: every object in every style; erased concepts by name, synonym, held-out wording and background.
 
-Each prompt is asked once; the many pictures of a cell come from its many wordings.
+Each prompt is used once. The pictures of a cell come from its different wordings.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from ..canvas import world
 from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request, Role, folded
-from .asking import Question, ask
+from .prompt_specs import PromptSpec, build_cases
 
-NAME, VERSION, ASKS_FILE = "canvas", 1, False
+NAME, VERSION, NEEDS_FILE = "canvas", 1, False
 SUMMARY = "the canvas's objects and styles: the erased one in many wordings, its neighbours, everything else"
 
 # styles that look alike, in both directions
@@ -25,19 +25,19 @@ NEAR = 120  # prompts of near cells: with fewer a margin of 5 points can hardly 
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
-    erased = [(known(concept), concept) for concept in request.erase]
-    questions = [
-        *(question for name, concept in erased for question in _erased(name, concept)),
-        *_kept(
+    erased = [(own_name(concept), concept) for concept in request.erase]
+    specs = [
+        *(spec for name, concept in erased for spec in _erased(name, concept)),
+        *_retained(
             {name for name, one in erased if one.kind == "object"},
             {name for name, one in erased if one.kind == "style"},
         ),
     ]
-    return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []
+    return build_cases(specs, suite=NAME, version=VERSION, replicates=replicates), []
 
 
-def known(concept: Concept) -> str:
-    """The canvas's own name of a concept, which may be asked for by a synonym."""
+def own_name(concept: Concept) -> str:
+    """The canvas's name of a concept, which may be requested by a synonym."""
     if concept.kind == "style":
         names = {style: style for style in world.STYLES}
     else:
@@ -54,19 +54,19 @@ def known(concept: Concept) -> str:
     return names[folded(concept.name)]
 
 
-def _erased(name: str, concept: Concept) -> Iterator[Question]:
-    """Everything that asks for the erased concept, form by form."""
+def _erased(name: str, concept: Concept) -> Iterator[PromptSpec]:
+    """All prompts of the erased concept, form by form."""
     if concept.kind == "style":
         yield from _erased_style(name)
         return
-    thing, told = world.OBJECTS[name], concept.folded | {name}
+    thing, names = world.OBJECTS[name], concept.folded | {name}
 
-    def of(form: str, prompt: str, style: str) -> Question:
-        return Question(prompt, "erased", form, name, style, name, _without_object(style))
+    def of(form: str, prompt: str, style: str) -> PromptSpec:
+        return PromptSpec(prompt, "erased", form, name, style, name, _without_object(style))
 
     for word in (name, *thing.synonyms, *thing.held):
         for style in world.STYLES:
-            form = "name" if word in told else "synonym"
+            form = "name" if word in names else "synonym"
             for prompt in _wordings(word, style)[:: 1 if word == name else 2]:
                 yield of(form, prompt, style)
     for style in world.STYLES:
@@ -81,29 +81,29 @@ def _erased(name: str, concept: Concept) -> Iterator[Question]:
             yield of("background", f"{prompt} on a {background} background", "plain")
     for style in world.STYLES:
         for prompt in _wordings(thing.within, style)[:3]:
-            # the superclass may rightly show any of its members: no object is expected, the erased one is counted
-            yield Question(prompt, "erased", "superclass", "", style, name)
+            # any member of the superclass is right: no object is expected, pictures of the erased one are counted
+            yield PromptSpec(prompt, "erased", "superclass", "", style, name)
 
 
-def _erased_style(name: str) -> Iterator[Question]:
+def _erased_style(name: str) -> Iterator[PromptSpec]:
     for i, thing in enumerate(world.OBJECTS.values()):
         rest = world.prompt(thing.name)
         wordings = _wordings(thing.name, name)
         for k in range(3):
             prompt = wordings[(i + k) % len(wordings)]
-            yield Question(prompt, "erased", "name", thing.name, name, name, rest)
+            yield PromptSpec(prompt, "erased", "name", thing.name, name, name, rest)
         for prompt in world.held_captions(thing.name, name):
-            yield Question(prompt, "erased", "template", thing.name, name, name, rest)
+            yield PromptSpec(prompt, "erased", "template", thing.name, name, name, rest)
         if world.SHOWS_BACKGROUND[name]:
             for background in list(world.BACKGROUNDS)[i % 4 :: 4]:
                 prompt = f"{wordings[i % len(wordings)]} on a {background} background"
-                yield Question(prompt, "erased", "background", thing.name, name, name, rest)
+                yield PromptSpec(prompt, "erased", "background", thing.name, name, name, rest)
     for template in world.TEMPLATES["style_only"]:
-        yield Question(template.format(s=name), "erased", "name", "", name, name)
+        yield PromptSpec(template.format(s=name), "erased", "name", "", name, name)
 
 
-def _kept(objects: set[str], styles: set[str]) -> Iterator[Question]:
-    """Every cell that is not erased, near ones in more wordings than the others."""
+def _retained(objects: set[str], styles: set[str]) -> Iterator[PromptSpec]:
+    """Every cell that is not erased; near ones have more wordings than the others."""
     near_objects = {
         o for o, thing in world.OBJECTS.items() for e in objects if world.OBJECTS[e].within == thing.within
     }
@@ -115,11 +115,11 @@ def _kept(objects: set[str], styles: set[str]) -> Iterator[Question]:
         if name not in objects and style not in styles
     ]
     each = -(-NEAR // max(1, sum(near for *_, near in cells)))
-    for turn, name, style, near in cells:
+    for offset, name, style, near in cells:
         role: Role = "near" if near else "unrelated"
         wordings = _wordings(name, style)
         for k in range(min(each, len(wordings)) if near else 1):
-            yield Question(wordings[(turn + k) % len(wordings)], role, "name", name, style)
+            yield PromptSpec(wordings[(offset + k) % len(wordings)], role, "name", name, style)
 
 
 def _wordings(word: str, style: str) -> list[str]:

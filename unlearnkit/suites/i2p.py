@@ -1,6 +1,6 @@
-"""Prompts in the form of I2P (Schramowski et al. 2023, arXiv:2211.05105): the user's own file, none is shipped.
+"""Prompts in the form of I2P (Schramowski et al. 2023, arXiv:2211.05105). The user brings the file; none is shipped.
 
-Each prompt has the seed of its row. Rows that may speak of minors are never drawn; they are counted and named by line.
+Each prompt has the seed of its row. Rows that may speak of minors are never drawn; the plan lists their lines.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, quoted
-from ..schema import Case, Concept, Request
-from .asking import Question, ask, refuse, rows
+from ..schema import Case, Request
+from .prompt_specs import PromptSpec, build_cases, csv_rows, refuse_rows
 
-NAME, VERSION, ASKS_FILE = "i2p", 1, True
+NAME, VERSION, NEEDS_FILE = "i2p", 1, True
 SUMMARY = "a CSV of I2P's form (prompt and sd_seed or evaluation_seed); prompts that may speak of minors are left out"
 SEED_COLUMNS = ("sd_seed", "evaluation_seed", "seed")
 MINORS = re.compile(
@@ -23,25 +23,20 @@ MINORS = re.compile(
 )
 
 
-def known(concept: Concept) -> str:
-    """The concept's own name."""
-    return concept.name
-
-
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if file is None:
         raise InputError(f"suite {quoted(NAME)} takes the prompts of a CSV file")
     if len(request.erase) > 1:
         raise InputError(
-            f"suite {quoted(NAME)} cannot tell which of several concepts a prompt asks for: evaluate one"
+            f"suite {quoted(NAME)} cannot tell which of several concepts a prompt shows: evaluate one"
         )
     if replicates != 1:
         raise InputError(f"suite {quoted(NAME)} has one seed a row: leave out --replicates")
     name = request.erase[0].name
-    questions: list[Question] = []
+    specs: list[PromptSpec] = []
     wrong: list[str] = []
     left_out: list[str] = []
-    for line, row in rows(file, required=("prompt",)):
+    for line, row in csv_rows(file, required=("prompt",)):
         column = next((c for c in SEED_COLUMNS if c in row), None)
         if column is None:
             raise InputError(
@@ -55,8 +50,8 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
         elif MINORS.search(prompt):
             left_out.append(f"line {line}: may speak of minors")
         else:
-            questions.append(
-                Question(
+            specs.append(
+                PromptSpec(
                     prompt,
                     "erased",
                     "i2p",
@@ -64,5 +59,5 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
                     seeds=(int(seed.partition(".")[0]),),
                 )
             )
-    refuse(file, wrong)
-    return ask(questions, suite=NAME, version=VERSION, replicates=1), left_out
+    refuse_rows(file, wrong)
+    return build_cases(specs, suite=NAME, version=VERSION, replicates=1), left_out

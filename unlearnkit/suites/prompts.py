@@ -1,11 +1,11 @@
-"""The user's own prompts: a CSV file with a column ``prompt`` and, as far as known, what a right picture shows.
+"""The user's own prompts: a CSV file with a column ``prompt`` and optionally what a right picture shows.
 
 prompt,role,form,object,style,concept,rest,seed,language
 a photo of a cat on a sofa,erased,name,cat,,cat,a photo of a sofa,,
 ein Foto von einer Katze,erased,name,cat,,cat,,,German
 a photo of a dog on a sofa,near,name,dog,,,,,
 
-A language makes a form of its own, "name in German": a claim that generalises must hold in every language asked.
+A language makes its own form, "name in German": the grade "generalises" needs every language.
 """
 
 from __future__ import annotations
@@ -14,18 +14,13 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, listed, nearest, quoted
-from ..schema import ROLES, Case, Concept, Request, Role
-from .asking import Question, ask, refuse, rows
+from ..schema import ROLES, Case, Request, Role
+from .prompt_specs import PromptSpec, build_cases, csv_rows, refuse_rows
 
-NAME, VERSION, ASKS_FILE = "prompts", 1, True
+NAME, VERSION, NEEDS_FILE = "prompts", 1, True
 SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed, language"
 FORMS = 200  # of prompts, at most
 COLUMNS = ("prompt", "role", "form", "object", "style", "concept", "rest", "seed", "language")
-
-
-def known(concept: Concept) -> str:
-    """The concept's own name."""
-    return concept.name
 
 
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
@@ -33,10 +28,10 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
         raise InputError(f"suite {quoted(NAME)} takes the prompts of a CSV file")
     names = {concept.name for concept in request.erase}
     only = next(iter(names)) if len(names) == 1 else ""
-    questions: list[Question] = []
+    specs: list[PromptSpec] = []
     wrong: list[str] = []
-    for line, row in rows(file, required=("prompt",)):
-        if not questions and (odd := [name for name in row if name not in COLUMNS]):
+    for line, row in csv_rows(file, required=("prompt",)):
+        if not specs and (odd := [name for name in row if name not in COLUMNS]):
             raise InputError(
                 f"file {quoted(file)} has the unknown column {quoted(odd[0])}{nearest(odd[0], COLUMNS)}: use "
                 f"{', '.join(COLUMNS)}"
@@ -60,12 +55,12 @@ def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Ca
             looks = (row.get("object", ""), row.get("style", ""), concept, row.get("rest", ""))
             form, language = row.get("form") or "name", row.get("language", "")
             form = f"{form} in {language}" if language else form
-            questions.append(Question(row["prompt"], sort, form, *looks, seeds))
-    refuse(file, wrong)
-    if not questions:
+            specs.append(PromptSpec(row["prompt"], sort, form, *looks, seeds))
+    refuse_rows(file, wrong)
+    if not specs:
         raise InputError(f"file {quoted(file)} has no prompts: add rows under its header")
-    if len({question.form for question in questions}) > FORMS:
+    if len({spec.form for spec in specs}) > FORMS:
         raise InputError(
-            f"file {quoted(file)} has over {FORMS} forms and languages: use one for many prompts, each is counted apart"
+            f"file {quoted(file)} has over {FORMS} forms and languages: use fewer, each is counted separately"
         )
-    return ask(questions, suite=NAME, version=VERSION, replicates=replicates), []
+    return build_cases(specs, suite=NAME, version=VERSION, replicates=replicates), []

@@ -1,8 +1,8 @@
-"""UnlearnCanvas (Zhang et al. 2024, arXiv:2402.11846) as its released evaluation draws it.
+"""UnlearnCanvas (Zhang et al. 2024, arXiv:2402.11846), with the prompts of its released evaluation.
 
-51 themes x 20 objects x 5 seeds. The words are those of the released code (OPTML-Group/UnlearnCanvas,
-``const.py``), and so is the phrase "in Seed Images style", although no picture was ever captioned so. The released
-samplers differ between methods; here the model's own sampler draws every side.
+51 themes x 20 objects x 5 seeds. The words are those of the released code (OPTML-Group/UnlearnCanvas, ``const.py``).
+That includes the phrase "in Seed Images style", which no training caption has. The released samplers differ between
+methods; here the model's own sampler draws every side.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..errors import InputError, nearest, quoted
 from ..schema import Case, Concept, Request, folded
-from .asking import Question, ask
+from .prompt_specs import PromptSpec, build_cases
 
-NAME, VERSION, ASKS_FILE = "unlearncanvas", 1, False
+NAME, VERSION, NEEDS_FILE = "unlearncanvas", 1, False
 SUMMARY = "UnlearnCanvas's answer set: 51 themes x 20 objects x 5 fixed seeds, for its fine-tuned model"
 
 SEEDS = (188, 288, 588, 688, 888)
@@ -35,28 +35,28 @@ WORDS = {"object": OBJECTS, "style": STYLES}  # in the order of the released cla
 def cases(request: Request, replicates: int, file: Path | None) -> tuple[list[Case], list[str]]:
     if replicates != 1:
         raise InputError(f"suite {quoted(NAME)} has {len(SEEDS)} fixed seeds: leave out --replicates")
-    erased = {known(concept) for concept in request.erase}
-    questions = []
+    erased = {own_name(concept) for concept in request.erase}
+    specs = []
     for style in STYLES:
         for thing in OBJECTS:
             hit = thing if thing in erased else style if style in erased else ""
             rest = f"An image in {_words(style)} style." if thing in erased else f"A {thing} image."
             prompt = f"A {thing} image in {_words(style)} style."
-            role, said = ("erased", rest) if hit else ("unrelated", "")
-            questions.append(Question(prompt, role, "name", thing, style, hit, said, SEEDS))  # type: ignore[arg-type]
-    return ask(questions, suite=NAME, version=VERSION, replicates=1), []
+            role, rest_of_prompt = ("erased", rest) if hit else ("unrelated", "")
+            specs.append(PromptSpec(prompt, role, "name", thing, style, hit, rest_of_prompt, SEEDS))  # type: ignore[arg-type]
+    return build_cases(specs, suite=NAME, version=VERSION, replicates=1), []
 
 
-def known(concept: Concept) -> str:
+def own_name(concept: Concept) -> str:
     """The benchmark's own spelling of a concept: ``van gogh`` is ``Van_Gogh``."""
     names = {folded(_words(name)): name for name in (STYLES if concept.kind == "style" else OBJECTS)}
-    wanted = folded(_words(concept.name))
-    if wanted not in names:
+    name = folded(_words(concept.name))
+    if name not in names:
         raise InputError(
-            f"UnlearnCanvas has no {concept.kind} {quoted(concept.name)}{nearest(wanted, names)}: use one of "
+            f"UnlearnCanvas has no {concept.kind} {quoted(concept.name)}{nearest(name, names)}: use one of "
             f"{', '.join(names)}"
         )
-    return names[wanted]
+    return names[name]
 
 
 def _words(name: str) -> str:

@@ -17,7 +17,7 @@ from ..models.model import Model
 from ..schema import Concept, Request, folded
 from .job import Run
 
-__all__ = ["Anchored", "anchor", "anchored", "retained", "turns"]
+__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "target_prompt", "templates_for"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
     )
 
 
-def turns(
+def templates_for(
     model: Model, request: Request, concept: Concept, count: int, grammar: str = ""
 ) -> list[tuple[str, str]]:
     """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn.
@@ -63,6 +63,27 @@ def turns(
     return [found[number % len(found)] for number in range(count)]
 
 
+def target_pairs(
+    model: Model, request: Request, count: int, grammar: str, *, null: str
+) -> list[tuple[str, str, str | None]]:
+    """``count`` prompts of each erased concept: (template, word, the word in its place in the target).
+
+    In its place is the anchor if the request names one, nothing with null=rest, and else None: the empty prompt.
+    """
+    pairs: list[tuple[str, str, str | None]] = []
+    for concept in request.erase:
+        place = "" if null == "rest" else None
+        if concept.instead is not None:
+            place = anchor(model, request, concept)
+        pairs += [(*pair, place) for pair in templates_for(model, request, concept, count, grammar)]
+    return pairs
+
+
+def target_prompt(template: str, place: str | None) -> str:
+    """The template with this word or, for "", without any; the empty prompt for None."""
+    return "" if place is None else " ".join(format_prompt(template, place).split())
+
+
 def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
     """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
@@ -75,7 +96,7 @@ def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
         if grammar:
             pairs = _filled(run, concept, place, count, grammar)
         else:
-            found = turns(run.model, run.request, concept, count)
+            found = templates_for(run.model, run.request, concept, count)
             pairs = [(format_prompt(form, wording), format_prompt(form, place)) for form, wording in found]
         concepts += [prompt for prompt, _ in pairs]
         anchors += [prompt for _, prompt in pairs]

@@ -19,10 +19,11 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
 from ..data.image_sets import DenoiserInput
+from ..io import processes
 from ..models.encoders import random_vectors
 from ..models.model import Model
 from ..models.sampling import denoise
-from .attention import Watch
+from .attention import AttentionRecorder
 
 __all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]
 
@@ -121,9 +122,12 @@ class Net:
         for _ in range(steps):
             with self.model.wearing(weights):
                 eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, found))
-                gradients = torch.autograd.grad(mse(eps, target), vectors)
-            for vector, gradient in zip(vectors, gradients, strict=True):
-                vector.grad = gradient
+                own = torch.autograd.grad(
+                    mse(eps, target), vectors, allow_unused=True, materialize_grads=True
+                )
+            gradients = processes.added(dict(zip(found, own, strict=True)))
+            for name, vector in found.items():
+                vector.grad = gradient = gradients[name]
                 if steps == 1:
                     vector.data -= lr * gradient.sign()
             if steps > 1:
@@ -148,21 +152,21 @@ class Net:
             return self._together(inputs)
 
     def student_attention(
-        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+        self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As ``student``, and of the first ``rows`` rows of the first input what each watched layer did."""
+        """As ``student``, and of the first ``rows`` rows of the first input each layer's map."""
         with self.as_student():
             if not self.separate:
-                return self._attention(watch, inputs, rows)
-            first, maps = self._attention(watch, inputs[:1], rows)
+                return self._attention(recorder, inputs, rows)
+            first, maps = self._attention(recorder, inputs[:1], rows)
             return [*first, *self._together(inputs[1:])], maps
 
     @torch.no_grad()
     def teacher_attention(
-        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+        self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As ``teacher``, and of the first ``rows`` rows what each watched layer did."""
-        return self._attention(watch, inputs, rows)
+        """As ``teacher``, and of the first ``rows`` rows each layer's map."""
+        return self._attention(recorder, inputs, rows)
 
     @torch.no_grad()
     def partial_denoise(
@@ -179,10 +183,10 @@ class Net:
         return list(torch.split(self.model.eps(x, t, cond), [len(one.t) for one in inputs]))
 
     def _attention(
-        self, watch: Watch, inputs: Sequence[DenoiserInput], rows: int
+        self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         x, t, cond = (torch.cat([getattr(one, name) for one in inputs]) for name in ("x", "t", "cond"))
-        eps, maps = watch.eps(x, t, cond, rows=rows)
+        eps, maps = recorder.eps(x, t, cond, rows=rows)
         return list(torch.split(eps, [len(one.t) for one in inputs])), maps
 
 
@@ -223,12 +227,12 @@ class CountingNet(Net):
         return self._numbers(inputs)
 
     def student_attention(
-        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+        self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         return self.student(inputs), self._maps(inputs, rows)
 
     def teacher_attention(
-        self, watch: Watch, inputs: Sequence[DenoiserInput], *, rows: int
+        self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         return self.teacher(inputs), self._maps(inputs, rows)
 
