@@ -24,7 +24,7 @@ from rows import once, plain
 from unlearnkit import Concept, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
-from unlearnkit.canvas.guide import guide
+from unlearnkit.canvas.guide import validation_classifier
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
@@ -99,7 +99,11 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
 
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
     """The row of a cell, from the file or made now."""
-    tools = canvas_evaluators() if cell.eye == "judge" else evaluators_of(guide(), f"canvas-guide@{_guide()}")
+    tools = (
+        canvas_evaluators()
+        if cell.eye == "judge"
+        else evaluators_of(validation_classifier(), f"canvas-guide@{_guide()}")
+    )
     return once(ROWS, key(cell, model, tools), lambda: measured(cell, model, tools))
 
 

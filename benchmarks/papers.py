@@ -16,7 +16,7 @@ from unlearnkit.data.image_sets import NoisyBatch
 from unlearnkit.methods import edit_for, resolve
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Request
-from unlearnkit.training.job import Job, Run, Stop
+from unlearnkit.training.job import EarlyStopping, Job, Run
 from unlearnkit.training.net import Net
 
 __all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
@@ -83,7 +83,7 @@ def experiment(model: Model) -> None:
             continue
         request = Request((concept("cat"),))
         watch = _Both(model, request)
-        job = Job(stop=Stop(watch.look, every=1, patience=10**9))
+        job = Job(stop=EarlyStopping(watch.look, every=1, patience=10**9))
         edit_for(model, request, method=method, settings=cell.settings, job=job)
         both = [a < b and c < d for (b, d), (a, c) in zip(watch.seen, watch.seen[1:], strict=False)]
         keep(ROWS, {"key": facts, "both": [sum(both), len(both)]})

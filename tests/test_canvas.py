@@ -16,7 +16,7 @@ from ship import sums
 from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import cells, seen_right
 from unlearnkit.canvas.classifier import Seen, _choice
-from unlearnkit.canvas.judge import judge
+from unlearnkit.canvas.judge import held_out_classifier
 from unlearnkit.models.load import load
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
@@ -87,7 +87,7 @@ def test_the_shipped_flow_draws_what_it_is_told_and_so_it_does_in_plain_diffuser
     model = load("canvas-flow")
     names = ("frog", "car", "pizza", "guitar")
     drawn = model.sample([world.prompt(name, "plain") for name in names], range(4), batch=1)
-    assert [seen.object for seen in judge().classify(drawn)] == list(names)
+    assert [seen.object for seen in held_out_classifier().classify(drawn)] == list(names)
     model.save(tmp_path / "flow")
     pipe = StableDiffusion3Pipeline.from_pretrained(tmp_path / "flow", text_encoder_3=None, tokenizer_3=None)
     how = {"guidance_scale": model.hints.guidance, "max_sequence_length": model.hints.tokens}

@@ -193,7 +193,7 @@ def test_only_layers_of_text_encoders_are_trained(words: Path) -> None:
         found = model.weights("text-encoder")
         assert {name.partition(".")[0] for name in found} == set(encoders(model.pipe))
         assert not [name for name in found if "norm" in name or "embed" in name]
-    with pytest.raises(InputError, match="has no text encoder: it is told a class"):
+    with pytest.raises(InputError, match="has no text encoder: it is class-conditional"):
         Model(kinds.pipeline("class-conditional DiT", words)).weights("text-encoder")
 
 

@@ -24,7 +24,7 @@ from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.descend import Objective, descend, onecycle
-from unlearnkit.training.job import Job, Run, Stop
+from unlearnkit.training.job import EarlyStopping, Job, Run
 from unlearnkit.training.net import Net, Step, mse
 from unlearnkit.training.state import CHECKPOINT, LOG
 
@@ -178,7 +178,7 @@ def test_the_stages_are_combine_rules_mask_step_rules(model: Model) -> None:
 
 def test_early_stop_keeps_the_best_and_resumes(model: Model, tmp_path: Path) -> None:
     scores = {2: 0.5, 4: 0.2, 6: 0.3, 8: 0.4}
-    job = Job(stop=Stop(lambda model, step: scores[step], every=2, patience=2))
+    job = Job(stop=EarlyStopping(lambda model, step: scores[step], every=2, patience=2))
     stopped = esd(model, job=job, steps=100)
     assert stopped.hash() == esd(model, steps=4).hash()
 

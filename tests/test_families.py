@@ -249,7 +249,7 @@ def test_fewer_tokens_are_what_the_pipeline_draws_with_as_well(title: str, words
     how = {"num_inference_steps": 2, "guidance_scale": few.hints.guidance, "height": 16, "width": 16}
     drawn = few.pipe("cat", max_sequence_length=5, generator=seed, **how).images[0]
     assert few.sample(["cat"], [0], batch=1)[0].tobytes() == drawn.tobytes()
-    with pytest.raises(ModelError, match="Stable Diffusion XL cannot be told how many tokens"):
+    with pytest.raises(ModelError, match="Stable Diffusion XL has no setting for the number of T5 tokens"):
         Model(kinds.pipeline("Stable Diffusion XL", words), hints=replace(SIZE, tokens=5))
 
 

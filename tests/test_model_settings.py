@@ -71,7 +71,7 @@ HARMS: dict[str, tuple[Change, str]] = {
         changed(
             "unet/diffusion_pytorch_model.safetensors.index.json", weight_map={"a": "../../x.safetensors"}
         ),
-        "names '../../x.safetensors', which is no file of weights beside it",
+        "names '../../x.safetensors', which is no file of weights in the same folder",
     ),
     "files: shards of numbers": (
         changed("unet/diffusion_pytorch_model.safetensors.index.json", weight_map=[1]),

@@ -23,7 +23,7 @@ WORDS = ["a photo of a cat"] * 9 + ["dog"]
 
 def test_pictures_are_those_that_sample_would_give(model: Model, tmp_path: Path) -> None:
     found = pictures.draw(model, WORDS[:3], folder=tmp_path)
-    seeds = pictures.numbers(WORDS[:3])
+    seeds = pictures.image_seeds(WORDS[:3])
     assert found.shape == (3, *model.shape)
     images = model.sample(WORDS[:3], seeds)
     again = model.pipe.image_processor.postprocess(
@@ -40,7 +40,7 @@ def test_pictures_are_drawn_once(
     first = pictures.draw(model, WORDS, folder=tmp_path, tick=lambda *told: seen.append(told))
     assert seen == [(8, 10), (10, 10)]
     with monkeypatch.context() as patched:
-        patched.setattr(Model, "sample_latents", None)
+        patched.setattr(pictures, "sample_latents", None)
         assert torch.equal(pictures.draw(make(), WORDS, folder=tmp_path), first)
         with pytest.raises(TypeError):
             pictures.draw(make(seed=1), WORDS, folder=tmp_path)

@@ -31,7 +31,7 @@ from unlearnkit.runs.images import draw
 from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
 from unlearnkit.runs.run import default_folder, erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
-from unlearnkit.training.state import Clock
+from unlearnkit.training.state import CheckpointTimer
 
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
 
@@ -264,7 +264,7 @@ def interrupted(folder: Path, at: int = 2) -> None:
 
     recipe = Recipe(str(saved.folder()), "esd", Request((Concept("cat"),)), SHORT, seed=5)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Clock, "due", lambda self, done: True)
+        patch.setattr(CheckpointTimer, "due", lambda self, done: True)
         run_recipe(recipe, folder, tick=tick)
     assert (folder / "checkpoint.safetensors").exists()
 

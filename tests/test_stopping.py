@@ -1,4 +1,4 @@
-"""Early stop by the guide, on the canvas model that ships."""
+"""Early stopping by the validation classifier, on the canvas model that ships."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from unlearnkit.canvas import WEIGHTS
-from unlearnkit.canvas.guide import guide
+from unlearnkit.canvas.guide import validation_classifier
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.models.load import load
 from unlearnkit.models.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
-from unlearnkit.training.stopping import score_by_guide, seen_by_guide
+from unlearnkit.training.stopping import accuracy_score, erasure_score
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
 
@@ -28,7 +28,7 @@ def canvas() -> Model:
 @shipped
 def test_the_untouched_canvas_and_one_without_text_score_about_100(canvas: Model) -> None:
     """All of the concept is left and nothing is lost: 100. Without text everything is gone: about 100 again."""
-    score = score_by_guide(canvas, Request((Concept("cat"),)), pictures=6)
+    score = accuracy_score(canvas, Request((Concept("cat"),)), pictures=6)
     assert 80 <= score(canvas, 0) <= 120
     nothing = {name: weight * 0 for name, weight in canvas.weights("xattn-kv").items()}
     with canvas.wearing(nothing):
@@ -37,14 +37,14 @@ def test_the_untouched_canvas_and_one_without_text_score_about_100(canvas: Model
 
 
 @shipped
-def test_what_the_guide_cannot_see_is_one_clear_line(canvas: Model) -> None:
-    assert "zebra" not in guide().objects
+def test_an_unknown_concept_is_one_clear_line(canvas: Model) -> None:
+    assert "zebra" not in validation_classifier().objects
     with pytest.raises(InputError, match=r"does not know the object 'zebra'.*stop=none"):
-        score_by_guide(canvas, Request((Concept("zebra"),)))
+        accuracy_score(canvas, Request((Concept("zebra"),)))
 
 
 @shipped
-def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_path: Path) -> None:
+def test_training_stops_when_the_score_does_not_improve(canvas: Model, tmp_path: Path) -> None:
     settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "retain_weight": 0.0}
     settings |= {"stop": "guide", "stop_every": 1}
     request = Request((Concept("cat"),))
@@ -56,13 +56,13 @@ def test_training_stops_when_the_guide_has_seen_no_better(canvas: Model, tmp_pat
         2,
         3,
         4,
-    ]  # at lr 0 the first look is the best, the fourth ends it
+    ]  # at lr 0 the first score is the best, the fourth ends it
     assert lines[0]["score"] == lines[1]["score"]
 
 
 @shipped
 def test_training_stops_as_soon_as_enough_is_gone(canvas: Model, tmp_path: Path) -> None:
-    seen = seen_by_guide(canvas, Request((Concept("cat"),)), pictures=4)
+    seen = erasure_score(canvas, Request((Concept("cat"),)), pictures=4)
     assert seen(canvas, 0) >= 0.75
     settings = {
         "steps": 3,

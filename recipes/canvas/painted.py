@@ -22,7 +22,7 @@ from pictures import Picture, draw_picture
 from unknown import Unknown, draw_unknown, paint_unknown
 from unlearnkit.canvas import world
 from unlearnkit.canvas.check import Cell, look_all, seen_right
-from unlearnkit.canvas.evaluators import Seen, guide, judge
+from unlearnkit.canvas.evaluators import Seen, held_out_classifier, validation_classifier
 from unlearnkit.errors import InputError
 from unlearnkit.io.files import new_file, writing
 from unlearnkit.runs.images import save_png
@@ -42,7 +42,7 @@ def check_evaluators(count: int = 5000) -> dict[str, dict[str, float]]:
     images = [Image.fromarray(array) for array in paint_many(pictures, paint)]
     found = {name: _right(pictures, seen) for name, seen in look_all(_cells(pictures), images).items()}
     images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
-    for name, eye in (("judge", judge()), ("guide", guide())):
+    for name, eye in (("judge", held_out_classifier()), ("guide", validation_classifier())):
         found[f"{name}, unknown"] = _right(strange, eye.classify(images))
     return found
 

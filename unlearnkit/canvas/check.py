@@ -16,7 +16,7 @@ from ..io.files import slug, whole
 from ..io.reading import read_picture
 from ..seeds import derive
 from . import WEIGHTS, world
-from .evaluators import Seen, alignment, guide, judge
+from .evaluators import Seen, alignment, held_out_classifier, validation_classifier
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -150,8 +150,8 @@ def clip_choices(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> list[
 def look_all(wanted: Sequence[Cell], images: Sequence[Image.Image]) -> dict[str, list[Seen]]:
     """What every evaluator sees in the cells' pictures."""
     return {
-        "judge": judge().classify(images),
-        "guide": guide().classify(images),
+        "judge": held_out_classifier().classify(images),
+        "guide": validation_classifier().classify(images),
         "clip": clip_choices(wanted, images),
     }
 
@@ -210,7 +210,7 @@ def _check_relative(
     model: Model, wanted: Sequence[Cell], draw: Callable[[Model, str], list[Image.Image]], name: str
 ) -> dict[str, Any]:
     """What the judge sees. A model that is told a class gets the cells' objects; its styles are its own choice."""
-    seen = judge().classify(draw(model, name))
+    seen = held_out_classifier().classify(draw(model, name))
     found = seen_right(wanted, seen)
     return {key: found[key] for key in ("object", "by object")} if model.classes else found
 
@@ -219,7 +219,7 @@ def check_never_knew(
     wanted: Sequence[Cell], images: Sequence[Image.Image], base: Sequence[Seen]
 ) -> dict[str, Any]:
     """What the missing words yield, and how both models do on the cells that touch none of the missing concepts."""
-    pairs = list(zip(wanted, judge().classify(images), strict=True))
+    pairs = list(zip(wanted, held_out_classifier().classify(images), strict=True))
     gone = {o: _share([s.object == o for c, s in pairs if c.object == o]) for o in world.NEVER_KNEW_OBJECTS}
     gone |= {t: _share([s.style == t for c, s in pairs if c.style == t]) for t in world.NEVER_KNEW_STYLES}
     rest = [

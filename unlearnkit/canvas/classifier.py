@@ -1,7 +1,7 @@
-"""The two evaluators' networks: what object and what style does a 64 x 64 picture show, or nothing that is known?
+"""The two classifiers' network: the object and the style that a 64 x 64 picture shows, or that neither is known.
 
-``CanvasClassifier`` is the one class. Its ``form`` chooses the architecture, so that guide and judge share neither
-weights, seed nor shape: "plain" is a stack of 3 x 3 convolutions with pooling, "residual" has strides and shortcuts.
+``form`` is the architecture: "plain" is a stack of 3 x 3 convolutions with pooling, "residual" has strides and
+shortcuts. The validation and the held-out classifier share no weights, seed or architecture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All evaluators for evaluation's use: guide, judge, and the CLIP that scores how well a picture fits its prompt."""
+"""The evaluators: validation and held-out classifier, and a CLIP that scores how well a picture fits its prompt."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from . import WEIGHTS
 from .classifier import CanvasClassifier, Seen, pixels
-from .guide import guide
-from .judge import judge
+from .guide import validation_classifier
+from .judge import held_out_classifier
 
-__all__ = ["Alignment", "CanvasClassifier", "Seen", "alignment", "guide", "judge"]
+__all__ = [
+    "Alignment",
+    "CanvasClassifier",
+    "Seen",
+    "alignment",
+    "held_out_classifier",
+    "validation_classifier",
+]
 
 
 class Alignment:
-    """The evaluators' CLIP, trained apart from the pipeline's text tower."""
+    """The evaluators' CLIP, which shares nothing with the pipeline's text encoder."""
 
     def __init__(self) -> None:
         from transformers import CLIPModel, CLIPTokenizer
@@ -66,10 +73,10 @@ class Alignment:
 
     def choose(self, images: Sequence[Image.Image], prompts: Sequence[Sequence[str]]) -> list[int]:
         """For each picture the index of the prompt, among its own list, that fits best."""
-        seen = self.images(images)
+        vectors = self.images(images)
         flat = self.texts([text for row in prompts for text in row])
         chosen, start = [], 0
-        for row, vector in zip(prompts, seen, strict=True):
+        for row, vector in zip(prompts, vectors, strict=True):
             chosen.append(int((flat[start : start + len(row)] @ vector).argmax()))
             start += len(row)
         return chosen

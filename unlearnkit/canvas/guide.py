@@ -1,4 +1,4 @@
-"""The evaluator that methods may use, to stop early or to choose among checkpoints."""
+"""The validation classifier: methods may use it, to stop early or to choose a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import functools
 from . import WEIGHTS
 from .classifier import CanvasClassifier
 
-__all__ = ["guide"]
+__all__ = ["validation_classifier"]
 
 
 @functools.cache
-def guide() -> CanvasClassifier:
+def validation_classifier() -> CanvasClassifier:
     return CanvasClassifier.load(WEIGHTS / "guide")

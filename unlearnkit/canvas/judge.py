@@ -1,4 +1,4 @@
-"""The evaluator that only evaluation may use: no method, part or loop may import this (import-linter holds it)."""
+"""The held-out classifier: only evaluation may import it (import-linter checks this)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import functools
 from . import WEIGHTS
 from .classifier import CanvasClassifier
 
-__all__ = ["judge"]
+__all__ = ["held_out_classifier"]
 
 
 @functools.cache
-def judge() -> CanvasClassifier:
+def held_out_classifier() -> CanvasClassifier:
     return CanvasClassifier.load(WEIGHTS / "judge")

@@ -23,7 +23,7 @@ from ..io.files import tidy
 from ..models.model import Model
 from ..models.sampling import sample_latents
 
-__all__ = ["default_folder", "draw", "numbers"]
+__all__ = ["default_folder", "draw", "image_seeds"]
 
 BATCH = 8
 
@@ -34,7 +34,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("UNLEARNKIT_CACHE") or Path(home) / "unlearnkit")
 
 
-def numbers(prompts: Sequence[str]) -> list[int]:
+def image_seeds(prompts: Sequence[str]) -> list[int]:
     """A seed for each image, by its prompt and position. It does not depend on the run, so that runs share images."""
     return [seeds.derive(0, "pictures", prompt, place) for place, prompt in enumerate(prompts)]
 
@@ -53,7 +53,7 @@ def draw(
     Raises InputError if the cache cannot be written.
     """
     folder = (folder or default_folder()) / "pictures"
-    numbered = list(zip(prompts, numbers(prompts), strict=True))
+    numbered = list(zip(prompts, image_seeds(prompts), strict=True))
     done, latents = 0, []
     with processes.ahead():
         tidy(folder)

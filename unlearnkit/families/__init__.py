@@ -1,7 +1,7 @@
-"""The seam to diffusers: a family is one module with the answers that differ between kinds of pipeline.
+"""The interface to diffusers: a family is one module with everything that differs between kinds of pipeline.
 
-Nothing above this folder asks which family it has. A new family is a module with the functions of ``Family`` and a
-place in ``FAMILIES``.
+Code outside this folder does not depend on the family. A new family is a module with the functions of ``Family`` and an
+entry in ``FAMILIES``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["FAMILIES", "Family", "find", "supported"]
 
 
 class Family(Protocol):
-    """What a family's module answers. Shapes: n pictures, latents (n, c, h, w), states (n, rows, width).
+    """The functions of a family's module. Shapes: n images, latents (n, c, h, w), states (n, rows, width).
 
-    DEFAULTS: by the role of a setting, what suits the family better than a method's own default.
-    PARTS: parts of the denoiser, and what they are. LACKS: why there is no other part, or no ``"attention"`` to read.
+    DEFAULTS: by the role of a setting, the family's default in place of the method's.
+    PARTS: parts of the denoiser with descriptions. LACKS: why a part, or readable ``"attention"``, is missing.
     """
 
     TITLE: str
@@ -36,7 +36,7 @@ class Family(Protocol):
     LACKS: dict[str, str]
 
     def sampling(self, pipe: Any) -> tuple[int, float]:
-        """Steps and guidance for a model that says nothing itself."""
+        """Default steps and guidance, for a model without hints."""
 
     def check(self, pipe: Any) -> None:
         """Raise ModelError for a pipeline of this class that cannot be edited."""
@@ -45,29 +45,29 @@ class Family(Protocol):
         """Whether the denoiser's weight ``name`` belongs to ``part``."""
 
     def classes(self, pipe: Any) -> tuple[str, ...] | None:
-        """The names of all classes, for a model that is told one of these, or its number, and no words."""
+        """The class names of a class-conditional model, None for a model with text prompts."""
 
     def encode(self, pipe: Any, prompt: str, device: torch.device) -> Tensor:
-        """The states of one prompt, (rows, width): of its tokens, and behind them what else the network is told.
+        """The states (rows, width) of one prompt: of its tokens, then pooled vectors, masks and the like.
 
-        The empty prompt is what the pipeline itself takes for no prompt. Where T5 can be told how many
-        tokens to give, it takes ``tokens`` as well.
+        The empty prompt gives the pipeline's own unconditional states. Families with a setting for the number of T5
+        tokens take ``tokens`` as well.
         """
 
     def text(self, pipe: Any, states: Tensor) -> Tensor:
-        """Of these states the text (n, tokens, width), as the part ``"text"`` reads it."""
+        """The text states (n, tokens, width) in these states, as the part ``"text"`` reads them."""
 
     def last_token(self, pipe: Any, text: str) -> int:
-        """Where in the states of a prompt that starts with ``text`` the last token of ``text`` is; 0 is the start."""
+        """The index of the last token of ``text`` in the states of a prompt that starts with it; 0 is the start."""
 
     def room(self, pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-        """How many tokens ``text`` has, and how many of a prompt the text encoder reads, its own marks aside.
+        """The number of tokens of ``text``, and the most that the text encoder reads, without start and end tokens.
 
-        tokens: that T5 gives, None as the pipeline is meant. A model that is told a class refuses an unknown one.
+        tokens: the number of T5 tokens, None for the pipeline's default. Raises InputError for an unknown class.
         """
 
     def shape(self, pipe: Any, size: int | None) -> tuple[int, int, int]:
-        """The shape (c, h, w) of one latent, for pictures of ``size`` pixels, or as the model is meant."""
+        """The shape (c, h, w) of one latent, for images of ``size`` pixels, or of the model's default size."""
 
     def latents(self, pipe: Any, pixels: Tensor) -> Tensor:
         """Latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
@@ -76,7 +76,7 @@ class Family(Protocol):
         """A fresh schedule for latents of this shape."""
 
     def predict(self, pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """The network's own output, without a learned variance; t as the network is told it."""
+        """The network's raw output, without a learned variance; t as ``Schedule.model_timestep`` gives it."""
 
     def guided(
         self,
@@ -87,23 +87,23 @@ class Family(Protocol):
         null: Tensor,
         guidance: float,
     ) -> Tensor:
-        """What the sampler follows, fp32: ``predict(x, t, states)`` under guidance away from ``null``."""
+        """The guided output, fp32: ``predict(x, t, states)`` with classifier-free guidance against ``null``."""
 
     def cross_attention(self, pipe: Any) -> dict[str, Any]:
         """The denoiser's cross-attention layers by name, as diffusers builds them (``processor``, ``to_q`` and so on).
 
-        Raises ModelError where one works in a way that cannot be written out as softmax(Q Kᵀ / √d) V.
+        Raises ModelError for a layer that is not softmax(Q Kᵀ / √d) V.
         """
 
     def draw(self, pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-        """Pictures or latents through the pipeline's own ``__call__``.
+        """Images or latents through the pipeline's own ``__call__``.
 
-        how: its words ``height``, ``width``, ``num_inference_steps``, ``generator`` and ``output_type``, which is
+        how: its arguments ``height``, ``width``, ``num_inference_steps``, ``generator`` and ``output_type``, which is
         ``"pil"`` or ``"latent"``.
         """
 
     def saved(self, pipe: Any, folder: Path) -> None:
-        """Add to a saved pipeline what its class forgets."""
+        """Add to a saved pipeline what its class does not save."""
 
 
 FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit, class_unet)
@@ -115,13 +115,13 @@ def supported() -> str:
 
 
 def find(pipe: Any) -> Family:
-    """The family of ``pipe``, or ModelError for a pipeline that is unsupported or must not be edited as it is."""
+    """The family of ``pipe``. Raises ModelError for a pipeline that is unsupported or cannot be edited as it is."""
     name = type(pipe).__name__
     for family in FAMILIES:
         if name in family.PIPELINES:
             _check_present(name, pipe)
-            _refuse(getattr(pipe, family.DENOISER))
-            _refuse_beside(pipe)
+            _check_denoiser(getattr(pipe, family.DENOISER))
+            _check_components(pipe)
             family.check(pipe)
             return family
     raise ModelError(f"pipeline {name} is not supported: use one of {supported()}")
@@ -135,13 +135,13 @@ def _check_present(name: str, pipe: Any) -> None:
 
 
 def _fused(module: nn.Module) -> bool:
-    """Whether an attention layer reads its fused matrices; older layers keep the mark after they are unfused."""
+    """Whether an attention layer uses fused matrices. Older layers keep the flag after they are unfused."""
     newer = bool(getattr(module, "fused_projections", False)) and hasattr(module, "unfuse_projections")
     return newer or type(getattr(module, "processor", None)).__name__.startswith("Fused")
 
 
-def _refuse_beside(pipe: Any) -> None:
-    """Raise ModelError for an adapter, which no saved folder would hold, and for weights that nothing may train."""
+def _check_components(pipe: Any) -> None:
+    """Raise ModelError for an adapter, which a saved folder would lose, and for weights that cannot be trained."""
     for part, network in pipe.components.items():
         weights = dict(network.named_parameters()) if isinstance(network, nn.Module) else {}
         if any(weight.is_inference() for weight in weights.values()):
@@ -155,8 +155,8 @@ def _refuse_beside(pipe: Any) -> None:
             )
 
 
-def _refuse(denoiser: nn.Module) -> None:
-    """Raise ModelError for a denoiser whose weights are not simply there to be read and replaced."""
+def _check_denoiser(denoiser: nn.Module) -> None:
+    """Raise ModelError for a denoiser whose weights cannot be read and replaced."""
     if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
         raise ModelError("the denoiser is compiled: load the pipeline without torch.compile")
     quantised = (
@@ -164,7 +164,7 @@ def _refuse(denoiser: nn.Module) -> None:
     )
     if quantised or any(not weight.is_floating_point() for weight in denoiser.parameters()):
         raise ModelError("the denoiser is quantised: load it in float32 or bfloat16")
-    # some pipelines leave a register without a hook in it
+    # some pipelines leave an empty hook register
     registers = [getattr(module, "_diffusers_hook", None) for module in denoiser.modules()]
     if any(hasattr(module, "_hf_hook") for module in denoiser.modules()) or any(
         register is not None and register.hooks for register in registers

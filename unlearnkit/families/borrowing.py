@@ -1,6 +1,6 @@
-"""Parts that the canvas's relatives share with the canvas: ``borrowed.json``, such as {"vae": "../pipeline/vae"}.
+"""Components that the canvas's relatives share with the canvas: ``borrowed.json``, such as {"vae": "../pipeline/vae"}.
 
-Only unlearnkit's own folders may do so; what is saved is always whole.
+Only unlearnkit's own folders may do so. A saved pipeline is always whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROJECTION = "text_projection.weight"
 
 
 def borrows(path: Path) -> dict[str, Path]:
-    """Which parts the folder borrows, and their folders. Raises ModelError for a folder that is not ours."""
+    """The components that the folder borrows, with their folders. Raises ModelError for a folder that is not ours."""
     if not (path / BORROWED).exists():
         return {}
     if path.resolve().parent != SHIPPED.resolve():
@@ -37,30 +37,30 @@ def borrows(path: Path) -> dict[str, Path]:
 
 
 def borrowed(path: Path, index: Mapping[str, Any], **how: Any) -> dict[str, Any]:
-    """The parts that the folder borrows, opened as its checked index names them; none without the file.
+    """The components that the folder borrows, opened as its checked index names them; none without the file.
 
-    how: for ``from_pretrained``. Two parts of one class from one place are one object.
+    how: for ``from_pretrained``. Two components of one class from one folder are one object.
     """
-    found: dict[tuple[str, Path], Any] = {}
+    opened_parts: dict[tuple[str, Path], Any] = {}
     parts = borrows(path)
     for part, place in parts.items():
-        name = index[part][1]
-        if (name, place) not in found:
-            found[name, place] = opened(component_class(part, index[part]), place, **how)
-    return {part: found[index[part][1], place] for part, place in parts.items()}
+        class_name = index[part][1]
+        if (class_name, place) not in opened_parts:
+            opened_parts[class_name, place] = opened(component_class(part, index[part]), place, **how)
+    return {part: opened_parts[index[part][1], place] for part, place in parts.items()}
 
 
 def opened(kind: Any, place: Path, **how: Any) -> Any:
-    """A network or tokenizer of this class; a text tower saved without projection gets that of the identity."""
+    """A network or tokenizer of this class; a text encoder saved without projection gets the identity."""
     if not issubclass(kind, nn.Module):
         return kind.from_pretrained(place)
-    network, said = kind.from_pretrained(place, **how, output_loading_info=True)
-    missing = set(said["missing_keys"])
-    if PROJECTION in missing:  # some releases of transformers look for the tower under other names then
-        tower, said = CLIPTextModel.from_pretrained(place, **how, output_loading_info=True)
+    network, info = kind.from_pretrained(place, **how, output_loading_info=True)
+    missing = set(info["missing_keys"])
+    if PROJECTION in missing:  # some releases of transformers look for the encoder under other names then
+        tower, info = CLIPTextModel.from_pretrained(place, **how, output_loading_info=True)
         network.text_model.load_state_dict(getattr(tower, "text_model", tower).state_dict())
         nn.init.eye_(network.text_projection.weight)
-        missing = set(said["missing_keys"])
+        missing = set(info["missing_keys"])
     if missing:
         raise ModelError(f"{quoted(place)} has no value for {', '.join(sorted(missing))}")
     return network.eval()

@@ -1,4 +1,4 @@
-"""Bounds of what a component's settings may say, checked before anything of that size is built."""
+"""Bounds on a component's configuration, checked before anything of that size is built."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["check_config", "check_shards"]
 LARGEST = 2**27  # whole numbers in a network's settings: a vocabulary, a width
 STEPS = 2**17  # whole numbers in a scheduler's settings, and entries of its lists
 ENTRIES = 1024  # of a list in a network's settings
-# of what a network is built of, before its weights are read
+# numbers of a network's building blocks, which are built before its weights are read
 COUNTS, MANY = re.compile(r"layers|blocks|depth|heads|per_block"), 1024
 LAYERS = ("num_hidden_layers", "num_layers")  # at least one
 CLIPPED = "lambda_min_clipped"  # of a scheduler, which may be minus infinity
 SIDES, SIDE = ("sample_size", "image_size", "pos_embed_max_size", "crop_size", "base_size"), 2048
-TRANSFORMER_SIDE = 512  # of which each place has a vector
-# settings by which loaders run code, or open other files
+TRANSFORMER_SIDE = 512  # each position of which has a vector
+# settings with which loaders run code or open other files
 CODE = ("auto_map", "custom_pipelines", "trust_remote_code", "transformers_weights", "kernel_config")
 ATTENTION = re.compile(r"eager|sdpa|flash_attention_\d|flex_attention")
 SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 
 
 def check_config(config: dict[str, Any], path: Path, kind: Any) -> None:
-    """Raise ModelError for settings that ask for code or quantised weights, and for sizes that make no sense.
+    """Raise ModelError for settings that ask for code or quantised weights, and for impossible sizes.
 
-    kind: the class that they are for.
+    kind: the component's class.
     """
     scheduler = path.name == "scheduler_config.json"
     _check_types(config, path, kind)
@@ -87,13 +87,15 @@ def _check_types(config: dict[str, Any], path: Path, kind: Any) -> None:
 
 
 def check_shards(listed: dict[str, Any], path: Path) -> None:
-    """Raise ModelError for a list of shards that names anything but files of weights beside it."""
+    """Raise ModelError for a list of shards that names anything but files of weights in the same folder."""
     shards = listed.get("weight_map")
     if not isinstance(shards, dict):
         raise ModelError(f"{quoted(path)} is damaged: 'weight_map' is {quoted(shards)}, not a table")
     for name in {quoted(value): value for value in shards.values()}.values():
         if not isinstance(name, str) or not SHARD.fullmatch(name):
-            raise ModelError(f"{quoted(path)} names {quoted(name)}, which is no file of weights beside it")
+            raise ModelError(
+                f"{quoted(path)} names {quoted(name)}, which is no file of weights in the same folder"
+            )
 
 
 def _values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..errors import InputError, ModelError
 from . import class_pipeline
-from .answers import cross_attention as cross_attention
-from .answers import guided as guided
-from .labels import DEFAULTS as DEFAULTS
-from .labels import LACKS as LACKS
-from .labels import PARTS as PARTS
-from .labels import belongs as belongs
-from .labels import last_token as last_token
-from .labels import names, numbers, told
+from .class_conditional import DEFAULTS as DEFAULTS
+from .class_conditional import LACKS as LACKS
+from .class_conditional import PARTS as PARTS
+from .class_conditional import belongs as belongs
+from .class_conditional import class_names, class_numbers, class_state
+from .class_conditional import last_token as last_token
+from .common import cross_attention as cross_attention
+from .common import guided as guided
 from .schedules import Diffusion
 
 TITLE = "class-conditional U-Net"
@@ -36,21 +36,21 @@ def check(pipe: Any) -> None:
 
 
 def classes(pipe: Any) -> tuple[str, ...]:
-    return names(pipe.labels, _count(pipe))
+    return class_names(pipe.labels, _count(pipe))
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    return told(pipe.labels, _count(pipe), prompt, device)
+    return class_state(pipe.labels, _count(pipe), prompt, device)
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-    told(pipe.labels, _count(pipe), text, torch.device("cpu"))
+    class_state(pipe.labels, _count(pipe), text, torch.device("cpu"))
     return 1, 1
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    found: Tensor = pipe.unet.class_embedding(states[:, :, 0].long())
-    return found
+    embedded: Tensor = pipe.unet.class_embedding(states[:, :, 0].long())
+    return embedded
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
@@ -79,10 +79,10 @@ def saved(pipe: Any, folder: Path) -> None:
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    asked = {name: how[name] for name in ("generator", "num_inference_steps", "output_type")}
-    return pipe(numbers(states, negative, _count(pipe)), guidance, **asked).images
+    options = {name: how[name] for name in ("generator", "num_inference_steps", "output_type")}
+    return pipe(class_numbers(states, negative, _count(pipe)), guidance, **options).images
 
 
 def _count(pipe: Any) -> int:
-    """The number of classes, which is that of no class as well."""
+    """The number of classes, which is also the number of the null class."""
     return int(pipe.unet.config.num_class_embeds) - 1

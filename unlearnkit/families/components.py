@@ -1,4 +1,4 @@
-"""The components of a model folder, each opened by its own class and held to what its loader says is missing."""
+"""The networks of a model folder, each opened by its own class; a missing weight is an error."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ WEIGHTS = re.compile(
 SHARDS = re.compile(
     rf"{_NAME}{_VARIANT.format('before')}\.safetensors\.index{_VARIANT.format('after')}\.json"
 )
-SMALL = 2**24  # numbers that are no matter to allocate
+SMALL = 2**24  # numbers that are always fine to allocate
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 
 def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how: Any) -> dict[str, Any]:
     """The networks that the index names, opened, in eval mode. how: for ``from_pretrained``.
 
-    Raises ModelError where a weight has no value in the files, or one of another shape.
+    Raises ModelError for a weight that is missing in the files or has another shape.
     """
-    found = borrowed(folder, index, **how)
+    opened = borrowed(folder, index, **how)
     kinds = {
         part: component_class(part, entry)
         for part, entry in index.items()
-        if is_present(entry) and part not in found and part != "scheduler"
+        if is_present(entry) and part not in opened and part != "scheduler"
     }
     kinds = {part: kind for part, kind in kinds.items() if issubclass(kind, nn.Module)}
     chosen_of = {part: variant_of(folder / part, variant) for part in kinds}
@@ -51,20 +51,20 @@ def networks(folder: Path, index: Mapping[str, Any], variant: str | None, **how:
     for part, kind in kinds.items():
         place, chosen, loader = folder / part, chosen_of[part], kind
         _check_size(loader, place, chosen, f"model {quoted(folder)}: {part}")
-        network, said = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
-        lacking = [*said.get("missing_keys", ()), *said.get("mismatched_keys", ())]
+        network, info = loader.from_pretrained(place, variant=chosen, output_loading_info=True, **how)
+        lacking = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
         if lacking:
             name = lacking[0] if isinstance(lacking[0], str) else lacking[0][0]
             raise ModelError(
                 f"model {quoted(folder)} is incomplete: {part} has no value for {quoted(name)}"
                 + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
             )
-        found[part] = network.eval()
-    return found
+        opened[part] = network.eval()
+    return opened
 
 
 def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None:
-    """Raise ModelError where the settings describe far more weights than the files hold, before any is allocated."""
+    """Raise ModelError if the settings describe far more weights than the files hold, before any is allocated."""
     stored = 0
     for name, one in variants(file.name for file in place.iterdir()).items():
         if one == variant and name.endswith(".safetensors"):
@@ -83,33 +83,33 @@ def _check_size(kind: Any, place: Path, variant: str | None, where: str) -> None
         )
 
 
-def variant_of(place: Path, wanted: str | None = None) -> str | None:
+def variant_of(place: Path, variant: str | None = None) -> str | None:
     """The variant of a component's weights in this folder, see ``chosen_variant``."""
-    return chosen_variant((file.name for file in place.iterdir()), wanted, f"folder {quoted(place)}")
+    return chosen_variant((file.name for file in place.iterdir()), variant, f"folder {quoted(place)}")
 
 
 def variants(names: Iterable[str]) -> dict[str, str | None]:
-    """Of these files those that hold a network's weights, or list their shards, each with its variant or None."""
+    """The files that hold a network's weights or list their shards, each with its variant or None."""
     matches = {name: WEIGHTS.fullmatch(name) or SHARDS.fullmatch(name) for name in names}
     return {name: match["before"] or match["after"] for name, match in matches.items() if match}
 
 
-def chosen_variant(names: Iterable[str], wanted: str | None, where: str) -> str | None:
-    """The variant to open: ``wanted`` if it is there, none where plain files are, else the only one.
+def chosen_variant(names: Iterable[str], variant: str | None, where: str) -> str | None:
+    """The variant to open: ``variant`` if it is there, else the plain files, else the only variant.
 
-    Raises ModelError where there is no safetensors file, or several variants to choose from.
+    Raises ModelError for no safetensors file, and for several variants to choose from.
     """
     names = list(names)
-    there = set(variants(names).values())
-    if wanted in there or None in there:
-        return wanted if wanted in there else None
-    known = sorted(one for one in there if one)
-    if wanted is None and len(known) == 1:
+    available = set(variants(names).values())
+    if variant in available or None in available:
+        return variant if variant in available else None
+    known = sorted(one for one in available if one)
+    if variant is None and len(known) == 1:
         return known[0]
     if known:
         others = f"the variants {', '.join(known)}"
-        lacks = f"not {quoted(wanted)}, but {others}" if wanted else others
-        raise ModelError(f"{where} has {lacks}: choose one of them with --variant (in Python variant=)")
+        what = f"not {quoted(variant)}, but {others}" if variant else others
+        raise ModelError(f"{where} has {what}: choose one of them with --variant (in Python variant=)")
     if any(name.endswith(PICKLES) for name in names):
         raise ModelError(f"{where} has no .safetensors weights: convert them (pickles can run code)")
     raise ModelError(
@@ -125,7 +125,7 @@ def check_finite(source: str | Path, pipe: Any) -> None:
         for name, weight in component.named_parameters():
             if weight.device.type == "meta":
                 raise ModelError(f"model {quoted(source)} is incomplete: {part} has no value for {name!r}")
-            # one pass; a sum that overflows is looked at again
+            # one pass; a sum that overflows is checked again
             if not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
                 raise ModelError(
                     f"model {quoted(source)} is damaged: {part} holds a value in {name!r} that is not a finite number"

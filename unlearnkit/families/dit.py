@@ -1,4 +1,4 @@
-"""DiT: a diffusion transformer that is told a class, not words; a prompt is a class's name or its number."""
+"""DiT: a class-conditional diffusion transformer; a prompt is a class's name or its number."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, ModelError
-from .answers import cross_attention as cross_attention
-from .answers import guided as guided
-from .answers import latents as latents
-from .labels import DEFAULTS as DEFAULTS
-from .labels import LACKS as LACKS
-from .labels import PARTS as PARTS
-from .labels import belongs as belongs
-from .labels import last_token as last_token
-from .labels import names, numbers, told
+from .class_conditional import DEFAULTS as DEFAULTS
+from .class_conditional import LACKS as LACKS
+from .class_conditional import PARTS as PARTS
+from .class_conditional import belongs as belongs
+from .class_conditional import class_names, class_numbers, class_state
+from .class_conditional import last_token as last_token
+from .common import cross_attention as cross_attention
+from .common import guided as guided
+from .common import latents as latents
 from .schedules import Diffusion
 
 TITLE = "class-conditional DiT"
@@ -41,23 +41,23 @@ def check(pipe: Any) -> None:
 
 
 def classes(pipe: Any) -> tuple[str, ...]:
-    return names(pipe.labels, NULL)
+    return class_names(pipe.labels, NULL)
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    return told(pipe.labels, NULL, prompt, device)
+    return class_state(pipe.labels, NULL, prompt, device)
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-    told(pipe.labels, NULL, text, torch.device("cpu"))
+    class_state(pipe.labels, NULL, text, torch.device("cpu"))
     return 1, 1
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    # the first layer's embeddings of the classes, so that near classes can be told
+    # the first layer's embeddings of the classes, in which similar classes are close
     table = pipe.transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
-    found: Tensor = table(states[:, :, 0].long())
-    return found
+    embedded: Tensor = table(states[:, :, 0].long())
+    return embedded
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
@@ -85,29 +85,31 @@ def saved(pipe: Any, folder: Path) -> None:
         synonyms.setdefault(number, []).append(name)
     path = folder / "model_index.json"
     index = json.loads(path.read_text(encoding="utf-8"))
-    index["id2label"] = {str(number): ", ".join(found) for number, found in sorted(synonyms.items())}
+    index["id2label"] = {
+        str(number): ", ".join(synonym_names) for number, synonym_names in sorted(synonyms.items())
+    }
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    asked = numbers(states, negative, NULL)
+    classes = class_numbers(states, negative, NULL)
     latent = how.pop("output_type") == "latent"
     how = {name: how[name] for name in ("generator", "num_inference_steps")}
     if not latent:
-        return pipe(asked, guidance, output_type="pil", **how).images
-    found: list[Tensor] = []
+        return pipe(classes, guidance, output_type="pil", **how).images
+    stored: list[Tensor] = []
 
     def decode(latents: Tensor) -> Any:
-        found.append(latents)
+        stored.append(latents)
         return SimpleNamespace(sample=latents[:, :3])
 
-    # the pipeline gives no latents: for this call something that keeps them stands in the VAE's place
+    # the pipeline has no latent output: for this call a stand-in for the VAE stores them
     vae, vars(pipe)["vae"] = (
         pipe.vae,
         SimpleNamespace(decode=decode, config=SimpleNamespace(scaling_factor=1.0)),
     )
     try:
-        pipe(asked, guidance, output_type="pt", **how)
+        pipe(classes, guidance, output_type="pt", **how)
     finally:
         vars(pipe)["vae"] = vae
-    return found[0]
+    return stored[0]

@@ -1,7 +1,7 @@
-"""Flux.1 (dev and schnell): rectified flow on packed latents, told by T5 and a pooled vector of CLIP.
+"""Flux.1 (dev and schnell): rectified flow on packed latents, conditioned on T5 and a pooled vector of CLIP.
 
-The dev model has guidance distilled into it: it is told a number in place of a second pass. Partial denoising gives it
-the guidance asked for, every other pass 1, as ESD's released code trains Flux.
+The dev model is guidance-distilled: it takes the guidance scale as an input, in place of a second pass. Partial
+denoising passes the requested guidance scale, every other pass 1, as ESD's released code trains Flux.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from ..errors import ModelError
-from . import joint
-from .answers import classes as classes
-from .answers import counted, packed, sides, t5_last, unpacked
-from .answers import cross_attention as cross_attention
-from .answers import latents as latents
-from .answers import saved as saved
-from .joint import DEFAULTS as DEFAULTS
-from .joint import DENOISER as DENOISER
-from .joint import LACKS as LACKS
-from .joint import belongs as belongs
+from . import mmdit
+from .common import classes as classes
+from .common import cross_attention as cross_attention
+from .common import last_t5_token, latent_size, pack, token_count, unpack
+from .common import latents as latents
+from .common import saved as saved
+from .mmdit import DEFAULTS as DEFAULTS
+from .mmdit import DENOISER as DENOISER
+from .mmdit import LACKS as LACKS
+from .mmdit import belongs as belongs
 from .schedules import Flow
 
 TITLE = "Flux.1"
 PIPELINES: tuple[str, ...] = ("FluxPipeline",)
-PARTS = joint.PARTS | {"text": "the matrix that reads the text: its embedder, before the first layer"}
+PARTS = mmdit.PARTS | {"text": "the matrix that reads the text: its embedder, before the first layer"}
 TOKENS = 512  # of T5
 TRUE_GUIDANCE = 4.0  # with a negative prompt: a second pass, as diffusers' examples do
 
@@ -44,24 +44,24 @@ def check(pipe: Any) -> None:
 
 def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS) -> Tensor:
     text, pooled, _ = pipe.encode_prompt(prompt, None, device=device, max_sequence_length=tokens)
-    return packed(text[0], pooled[0], torch.ones(1, device=device))
+    return pack(text[0], pooled[0], torch.ones(1, device=device))
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    return _apart(pipe, states)[0]
+    return _unpack_states(pipe, states)[0]
 
 
 def last_token(pipe: Any, text: str) -> int:
-    return t5_last(pipe, pipe.tokenizer_2, text)
+    return last_t5_token(pipe, pipe.tokenizer_2, text)
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-    return counted(pipe, pipe.tokenizer_2, text), (tokens or TOKENS) - 1
+    return token_count(pipe, pipe.tokenizer_2, text), (tokens or TOKENS) - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
     stock = 2 * (pipe.default_sample_size // 2)
-    return pipe.transformer.config.in_channels // 4, *sides(pipe, size, (stock, stock), 2)
+    return pipe.transformer.config.in_channels // 4, *latent_size(pipe, size, (stock, stock), 2)
 
 
 def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
@@ -77,7 +77,7 @@ def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
 
 
 def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-    text, pooled, guidance = _apart(pipe, states)
+    text, pooled, guidance = _unpack_states(pipe, states)
     n, channels, height, width = latents.shape
     patches = pipe._pack_latents(latents.contiguous(), n, channels, height, width)
     places = pipe._prepare_latent_image_ids(n, height // 2, width // 2, latents.device, latents.dtype)
@@ -91,7 +91,7 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         img_ids=places,
         return_dict=False,
     )[0]
-    return _unpacked(pipe, output, height, width)
+    return _unpack_latents(pipe, output, height, width)
 
 
 def guided(
@@ -102,32 +102,32 @@ def guided(
     null: Tensor,
     guidance: float,
 ) -> Tensor:
-    told = states.clone()
-    told[:, -1, 0] = guidance
-    return predict(x, t, told).float()
+    cond = states.clone()
+    cond[:, -1, 0] = guidance
+    return predict(x, t, cond).float()
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    text, pooled, _ = _apart(pipe, states)
+    text, pooled, _ = _unpack_states(pipe, states)
     if not torch.equal(negative[0], encode(pipe, "", negative.device, tokens=text.shape[1])):
-        away = _apart(pipe, negative)
-        how |= {"negative_prompt_embeds": away[0], "negative_pooled_prompt_embeds": away[1]}
+        uncond = _unpack_states(pipe, negative)
+        how |= {"negative_prompt_embeds": uncond[0], "negative_pooled_prompt_embeds": uncond[1]}
         how |= {"true_cfg_scale": TRUE_GUIDANCE}
-    found = pipe(prompt_embeds=text, pooled_prompt_embeds=pooled, guidance_scale=guidance, **how).images
+    images = pipe(prompt_embeds=text, pooled_prompt_embeds=pooled, guidance_scale=guidance, **how).images
     if how["output_type"] != "latent":
-        return found
+        return images
     size = how.get("height", pipe.default_sample_size * pipe.vae_scale_factor)
     side = 2 * (size // (2 * pipe.vae_scale_factor))
-    return _unpacked(pipe, found, side, side)
+    return _unpack_latents(pipe, images, side, side)
 
 
-def _unpacked(pipe: Any, patches: Tensor, height: int, width: int) -> Tensor:
+def _unpack_latents(pipe: Any, patches: Tensor, height: int, width: int) -> Tensor:
     """Latents (n, c, height, width) of patches (n, places, 4 c)."""
     factor = pipe.vae_scale_factor
-    found: Tensor = pipe._unpack_latents(patches, height * factor, width * factor, factor)
-    return found
+    latents: Tensor = pipe._unpack_latents(patches, height * factor, width * factor, factor)
+    return latents
 
 
-def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+def _unpack_states(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
     """The text (n, tokens, width), the pooled vector (n, size) and the guidance (n, 1)."""
-    return unpacked(states, pipe.transformer.config.pooled_projection_dim, 1)
+    return unpack(states, pipe.transformer.config.pooled_projection_dim, 1)

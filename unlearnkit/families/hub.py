@@ -1,4 +1,4 @@
-"""Fetch a pipeline from the hub: first its index, which is checked, and then the files of the components it names."""
+"""Fetch a pipeline from the hub: its index, which is checked, then the files of the components it names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..errors import ModelError, quoted, reason
 from .components import chosen_variant, variants
 from .index import INDEX, checked_index, component_class, is_present
 
-__all__ = ["download", "fetched", "is_away", "is_id", "offline"]
+__all__ = ["download", "fetched", "is_id", "is_unreachable", "offline"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-KINDS = (".json", ".txt", ".model")  # what a component has beside its weights
+KINDS = (".json", ".txt", ".model")  # a component's files other than weights
 
 
 def is_id(source: str) -> bool:
@@ -41,42 +41,42 @@ def offline() -> bool:
 
 
 def fetched(source: str, variant: str | None) -> Path:
-    """The folder of this model in the local cache, filled from the hub. Raises ModelError, in one line, without it.
+    """The folder of this model in the local cache, filled from the hub. Raises ModelError if it cannot be had.
 
-    Fetched are the index, and once it is checked the settings and weights that its components need.
+    The index comes first. After it is checked, the settings and weights of its components follow.
     """
-    local = is_away(source)
+    local = is_unreachable(source)
     file = download(source, INDEX, local=local)
     index, folder = checked_index(file, source), file.parent
     if local:
         return folder
     try:
         info = huggingface_hub.HfApi().model_info(source, revision=folder.name)
-    except Exception as error:  # the client's errors differ by release, and by what is in the way
+    except Exception as error:  # the client's errors differ by release and by cause
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None and status < 500:
             raise ModelError(f"model {quoted(source)} cannot be fetched: the hub answers {status}") from error
-        return folder  # no way to the hub: what the cache has is all there is
+        return folder  # the hub cannot be reached: use what the cache has
     names = [file.rfilename for file in info.siblings or ()]
     for part, entry in index.items():
         if not is_present(entry):
             continue
         inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
         weights = variants(inside)
-        wanted = [name for name in inside if name.endswith(KINDS) and name not in weights]
+        files = [name for name in inside if name.endswith(KINDS) and name not in weights]
         if issubclass(component_class(part, entry), nn.Module):
             chosen = chosen_variant(inside, variant, f"folder {part!r} of model {quoted(source)}")
-            wanted += [name for name, one in weights.items() if one == chosen]
-        for name in wanted:
+            files += [name for name, its_variant in weights.items() if its_variant == chosen]
+        for name in files:
             if "/" not in name:
                 download(source, f"{part}/{name}", folder.name, local=False)
     return folder
 
 
 def download(source: str, name: str, revision: str | None = None, *, local: bool) -> Path:
-    """A file of a repository on the hub, in the local cache. Raises ModelError, in one line, where it cannot be had.
+    """A file of a repository on the hub, in the local cache. Raises ModelError if it cannot be had.
 
-    local: whether to look in the cache alone.
+    local: look only in the cache.
     """
     where = f"model {quoted(source)}"
     try:
@@ -101,14 +101,14 @@ def download(source: str, name: str, revision: str | None = None, *, local: bool
     raise ModelError(f"{where} {why}")
 
 
-def is_away(source: str) -> bool:
-    """Whether the hub is switched off, or does not answer. Without this its client tries for half a minute a file."""
+def is_unreachable(source: str) -> bool:
+    """Whether the hub is switched off or does not answer. Without this its client retries for half a minute a file."""
     if offline():
         return True
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(source, INDEX))
     except (HfHubHTTPError, HFValidationError):
         return False
-    except Exception:  # there are as many errors as ways in which a network fails
+    except Exception:  # networks fail in many ways
         return True
     return False

@@ -1,8 +1,8 @@
-"""What a model folder says that it is, checked before a loader sees it: only classes that are expected are opened.
+"""A model folder's index and configurations, checked before a loader sees them. Only expected classes are opened.
 
 A folder's ``model_index.json`` names a class for every component, and loaders import what it names. So each component
-has a list of classes here; anything else, code beside the weights, and configurations that would take enormous memory
-are refused in one line, whatever the release of diffusers.
+has a list of allowed classes here. Any other class, code in the folder and configurations of enormous size are refused
+in one line, in every release of diffusers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "safety_checker": {"stable_diffusion": ("StableDiffusionSafetyChecker",)},
 }
 BOTH = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-# what each pipeline cannot do without
+# the components that each pipeline needs
 REQUIRED: dict[str, tuple[str, ...]] = {
     "StableDiffusionPipeline": ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
     "StableDiffusionXLPipeline": ("unet", *BOTH),
@@ -61,7 +61,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 
 
 def checked_index(path: Path, source: str | Path) -> dict[str, Any]:
-    """The ``model_index.json`` of a folder. Raises ModelError, in one line, for one that must not be opened."""
+    """The ``model_index.json`` of a folder. Raises ModelError for one that must not be opened."""
     index = read_json(path, what="the index", kind=dict, error=ModelError)
     name = index.get("_class_name")
     if isinstance(name, list):
@@ -83,22 +83,22 @@ def checked_index(path: Path, source: str | Path) -> dict[str, Any]:
 
 
 def is_present(entry: Any) -> bool:
-    """Whether an entry of the index names a component that is there."""
+    """Whether an entry of the index names a component."""
     return isinstance(entry, list) and entry != [None, None]
 
 
 def component_class(part: str, entry: list[str]) -> Any:
-    """The class of a checked entry. Raises ModelError where the installed library lacks it."""
+    """The class of a checked entry. Raises ModelError if the installed library lacks it."""
     import diffusers
     import transformers
     from diffusers.pipelines import stable_diffusion
 
     library, name = entry
     known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-    found = getattr(known[library], name, None)
-    if found is None or (part == "scheduler" and not issubclass(found, diffusers.SchedulerMixin)):
+    cls = getattr(known[library], name, None)
+    if cls is None or (part == "scheduler" and not issubclass(cls, diffusers.SchedulerMixin)):
         raise ModelError(f"component {part} is {quoted(name)}, which the installed {library} does not have")
-    return found
+    return cls
 
 
 def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) -> None:
@@ -116,12 +116,12 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) ->
         for file in files:
             if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise ModelError(f"file {quoted(file)} cannot be read: no permission")
-            if not file.is_file() and not file.is_dir():  # a pipe would be waited for
+            if not file.is_file() and not file.is_dir():  # reading a pipe would block
                 raise ModelError(f"file {quoted(file)} cannot be read: it is no regular file")
             if file.suffix in (".py", ".pyc", ".so"):
                 raise ModelError(
                     f"model {quoted(source)} has code ({part}/{file.name}), which is never run: remove the file if you "
-                    "trust the weights beside it"
+                    "trust its weights"
                 )
             if file.name == "adapter_config.json":
                 raise ModelError(
@@ -143,7 +143,7 @@ def checked_parts(folder: Path, parts: Mapping[str, Any], source: str | Path) ->
 
 
 def _check_entry(source: str | Path, part: str, entry: list[Any]) -> None:
-    """Raise ModelError for a component of a class that is not expected there."""
+    """Raise ModelError for a component of an unexpected class."""
     if part.startswith("_"):
         raise ModelError(
             f"model {quoted(source)}: {INDEX} has {quoted(part)} = {quoted(entry)}: a text belongs there"
@@ -168,12 +168,12 @@ def _check_entry(source: str | Path, part: str, entry: list[Any]) -> None:
 
 
 def _check_tokenizer(place: Path, source: str | Path, part: str) -> None:
-    # transformers makes a tokenizer of three tokens where its files are missing
+    # without its files transformers makes a tokenizer of three tokens
     if not any((place / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
         raise ModelError(f"model {quoted(source)} is incomplete: its folder {part} has no tokenizer file")
     for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (place / name).exists():
-            # the length may be 10^30, which transformers takes for "without end"
+            # the length may be 10^30, which means "no limit" in transformers
             config = read_json(
                 place / name, what="the tokenizer", kind=dict, largest=10**40, error=ModelError
             )

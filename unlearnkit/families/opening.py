@@ -1,4 +1,4 @@
-"""Open a pipeline from a folder, the hub or a single file, with one clear line for everything that can go wrong."""
+"""Open a pipeline from a folder, the hub or a single file, with a one-line error for every failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .index import INDEX, checked_index, checked_parts
 __all__ = ["checked_device", "checked_dtype", "open_pipeline", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OWN = {"ClassUNetPipeline": ClassUNetPipeline}  # that diffusers does not know
+OWN_PIPELINES = {"ClassUNetPipeline": ClassUNetPipeline}  # not in diffusers
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -46,7 +46,7 @@ def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def checked_device(device: str | torch.device | None) -> str | torch.device:
-    """The device, a process's own if none is named. Raises InputError for one that cannot be used."""
+    """The device, by default the process's own. Raises InputError for one that cannot be used."""
     device = processes.device() if device is None else device
     try:
         torch.empty(0, device=device)
@@ -57,9 +57,9 @@ def checked_device(device: str | torch.device | None) -> str | torch.device:
 
 
 def open_pipeline(source: str, *, dtype: torch.dtype | None, variant: str | None = None) -> Any:
-    """The pipeline at ``source``, on the CPU. Raises ModelError, in one line, where there is none that can be used.
+    """The pipeline at ``source``, on the CPU. Raises ModelError if there is none or it cannot be used.
 
-    variant: of the weights' files, such as ``"fp16"``; none takes the plain files, or the only variant there is.
+    variant: of the weights' files, such as ``"fp16"``. Default: the plain files, or the only variant.
     """
     path = user_path(source)
     with quiet():
@@ -83,19 +83,19 @@ def _from_folder(path: Path, source: str | Path, dtype: torch.dtype | None, vari
             f"folder {quoted(path)} has no {INDEX}: give the folder of a whole diffusers pipeline"
         )
     index = checked_index(path / INDEX, source)
-    lent = borrows(path)
+    borrowed = borrows(path)
     _check_sums(path)
-    checked_parts(path, {part: entry for part, entry in index.items() if part not in lent}, source)
+    checked_parts(path, {part: entry for part, entry in index.items() if part not in borrowed}, source)
     how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    kind = OWN.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
-    # diffusers wants to be told again of what was left out, such as T5 of Stable Diffusion 3
+    kind = OWN_PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
+    # diffusers needs None for components that were left out, such as T5 of Stable Diffusion 3
     absent = {part: None for part, named in index.items() if named == [None, None]}
     try:
-        found = networks(path, index, variant, **how)
-        pipe = kind.from_pretrained(path, **how, **absent, **found)
+        opened = networks(path, index, variant, **how)
+        pipe = kind.from_pretrained(path, **how, **absent, **opened)
     except ModelError:
         raise
-    except Exception as error:  # the loaders raise whatever a damaged file makes them stumble over
+    except Exception as error:  # a damaged file can raise anything in the loaders
         raise ModelError(f"model {quoted(source)} cannot be loaded: {_why(error)}") from error
     check_finite(source, pipe)
     _check_tokenizers(source, pipe)
@@ -112,14 +112,14 @@ def _from_file(path: Path, dtype: torch.dtype | None, variant: str | None) -> An
         pipe = getattr(diffusers, kind).from_single_file(
             str(path), config=str(settings), torch_dtype=dtype, local_files_only=True
         )
-    except Exception as error:  # diffusers stumbles over whatever a damaged file lacks
+    except Exception as error:  # a damaged file can raise anything in diffusers
         raise ModelError(f"file {quoted(path)} cannot be loaded as {kind}: {_why(error)}") from error
     check_finite(path, pipe)
     return pipe
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ModelError for a damaged file of the shipped canvas or of a relative of it."""
+    """Raise ModelError for a damaged file of the shipped canvas or one of its relatives."""
     if path.resolve().parent == SHIPPED.resolve():
         for name in {path.name, "pipeline"}:
             _check_shipped(name)
@@ -127,13 +127,13 @@ def _check_sums(path: Path) -> None:
 
 @functools.cache
 def _check_shipped(name: str) -> None:
-    if not (SHIPPED / "SHA256SUMS").exists():  # the weights were made here, not shipped
+    if not (SHIPPED / "SHA256SUMS").exists():  # the weights were trained here, not shipped
         return
     for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        wanted, _, file = line.partition("  ")
+        checksum, _, file = line.partition("  ")
         if file.startswith(f"{name}/"):
             data = read_bytes(SHIPPED / file, what="the canvas's file", error=ModelError)
-            if hashlib.sha256(data).hexdigest() != wanted:
+            if hashlib.sha256(data).hexdigest() != checksum:
                 raise ModelError(f"the canvas's file {file} is damaged: install unlearnkit again")
 
 
@@ -166,7 +166,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _why(error: Exception) -> str:
-    """What is in the way: what the system said, or else what the loader said of the files."""
+    """The cause: the system's error if there is one, else the loader's."""
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE):
             return f"{quoted(one.filename or 'a file')}: {reason(one)}"
@@ -180,17 +180,17 @@ def _line(error: Exception, *, longest: int = 200) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and notes from the loaders: what matters becomes a ModelError."""
+    """No progress bars and warnings from the loaders. Errors become ModelError."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
-    found = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in loggers]
+    before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     hub_verbosity = huggingface_hub.logging.get_verbosity()
     try:
         huggingface_hub.logging.set_verbosity(
             logging.CRITICAL
-        )  # else every retry without a network is a line
-        for one in loggers:
-            one.set_verbosity_error()
-            one.disable_progress_bar()
+        )  # else every retry without a network prints a line
+        for logger in loggers:
+            logger.set_verbosity_error()
+            logger.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "`torch_dtype` is deprecated"
@@ -198,7 +198,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         huggingface_hub.logging.set_verbosity(hub_verbosity)
-        for one, (verbosity, bar) in zip(loggers, found, strict=True):
-            one.set_verbosity(verbosity)
+        for logger, (verbosity, bar) in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
             if bar:
-                one.enable_progress_bar()
+                logger.enable_progress_bar()

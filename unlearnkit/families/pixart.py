@@ -1,4 +1,4 @@
-"""PixArt-Sigma: a diffusion transformer with cross-attention to T5; of its output the learned variance is cut off."""
+"""PixArt-Sigma: a diffusion transformer with cross-attention to T5. The learned variance is cut off its output."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from . import stable_diffusion
-from .answers import UNREAD, counted, packed, sides, t5_last, unpacked
-from .answers import classes as classes
-from .answers import cross_attention as cross_attention
-from .answers import guided as guided
-from .answers import latents as latents
-from .answers import saved as saved
+from .common import NO_ATTENTION_MAPS, last_t5_token, latent_size, pack, token_count, unpack
+from .common import classes as classes
+from .common import cross_attention as cross_attention
+from .common import guided as guided
+from .common import latents as latents
+from .common import saved as saved
 from .schedules import Diffusion
 
 TITLE = "PixArt-Sigma"
 PIPELINES: tuple[str, ...] = ("PixArtSigmaPipeline",)
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = UNREAD
+DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS
 PARTS = stable_diffusion.PARTS
 LACKS = {"attention": "a mask cuts every map at the prompt's end, and T5 has no start token"}
 TOKENS = 300
@@ -44,29 +44,31 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
     clean = (
         is_bs4_available() and is_ftfy_available()
     )  # as the pipeline does, which asks for it where it can be done
-    found = pipe.encode_prompt(prompt, False, device=device, clean_caption=clean, max_sequence_length=TOKENS)
-    return packed(found[0][0], found[1][0])
+    encoded = pipe.encode_prompt(
+        prompt, False, device=device, clean_caption=clean, max_sequence_length=TOKENS
+    )
+    return pack(encoded[0][0], encoded[1][0])
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    found: Tensor = pipe.transformer.caption_projection(
-        unpacked(states, TOKENS)[0].to(pipe.transformer.dtype)
+    projected: Tensor = pipe.transformer.caption_projection(
+        unpack(states, TOKENS)[0].to(pipe.transformer.dtype)
     )
-    return found
+    return projected
 
 
 def last_token(pipe: Any, text: str) -> int:
-    return t5_last(pipe, pipe.tokenizer, text)
+    return last_t5_token(pipe, pipe.tokenizer, text)
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-    return counted(pipe, pipe.tokenizer, text), TOKENS - 1
+    return token_count(pipe, pipe.tokenizer, text), TOKENS - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
     config = pipe.transformer.config
     stock = (config.sample_size, config.sample_size)
-    return config.in_channels, *sides(pipe, size, stock, config.patch_size)
+    return config.in_channels, *latent_size(pipe, size, stock, config.patch_size)
 
 
 def schedule(pipe: Any, shape: tuple[int, int, int]) -> Diffusion:
@@ -74,7 +76,7 @@ def schedule(pipe: Any, shape: tuple[int, int, int]) -> Diffusion:
 
 
 def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-    text, mask = unpacked(states, TOKENS)
+    text, mask = unpack(states, TOKENS)
     output: Tensor = pipe.transformer(
         latents,
         encoder_hidden_states=text,
@@ -87,8 +89,8 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    text, mask = unpacked(states, TOKENS)
-    null: tuple[Any, ...] = unpacked(negative, TOKENS) if guidance > 1 else (None, None)
+    text, mask = unpack(states, TOKENS)
+    null: tuple[Any, ...] = unpack(negative, TOKENS) if guidance > 1 else (None, None)
     return pipe(
         prompt_embeds=text,
         prompt_attention_mask=mask,

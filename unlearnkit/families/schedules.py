@@ -5,8 +5,8 @@ Both have the same methods. A timestep t runs from 0 (image) to ``num_timesteps 
     Diffusion   x_t = √ᾱ_t x + √(1-ᾱ_t) ε             the prediction is ε, whatever the network was trained to give
     Flow        x_t = (1-σ_t) x + σ_t ε               the prediction is the velocity ε - x
 
-A flow's loss is that of its velocity, as in training; as noise it would count (1-σ_t)² as much, so nothing where a
-picture is decided. The shift that the scheduler has is in σ_t, so uniform times see noise as the sampler does.
+A flow's loss is that of the velocity, as in training. A loss on the noise would weigh it by (1-σ_t)², which is near 0
+where the image is decided. The scheduler's shift is in σ_t, so uniform timesteps see the sampler's noise levels.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ODD = (
 
 
 def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
-    """Raises InputError for a number of steps that a scheduler cannot draw in, and says which it can.
+    """Raises InputError for a number of steps that a scheduler cannot draw in, with the allowed range.
 
-    ModelError for a scheduler that can draw in none.
-    whole: whether every step is tried, on one number; without it only the times that the steps begin at.
+    Raises ModelError for a scheduler that cannot draw at all.
+    whole: try every step on one number. False: only check the timesteps.
     """
     times = int(scheduler.config.num_train_timesteps)
     if not 1 <= steps <= times or not _can_draw(scheduler, steps, whole):
@@ -45,19 +45,19 @@ def check_steps(scheduler: Any, steps: int, *, whole: bool = True) -> None:
 
 
 def fewest(scheduler: Any, least: int, *, whole: bool = True) -> int:
-    """The least number of steps, from ``least`` on, that a scheduler can draw in; ModelError where there is none."""
+    """The least number of steps, at least ``least``, that a scheduler can draw in. Raises ModelError if none works."""
     for count in range(least, int(scheduler.config.num_train_timesteps) + 1):
         if _can_draw(scheduler, count, whole):
             return count
     raise ModelError(
-        f"the model's {type(scheduler).__name__} cannot draw in any number of steps: mend its configuration"
+        f"the model's {type(scheduler).__name__} cannot draw in any number of steps: correct its configuration"
     )
 
 
 def _can_draw(scheduler: Any, steps: int, whole: bool) -> bool:
-    """Whether it can draw in so many steps, and reads no time that the model was not trained for."""
+    """Whether it can draw in this number of steps, using only timesteps that the model was trained for."""
     if not hasattr(scheduler, "alphas_cumprod"):
-        return True  # a flow's, whose times are shares of noise
+        return True  # a flow: its timesteps are shares of noise
     fresh, x = type(scheduler).from_config(scheduler.config), torch.zeros(1, 1, 1, 1)
     try:
         with np.errstate(all="ignore"), torch.random.fork_rng(devices=[]):
@@ -65,20 +65,20 @@ def _can_draw(scheduler: Any, steps: int, whole: bool) -> bool:
             if not fresh.timesteps.max() < fresh.config.num_train_timesteps:
                 return False
             for t in fresh.timesteps if whole else ():
-                given = fresh.scale_model_input(x, t)
-                x = fresh.step(torch.zeros_like(given), t, x, return_dict=False)[0]
+                x_in = fresh.scale_model_input(x, t)
+                x = fresh.step(torch.zeros_like(x_in), t, x, return_dict=False)[0]
     except (
         AssertionError,
         IndexError,
         ValueError,
         ZeroDivisionError,
-    ):  # as theirs fail at too few steps, or too many
+    ):  # the schedulers' errors for too few or too many steps
         return False
     return bool(torch.isfinite(x).all())
 
 
 class Diffusion:
-    """The schedule of a pipeline that diffuses, with steps of DDIM."""
+    """The schedule of a diffusion (DDPM) pipeline, with DDIM steps."""
 
     def __init__(self, scheduler: Any) -> None:
         kind = scheduler.config.get("prediction_type", "epsilon")
@@ -86,59 +86,59 @@ class Diffusion:
             raise ModelError(
                 f"prediction type {quoted(kind)} is not supported: use a model of epsilon or v_prediction"
             )
-        # DDIM clips by default, which is meant for pixels: only a model whose own scheduler clips is sampled so
+        # DDIM clips by default, which is for pixels: clip only if the model's own scheduler does
         clip = scheduler.config.get("clip_sample", False)
         self.ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=clip)
         self.num_timesteps = int(self.ddim.config.num_train_timesteps)
 
     def model_timestep(self, t: Tensor) -> Tensor:
-        """What the network is told of the times t (n,)."""
+        """The network's timestep input for timesteps t (n,)."""
         return t
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
+        """x_t, fp32, for latents and noise (n, c, h, w) at timesteps t (n,)."""
         signal, spread = self._scales(t)
         return signal * latents.float() + spread * noise.float()
 
     def training_target(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """What the prediction should be for latents with this noise."""
+        """The prediction's target for latents with this noise (n, c, h, w)."""
         return noise
 
     def prediction(self, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
-        """The network's output for x_t as prediction, fp32."""
+        """The prediction, fp32, from the network's output for x_t."""
         if self.ddim.config.prediction_type == "epsilon":
             return output.float()
         signal, spread = self._scales(t)  # v = signal * noise - spread * picture
         return signal * output.float() + spread * latents.float()
 
     def predicted_x0(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The latents without noise that a prediction for x_t implies, fp32."""
+        """The latents without noise, fp32, that a prediction for x_t implies."""
         signal, spread = self._scales(t)
         return (latents.float() - spread * prediction) / signal
 
     def timesteps(self, steps: int, device: torch.device) -> Tensor:
-        """The times of ``steps`` steps from noise to picture; ``step`` goes along them."""
+        """The timesteps of ``steps`` sampling steps, from noise to image, for ``step``."""
         self.ddim.set_timesteps(steps, device=device)
-        found: Tensor = self.ddim.timesteps
-        return found
+        times: Tensor = self.ddim.timesteps
+        return times
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
-        """From the time t, one of ``timesteps``, to the next, by the network's output."""
-        found: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
-        return found
+        """x at the next timestep, from x at t (one of ``timesteps``) and the network's output."""
+        x: Tensor = self.ddim.step(output, t, latents, return_dict=False)[0]
+        return x
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The shares of picture and noise at times t (n,), each (n, 1, 1, 1)."""
-        kept = self.ddim.alphas_cumprod.to(t.device)[t].float().view(-1, 1, 1, 1)
-        return kept.sqrt(), (1 - kept).sqrt()
+        """√ᾱ_t and √(1-ᾱ_t) at timesteps t (n,), each (n, 1, 1, 1)."""
+        signal = self.ddim.alphas_cumprod.to(t.device)[t].float().view(-1, 1, 1, 1)
+        return signal.sqrt(), (1 - signal).sqrt()
 
 
 class Flow:
     """The schedule of a pipeline with rectified flow (Liu et al. 2022, arXiv 2209.03003), with steps of Euler.
 
-    mu: the shift of a scheduler that shifts by the picture's size. even: whether the pipeline asks for equal steps of
-    the share of noise before it is shifted, or leaves the steps to the scheduler.
-    Raises ModelError for a scheduler that does anything else.
+    mu: the shift of a scheduler with dynamic shifting. even: whether the pipeline passes equal steps of σ before the
+    shift, or leaves the steps to the scheduler.
+    Raises ModelError for any other kind of scheduler.
     """
 
     def __init__(self, scheduler: Any, *, mu: float = 0.0, even: bool = False) -> None:
@@ -157,47 +157,47 @@ class Flow:
         self._timesteps = torch.zeros(0)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """σ_t (n,), the share of noise in (0, 1], for times t (n,): s = (t+1)/times, its odds times the shift."""
+        """σ_t (n,), the share of noise in (0, 1], for timesteps t (n,): (t+1)/num_timesteps: odds times shift."""
         share = (t.float() + 1) / self.num_timesteps
         return self.shift * share / (1 + (self.shift - 1) * share)
 
     def model_timestep(self, t: Tensor) -> Tensor:
-        """What the network is told of the times t (n,)."""
+        """The network's timestep input for timesteps t (n,)."""
         return self.num_timesteps * self.sigma(t)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t, fp32, for latents and noise (n, c, h, w) and times t (n,)."""
+        """x_t, fp32, for latents and noise (n, c, h, w) at timesteps t (n,)."""
         sigma = self.sigma(t).view(-1, 1, 1, 1)
         return (1 - sigma) * latents.float() + sigma * noise.float()
 
     def training_target(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """What the prediction should be for latents with this noise."""
+        """The prediction's target for latents with this noise (n, c, h, w)."""
         return noise.float() - latents.float()
 
     def prediction(self, output: Tensor, latents: Tensor, t: Tensor) -> Tensor:
-        """The network's output for x_t as prediction, fp32."""
+        """The prediction, fp32, from the network's output for x_t."""
         return output.float()
 
     def predicted_x0(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The latents without noise that a prediction for x_t implies, fp32."""
+        """The latents without noise, fp32, that a prediction for x_t implies."""
         return latents.float() - self.sigma(t).view(-1, 1, 1, 1) * prediction
 
     def timesteps(self, steps: int, device: torch.device) -> Tensor:
-        """The times of ``steps`` steps from noise to picture, no whole numbers; ``step`` goes along them."""
-        asked: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
+        """The timesteps (fractional) of ``steps`` sampling steps, from noise to image, for ``step``."""
+        options: dict[str, Any] = {"sigmas": np.linspace(1, 1 / steps, steps)} if self.even else {}
         if self.euler.config.use_dynamic_shifting:
-            asked["mu"] = self.mu
-        self.euler.set_timesteps(steps, device=device, **asked)
+            options["mu"] = self.mu
+        self.euler.set_timesteps(steps, device=device, **options)
         sigma = self.euler.sigmas[:-1].double()
         share = sigma / (self.shift + (1 - self.shift) * sigma)
         self._timesteps = (share * self.num_timesteps - 1).float().to(device)
         return self._timesteps
 
     def step(self, output: Tensor, t: Tensor, latents: Tensor) -> Tensor:
-        """From the time t, one of ``timesteps``, to the next, by the network's output."""
-        place = int((self._timesteps - t).abs().argmin())
-        here, there = self.euler.sigmas[place : place + 2].to(output).tolist()
-        moved: Tensor = latents + (there - here) * output
+        """x at the next timestep, from x at t (one of ``timesteps``) and the network's output."""
+        index = int((self._timesteps - t).abs().argmin())
+        sigma, next_sigma = self.euler.sigmas[index : index + 2].to(output).tolist()
+        moved: Tensor = latents + (next_sigma - sigma) * output
         return moved
 
 

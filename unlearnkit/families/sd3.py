@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: rectified flow by a transformer with joint attention, told by three text encoders."""
+"""Stable Diffusion 3 and 3.5: rectified flow by an MMDiT, conditioned on three text encoders."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from torch import Tensor
 
 from ..errors import ModelError
-from . import joint
-from .answers import classes as classes
-from .answers import counted, drawn, packed, sides, unpacked
-from .answers import cross_attention as cross_attention
-from .answers import guided as guided
-from .answers import latents as latents
-from .answers import saved as saved
-from .joint import DEFAULTS as DEFAULTS
-from .joint import DENOISER as DENOISER
-from .joint import PARTS as PARTS
-from .joint import belongs as belongs
+from . import mmdit
+from .common import classes as classes
+from .common import cross_attention as cross_attention
+from .common import draw_with_pooled, latent_size, pack, token_count, unpack
+from .common import guided as guided
+from .common import latents as latents
+from .common import saved as saved
+from .mmdit import DEFAULTS as DEFAULTS
+from .mmdit import DENOISER as DENOISER
+from .mmdit import PARTS as PARTS
+from .mmdit import belongs as belongs
 from .schedules import Flow
 from .stable_diffusion import last_token as last_token
 from .stable_diffusion import room as clip_room
@@ -27,8 +27,8 @@ from .stable_diffusion import room as clip_room
 TITLE = "Stable Diffusion 3/3.5"
 PIPELINES: tuple[str, ...] = ("StableDiffusion3Pipeline",)
 TOKENS = 256  # of T5
-LACKS = joint.LACKS | {
-    "text": "tokens of CLIP and of T5 stand one after the other, so a word has no one place that could be moved"
+LACKS = mmdit.LACKS | {
+    "text": "tokens of CLIP and of T5 stand one after the other, so a word has no single position to edit"
 }
 
 
@@ -43,24 +43,24 @@ def check(pipe: Any) -> None:
 
 def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS) -> Tensor:
     how = {"device": device, "do_classifier_free_guidance": False, "max_sequence_length": tokens}
-    found = pipe.encode_prompt(prompt, None, None, **how)
-    return packed(found[0][0], found[2][0])
+    encoded = pipe.encode_prompt(prompt, None, None, **how)
+    return pack(encoded[0][0], encoded[2][0])
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    return _apart(pipe, states)[0]
+    return _unpack_states(pipe, states)[0]
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
     if pipe.text_encoder_3 is None:
         return clip_room(pipe, text, None)
-    return counted(pipe, pipe.tokenizer_3, text), (tokens or TOKENS) - 1
+    return token_count(pipe, pipe.tokenizer_3, text), (tokens or TOKENS) - 1
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
     config = pipe.transformer.config
     stock = (config.sample_size, config.sample_size)
-    return config.in_channels, *sides(pipe, size, stock, config.patch_size)
+    return config.in_channels, *latent_size(pipe, size, stock, config.patch_size)
 
 
 def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
@@ -76,7 +76,7 @@ def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
 
 
 def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-    text, pooled = _apart(pipe, states)
+    text, pooled = _unpack_states(pipe, states)
     output: Tensor = pipe.transformer(
         hidden_states=latents,
         timestep=t,
@@ -88,9 +88,11 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    return drawn(pipe, _apart(pipe, states), _apart(pipe, negative), guidance, **how)
+    return draw_with_pooled(
+        pipe, _unpack_states(pipe, states), _unpack_states(pipe, negative), guidance, **how
+    )
 
 
-def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+def _unpack_states(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
     """The text (n, tokens, width) and the pooled vector (n, size)."""
-    return unpacked(states, pipe.transformer.config.pooled_projection_dim)
+    return unpack(states, pipe.transformer.config.pooled_projection_dim)

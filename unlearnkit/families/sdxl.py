@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a U-Net with cross-attention to two text encoders side by side, a pooled vector and sizes."""
+"""Stable Diffusion XL: a U-Net with cross-attention to two text encoders, a pooled vector and sizes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answers import classes as classes
-from .answers import drawn, packed, unpacked
-from .answers import guided as guided
-from .answers import latents as latents
-from .answers import saved as saved
+from .common import classes as classes
+from .common import draw_with_pooled, pack, unpack
+from .common import guided as guided
+from .common import latents as latents
+from .common import saved as saved
 from .stable_diffusion import DENOISER as DENOISER
 from .stable_diffusion import LACKS as LACKS
 from .stable_diffusion import PARTS as PARTS
@@ -33,31 +33,33 @@ def sampling(pipe: Any) -> tuple[int, float]:
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    found = pipe.encode_prompt(prompt, device=device, do_classifier_free_guidance=False)
-    states = packed(found[0][0], found[2][0])
-    # without a prompt the pipeline takes zeros, in place of what the encoders make of the empty one
+    encoded = pipe.encode_prompt(prompt, device=device, do_classifier_free_guidance=False)
+    states = pack(encoded[0][0], encoded[2][0])
+    # without a prompt the pipeline uses zeros, not the encoded empty prompt
     return torch.zeros_like(states) if not prompt and pipe.config.force_zeros_for_empty_prompt else states
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    return _apart(pipe, states)[0]
+    return _unpack_states(pipe, states)[0]
 
 
 def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
-    text, pooled = _apart(pipe, states)
+    text, pooled = _unpack_states(pipe, states)
     height, width = (side * pipe.vae_scale_factor for side in latents.shape[2:])
     sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=text.dtype, device=text.device)
-    told = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+    added = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
     output: Tensor = pipe.unet(
-        latents, t, encoder_hidden_states=text, added_cond_kwargs=told, return_dict=False
+        latents, t, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False
     )[0]
     return output
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:
-    return drawn(pipe, _apart(pipe, states), _apart(pipe, negative), guidance, **how)
+    return draw_with_pooled(
+        pipe, _unpack_states(pipe, states), _unpack_states(pipe, negative), guidance, **how
+    )
 
 
-def _apart(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
+def _unpack_states(pipe: Any, states: Tensor) -> tuple[Tensor, ...]:
     """The text (n, tokens, width) and the pooled vector (n, size)."""
-    return unpacked(states, pipe.text_encoder_2.config.projection_dim)
+    return unpack(states, pipe.text_encoder_2.config.projection_dim)

@@ -1,4 +1,4 @@
-"""Open a single .safetensors file of Stable Diffusion 1.x, 2.x or XL in the original layout, or say what else it is."""
+"""Recognise a single .safetensors file of Stable Diffusion 1.x, 2.x or XL in the original layout, or say what it is."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ V1 = "model.diffusion_model.output_blocks.11.0.skip_connection.weight"
 V2 = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
 XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
-# the repository with the settings of each, as diffusers has it
+# the repository with the settings of each, as in diffusers
 SETTINGS = {
     "StableDiffusionXLPipeline": "stabilityai/stable-diffusion-xl-base-1.0",
     "v2": "stabilityai/stable-diffusion-2-1",
     "v1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
-# what a file is that has a weight with this in its name; the first that fits
-OTHERS = (
+# kinds of files by a part of their weights' names; the first that fits counts
+OTHER_KINDS = (
     (
         ("lora_up", "lora_down", ".lora_A.", ".lora_B.", "lora_unet_", "lora.up.", ".hada_w", ".lokr_w"),
         "is a LoRA",
@@ -44,7 +44,7 @@ OTHERS = (
     (("edm_mean",), "is a single file of Playground 2.5, which is not supported"),
     (("emb_params", "string_to_param", "clip_l", "clip_g"), "is an embedding (textual inversion)"),
 )
-ALONE = (
+SINGLE_NETWORKS = (
     (("down_blocks.", "transformer_blocks."), "is the denoiser of a diffusers folder alone"),
     (("text_model.", "encoder.layers.", "encoder.block."), "is a text encoder alone"),
     (("decoder.up", "encoder.down"), "is a VAE alone"),
@@ -56,8 +56,8 @@ ONLY = "single files are read of whole Stable Diffusion 1.x, 2.x and XL checkpoi
 def recognised(path: Path) -> tuple[str, Path]:
     """The pipeline class of a single file, and the folder with its settings, which come from the hub or its cache.
 
-    Raises ModelError, in one line, for a file of another kind. What the settings name is checked like any folder's,
-    before anything is opened: diffusers would look for them in the working folder first.
+    Raises ModelError for a file of another kind. The settings are checked like those of any folder before anything is
+    opened: diffusers would look for them in the working folder first.
     """
     where = f"file {quoted(path)}"
     if path.suffix != ".safetensors":
@@ -87,7 +87,7 @@ def _kind(path: Path, where: str) -> str:
         raise ModelError(
             f"{where} is an edit of unlearnkit: give the model that it was made from, and it with --edit"
         )
-    for words, what in OTHERS:
+    for words, what in OTHER_KINDS:
         if _any(names, words):
             raise ModelError(f"{where} {what}: {ONLY}, anything else as a diffusers folder or hub id")
     if channels != [4]:
@@ -98,7 +98,7 @@ def _kind(path: Path, where: str) -> str:
         return "StableDiffusionXLPipeline"
     if V1 in names:
         return "v2" if second else "v1"
-    for parts, what in ALONE:
+    for parts, what in SINGLE_NETWORKS:
         if _any(names, parts):
             raise ModelError(f"{where} {what}: {ONLY}")
     first = quoted(min(names)) if names else "none"
@@ -113,7 +113,7 @@ def _any(names: Collection[str], words: tuple[str, ...]) -> bool:
 
 def _settings(source: str) -> Path:
     """The folder of this repository's settings and tokenizers without any weights, each checked."""
-    local = hub.is_away(source)
+    local = hub.is_unreachable(source)
     file = hub.download(source, INDEX, local=local)
     folder = file.parent
     index = {p: entry for p, entry in checked_index(file, source).items() if p != "safety_checker"}

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, quoted
-from .answers import classes as classes
-from .answers import counted, plain, sides
-from .answers import guided as guided
-from .answers import latents as latents
-from .answers import saved as saved
-from .answers import text as text
+from .common import classes as classes
+from .common import guided as guided
+from .common import latent_size, plain_attention, token_count
+from .common import latents as latents
+from .common import saved as saved
+from .common import text as text
 from .schedules import Diffusion
 
 TITLE = "Stable Diffusion 1.x/2.x"
@@ -53,9 +53,9 @@ def check(pipe: Any) -> None:
     extra = {name: pipe.unet.config.get(name) for name in CONDITIONS}
     if extra["addition_embed_type"] == ADDED.get(type(pipe).__name__):
         del extra["addition_embed_type"]
-    if found := [name for name, value in extra.items() if value is not None]:
+    if names := [name for name, value in extra.items() if value is not None]:
         raise ModelError(
-            f"the denoiser takes more than text ({found[0]} = {quoted(extra[found[0]])}), such as pictures or "
+            f"the denoiser takes more than text ({names[0]} = {quoted(extra[names[0]])}), such as pictures or "
             "classes, which is not supported: unload its adapter or use a plain text-to-image model"
         )
 
@@ -75,19 +75,19 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
 
 
 def last_token(pipe: Any, text: str) -> int:
-    # the start token is at 0, so the number of tokens is the index of the last one; the end token keeps a place
+    # the start token is at 0, so the number of tokens is the index of the last one; the end token needs a position
     return min(room(pipe, text, None))
 
 
 def room(pipe: Any, text: str, tokens: int | None) -> tuple[int, int]:
-    return counted(pipe, pipe.tokenizer, text), pipe.tokenizer.model_max_length - 2
+    return token_count(pipe, pipe.tokenizer, text), pipe.tokenizer.model_max_length - 2
 
 
 def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
     stock = pipe.unet.config.sample_size
     return (
         pipe.unet.config.in_channels,
-        *sides(pipe, size, (stock, stock) if isinstance(stock, int) else stock),
+        *latent_size(pipe, size, (stock, stock) if isinstance(stock, int) else stock),
     )
 
 
@@ -101,7 +101,9 @@ def predict(pipe: Any, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
 
 
 def cross_attention(pipe: Any) -> dict[str, Any]:
-    return plain({name: layer for name, layer in pipe.unet.named_modules() if name.endswith(".attn2")})
+    return plain_attention(
+        {name: layer for name, layer in pipe.unet.named_modules() if name.endswith(".attn2")}
+    )
 
 
 def draw(pipe: Any, states: Tensor, negative: Tensor, guidance: float, **how: Any) -> Any:

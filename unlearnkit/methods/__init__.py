@@ -159,7 +159,7 @@ def edit_for(
         "request": dataclasses.asdict(request),
         "seed": seed,
         "base": model.fingerprint(),
-    } | ({"beside": job.beside.facts} if job.beside else {})
+    } | ({"beside": job.auxiliary.facts} if job.auxiliary else {})
     text = json.dumps(facts, sort_keys=True)
     facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):

@@ -102,7 +102,7 @@ class SculptingMemory(Trained[Sets]):
             anchor.append(wide.with_prompt_dropout(self.prompt_dropout))
             swapped = swap_word(model, concept, [superclass_of(concept, self.superclass)])
             target.append(run.encode([prompt for (prompt,) in swapped]))
-        names = self.earlier if run.request.erase[0] == run.whole.erase[0] else ()
+        names = self.earlier if run.request.erase[0] == run.full_request.erase[0] else ()
         groups = [prompts_for(model, Concept(name), self.pictures) for name in names]
         past = [run.images(prompts, title="pictures to replay") for prompts in groups]
         return Sets(ImageSet.joined(erase), target, ImageSet.joined(anchor), past)
@@ -146,12 +146,12 @@ class SculptingMemory(Trained[Sets]):
 
     def _anchors(self, run: Run, concept: Concept) -> tuple[tuple[str, ...], str]:
         """Prompts for x^s, and their negative prompt: the erased words of s_k. Raises InputError for no words."""
-        erase, wide = run.whole.erase, superclass_of(concept, self.superclass)
+        erase, wide = run.full_request.erase, superclass_of(concept, self.superclass)
         if self.retain_set == "superclass":
             same = [one for one in erase if superclass_of(one, self.superclass) == wide]
             erased = ", ".join(word for one in same for word in one.wordings)
             return prompts_for(run.model, Concept(wide, concept.kind), self.pictures), erased
-        earlier = tuple(Concept(word) for word in self.earlier if folded(word) not in run.whole.erased)
+        earlier = tuple(Concept(word) for word in self.earlier if folded(word) not in run.full_request.erased)
         gone, all_of_kind = Request(earlier + erase), self.retain_set == "all"
         words = [wide, *words_within(run.model, gone, concept, all_of_kind=all_of_kind)]
         each = [prompts_for(run.model, Concept(word, concept.kind), self.pictures) for word in words]

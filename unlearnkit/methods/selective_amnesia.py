@@ -134,7 +134,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         total = {name: torch.zeros_like(copy) for name, copy in copies.items()}
         for copy in copies.values():
             copy.requires_grad_()
-        net.begin(lambda: copies)
+        net.begin_step(lambda: copies)
         with model.frozen(), model.checkpointing(self.checkpointing), torch.enable_grad():
             for number in range(count):
                 which = torch.full((n,), number * len(images) // count)
@@ -145,5 +145,5 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
                 for name, gradient in processes.added(dict(zip(copies, gradients, strict=True))).items():
                     total[name].addcmul_(gradient, gradient, value=1 / count)
                 run.progress("Fisher information", number + 1, count)
-        net.begin()
+        net.begin_step()
         return total

@@ -12,7 +12,7 @@ __all__ = ["DiverseUCE"]
 
 
 def _own(name: str, value: Any) -> Any:
-    return with_default(UCE, name, value, source="ours, chosen on the canvas by the guide")
+    return with_default(UCE, name, value, source="ours, chosen by the canvas's validation classifier")
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,10 @@ class Evaluators:
 def canvas_evaluators() -> Evaluators:
     """The canvas's held-out classifier, which no method may use, and its CLIP."""
     from ..canvas import WEIGHTS
-    from ..canvas.evaluators import alignment, judge
+    from ..canvas.evaluators import alignment, held_out_classifier
 
     clip = _CanvasClip(alignment(), f"canvas-clip@{_hash(WEIGHTS / 'clip')}")
-    return evaluators_of(judge(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", clip)
+    return evaluators_of(held_out_classifier(), f"canvas-judge@{_hash(WEIGHTS / 'judge')}", clip)
 
 
 def evaluators_of(network: Any, name: str, clip: Clip | None = None) -> Evaluators:

@@ -103,7 +103,7 @@ class Hints:
     def suited(self, sampling: tuple[int, float], classes: tuple[str, ...] | None) -> Hints:
         """The hints for a kind of model: general ones with its steps and guidance; without templates for classes.
 
-        classes: the names of a model that is told one of them and no words.
+        classes: the class names of a class-conditional model, else None.
         """
         found = self
         if self is GENERAL:

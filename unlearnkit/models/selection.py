@@ -25,7 +25,9 @@ def belongs(model: Model, part: str) -> Callable[[str], bool]:
     family, components = model.family, encoders(model.pipe)
     if part == TEXT_ENCODER:
         if not components:
-            raise InputError(f"{family.TITLE} has no text encoder: it is told a class; choose another method")
+            raise InputError(
+                f"{family.TITLE} has no text encoder: it is class-conditional; choose another method"
+            )
         return lambda name: component(name) in components and _in_a_layer(name)
     if part in family.LACKS:
         raise InputError(f"{family.TITLE} has no part {part!r}: {family.LACKS[part]}")

@@ -20,7 +20,7 @@ from ..models.model import Model
 from ..models.selection import TEXT_ENCODER
 from ..schema import Recipe
 from ..settings import changed
-from ..training.copies import Copies
+from ..training.masters import MasterWeights
 from ..training.settings import Training
 from . import images
 from .peak_memory import footprint
@@ -149,8 +149,8 @@ def _decoding(model: Model, pictures: int) -> int:
 
 def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     """Seconds a row of a pass forward and backward to what is trained, and the bytes that a training step holds."""
-    given, copies = _given(model, rows), Copies(model.weights(settings.part), settings.updates)
-    masters = copies.begin(0)
+    given, trained = _given(model, rows), MasterWeights(model.weights(settings.part), settings.updates)
+    masters = trained.init(0)
     weights: dict[int, int] = {}
     held: dict[int, int] = {}
     blocks, recomputed, widest = 0, 0.0, 0.0  # of those made again: how many, the largest, its widest layer
@@ -174,7 +174,7 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
         return checkpoint(module, *given, use_reentrant=False)
 
     def step() -> None:
-        worn = copies.worn(masters)
+        worn = trained.cast_weights(masters)
         weights.update(_storages([*masters.values(), *worn.values(), *model.weights("all").values()]))
         with model.wearing(worn):
             x, t, states = given
@@ -190,7 +190,9 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
         with model.checkpointing(settings.checkpointing):
             seconds = _timed(step, model) / rows
     with torch.no_grad():
-        others = _storages(copies.worn(masters).values()).items() - _storages(masters.values()).items()
+        others = (
+            _storages(trained.cast_weights(masters).values()).items() - _storages(masters.values()).items()
+        )
     numbers = sum(master.numel() for master in masters.values())
     moving = 2 * max([widest, *held.values()])  # into the widest layer and out of it, on the way back
     passing = sum(held.values()) + moving + sum(size for _, size in others)

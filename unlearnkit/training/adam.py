@@ -1,4 +1,4 @@
-"""Adam without weight decay (Kingma and Ba 2014, arXiv 1412.6980), as a run's state: it can be saved and taken up."""
+"""Adam without weight decay (Kingma and Ba 2014, arXiv 1412.6980), with a state that can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DECAY = 0.999
 
 
 class Adam:
-    """torch's, of masters by name. The moments are there from the start, as it would make them itself."""
+    """torch's Adam for named master weights. The moments exist from the start, with torch's initial values."""
 
     def __init__(self, masters: Mapping[str, Tensor]) -> None:
         self.masters = masters
@@ -27,34 +27,34 @@ class Adam:
         for group in self.adam.param_groups:
             group["lr"], group["betas"] = lr, (beta, DECAY)
         for name, master in self.masters.items():
-            master.grad = _laid_out(gradients[name], master)
+            master.grad = _like(gradients[name], master)
         self.adam.step()
         self.adam.zero_grad()
 
     def forget(self, opened: Mapping[str, Tensor]) -> None:
-        """No momentum where an entry is closed, so that without a gradient it stays as it is, bit for bit."""
+        """Clear the moments of closed entries, so that without a gradient they stay unchanged bit for bit."""
         for name, entries in opened.items():
-            held = self.adam.state[self.masters[name]]
-            held["exp_avg"].mul_(entries)
-            held["exp_avg_sq"].mul_(entries)
+            state = self.adam.state[self.masters[name]]
+            state["exp_avg"].mul_(entries)
+            state["exp_avg_sq"].mul_(entries)
 
     def tensors(self) -> dict[str, Tensor]:
         """Both moments, as ``what/name``."""
-        found: dict[str, Tensor] = {}
+        moments: dict[str, Tensor] = {}
         for name, master in self.masters.items():
-            held = self.adam.state[master]
-            found |= {f"first/{name}": held["exp_avg"], f"second/{name}": held["exp_avg_sq"]}
-        return found
+            state = self.adam.state[master]
+            moments |= {f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
+        return moments
 
-    def restore(self, held: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
-        """Take up what ``tensors`` gave after this many steps, by what and name."""
+    def restore(self, saved: Mapping[str, Mapping[str, Tensor]], steps: int) -> None:
+        """Load what ``tensors`` gave after this many steps, by moment and name."""
         for name, master in self.masters.items():
             state: dict[str, Any] = {"step": torch.tensor(float(steps), device=master.device)}
-            moments = (_laid_out(held[what][name], master) for what in ("first", "second"))
+            moments = (_like(saved[what][name], master) for what in ("first", "second"))
             state |= dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True))
             self.adam.state[master] = state
 
 
-def _laid_out(tensor: Tensor, master: Tensor) -> Tensor:
-    """The numbers in the master's layout in memory: torch's fused step goes through all four as they lie there."""
+def _like(tensor: Tensor, master: Tensor) -> Tensor:
+    """The tensor in the master's memory layout, which torch's fused step requires."""
     return tensor if tensor.stride() == master.stride() else torch.empty_like(master).copy_(tensor)

@@ -1,4 +1,4 @@
-"""What takes a concept's place: a word for it, pictures of that word, and the same prompts with the concept in them."""
+"""Anchors: the word that replaces a concept, images of it, and the same prompts with the concept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .. import seeds
-from ..data.grammar import forms, pairs, read
+from ..data.grammar import forms, read
+from ..data.grammar import pairs as grammar_pairs
 from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, prompts_for, texts, unerased
 from ..data.wording import format_prompt
@@ -29,9 +30,9 @@ class Anchored:
 
 
 def anchor(model: Model, request: Request, concept: Concept) -> str:
-    """What shall appear in the concept's place: ``instead``, else the nearest word of its kind in the vocabulary.
+    """What replaces the concept: its ``instead``, else the nearest word of its kind in the vocabulary.
 
-    Raises InputError for an anchor that is erased itself, and where no word is left to choose from.
+    Raises InputError for an anchor that is erased itself, and if no word is left.
     """
     if concept.instead is not None:
         if folded(concept.instead) in request.erased:
@@ -43,8 +44,7 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
         if near.kind == concept.kind and folded(near.name) not in request.erased:
             return near.name
     raise InputError(
-        f"no anchor for the {concept.kind} {quoted(concept.name)} is in the model's vocabulary: say with 'instead' "
-        "what shall appear in its place"
+        f"no anchor for the {concept.kind} {quoted(concept.name)} is in the model's vocabulary: give one with 'instead'"
     )
 
 
@@ -53,14 +53,14 @@ def templates_for(
 ) -> list[tuple[str, str]]:
     """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn.
 
-    grammar: sentences of this grammar (``grammar.read``), none with what the request erases, in the templates' place.
+    grammar: use sentences of this grammar (``grammar.read``), without erased words, in place of the templates.
     """
-    found = texts(concept, model.hints, templates=True)
+    pairs = texts(concept, model.hints, templates=True)
     if grammar:
-        own = seeds.derive(0, "turns", concept.name)
-        told = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=own)
-        found = tuple(zip(told, itertools.cycle(concept.wordings), strict=False))
-    return [found[number % len(found)] for number in range(count)]
+        seed = seeds.derive(0, "turns", concept.name)
+        sentences = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=seed)
+        pairs = tuple(zip(sentences, itertools.cycle(concept.wordings), strict=False))
+    return [pairs[number % len(pairs)] for number in range(count)]
 
 
 def target_pairs(
@@ -96,28 +96,28 @@ def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
         if grammar:
             pairs = _filled(run, concept, place, count, grammar)
         else:
-            found = templates_for(run.model, run.request, concept, count)
-            pairs = [(format_prompt(form, wording), format_prompt(form, place)) for form, wording in found]
+            templates = templates_for(run.model, run.request, concept, count)
+            pairs = [(format_prompt(form, word), format_prompt(form, place)) for form, word in templates]
         concepts += [prompt for prompt, _ in pairs]
         anchors += [prompt for _, prompt in pairs]
     return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))
 
 
-def retained(run: Run, found: Anchored, count: int, *, nearest: int = 0, dropout: float = 0.0) -> ImageSet:
-    """What a retain loss looks at: the anchors' images, and ``count`` images of what the request keeps.
+def retained(run: Run, anchors: Anchored, count: int, *, nearest: int = 0, dropout: float = 0.0) -> ImageSet:
+    """The retain set: the anchors' images, and ``count`` images of what the request keeps.
 
-    nearest: if it keeps nothing, so many nearest words are kept. dropout: share of images under the empty prompt.
+    nearest: number of nearest words to keep if the request keeps nothing. dropout: as in ``with_prompt_dropout``.
     """
     others = neighbours(run.model, run.request, nearest)
     if not others:
-        return found.images.with_prompt_dropout(dropout)
+        return anchors.images.with_prompt_dropout(dropout)
     each = [prompts_for(run.model, concept, -(-count // len(others))) for concept in others]
     prompts = [prompt for together in zip(*each, strict=True) for prompt in together][:count]
     keep = run.images(prompts, title="pictures to keep")
-    return ImageSet.joined([found.images, keep]).with_prompt_dropout(dropout)
+    return ImageSet.joined([anchors.images, keep]).with_prompt_dropout(dropout)
 
 
 def _filled(run: Run, concept: Concept, place: str, count: int, grammar: str) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    alone, known = replace(read(grammar), others={}), unerased(run.model, run.request)
-    return pairs(alone, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
+    only, known = replace(read(grammar), others={}), unerased(run.model, run.request)
+    return grammar_pairs(only, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)

@@ -1,7 +1,7 @@
-"""The one training loop: losses -> gradients -> combine -> rules -> mask -> step -> rules.
+"""The training loop: losses -> gradients -> combine -> rules -> mask -> step -> rules.
 
-Draws are named by their step, and a checkpoint holds the trained copies, the optimiser's state and all that the mask
-and the method hold: a killed run goes on to the same bits. Several processes share the rows of each pass
+Each random draw is named by its step. A checkpoint holds the master weights and the state of the optimiser, the mask
+and the method. So a killed run resumes and ends with the same bits. Several processes share the rows of each pass
 (``processes``).
 """
 
@@ -22,10 +22,10 @@ from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
 from .adam import Adam
-from .copies import Copies
 from .job import Job
+from .masters import MasterWeights
 from .net import Net, Step
-from .state import CHECKPOINT, Clock, Log, State
+from .state import CHECKPOINT, CheckpointTimer, Log, State
 
 __all__ = ["Objective", "constant", "descend", "onecycle"]
 
@@ -37,10 +37,10 @@ Loss = Callable[[Net, Step], Losses]
 class Objective:
     """What is minimised.
 
-    loss: ``loss(net, step)`` gives named scalars, already weighted; called with gradients switched on.
-    saliency: what the warm-up of a mask looks at; needed only with a mask.
-    state: of the method's own, that must survive a kill.
-    critic_warmup: first steps in which ``loss`` trains something else, gives no losses, and the weights rest.
+    loss: ``loss(net, step)`` gives named scalars, already weighted; called with gradients enabled.
+    saliency: the losses of a mask's warm-up; needed only with a mask.
+    state: the method's own state, saved in each checkpoint.
+    critic_warmup: number of first steps in which ``loss`` trains only a critic and returns no losses.
     """
 
     loss: Loss
@@ -50,22 +50,22 @@ class Objective:
 
 
 def constant(progress: float) -> tuple[float, float]:
-    """Adam's usual run: the share of the learning rate, and β₁, for a progress in [0, 1]."""
+    """A constant learning rate: its factor (1) and β₁ for a progress in [0, 1]."""
     return 1.0, 0.9
 
 
 def onecycle(progress: float) -> tuple[float, float]:
-    """One cycle (torch's OneCycleLR with its defaults): up from 1/25 in 30 % of the way, then down; β₁ opposite."""
+    """One cycle (torch's OneCycleLR with its defaults): up from 1/25 in the first 30 %, then down; β₁ opposite."""
     first, last = 1 / 25, 1 / 25 * 1e-4
     if progress <= 0.3:
-        risen = _eased(progress / 0.3)
-        return first + (1 - first) * risen, 0.95 - 0.1 * risen
-    fallen = _eased((progress - 0.3) / 0.7)
-    return 1 - (1 - last) * fallen, 0.85 + 0.1 * fallen
+        up = _eased(progress / 0.3)
+        return first + (1 - first) * up, 0.95 - 0.1 * up
+    down = _eased((progress - 0.3) / 0.7)
+    return 1 - (1 - last) * down, 0.85 + 0.1 * down
 
 
-def _eased(way: float) -> float:
-    return (1 - math.cos(math.pi * way)) / 2
+def _eased(progress: float) -> float:
+    return (1 - math.cos(math.pi * progress)) / 2
 
 
 def descend(
@@ -84,29 +84,28 @@ def descend(
     rank: int = 0,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Train fp32 copies of a part of the denoiser of ``net.model`` with Adam, and give them back, on the CPU.
+    """Train fp32 copies of a part of ``net.model`` with Adam and return them, on the CPU.
 
-    schedule: the share of ``lr``, and β₁, by progress. mask: its warm-up comes before the ``steps``, after that of
-        the objective's critic.
-    rank: of low-rank updates of the part's matrices, which are trained in place of the weights themselves; 0 for none.
-    seed: of the updates' first values.
-    The model is bitwise as it was, on success and on every exception. Raises DivergedError at the first loss that is
-    not a finite number, ModelError for a float16 model, InputError for a folder that holds another run's checkpoint.
+    schedule: factor of ``lr``, and β₁, by progress. mask: its warm-up runs after the critic's and before ``steps``.
+    rank: of low-rank updates of the part's matrices, trained in place of the weights themselves; 0: none.
+    seed: of the updates' initial values.
+    The model is unchanged bit for bit, on success and on every exception. Raises DivergedError at the first loss that
+    is not finite, ModelError for a float16 model, InputError for a folder that holds another run's checkpoint.
     """
     model = net.model
     if model.dtype == torch.float16:
         raise ModelError("training in float16 loses small gradients: load the model in bfloat16 or float32")
-    copies = Copies(model.weights(part), rank)
-    masters = copies.begin(seed)
-    named = {"mask": mask, "objective": objective.state}
-    stateful = {name: one for name, one in named.items() if one is not None}
+    trained = MasterWeights(model.weights(part), rank)
+    masters = trained.init(seed)
+    parts = {"mask": mask, "objective": objective.state}
+    stateful = {name: part for name, part in parts.items() if part is not None}
     state = State(masters, stateful, Adam(masters))
-    resting, rules = objective.critic_warmup, tuple(rules)
-    before = resting + (mask.warmup if mask else 0)
+    critic_warmup, rules = objective.critic_warmup, tuple(rules)
+    before = critic_warmup + (mask.warmup if mask else 0)
     if job.folder:
         job.folder.mkdir(parents=True, exist_ok=True)
         state.resume(job.folder / CHECKPOINT, job.identity, before)
-    clock = Clock(job.checkpoint_every)
+    timer = CheckpointTimer(job.checkpoint_every)
 
     with (
         model.frozen(),
@@ -115,25 +114,21 @@ def descend(
         Log(job.folder, after=state.done) as log,
     ):
         while state.done < before + steps and not _patience_is_over(state, job):
-            done, warming, values, gradients = (
-                state.done,
-                state.done < before,
-                dict[str, float](),
-                Gradients(),
-            )
+            done, warming = state.done, state.done < before
+            values, gradients = dict[str, float](), Gradients()
             step = Step(done, seed)
-            saliency = objective.saliency if resting <= done < before else None
+            saliency = objective.saliency if critic_warmup <= done < before else None
             with torch.enable_grad():
-                net.begin(lambda: copies.worn(masters))
+                net.begin_step(lambda: trained.cast_weights(masters))
                 losses = (saliency or objective.loss)(net, step)
-                if done >= resting:
+                if done >= critic_warmup:
                     values = _finite(losses, done)
                     with net.as_student():
                         gradients = (summed if warming else combine)(done, losses, masters)
             del losses
-            net.begin()
-            if mask and done >= resting:
-                mask.accumulate(done - resting, gradients)
+            net.begin_step()
+            if mask and done >= critic_warmup:
+                mask.accumulate(done - critic_warmup, gradients)
             if not warming:
                 for rule in rules:
                     gradients = rule.regularize_grad(masters, gradients)
@@ -141,21 +136,21 @@ def descend(
                 state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
                     rule.project_weights(masters)
-            if mask and done >= resting and mask.choose(done - resting):
+            if mask and done >= critic_warmup and mask.choose(done - critic_warmup):
                 state.optimiser.forget(mask.opened)
             state.done = done + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
-                with torch.no_grad(), model.wearing(copies.worn(masters)):
+                with torch.no_grad(), model.wearing(trained.cast_weights(masters)):
                     values["score"] = state.score(processes.same(job.stop.score(model, state.done)))
             log.line(state.done, {**values, **step.log})
-            if job.folder and state.done < before + steps and clock.due(state.done):
+            if job.folder and state.done < before + steps and timer.due(state.done):
                 state.save(job.folder / CHECKPOINT, job.identity)
-                clock.reset()
+                timer.reset()
             if job.progress:
                 job.progress("warm-up" if warming else "training", state.done, before + steps)
     weights: dict[str, Tensor] = {}
     with torch.no_grad():
-        for name, weight in copies.whole(state.best or masters):
+        for name, weight in trained.merged(state.best or masters):
             if not torch.isfinite(weight).all():
                 raise DivergedError(
                     f"after step {state.done} a weight is not a finite number: lower lr (it is {lr:g})"

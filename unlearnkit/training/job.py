@@ -1,4 +1,4 @@
-"""How a run is carried out, and what a method may do in it: draw images, encode prompts, keep state, count."""
+"""How a run is carried out (``Job``), and what a method may use in it (``Run``)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ..parts import Losses, Rule, Stateful
 from ..schema import Request
 from .net import CountingNet, Net, Step
 
-__all__ = ["Beside", "Job", "Progress", "Run", "Stop"]
+__all__ = ["EarlyStopping", "ExtraLosses", "Job", "Progress", "Run"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Stop early by a score, and keep the weights that scored best.
+class EarlyStopping:
+    """Stop early by a score and return the weights with the best score.
 
     score: called as ``score(model, step)`` with the trained weights in the model; lower is better.
-    every: steps between two looks. patience: looks without a better score before training ends.
-    enough: a score that is no higher ends it at once.
+    every: steps between two scores. patience: scores without an improvement before training ends.
+    enough: a score this low ends training at once.
     """
 
     score: Callable[[Model, int], float]
@@ -43,11 +43,11 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What a chain of requests adds to whatever method carries out the next one.
+class ExtraLosses:
+    """What a chain of requests adds to the method of the next request.
 
-    losses: ``losses(net, step)`` gives further losses. rules: come after the method's own.
-    facts: all that both depend on, as JSON can hold it.
+    losses: ``losses(net, step)`` gives further losses. rules: run after the method's own.
+    facts: everything that both depend on, as JSON.
     """
 
     losses: Callable[[Net, Step], Losses]
@@ -57,35 +57,35 @@ class Beside:
 
 @dataclass(frozen=True)
 class Job:
-    """How a run is carried out: nothing here changes the edit, except stopping early and what stands beside.
+    """How a run is carried out. Only ``stop`` and ``auxiliary`` change the edit.
 
-    folder: gets ``log.jsonl``, ``checkpoint.safetensors`` and at last ``edit.safetensors``; a run killed there goes
-        on from its checkpoint to the same bits. None keeps nothing.
+    folder: for ``log.jsonl``, ``checkpoint.safetensors`` and finally ``edit.safetensors``. A killed run resumes from
+        its checkpoint and ends with the same bits. None: nothing is written.
     progress: called as ``progress(stage, done, total)``.
-    checkpoint_every: steps between checkpoints; 0 means by the clock, once a minute and for at most 5 % of the time.
-    stop: early stopping, None for all steps.
-    cache: where pictures of the base model are kept; None is the user's cache folder.
-    identity: what a checkpoint must agree with to be taken up; set by ``edit_for``.
-    beside: what a chain adds to a method that trains.
+    checkpoint_every: steps between checkpoints; 0: once a minute and at most 5 % of the time.
+    stop: early stopping; None: all steps.
+    cache: the folder of the base model's images; None: the user's cache folder.
+    identity: the run's hash; only a checkpoint with the same one is loaded. Set by ``edit_for``.
+    auxiliary: what a chain adds to a method that trains.
     """
 
     folder: Path | None = None
     progress: Progress | None = None
     checkpoint_every: int = 0
-    stop: Stop | None = None
+    stop: EarlyStopping | None = None
     cache: Path | None = None
     identity: str = ""
-    beside: Beside | None = None
+    auxiliary: ExtraLosses | None = None
 
 
 @dataclass
 class Run:
     """One run of a method on a model: what its ``data`` may use.
 
-    net: what its loss will see. full: all that is erased, where ``request`` is one stage's part of it.
-    sampled: images that were drawn, or would be unless they are in the cache.
-    state: what ``data`` makes that must survive a kill. rules: what it makes to hold the weights.
-    contexts: what it holds open until the run is over.
+    full: the whole request if ``request`` is one stage's part of it.
+    sampled: number of images drawn, those in the cache included.
+    state: made by ``data``, saved in each checkpoint. rules: made by ``data``, they constrain the weights.
+    contexts: stay open until the run ends.
     """
 
     model: Model
@@ -100,17 +100,17 @@ class Run:
     contexts: ExitStack = field(default_factory=ExitStack)
 
     @property
-    def whole(self) -> Request:
-        """All that is erased, of which a stage's request may be a part."""
+    def full_request(self) -> Request:
+        """The whole request; a stage's request is a part of it."""
         return self.full or self.request
 
     @property
     def counting(self) -> bool:
-        """Whether this is a dry run: nothing is drawn, encoded or computed, but counted."""
+        """Whether this is a dry run, which only counts: it draws, encodes and computes nothing."""
         return isinstance(self.net, CountingNet)
 
     def stream(self, *labels: str | int) -> torch.Generator:
-        """A generator for what is drawn once a run, outside of its steps."""
+        """A generator for draws outside of the training steps."""
         return seeds.stream(self.seed, *labels)
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
@@ -120,24 +120,23 @@ class Run:
         return self.model.encode(prompts)
 
     def images(self, prompts: Sequence[str], *, title: str = "pictures", negative: str = "") -> ImageSet:
-        """One image of the base model for each prompt, from the cache where it is there; see ``pictures.draw``."""
+        """One image of the base model for each prompt, from the cache if it has it; see ``pictures.draw``."""
         return self.image_groups([prompts], title=title, negative=negative)
 
     def image_groups(
         self, groups: Sequence[Sequence[str]], *, title: str = "pictures", negative: str = ""
     ) -> ImageSet:
-        """The images of several lists of prompts, one after the other.
+        """The images of several lists of prompts, one after the other. Each list has its own entry in the cache.
 
-        Each list is drawn by itself, so that the cache has its images for whoever asks for that list again.
-        Raises InputError where there is no prompt.
+        Raises InputError if a list is empty.
         """
         if not groups or not all(groups):
             raise InputError(
-                "there is no prompt to draw pictures of: name something to keep, or raise neighbours"
+                "there is no prompt to draw pictures of: give one with --keep, or raise neighbours"
             )
         total, done, sets = sum(map(len, groups)), 0, []
         if self.model.classes is not None:
-            negative = ""  # a model that knows classes and no words shows no other class
+            negative = ""  # a class-conditional model has no negative prompt
         for prompts in [list(chain.from_iterable(groups))] if self.counting else groups:
             latents = self._latents(prompts, negative, title, done, total)
             place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
@@ -147,7 +146,7 @@ class Run:
         return ImageSet.joined(sets)
 
     def enter(self, context: AbstractContextManager[Any]) -> Any:
-        """Hold a context open until the run is over."""
+        """Enter a context that stays open until the run ends."""
         return self.contexts.enter_context(context)
 
     def progress(self, title: str, done: int, total: int) -> None:

@@ -208,7 +208,7 @@ class Trained(Training, Generic[D]):
 def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
     """Run the training loop on a method's loss with the parts that its options name."""
     model, request, job = run.model, run.request, run.job
-    extra = job.beside
+    extra = job.auxiliary
     if extra and extra.rules and method.trains == "lora":
         raise InputError("trains=lora trains factors, which no rule of a chain can hold: choose another part")
 

@@ -1,9 +1,9 @@
-"""The network of a training run: the student that is trained, the teacher that it was, and what a step of it is.
+"""The network of a training run: the student that is trained, the frozen teacher, and a training step.
 
-    student   the trained weights, with gradient: one pass for all inputs, or one each where gradients are combined
+    student   the trained weights, with gradient: one pass for all inputs, or one per input if gradients are combined
     teacher   the base model, without gradient
 
-There is one network in memory. A pass of the student swaps the trained weights in, and out again after it.
+There is one network in memory. A pass of the student swaps the trained weights in and out again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .attention import AttentionRecorder
 __all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]
 
 
-def mse(found: Tensor, target: Tensor) -> Tensor:
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
     """The mean squared error of two tensors of one shape, a scalar."""
-    return (found - target).square().mean()
+    return (prediction - target).square().mean()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step. number: counts from 0, warm-up included. log: further numbers for the log's line."""
+    """One training step. number: from 0, warm-up included. log: further numbers for the step's line in the log."""
 
     number: int
     seed: int
@@ -47,9 +47,9 @@ class Step:
 
 
 class Net:
-    """What a method's loss sees of the network.
+    """The network as a method's loss uses it.
 
-    separate: the student's inputs go through passes of their own, so that each loss has its own graph.
+    separate: each of the student's inputs has a pass of its own, so that each loss has its own graph.
     """
 
     def __init__(self, model: Model, *, separate: bool = False) -> None:
@@ -57,8 +57,8 @@ class Net:
         self._cast: Callable[[], Mapping[str, Tensor]] = dict
         self._weights: Mapping[str, Tensor] | None = None
 
-    def begin(self, cast: Callable[[], Mapping[str, Tensor]] = dict) -> None:
-        """A new step. cast: gives the trained weights in the model's dtype; called when they are first needed."""
+    def begin_step(self, cast: Callable[[], Mapping[str, Tensor]] = dict) -> None:
+        """Start a new step. cast: gives the trained weights in the model's dtype; called at their first use."""
         self._cast, self._weights = cast, None
 
     @contextmanager
@@ -73,7 +73,7 @@ class Net:
     def student(self, inputs: Sequence[DenoiserInput], *, joint: bool = False) -> list[Tensor]:
         """The student's prediction eps (n, c, h, w), fp32, for each input, with gradient.
 
-        joint: the inputs belong to one loss, and so go through one pass in any case.
+        joint: one pass in any case, because the inputs belong to one loss.
         """
         with self.as_student():
             if self.separate and not joint:
@@ -81,14 +81,14 @@ class Net:
             return self._together(inputs)
 
     def student_recomputed(self, one: DenoiserInput, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """``loss(eps)`` of one input; activations are recomputed in the backward pass, so that few are held."""
+        """``loss(eps)`` of one input; the backward pass recomputes activations to save memory."""
 
         def of(x: Tensor) -> Tensor:
             (eps,) = self.student([replace(one, x=x)])
             return loss(eps)
 
-        found: Tensor = checkpoint(of, one.x, use_reentrant=False)
-        return found
+        value: Tensor = checkpoint(of, one.x, use_reentrant=False)
+        return value
 
     def student_cond(self, prompts: Sequence[str], vectors: Mapping[str, Tensor] | None = None) -> Tensor:
         """The conditioning (n, tokens, width) of prompts by the student's text encoders, with gradient to them.
@@ -109,30 +109,30 @@ class Net:
         lr: float,
         draws: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Vectors in place of the prompts' first tokens with which the student predicts ``target`` for these rows.
+        """Vectors in place of the prompts' first tokens that make the student predict ``target`` for these rows.
 
-        From random vectors: ``steps`` of Adam, or a single one by the gradient's sign.
-        Gives (tokens, width) by text encoder.
+        Starts from random vectors; takes ``steps`` of Adam, or one step by the gradient's sign.
+        Returns (tokens, width) by text encoder.
         """
-        found = random_vectors(self.model.pipe, tokens, draws)
-        vectors = [vector.requires_grad_() for vector in found.values()]
+        attack = random_vectors(self.model.pipe, tokens, draws)
+        vectors = [vector.requires_grad_() for vector in attack.values()]
         adam = torch.optim.Adam(vectors, lr=lr)
         with self.as_student():
             weights = {name: weight.detach() for name, weight in (self._weights or {}).items()}
         for _ in range(steps):
             with self.model.wearing(weights):
-                eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, found))
-                own = torch.autograd.grad(
+                eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, attack))
+                raw = torch.autograd.grad(
                     mse(eps, target), vectors, allow_unused=True, materialize_grads=True
                 )
-            gradients = processes.added(dict(zip(found, own, strict=True)))
-            for name, vector in found.items():
+            gradients = processes.added(dict(zip(attack, raw, strict=True)))
+            for name, vector in attack.items():
                 vector.grad = gradient = gradients[name]
                 if steps == 1:
                     vector.data -= lr * gradient.sign()
             if steps > 1:
                 adam.step()
-        return {name: vector.detach() for name, vector in found.items()}
+        return {name: vector.detach() for name, vector in attack.items()}
 
     @torch.no_grad()
     def student_sg(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
@@ -146,7 +146,7 @@ class Net:
     ) -> list[Tensor]:
         """ε_θ*: the base model's predictions for each input, in one pass.
 
-        weights: values that it has in place of the base model's own, if any.
+        weights: values in place of the base model's own.
         """
         with self.model.wearing(weights or {}):
             return self._together(inputs)
@@ -191,9 +191,9 @@ class Net:
 
 
 class CountingNet(Net):
-    """A network that computes nothing and counts rows: those without gradient, and those forward and backward.
+    """A network that computes nothing and counts rows: ``free`` without gradient, ``rows`` forward and backward.
 
-    Every prediction is a number of its own in place of each value, so that no two predictions agree.
+    Each prediction is filled with another number, so that no two predictions are equal.
     """
 
     def __init__(self, model: Model, *, separate: bool = False) -> None:

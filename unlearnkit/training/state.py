@@ -1,4 +1,4 @@
-"""What a training run is at a step, on disk and off: weights, optimiser, whatever else is held, and the log."""
+"""A training run's state, in memory and on disk: weights, optimiser, mask and method, and its log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..io.reading import parse_json, read_bytes, typed
 from ..parts import Stateful
 from .adam import Adam
 
-__all__ = ["CHECKPOINT", "LOG", "Clock", "Log", "State"]
+__all__ = ["CHECKPOINT", "LOG", "CheckpointTimer", "Log", "State"]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -28,12 +28,12 @@ LOG = "log.jsonl"
 class State:
     """Everything a checkpoint holds."""
 
-    def __init__(self, masters: dict[str, Tensor], held: Mapping[str, Stateful], optimiser: Adam) -> None:
-        self.masters, self.held, self.optimiser = masters, held, optimiser
+    def __init__(self, masters: dict[str, Tensor], stateful: Mapping[str, Stateful], optimiser: Adam) -> None:
+        self.masters, self.stateful, self.optimiser = masters, stateful, optimiser
         self.done, self.best, self.best_score, self.waited = 0, dict[str, Tensor](), math.inf, 0
 
     def score(self, score: float) -> float:
-        """Remember the weights if no score was lower so far."""
+        """Store the weights if no score was lower so far."""
         self.waited += 1
         if score < self.best_score:
             self.best_score, self.waited = score, 0
@@ -41,33 +41,33 @@ class State:
         return score
 
     def save(self, path: Path, identity: str) -> None:
-        held = {f"weight/{name}": master for name, master in self.masters.items()}
-        held |= self.optimiser.tensors()
-        held |= {f"best/{name}": weight for name, weight in self.best.items()}
-        for owner, part in self.held.items():
-            held |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
+        saved = {f"weight/{name}": master for name, master in self.masters.items()}
+        saved |= self.optimiser.tensors()
+        saved |= {f"best/{name}": weight for name, weight in self.best.items()}
+        for owner, part in self.stateful.items():
+            saved |= {f"{owner}/{name}": tensor for name, tensor in part.tensors().items()}
         facts = {
             "identity": identity,
             "done": self.done,
             "waited": self.waited,
             "best_score": self.best_score,
-            "sha256": manifest.tensor_hash(sorted(held.items())),
+            "sha256": manifest.tensor_hash(sorted(saved.items())),
         }
-        tensors.write(path, held, facts)
+        tensors.write(path, saved, facts)
 
     def resume(self, path: Path, identity: str, before: int) -> None:
-        """Take up the checkpoint at ``path`` if there is one; before: steps of it that moved no weight.
+        """Load the checkpoint at ``path`` if there is one. before: number of its steps that changed no weight.
 
         Raises InputError for a checkpoint of another run, and for one that was changed.
         """
         if not path.exists():
             return
-        held, facts = tensors.read(path, device=next(iter(self.masters.values())).device)
+        saved, facts = tensors.read(path, device=next(iter(self.masters.values())).device)
         # older versions wrote no hash
-        if facts.get("sha256", wanted := manifest.tensor_hash(sorted(held.items()))) != wanted:
-            raise InputError(f"{quoted(path)} was changed: delete it, and the run begins anew")
+        if facts.get("sha256", expected := manifest.tensor_hash(sorted(saved.items()))) != expected:
+            raise InputError(f"{quoted(path)} was changed: delete it, and the run starts again")
         by: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in held.items():
+        for key, tensor in saved.items():
             owner, _, name = key.partition("/")
             by.setdefault(owner, {})[name] = tensor
         if facts.get("identity") != identity or by.get("weight", {}).keys() != self.masters.keys():
@@ -80,28 +80,28 @@ class State:
                 master.copy_(by["weight"][name])
         self.optimiser.restore(by, max(0, self.done - before))
         self.best = by.get("best", {})
-        for owner, part in self.held.items():
+        for owner, part in self.stateful.items():
             part.restore(by.get(owner, {}))
 
 
-class Clock:
-    """When the next checkpoint is due: every so many steps, or each minute and for at most 5 % of the time."""
+class CheckpointTimer:
+    """When the next checkpoint is due: after ``every`` steps or, with 0, each minute and at most 5 % of the time."""
 
     def __init__(self, every: int) -> None:
         self.every, self.pause, self.last = every, 60.0, time.monotonic()
-        self.asked = self.last
+        self.checked = self.last
 
     def due(self, done: int) -> bool:
-        self.asked = time.monotonic()
-        return done % self.every == 0 if self.every else self.asked - self.last >= self.pause
+        self.checked = time.monotonic()
+        return done % self.every == 0 if self.every else self.checked - self.last >= self.pause
 
     def reset(self) -> None:
         self.last = time.monotonic()
-        self.pause = max(60.0, 20 * (self.last - self.asked))
+        self.pause = max(60.0, 20 * (self.last - self.checked))
 
 
 class Log:
-    """``log.jsonl``: one line a step; lines after the checkpoint are dropped, so that no step appears twice."""
+    """``log.jsonl``: one line per step. Lines after the checkpoint are removed, so that no step appears twice."""
 
     def __init__(self, folder: Path | None, *, after: int) -> None:
         self.path = folder / LOG if folder and processes.first() else None
@@ -126,14 +126,14 @@ class Log:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a log, each with its end; of one that is damaged what can be read, since no weight hangs on it."""
+    """The lines of a log, each with its line end. Bytes that are not UTF-8 are replaced."""
     if not path.exists():
         return []
     return read_bytes(path, what="log").decode("utf-8", "replace").splitlines(keepends=True)
 
 
 def _step(line: str) -> float:
-    """The step of a log line; one that is damaged, or was cut short by a kill, belongs to none."""
+    """The step of a log line; infinity for a damaged or incomplete line."""
     try:
         row = parse_json(line, kind=dict, where="a line of the log") if line.endswith("\n") else {}
         return float(typed(row, {"step": float}, where="a line of the log")["step"])

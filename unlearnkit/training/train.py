@@ -1,4 +1,4 @@
-"""The parts of a training run that its options name: combine, mask, rules, early stopping."""
+"""The parts of a training run, made from its settings: early stopping, combine, mask, rules."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
 from ..parts.rules import Projection, StartPenalty, span_basis
 from ..schema import Request
-from .job import Stop
+from .job import EarlyStopping
 from .settings import Training
 
 __all__ = ["combine_of", "mask_of", "rules_of", "stop_of"]
 
 
-def stop_of(model: Model, request: Request, settings: Training) -> Stop | None:
-    """When training ends early, if it does."""
+def stop_of(model: Model, request: Request, settings: Training) -> EarlyStopping | None:
+    """Early stopping; None to train all steps."""
     if settings.stop == "none":
         return None
-    from .stopping import score_by_guide, seen_by_guide  # the canvas is opened by those who ask for it
+    from .stopping import accuracy_score, erasure_score  # opens the canvas
 
     if settings.stop == "guide":
-        return Stop(score_by_guide(model, request), settings.stop_every)
-    return Stop(seen_by_guide(model, request), settings.stop_every, settings.steps, settings.stop_at)
+        return EarlyStopping(accuracy_score(model, request), settings.stop_every)
+    return EarlyStopping(erasure_score(model, request), settings.stop_every, settings.steps, settings.stop_at)
 
 
 def combine_of(settings: Training, seed: int) -> Combine:
-    """How the losses' gradients become one."""
+    """How the losses' gradients are combined."""
     if settings.combine == "restricted":
         return restricted
     if settings.combine == "pcgrad":
@@ -43,7 +43,7 @@ def combine_of(settings: Training, seed: int) -> Combine:
 
 
 def mask_of(model: Model, settings: Training) -> Mask | None:
-    """Which entries of the weights may move; None for all of them."""
+    """The mask of entries that may change; None for all."""
     if settings.mask == "none":
         return None
     dynamic = settings.mask == "dynamic"
@@ -58,7 +58,7 @@ def mask_of(model: Model, settings: Training) -> Mask | None:
 
 
 def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
-    """What holds the weights."""
+    """The rules that constrain the weights."""
     start = model.weights(settings.part)
     rules: list[Rule] = []
     if "l1sp" in settings.rule:
@@ -72,9 +72,9 @@ def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
 
 
 def _protected(model: Model, request: Request, settings: Training) -> Tensor:
-    """Text states (n, width) of what is protected, at the last token of each wording, bare and in the templates."""
-    kept = neighbours(model, request, settings.protect)
-    words = [text for concept in kept for text in texts(concept, model.hints, templates=True)]
+    """Text states (n, width) of the protected concepts: at the last token of each wording, bare and in templates."""
+    protected = neighbours(model, request, settings.protect)
+    words = [text for concept in protected for text in texts(concept, model.hints, templates=True)]
     if not words:
         raise InputError("rule=project finds nothing to protect: keep at least one concept")
     states = model.text([format_prompt(form, word) for form, word in words])

@@ -1,4 +1,4 @@
-"""What models share that are told a class and no words: a prompt is a class's name, a synonym or its number."""
+"""What class-conditional models share: a prompt is a class's name, a synonym or its number."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from ..errors import InputError, nearest, quoted
 from ..schema import spelled
-from .answers import UNREAD
+from .common import NO_ATTENTION_MAPS
 
 __all__ = [
     "DEFAULTS",
     "LACKS",
     "PARTS",
     "belongs",
+    "class_names",
+    "class_numbers",
+    "class_state",
     "last_token",
-    "names",
-    "numbers",
-    "told",
 ]
 
-DEFAULTS: dict[str, Any] = UNREAD | {"trains": "all", "sentences": False}
+DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "all", "sentences": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
     ("xattn-kv", "xattn", "not-xattn", "text", "values", "attention"),
-    "it is told a class, and no layer attends to words",
+    "it is class-conditional, and no layer attends to words",
 )
 
 
@@ -34,15 +34,15 @@ def belongs(part: str, name: str) -> bool:
     return True
 
 
-def names(known: dict[str, int], count: int) -> tuple[str, ...]:
+def class_names(known: dict[str, int], count: int) -> tuple[str, ...]:
     """The classes' names in alphabetical order, or their numbers where they have none."""
     return tuple(sorted(known)) or tuple(str(number) for number in range(count))
 
 
-def told(known: dict[str, int], count: int, prompt: str, device: torch.device) -> Tensor:
+def class_state(known: dict[str, int], count: int, prompt: str, device: torch.device) -> Tensor:
     """States (1, 1): the number of the prompt's class, or ``count`` for the empty prompt.
 
-    Raises InputError for a class that is not known.
+    Raises InputError for an unknown class.
     """
     number = {spelled(name): number for name, number in known.items()}.get(prompt) if prompt else count
     if number is None and prompt.isdecimal() and int(prompt) < count:
@@ -55,12 +55,12 @@ def told(known: dict[str, int], count: int, prompt: str, device: torch.device) -
     return torch.tensor([[float(number)]], device=device)
 
 
-def numbers(states: Tensor, negative: Tensor, count: int) -> list[int]:
+def class_numbers(states: Tensor, negative: Tensor, count: int) -> list[int]:
     """The classes of states (n, 1, 1). Raises InputError for a negative prompt."""
     if set(negative[:, 0, 0].tolist()) != {float(count)}:
-        raise InputError("a model that is told a class takes no negative prompt: leave it out")
-    found: list[int] = states[:, 0, 0].long().tolist()
-    return found
+        raise InputError("a class-conditional model takes no negative prompt: leave it out")
+    classes: list[int] = states[:, 0, 0].long().tolist()
+    return classes
 
 
 def last_token(pipe: Any, text: str) -> int:

@@ -1,15 +1,15 @@
-"""What transformers share in which text and picture attend to each other together (MMDiT)."""
+"""What MMDiT models share: transformers in which text and image tokens attend jointly."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .answers import UNREAD
+from .common import NO_ATTENTION_MAPS
 
 __all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs"]
 
 DENOISER = "transformer"
-DEFAULTS: dict[str, Any] = UNREAD | {"trains": "lora", "checkpointing": True}
+DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "lora", "checkpointing": True}
 PARTS = {
     "xattn-kv": "the text's keys and values in joint attention",
     "xattn": "all of joint attention",

@@ -1,7 +1,7 @@
-"""Answers that several families give alike, and how what a network is told of a prompt stands in one tensor.
+"""Functions that several families share, and the layout of a prompt's conditioning in one tensor.
 
-Methods pass text on as one tensor (n, rows, width) without looking into it. Its first rows are the states of the
-tokens; what else the network is told (a pooled vector, a mask, a number) comes behind them, in rows of its own.
+Methods pass the conditioning on as one tensor (n, rows, width). Its first rows are the tokens' states. Other inputs of
+the network (a pooled vector, a mask, a number) come after them, in rows of their own.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from torch.nn.functional import pad
 from ..errors import InputError, ModelError, quoted
 
 __all__ = [
-    "UNREAD",
+    "NO_ATTENTION_MAPS",
     "classes",
-    "counted",
     "cross_attention",
-    "drawn",
+    "draw_with_pooled",
     "guided",
+    "last_t5_token",
+    "latent_size",
     "latents",
-    "packed",
-    "plain",
+    "pack",
+    "plain_attention",
     "saved",
-    "sides",
-    "t5_last",
     "text",
-    "unpacked",
+    "token_count",
+    "unpack",
 ]
 
-# by role, where no attention can be read: the attention loss is off, and the loss on the output erases alone
-UNREAD: dict[str, Any] = {"attention": 0.0, "output": 1.0}
+# by role, without readable attention: no attention loss, only the loss on the output erases
+NO_ATTENTION_MAPS: dict[str, Any] = {"attention": 0.0, "output": 1.0}
 PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
 
 
-def packed(tokens: Tensor, *others: Tensor) -> Tensor:
-    """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) filled up with zeros."""
+def pack(tokens: Tensor, *others: Tensor) -> Tensor:
+    """States (tokens + rows, width) of one prompt: tokens (tokens, width), and vectors (m,) padded with zeros."""
     width = tokens.shape[1]
     rows = [pad(one.to(tokens), (0, -len(one) % width)).view(-1, width) for one in others]
     return torch.cat([tokens, *rows])
 
 
-def unpacked(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """What ``packed`` put together, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
-    found, end, width = list[Tensor](), states.shape[1], states.shape[2]
+def unpack(states: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+    """The inverse of ``pack``, for n prompts: tokens (n, tokens, width), and vectors (n, m) of these sizes."""
+    vectors, end, width = list[Tensor](), states.shape[1], states.shape[2]
     for size in reversed(sizes):
         start = end - -(-size // width)
-        found.append(states[:, start:end].flatten(1)[:, :size])
+        vectors.append(states[:, start:end].flatten(1)[:, :size])
         end = start
-    return states[:, :end], *reversed(found)
+    return states[:, :end], *reversed(vectors)
 
 
 def guided(
@@ -63,61 +63,63 @@ def guided(
     null: Tensor,
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance: null + guidance (told - null), of network outputs, fp32."""
+    """Classifier-free guidance: null + guidance (cond - null), of network outputs, fp32."""
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, states]))
-    plain, told = both.float().chunk(2)
-    return plain + guidance * (told - plain)
+    plain_attention, cond = both.float().chunk(2)
+    return plain_attention + guidance * (cond - plain_attention)
 
 
 def classes(pipe: Any) -> tuple[str, ...] | None:
-    """A family that is told words."""
+    """None: the family has text prompts."""
     return None
 
 
 def cross_attention(pipe: Any) -> dict[str, Any]:
-    """None that could be read."""
+    """No readable layers."""
     return {}
 
 
 def saved(pipe: Any, folder: Path) -> None:
-    """Nothing is forgotten."""
+    """Nothing to add."""
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:
-    """States that hold nothing but tokens."""
+    """The states, which hold only tokens."""
     return states
 
 
-def counted(pipe: Any, tokenizer: Any, text: str) -> int:
-    """How many tokens the pipeline makes of a text, without start and end.
+def token_count(pipe: Any, tokenizer: Any, text: str) -> int:
+    """The number of tokens of a text, without start and end tokens.
 
-    A word that was learned by textual inversion as several vectors is as many tokens.
+    A word of textual inversion with several vectors counts as that many tokens.
     """
     convert = getattr(pipe, "maybe_convert_prompt", None)
     text = convert(text, tokenizer) if convert else text
     return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
-def t5_last(pipe: Any, tokenizer: Any, text: str) -> int:
-    """The index of the last token: without a start token that of n is n - 1, and the empty prompt's end token is 0."""
-    return max(0, counted(pipe, tokenizer, text) - 1)
+def last_t5_token(pipe: Any, tokenizer: Any, text: str) -> int:
+    """The index of the last of n tokens: n - 1 without a start token; 0, the end token, for the empty prompt."""
+    return max(0, token_count(pipe, tokenizer, text) - 1)
 
 
-def drawn(pipe: Any, told: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any) -> Any:
-    """Pictures of a pipeline that takes a text and a pooled vector; null: both of the negative prompt."""
-    away = null if guidance > 1 else (None, None)
+def draw_with_pooled(
+    pipe: Any, cond: tuple[Tensor, ...], null: tuple[Tensor, ...], guidance: float, **how: Any
+) -> Any:
+    """Images of a pipeline that takes text states and a pooled vector; null: both of the negative prompt."""
+    uncond = null if guidance > 1 else (None, None)
     return pipe(
-        prompt_embeds=told[0],
-        pooled_prompt_embeds=told[1],
-        negative_prompt_embeds=away[0],
-        negative_pooled_prompt_embeds=away[1],
+        prompt_embeds=cond[0],
+        pooled_prompt_embeds=cond[1],
+        negative_prompt_embeds=uncond[0],
+        negative_pooled_prompt_embeds=uncond[1],
         guidance_scale=guidance,
         **how,
     ).images
 
 
 def latents(pipe: Any, pixels: Tensor) -> Tensor:
-    """The mean of the VAE's posterior, scaled and shifted as the denoiser wants it."""
+    """The mean of the VAE's posterior, scaled and shifted for the denoiser."""
     vae = pipe.vae
     mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
     shift = getattr(vae.config, "shift_factor", None)
@@ -125,8 +127,8 @@ def latents(pipe: Any, pixels: Tensor) -> Tensor:
     return scaled
 
 
-def sides(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
-    """Height and width of a latent: of pictures of ``size`` pixels, else ``stock``; a multiple of ``step``."""
+def latent_size(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:
+    """Height and width of a latent: of images of ``size`` pixels, else ``stock``; a multiple of ``step``."""
     if size is None:
         return stock
     if size % (step * pipe.vae_scale_factor):
@@ -136,7 +138,7 @@ def sides(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) ->
     return size // pipe.vae_scale_factor, size // pipe.vae_scale_factor
 
 
-def plain(layers: dict[str, Any]) -> dict[str, Any]:
+def plain_attention(layers: dict[str, Any]) -> dict[str, Any]:
     """These attention layers. Raises ModelError for one that is not softmax(Q Kᵀ / √d) V and a projection."""
     for name, layer in layers.items():
         kind = type(layer.processor).__name__
