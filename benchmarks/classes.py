@@ -75,9 +75,9 @@ FOOT = """
 Reproduced: with the same data the restricted gradient erases more than the sum of both gradients (RG against GradDiff),
 and fine-tuning on the rest hardly erases.
 
-Not reproduced: the whole keep set at every step keeps no more than a batch of it, takes six times as long, and leaves one
-class of ten, *frog*, as it was, however the gradients are combined. With the two nearest classes alone, accuracy on the
-others is the same as with all classes, but their pictures change more (KID).
+Not reproduced: the whole keep set at every step keeps no more than a batch of it, takes six times as long, and leaves
+one class of ten, *frog*, as it was, however the gradients are combined. With the two nearest classes alone, accuracy
+on the others is the same as with all classes, but their pictures change more (KID).
 """
 
 

@@ -28,10 +28,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 FURTHER = ("blueprint", "watercolor", "halftone")
 HEAD = """# The methods side by side
 
-`python benchmarks/methods.py table` writes this page from `benchmarks/results/methods.jsonl`. `measure` and `claims` make
-the rows; `quick` makes the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it.
-The sampler is the canvas's, DPM-Solver++ in ten steps. A held-out classifier sees what is left and what is kept. No
-training used it, but some of its rows led to new settings: "How the settings were chosen" lists these cases.
+`python benchmarks/methods.py table` writes this page from `benchmarks/results/methods.jsonl`. `measure` and `claims`
+make the rows; `quick` makes the first of them in 20 minutes. Each method runs with the settings that the canvas ships
+for it. The sampler is the canvas's, DPM-Solver++ in ten steps. A held-out classifier sees what is left and what is
+kept. No training used it, but some of its rows led to new settings: "How the settings were chosen" lists these cases.
 [settings.md](settings.md) lists every setting.
 
 """
@@ -54,11 +54,11 @@ and pixel art, and the validation classifier saw neon once.
 
 ## How to read the tables
 
-Rates are per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs, have
-fewer pictures (`quick`). Pictures of several seeds are counted together, as if they were independent. Seconds are of one
-processor thread, include drawing the pictures that a method trains on, and are not of the same machine in every row.
-Memory is what training needs in addition to the loaded model; it is missing where the process had not yet freed as much
-from an earlier cell.
+Rates are per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs,
+have fewer pictures (`quick`). Pictures of several seeds are counted together, as if they were independent. Seconds
+are of one processor thread, include drawing the pictures that a method trains on, and are not of the same machine in
+every row. Memory is what training needs in addition to the loaded model; it is missing where the process had not yet
+freed as much from an earlier cell.
 
 """
 FLOW = """

@@ -419,11 +419,11 @@ def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Methods and families
 
-One method file serves every family of models. `tests/test_families.py` makes this table: it takes a step of every method
-on a tiny pipeline of every family's real classes. *yes* means that the method runs, changes only the weights that it
-names, and can be saved. It does not mean that a concept is gone. What is erased is measured on the small models that ship
-with the package: the canvas (Stable Diffusion) and `canvas-flow` (Stable Diffusion 3) in [methods.md](methods.md), and
-`canvas-classes` (DiT) in [classes.md](classes.md).
+One method file serves every family of models. `tests/test_families.py` makes this table: it takes a step of every
+method on a tiny pipeline of every family's real classes. *yes* means that the method runs, changes only the weights
+that it names, and can be saved. It does not mean that a concept is gone. What is erased is measured on the small
+models that ship with the package: the canvas (Stable Diffusion) and `canvas-flow` (Stable Diffusion 3) in
+[methods.md](methods.md), and `canvas-classes` (DiT) in [classes.md](classes.md).
 
 """
 
@@ -451,11 +451,11 @@ def page(words: Path) -> str:
         "",
         "*low rank*: `trains=lora` is the family's default; `--set trains=...` changes it.",
         "",
-        "*by its output*: these families have no counterpart of DUGE's attention loss. With joint attention, text and",
-        "picture share one softmax, and the text changes from layer to layer. In PixArt a mask cuts every map at the end",
-        "of the prompt. A class is not attended to at all. The family's defaults are `attention_weight=0` and",
-        "`output_weight=1`: the target is the prediction for the empty prompt. Retain set, memory and regularisation stay.",
-        "`attention_weight` above 0 is refused.",
+        "*by its output*: these families have no counterpart of DUGE's attention loss. With joint attention, text",
+        "and picture share one softmax, and the text changes from layer to layer. In PixArt a mask cuts every map at",
+        "the end of the prompt. A class is not attended to at all. The family's defaults are `attention_weight=0`",
+        "and `output_weight=1`: the target is the prediction for the empty prompt. Retain set, memory and",
+        "regularisation stay. `attention_weight` above 0 is refused.",
         "",
         "A pipeline without one of its parts, such as Stable Diffusion 3 without T5, opens from a folder as it is.",
         "",
