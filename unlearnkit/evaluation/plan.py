@@ -47,14 +47,17 @@ class Rules:
     """The thresholds of the claims, fixed before a picture is drawn."""
 
     limit: float = setting(
-        0.10, "the largest share on which an erased concept may still be seen", low=0.001, high=0.5
+        0.10, "largest share of pictures that may still show an erased concept", low=0.001, high=0.5
     )
-    margin: float = setting(0.05, "how much accuracy may be lost on what stays", low=0.001, high=0.5)
+    margin: float = setting(0.05, "largest loss of accuracy on retained concepts", low=0.001, high=0.5)
     known: float = setting(
-        0.50, "share on which the untouched model must show the concept", low=0.0, high=1.0
+        0.50,
+        "smallest share of pictures in which the untouched model must show the concept",
+        low=0.0,
+        high=1.0,
     )
     broken: float = setting(
-        0.10, "rise in failed pictures, or loss of half the diversity, that is a collapse", low=0.0, high=1.0
+        0.10, "rise in the share of failed pictures that counts as a collapse", low=0.0, high=1.0
     )
 
 
