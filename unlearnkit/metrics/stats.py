@@ -154,7 +154,7 @@ def cluster_bootstrap(
 
     Percentile interval, widened for few prompts as Hesterberg (2015, "expanded percentile") does: plain percentiles
     are too narrow by the factor sqrt((m - 1) / m) and by normal instead of t quantiles. Of fewer than 8 prompts there
-    is no interval (infinite): simulated (``benchmarks/coverage.py``) it contained the truth in only 92 to 94 % of cases.
+    is no interval (infinite): simulated (``benchmarks/coverage.py``) it covered the truth in only 92 to 94 % of cases.
     """
     x = np.asarray(values, np.float64)
     sums, sizes = _by_prompt(x, prompts)
