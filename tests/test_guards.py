@@ -254,7 +254,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
     plain = edit_for(model, DOG, method="esd", settings=settings)
     assert plain.hash() != whole.hash()
     other = Job(folder=tmp_path / "whole")
-    with pytest.raises(InputError, match="holds the edit of another run"):
+    with pytest.raises(InputError, match="has the edit of another run"):
         edit_for(model, DOG, method="esd", settings=settings, job=other)
 
 

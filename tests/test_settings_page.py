@@ -88,7 +88,7 @@ def page() -> str:
     for method, cls in METHODS.items():
         own = [name for name in found if next(iter(found[name])) == method and name not in (*common, *shared)]
         if own:
-            parts += [f"\n## Of {method}\n", f"\n{cls.title}: {cls.summary}.\n", TABLE]
+            parts += [f"\n## Of {method}\n", f"\n{cls.title}. {cls.summary}\n", TABLE]
             parts += [row(name, found[name]) + "\n" for name in own]
     for title, cls, option in (("guards", Guards, "--guard"), ("merging", Merge, "--merge")):
         parts += [
