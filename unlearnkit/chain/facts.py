@@ -23,6 +23,7 @@ __all__ = [
     "Change",
     "Evaluation",
     "Rate",
+    "Rates",
     "Remade",
     "Reverted",
     "Stored",
@@ -35,8 +36,24 @@ FORMAT = 1
 KINDS = ("add", "undo", "drop")
 SIDES = ("before", "after")
 
-Rate = Mapping[str, Any]
-"""``k`` of ``n`` pictures, the share ``value``, and its 95 % interval ``low`` to ``high``."""
+
+@dataclass(frozen=True)
+class Rate:
+    """``k`` of ``n`` pictures, the share ``value``, and its 95 % interval ``low`` to ``high``."""
+
+    k: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rate of the base model, and of the model after an entry."""
+
+    before: Rate
+    after: Rate
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,8 @@ class Evaluation:
     folder: str
     sha256: str
     files: str | None
-    seen: Mapping[str, Mapping[str, Rate]]
-    kept: Mapping[str, Mapping[str, Rate]]
+    seen: Mapping[str, Rates]
+    kept: Mapping[str, Rates]
     kid: float | None
 
 
@@ -263,10 +280,11 @@ def _evaluation(at: Table) -> Evaluation:
     )
 
 
-def _rates(at: Table) -> dict[str, dict[str, Rate]]:
-    return {name: {side: _rate(at.table(name).table(side)) for side in SIDES} for name in at.data}
+def _rates(at: Table) -> dict[str, Rates]:
+    tables = {name: at.table(name) for name in at.data}
+    return {name: Rates(*(_rate(one.table(side)) for side in SIDES)) for name, one in tables.items()}
 
 
 def _rate(at: Table) -> Rate:
     numbers = {name: at.number(name, least=0.0, most=1.0) for name in ("value", "low", "high")}
-    return {"k": at.whole("k"), "n": at.whole("n", least=1), **numbers}
+    return Rate(at.whole("k"), at.whole("n", least=1), **numbers)

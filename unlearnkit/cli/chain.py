@@ -16,6 +16,7 @@ from .terminal import Device, Dtype, Seed, Variant, err, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..chain.commands.status import Line
+    from ..chain.facts import Rate
     from ..chain.ledger import Entry
 
 __all__ = ["commands"]
@@ -150,7 +151,7 @@ def status(project: Folder) -> None:
             table.add_row(*(escape(printable(cell)) for cell in _cells(line)))
         out.print(table)
     for group, rates in now.kept.items():
-        _say(f"{group:<18} right in {_rate(rates['after'])}, before {_rate(rates['before'])}")
+        _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
     _say(f"{'drift':<18} {now.drift:.3%} of the network's length{kid}")
     size = f"{now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s"
@@ -306,5 +307,5 @@ def _names(request: Mapping[str, Any]) -> str:
     return ", ".join(one["name"] for one in request["erase"])
 
 
-def _rate(rate: Mapping[str, Any]) -> str:
-    return f"{rate['value']:.0%} ({rate['k']}/{rate['n']})"
+def _rate(rate: Rate) -> str:
+    return f"{rate.value:.0%} ({rate.k}/{rate.n})"

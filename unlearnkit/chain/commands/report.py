@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,18 +129,17 @@ def _matrix(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
     for name, number in names.items():
         seen = [change.evaluation.seen.get(name) for change in looked if change.evaluation]
         rates = [rate for rate in seen if rate]
-        cells = [rate[AFTER] if rate else None for rate in seen]
         lowest = 1.0
         relapsed = []
-        for cell in cells:
-            relapsed.append(bool(cell and lowest <= LIMIT < cell["value"]))
-            lowest = min(lowest, cell["value"]) if cell else 1.0
+        for rate in seen:
+            relapsed.append(bool(rate and lowest <= LIMIT < rate.after.value))
+            lowest = min(lowest, rate.after.value) if rate else 1.0
         rows.append(
             {
                 "concept": name,
                 "request": number,
-                "before": rates[0][BEFORE] if rates else None,
-                "cells": cells,
+                "before": dataclasses.asdict(rates[0].before) if rates else None,
+                "cells": [dataclasses.asdict(rate.after) if rate else None for rate in seen],
                 "relapsed": relapsed,
             }
         )
@@ -157,10 +157,10 @@ def _curves(looked: Sequence[Change]) -> list[dict[str, Any]]:
             {
                 "name": f"{group}, right",
                 "unit": "share",
-                "before": next(rate[BEFORE]["value"] for rate in rates if rate),
-                "values": [rate[AFTER]["value"] if rate else None for rate in rates],
-                "low": [rate[AFTER]["low"] if rate else None for rate in rates],
-                "high": [rate[AFTER]["high"] if rate else None for rate in rates],
+                "before": next(rate.before.value for rate in rates if rate),
+                "values": [rate.after.value if rate else None for rate in rates],
+                "low": [rate.after.low if rate else None for rate in rates],
+                "high": [rate.after.high if rate else None for rate in rates],
             }
         )
     for name, values in (

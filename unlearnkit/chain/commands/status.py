@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..facts import Rate
+from ..facts import Rate, Rates
 from ..ledger import Entry
 from ..project import Project, Step, open_chain
 
@@ -35,9 +35,9 @@ class Line:
         before, then, now = self.seen
         if now is None or before is None:
             return ""
-        if now["value"] > LIMIT:
-            return "relapsed" if then and then["value"] <= LIMIT else "still seen"
-        return "holds" if before["value"] > LIMIT else "never shown"
+        if now.value > LIMIT:
+            return "relapsed" if then and then.value <= LIMIT else "still seen"
+        return "holds" if before.value > LIMIT else "never shown"
 
     @property
     def holds(self) -> bool | None:
@@ -51,7 +51,7 @@ class Status:
 
     project: Project
     lines: tuple[Line, ...]
-    kept: Mapping[str, Mapping[str, Rate]]
+    kept: Mapping[str, Rates]
     kid: float | None
     drift: float
     edits: int
@@ -77,7 +77,11 @@ def status_of(project: Project) -> Status:
             then = change.evaluation.seen.get(concept.name) if change.evaluation else None
             after = now.seen.get(concept.name) if now else None
             first = then or after
-            seen = (first and first["before"], then and then["after"], after and after["after"])
+            seen = (
+                first.before if first else None,
+                then.after if then else None,
+                after.after if after else None,
+            )
             lines.append(Line(step, concept.name, change.edit_seconds, change.time, seen))
     made = {edit.hash: edit.bytes for edit in project.made()}
     return Status(
