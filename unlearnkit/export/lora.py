@@ -41,10 +41,10 @@ def save_lora(
 ) -> ExportReport:
     """Write the edit as a LoRA file of the model, in fp32, whole or not at all.
 
-    rank: at most a matrix's own; None: the smallest that loses no more than ``lose``. lose: share of the change that may
-    be lost, in [0, 1], including that of biases and norms, which a LoRA cannot contain. tick: called as ``tick(done,
-    total)`` after each matrix. Raises InputError if more would be lost, for a model whose pipeline loads no LoRA, and
-    if ``path`` exists; EditError for an edit of another model.
+    rank: at most a matrix's own; None: the smallest that loses no more than ``lose``. lose: share of the change that
+    may be lost, in [0, 1], including that of biases and norms, which a LoRA cannot contain. tick: called as
+    ``tick(done, total)`` after each matrix. Raises InputError if more would be lost, for a model whose pipeline loads
+    no LoRA, and if ``path`` exists; EditError for an edit of another model.
     """
     if not hasattr(model.pipe, "load_lora_weights"):
         raise InputError(
