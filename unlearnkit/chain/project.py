@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import PART, locked, member, there, user_path
+from ..io.files import PART, entries, locked, member, user_path
 from ..io.reading import read_json, typed
 from ..schema import Request
 from . import ledger
@@ -173,7 +173,7 @@ def changing(folder: Path) -> Iterator[Project]:
 def _abandoned(project: Project) -> bool:
     """Whether there is work, and all of it for the chain as it no longer is: a kill came while it was swept away."""
     return (project.folder / WORK).is_dir() and not any(
-        _head_of(place) in (project.head, None) for place in there(project.folder / WORK)
+        _head_of(place) in (project.head, None) for place in entries(project.folder / WORK)
     )
 
 
@@ -208,10 +208,10 @@ def swept(project: Project) -> None:
     While there is work, other edits and looks belong to it: so ``verify`` knows them from files of nobody.
     """
     known = {f"{name}.safetensors" for name in project.edits()}
-    for path in there(project.folder / EDITS):
+    for path in entries(project.folder / EDITS):
         if path.name not in known:
             _remove(path)
-    for path in there(project.folder / LOOKS):
+    for path in entries(project.folder / LOOKS):
         if path.name not in project.looks():
             _remove(path)
     if (project.folder / FORMER).is_file():

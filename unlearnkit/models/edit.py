@@ -68,7 +68,7 @@ class Edit:
 
         Raises InputError where it cannot be written, EditError for facts that could not be read again.
         """
-        facts = {**self._whole(), FORM: 1}
+        facts = {**self._all_facts(), FORM: 1}
         try:
             text = json.dumps(facts, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -103,7 +103,7 @@ class Edit:
         except InputError as error:
             raise EditError(f"edit {error}") from None
         hooks = _hooks(facts, weights, f"edit {quoted(path)}")
-        edit = cls(weights, _plain(facts), hooks)
+        edit = cls(weights, _own_facts(facts), hooks)
         seal = facts.pop(SEAL, None)
         if sealed and (facts.get(FORM) != 1 or seal != _seal(edit.hash(), facts)):
             raise EditError(f"edit {quoted(path)} {CHANGED}")
@@ -111,20 +111,20 @@ class Edit:
 
     def hash(self) -> str:
         """sha256 over names, shapes and values, and over the guards; the facts, and so the time, do not count."""
-        printed = digest(self.weights.items())
+        weights_hash = digest(self.weights.items())
         if not self.hooks:
-            return printed
+            return weights_hash
         hooks = [(hook.name, dict(hook.settings), digest(hook.tensors.items())) for hook in self.hooks]
-        return hashlib.sha256(json.dumps([printed, hooks], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([weights_hash, hooks], sort_keys=True).encode()).hexdigest()
 
     def seal(self) -> str:
         """sha256 over weights and facts: two files with one seal say the same of the same weights."""
-        return _seal(self.hash(), {**self._whole(), FORM: 1})
+        return _seal(self.hash(), {**self._all_facts(), FORM: 1})
 
-    def _whole(self) -> dict[str, Any]:
+    def _all_facts(self) -> dict[str, Any]:
         """The facts, with what a file says of the guards."""
         hooks = [{"name": hook.name, "settings": dict(hook.settings)} for hook in self.hooks]
-        return _plain(self.facts) | ({HOOKS: hooks} if hooks else {})
+        return _own_facts(self.facts) | ({HOOKS: hooks} if hooks else {})
 
 
 def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -142,7 +142,7 @@ def _check(facts: Any, where: str) -> None:
     typed(facts, {name: kind for name, kind in here.items() if name in facts}, where=where, error=EditError)
 
 
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+def _own_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts less what a sealed file says of itself."""
     return {name: value for name, value in facts.items() if name not in (FORM, SEAL, HOOKS)}
 
@@ -150,13 +150,15 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
 def _hooks(facts: dict[str, Any], values: dict[str, Tensor], where: str) -> tuple[Hook, ...]:
     """The guards of a file, whose tensors are taken out of ``values``. Raises EditError for what is none."""
     listed = typed(facts, {HOOKS: list} if HOOKS in facts else {}, where=where, error=EditError)
-    found = []
-    for number, one in enumerate(listed.get(HOOKS, [])):
-        typed(one, {"name": str, "settings": dict}, where=where, error=EditError)
+    hooks = []
+    for number, entry in enumerate(listed.get(HOOKS, [])):
+        typed(entry, {"name": str, "settings": dict}, where=where, error=EditError)
         front = f"{HOOKS}.{number}."
-        inside = {name.removeprefix(front): values.pop(name) for name in [*values] if name.startswith(front)}
-        found.append(Hook(one["name"], one["settings"], inside))
-    return tuple(found)
+        own_tensors = {
+            name.removeprefix(front): values.pop(name) for name in [*values] if name.startswith(front)
+        }
+        hooks.append(Hook(entry["name"], entry["settings"], own_tensors))
+    return tuple(hooks)
 
 
 def _seal(weights: str, facts: dict[str, Any]) -> str:

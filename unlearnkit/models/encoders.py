@@ -40,14 +40,14 @@ class States:
         weights = [_Weight(weight) for encoder in encoders for weight in encoder.parameters()]
         if self._made_with != weights:
             self._states, self._made_with = {}, weights
-        found = {prompt: self._states.get(prompt) for prompt in prompts}
-        for prompt, states in found.items():
+        by_prompt = {prompt: self._states.get(prompt) for prompt in prompts}
+        for prompt, states in by_prompt.items():
             if states is None:
-                found[prompt] = new = encode(prompt)
+                by_prompt[prompt] = new = encode(prompt)
                 while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
                     del self._states[next(iter(self._states))]
                 self._states[prompt] = new
-        return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
+        return torch.stack([states for prompt in prompts if (states := by_prompt[prompt]) is not None])
 
 
 class _Weight:
@@ -66,12 +66,12 @@ class _Weight:
 
 def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
-    found = {}
-    for name, one in encoders(pipe).items():
-        known = _embedding(one).weight.detach()
-        vectors = torch.randn((count, known.shape[1]), generator=draws) * known.float().std().item()
-        found[name] = vectors.to(known.device)
-    return found
+    vectors_by_encoder = {}
+    for name, encoder in encoders(pipe).items():
+        embeddings = _embedding(encoder).weight.detach()
+        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * embeddings.float().std().item()
+        vectors_by_encoder[name] = vectors.to(embeddings.device)
+    return vectors_by_encoder
 
 
 def placeholder(pipe: Any, count: int) -> str:
@@ -89,16 +89,16 @@ def placeholder(pipe: Any, count: int) -> str:
 def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
     """The first tokens of every prompt are these vectors (k, width) by text encoder, with gradient to them."""
     with ExitStack() as stack:
-        for name, one in encoders(pipe).items():
+        for name, encoder in encoders(pipe).items():
             start = len(_ids(_tokenizers(pipe)[name], "")) - 1  # 1 where a start token comes first
 
             def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
-                own = vectors[name].to(output).expand(len(output), -1, -1)
-                return torch.cat([output[:, :start], own, output[:, start + own.shape[1] :]], dim=1)
+                prefix = vectors[name].to(output).expand(len(output), -1, -1)
+                return torch.cat([output[:, :start], prefix, output[:, start + prefix.shape[1] :]], dim=1)
 
-            known = _embedding(one).weight
-            for layer in one.modules():  # T5 shares the weight with the layer that it reads with
-                if isinstance(layer, nn.Embedding) and layer.weight is known:
+            embeddings = _embedding(encoder).weight
+            for layer in encoder.modules():  # T5 shares the weight between two layers
+                if isinstance(layer, nn.Embedding) and layer.weight is embeddings:
                     stack.callback(layer.register_forward_hook(replaced).remove)
         yield
 
@@ -113,5 +113,5 @@ def _tokenizers(pipe: Any) -> dict[str, Any]:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, verbose=False).input_ids
-    return found
+    ids: list[int] = tokenizer(text, verbose=False).input_ids
+    return ids

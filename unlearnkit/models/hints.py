@@ -105,18 +105,18 @@ class Hints:
 
         classes: the class names of a class-conditional model, else None.
         """
-        found = self
+        hints = self
         if self is GENERAL:
-            found = replace(found, steps=sampling[0], guidance=sampling[1])
+            hints = replace(hints, steps=sampling[0], guidance=sampling[1])
         if classes is None:
-            return found
+            return hints
         known = classes if self.objects is OBJECTS else self.objects
         for word in known:
             if word not in classes and not word.isdecimal():
                 raise ModelError(
                     f"the vocabulary has {word!r}{nearest(word, classes)}: no class has this name"
                 )
-        return replace(found, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
+        return replace(hints, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
 
 
 GENERAL = Hints(methods={"esd": {"object": {"trains": "not-xattn"}, "style": {"trains": "xattn"}}})
@@ -151,7 +151,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
                 )
             if not _fits(name, key, value):
                 raise ModelError(
-                    f"{quoted(where)} has {printable(f'{name}.{key}')[:80]} = {quoted(value)}: {_WANTED[name]}"
+                    f"{quoted(where)} has {printable(f'{name}.{key}')[:80]} = {quoted(value)}: {_ALLOWED[name]}"
                 )
     sampling, vocabulary = data.get("sampling", {}), data.get("vocabulary", {})
     return Hints(
@@ -170,7 +170,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
 
 MOST = {"steps": 1000, "size": 8192, "tokens": 4096}
 WORDS, LENGTH = 100_000, 500  # of a list at most, and characters of each
-_WANTED = {
+_ALLOWED = {
     "sampling": "steps is a whole number from 1 to 1000, guidance a number from 0 to 1000, size from 1 to 8192, tokens "
     "from 1 to 4096",
     "vocabulary": "it takes a list of words, of at most 500 characters each",

@@ -52,10 +52,10 @@ class ValueGuard:
                 f"{width}: load the model that it was made from"
             )
 
-    def __call__(self, layer: Any, given: Any, value: Tensor) -> Tensor:
+    def __call__(self, layer: Any, inputs: Any, value: Tensor) -> Tensor:
         """The layer's output (n, tokens, width), less what it shares with the concepts."""
-        own = linear(self.concepts.to(value), layer.weight, layer.bias).float()
-        guarded = self.decomposed(value[:, self.first :].float(), own)
+        concept_values = linear(self.concepts.to(value), layer.weight, layer.bias).float()
+        guarded = self.decomposed(value[:, self.first :].float(), concept_values)
         return torch.cat([value[:, : self.first], guarded.to(value.dtype)], dim=1)
 
     def decomposed(self, v: Tensor, concepts: Tensor) -> Tensor:

@@ -37,15 +37,15 @@ def add(part: Any, folder: Path) -> None:
 def longer_names(folder: Path, front: str, longer: str) -> None:
     """Name the weights as transformers 4 does."""
 
-    def name(found: str) -> str:
-        short = found.startswith(front) and not found.startswith(longer)
-        return longer + found.removeprefix(front) if short else found
+    def longer_name(name: str) -> str:
+        short = name.startswith(front) and not name.startswith(longer)
+        return longer + name.removeprefix(front) if short else name
 
     for file in folder.glob("*.safetensors"):
-        renamed(file, name)
+        renamed(file, longer_name)
     for file in folder.glob("*.safetensors.index.json"):
         index = read_json(file, what="index", kind=dict)
-        index["weight_map"] = {name(found): shard for found, shard in index["weight_map"].items()}
+        index["weight_map"] = {longer_name(name): shard for name, shard in index["weight_map"].items()}
         file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -78,8 +78,8 @@ def _sentences(tokenizer: Any, known: Sequence[str], folder: Path) -> None:
     if not source.is_file() or (folder / SENTENCES).exists():
         return
     data = read_bytes(source, what="tokenizer", error=ModelError)
-    found = pieces(data)
-    if found and found == known[: len(found)]:
+    stored = pieces(data)
+    if stored and stored == known[: len(stored)]:
         (folder / SENTENCES).write_bytes(data)
 
 
@@ -94,18 +94,18 @@ def pieces(data: bytes) -> list[str]:
 
 def _fields(data: bytes) -> list[tuple[int, bytes]]:
     """The fields of a protobuf message: numbers, and the bytes of those that hold any."""
-    found, at = [], 0
+    fields, position = [], 0
 
     def number() -> int:
-        nonlocal at
+        nonlocal position
         value = shift = 0
         while True:
-            byte = data[at]
-            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            byte = data[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
             if byte < 128:
                 return value
 
-    while at < len(data):
+    while position < len(data):
         field, kind = divmod(number(), 8)
         if kind == 0:
             number()
@@ -113,8 +113,8 @@ def _fields(data: bytes) -> list[tuple[int, bytes]]:
         if kind not in (1, 2, 5):
             raise ValueError(kind)
         size = {1: 8, 5: 4}[kind] if kind != 2 else number()
-        if at + size > len(data):
+        if position + size > len(data):
             raise ValueError(size)
-        found.append((field, data[at : at + size]))
-        at += size
-    return found
+        fields.append((field, data[position : position + size]))
+        position += size
+    return fields

@@ -45,18 +45,20 @@ def steady() -> Iterator[None]:
 def frozen(pipe: Any) -> Iterator[None]:
     """Every network in eval mode and without gradients of its own."""
     modules = [module for network in networks(pipe) for module in network.modules() if module.training]
-    wanted = [weight for network in networks(pipe) for weight in network.parameters() if weight.requires_grad]
-    wanted = [weight for weight in wanted if weight.is_leaf and isinstance(weight, nn.Parameter)]
+    trainable = [
+        weight for network in networks(pipe) for weight in network.parameters() if weight.requires_grad
+    ]
+    trainable = [weight for weight in trainable if weight.is_leaf and isinstance(weight, nn.Parameter)]
     try:
         for module in modules:
             module.training = False
-        for weight in wanted:
+        for weight in trainable:
             weight.requires_grad_(False)
         yield
     finally:
         for module in modules:
             module.training = True
-        for weight in wanted:
+        for weight in trainable:
             weight.requires_grad_(True)
 
 
@@ -94,14 +96,14 @@ def checkpointing(denoiser: Any, on: bool, through: Callable[..., Any] | None = 
 @contextmanager
 def sampling(pipe: Any) -> Iterator[None]:
     """Sample without a progress bar and with a fresh copy of the scheduler."""
-    found = dict(vars(pipe))  # with what its ``__call__`` leaves behind, such as ``_guidance_scale``
+    attributes = dict(vars(pipe))  # with what its ``__call__`` leaves behind, such as ``_guidance_scale``
     try:
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         yield
     finally:
         vars(pipe).clear()
-        vars(pipe).update(found)
+        vars(pipe).update(attributes)
 
 
 @contextmanager

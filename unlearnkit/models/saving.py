@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import EditError, ModelError, printable, quoted
 from ..families.opening import open_pipeline, quiet
 from ..families.schedules import fewest
-from ..io.files import new_folder, shared
+from ..io.files import new_folder, set_permissions
 from ..io.reading import read_json
 from ..io.tensors import stamp
 from . import hints, older
@@ -65,7 +65,7 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
             for file in (folder / part).glob("*.safetensors"):
                 stamp(file, facts)
     for file in folder.rglob("*.safetensors"):
-        shared(file)
+        set_permissions(file)
     if model.hints.text:
         (folder / hints.FILE).write_text(model.hints.text, encoding="utf-8")
 
@@ -88,8 +88,8 @@ def check(model: Model, folder: Path) -> None:
     try:
         pipe = open_pipeline(str(folder), dtype=dtypes.pop() if alike else torch.float32)
     except ModelError as error:
-        why = str(error).replace(str(folder), "the saved folder")
-        raise ModelError(f"the pipeline does not open once it is saved, and is not kept: {why}") from None
+        cause = str(error).replace(str(folder), "the saved folder")
+        raise ModelError(f"the pipeline does not open once it is saved, and is not kept: {cause}") from None
     for name, part in sorted(model.pipe.components.items()):
         if isinstance(part, nn.Module):
             _same(name, part.state_dict(), getattr(pipe, name).state_dict())
@@ -98,8 +98,8 @@ def check(model: Model, folder: Path) -> None:
         elif hasattr(part, "vocab_files_names"):
             text, again = " ".join([TEXT, *(one.name for one in model.hints.words)]), getattr(pipe, name)
             with quiet():  # the text may be longer than a prompt
-                apart = part(text).input_ids != again(text).input_ids
-            if apart or part.get_vocab() != again.get_vocab():
+                differs = part(text).input_ids != again(text).input_ids
+            if differs or part.get_vocab() != again.get_vocab():
                 raise ModelError(f"{name} reads text in another way once it is saved: the folder is not kept")
     try:
         opened = type(model)(pipe, source="the saved folder", hints=model.hints)
@@ -109,20 +109,20 @@ def check(model: Model, folder: Path) -> None:
     except ModelError as error:
         if error.__cause__ is None:
             raise
-        why = printable(" ".join(str(error.__cause__).split()))[:200]
-        raise ModelError(f"the pipeline does not draw once it is saved, and is not kept: {why}") from error
+        cause = printable(" ".join(str(error.__cause__).split()))[:200]
+        raise ModelError(f"the pipeline does not draw once it is saved, and is not kept: {cause}") from error
 
 
-def _same(part: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    for name in (*own, *saved):
-        if name not in own or name not in saved:
-            state = "loses" if name in own else "gains"
+def _same(part: str, before: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name in (*before, *saved):
+        if name not in before or name not in saved:
+            state = "loses" if name in before else "gains"
             raise ModelError(
                 f"{part} {state} the weight {quoted(name)} once it is saved, so the folder is not kept: merge an "
                 "adapter into its network first, such as with fuse_lora and unload_lora_weights"
             )
-        there = saved[name].to(own[name].device)
-        if not torch.equal(there, own[name].to(there.dtype)):
+        again = saved[name].to(before[name].device)
+        if not torch.equal(again, before[name].to(again.dtype)):
             raise ModelError(
                 f"weight {quoted(name)} of {part} is another one once it is saved: the folder is not kept"
             )
@@ -136,9 +136,9 @@ def _finite(model: Model) -> Iterator[None]:
         watched["the VAE's decoder"] = decoder
 
     def look(name: str) -> Any:
-        def hook(module: nn.Module, given: Any, output: Any) -> None:
-            found = output if isinstance(output, Tensor) else output[0]
-            if not torch.isfinite(found).all():
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            values = output if isinstance(output, Tensor) else output[0]
+            if not torch.isfinite(values).all():
                 raise ModelError(
                     f"the saved pipeline draws nothing: {printable(name)} gives numbers that are not finite in "
                     f"{model.precision}; the folder is not kept"

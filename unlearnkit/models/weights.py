@@ -28,7 +28,7 @@ class WeightSwap:
             for leaf, weight in module._parameters.items()
             if weight is not None
         }
-        self._printed: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
+        self._fingerprints: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
         self.replaced: Counter[str] = Counter()  # how many weights of each component are replaced now
 
     def weights(self, belongs: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
@@ -45,34 +45,34 @@ class WeightSwap:
 
         Raises EditError for a name or a shape that the network does not have.
         """
-        found: list[tuple[dict[str, Any], str, Tensor]] = []
+        replaced: list[tuple[dict[str, Any], str, Tensor]] = []
         try:
             for name, value in weights.items():
                 slot, leaf = self._slot(name)
-                worn = slot[leaf]
-                if value.shape != worn.shape:
+                original = slot[leaf]
+                if value.shape != original.shape:
                     raise EditError(
-                        f"weight {quoted(name)} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
+                        f"weight {quoted(name)} is {tuple(value.shape)}, the model's is {tuple(original.shape)}"
                     )
-                found.append((slot, leaf, worn))
-                slot[leaf] = _trainable(value.to(worn.device, worn.dtype))
-            self.replaced.update(counted := Counter(map(component, weights)))
+                replaced.append((slot, leaf, original))
+                slot[leaf] = _trainable(value.to(original.device, original.dtype))
+            self.replaced.update(counts := Counter(map(component, weights)))
             try:
                 yield
             finally:
-                self.replaced.subtract(counted)
+                self.replaced.subtract(counts)
         finally:
-            for slot, leaf, worn in reversed(found):
-                slot[leaf] = worn
+            for slot, leaf, original in reversed(replaced):
+                slot[leaf] = original
 
     def fingerprint(self, of: str) -> str:
         """sha256 over names, shapes and values of a component as they are now; kept while nothing changed."""
         weights = self.weights(lambda name: component(name) == of)
-        if of in self._printed and _same(self._printed[of][0], weights.values()):
-            return self._printed[of][1]
-        printed = digest(weights.items())
-        self._printed[of] = ([_mark(weight) for weight in weights.values()], printed)
-        return printed
+        if of in self._fingerprints and _same(self._fingerprints[of][0], weights.values()):
+            return self._fingerprints[of][1]
+        fingerprint = digest(weights.items())
+        self._fingerprints[of] = ([_mark(weight) for weight in weights.values()], fingerprint)
+        return fingerprint
 
     def _slot(self, name: str) -> tuple[dict[str, Any], str]:
         if name not in self._slots:
