@@ -68,7 +68,7 @@ def read_bytes(path: str | Path, *, what: str, most: int = MOST, error: Error = 
 
 
 def read_text(path: str | Path, *, what: str, most: int = MOST, error: Error = InputError) -> str:
-    """The text of a UTF-8 file, without its byte order mark. Raises ``error`` as ``read_bytes``, and if it is not UTF-8."""
+    """The text of a UTF-8 file, without a BOM. Raises ``error`` as ``read_bytes``, or if it is not UTF-8."""
     data = read_bytes(path, what=what, most=most, error=error)
     try:
         return data.decode("utf-8-sig")

@@ -29,7 +29,7 @@ def check(model: Model, edit: Edit) -> None:
         if base not in ("", here, *model.earlier_fingerprints):
             raise EditError(
                 f"the edit was made from {source} ({base[:12]}), not from {model.source} ({here[:12]}): load that "
-                "one, or wear edit.weights without this check"
+                "one, or apply edit.weights without this check"
             )
 
 

@@ -1,7 +1,7 @@
-"""What releases of transformers before 5 read: the longer names of weights, and tokenizers in several files.
+"""Files for releases of transformers before 5: longer names of weights, and tokenizers in several files.
 
-They fill a weight that they do not find by its name with random numbers, so a saved pipeline has the names that both
-read, as all published models do.
+These releases fill a weight with random numbers if they do not find its name. So a saved pipeline has the names that
+all releases read, as published models do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..io.tensors import renamed
 
 __all__ = ["add", "longer_names", "pieces"]
 
-# where transformers 5 writes shorter names: the class, how they begin, and how the longer ones do
+# classes whose names transformers 5 shortens: the short prefix and the long one
 LONGER = {
     "CLIPTextModel": ("", "text_model."),
     "StableDiffusionSafetyChecker": ("vision_model.", "vision_model.vision_model."),
@@ -50,7 +50,7 @@ def longer_names(folder: Path, front: str, longer: str) -> None:
 
 
 def _vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Add the files of older tokenizers beside ``tokenizer.json``: transformers 4 opens CLIP's by these alone."""
+    """Add the files of older tokenizers to ``tokenizer.json``: transformers 4 opens CLIP's only with these."""
     if not (folder / "tokenizer.json").is_file():
         return
     whole = read_json(folder / "tokenizer.json", what="tokenizer", kind=dict)
@@ -73,7 +73,7 @@ def _vocabulary(tokenizer: Any, folder: Path) -> None:
 
 
 def _sentences(tokenizer: Any, known: Sequence[str], folder: Path) -> None:
-    """Add the file of SentencePiece from where the tokenizer was opened, if that has the same pieces."""
+    """Add the SentencePiece file from the tokenizer's own folder, if it has the same pieces."""
     source = Path(str(tokenizer.name_or_path)) / SENTENCES
     if not source.is_file() or (folder / SENTENCES).exists():
         return
@@ -84,7 +84,7 @@ def _sentences(tokenizer: Any, known: Sequence[str], folder: Path) -> None:
 
 
 def pieces(data: bytes) -> list[str]:
-    """The pieces in a file of SentencePiece, a protobuf message of which they are field 1; none for other bytes."""
+    """The pieces in a SentencePiece file, which are field 1 of a protobuf message; empty for other files."""
     try:
         inner = [value for number, value in _fields(data) if number == 1]
         return [next(value for number, value in _fields(one) if number == 1).decode() for one in inner]
@@ -93,7 +93,7 @@ def pieces(data: bytes) -> list[str]:
 
 
 def _fields(data: bytes) -> list[tuple[int, bytes]]:
-    """The fields of a protobuf message: numbers, and the bytes of those that hold any."""
+    """The fields of a protobuf message with bytes: their numbers and bytes."""
     fields, position = [], 0
 
     def number() -> int:

@@ -1,4 +1,4 @@
-"""Write a whole diffusers pipeline, and see that it opens and draws before it takes its place."""
+"""Write a whole diffusers pipeline, and check that it opens and draws before it takes its place."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["check", "save", "write"]
 
 CONFIGURATIONS = ("model_index.json", "config.json", "scheduler_config.json")
 TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
-STEPS = 2  # of the picture that is drawn to see that one can be
+STEPS = 2  # of the test image
 
 
 def save(model: Model, folder: Path, edit: Edit | None) -> None:
     """What ``Model.save`` does."""
     if edit and edit.hooks:
         raise EditError(
-            "a guard acts while the model runs, and a pipeline's folder holds weights alone: keep "
+            "a guard acts while the model runs, and a pipeline's folder holds only weights: keep "
             "edit.safetensors, and draw with unlearnkit generate --edit"
         )
     with new_folder(folder) as partial, model.wearing(edit or {}):
@@ -45,10 +45,9 @@ def save(model: Model, folder: Path, edit: Edit | None) -> None:
 
 
 def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
-    """Write the pipeline as it is now into an empty folder, for every release of diffusers and transformers.
+    """Write the pipeline with its present weights into an empty folder, for all releases of diffusers and transformers.
 
-    edit: that it wears; where it comes from is then said in a file and in the header of the denoiser's weights.
-    Raises ModelError for one that would not open again as it is.
+    edit: the applied edit; its provenance goes into a file and into the headers of the changed weights' files.
     """
     with quiet():
         model.pipe.save_pretrained(folder)
@@ -71,7 +70,7 @@ def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
 
 
 def _nameless(file: Path) -> None:
-    """Take out of a configuration where on this machine the model was opened."""
+    """Remove the local path of the model from a configuration."""
     if file.name in CONFIGURATIONS:
         data = read_json(file, what="configuration", kind=dict)
         if data.pop("_name_or_path", None) is not None:
@@ -79,9 +78,9 @@ def _nameless(file: Path) -> None:
 
 
 def check(model: Model, folder: Path) -> None:
-    """Open the folder again, compare every weight with those in memory, and draw a picture.
+    """Open the folder, compare every weight with memory, and draw an image.
 
-    Raises ModelError where it does not open, a weight is another one, or what is drawn is not finite.
+    Raises ModelError if it does not open, a weight differs, or the image is not finite.
     """
     dtypes = {next(part.parameters()).dtype for part in networks(model.pipe)}
     alike = len(dtypes) == 1
@@ -94,7 +93,7 @@ def check(model: Model, folder: Path) -> None:
         if isinstance(part, nn.Module):
             _same(name, part.state_dict(), getattr(pipe, name).state_dict())
             if alike:
-                setattr(pipe, name, part)  # the picture takes no more memory
+                setattr(pipe, name, part)  # so drawing takes no more memory
         elif hasattr(part, "vocab_files_names"):
             text, again = " ".join([TEXT, *(one.name for one in model.hints.words)]), getattr(pipe, name)
             with quiet():  # the text may be longer than a prompt
@@ -130,7 +129,7 @@ def _same(part: str, before: Mapping[str, Tensor], saved: Mapping[str, Tensor]) 
 
 @contextmanager
 def _finite(model: Model) -> Iterator[None]:
-    """Raise ModelError where the denoiser or the VAE's decoder gives a number that is not finite."""
+    """Raise ModelError if the denoiser or the VAE's decoder gives a number that is not finite."""
     watched = {model.family.DENOISER: model.denoiser}
     if decoder := getattr(getattr(model.pipe, "vae", None), "decoder", None):
         watched["the VAE's decoder"] = decoder
