@@ -30,11 +30,11 @@ from cells import sampler
 from rows import keep, part, plain, read, share
 
 from unlearnkit import Concept, chain, load
-from unlearnkit.chain.edits import make
+from unlearnkit.chain.edits import make_edit
 from unlearnkit.chain.finish import base_model
 from unlearnkit.chain.guards import Guards
-from unlearnkit.chain.project import opened
-from unlearnkit.chain.weights import current
+from unlearnkit.chain.project import open_chain
+from unlearnkit.chain.weights import current_edit
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve
 from unlearnkit.metrics.evaluators import Evaluators
@@ -164,7 +164,7 @@ def run(
         name = key(cell, number, model, pictures)
         row = made.get(json.dumps(name, sort_keys=True))
         if row is None:
-            done = opened(cell.folder).steps
+            done = open_chain(cell.folder).steps
             if len(done) <= number:
                 try:
                     extra = _ladder(cell.folder, contender, concept, model) if contender.ladder else {}
@@ -181,7 +181,7 @@ def run(
 
 def figures(folder: Path, number: int) -> dict[str, Any]:
     """What the ledger says after request ``number`` (from 0), as plain figures; rates keep k and n."""
-    project = opened(folder)
+    project = open_chain(folder)
     added = [entry for entry in project.entries if entry.kind == "add"]
     facts, look = added[number].facts, added[number].facts["look"]
     names = [entry.facts["request"]["erase"][0]["name"] for entry in added[: number + 1]]
@@ -221,9 +221,9 @@ def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) 
     """The first settings of the ladder with which the guide sees no more than the match allows, else the last."""
     from unlearnkit.training.stopping import seen_by_guide
 
-    project, request = opened(folder), Request((concept,))
+    project, request = open_chain(folder), Request((concept,))
     model, seen = base_model(project, model), seen_by_guide(model, request)
-    worn = current(project, model, project.steps)
+    applied = current_edit(project, model, project.steps)
     guards = project.options.guards
     for settings in contender.ladder:
         filled = resolve(model, request, contender.method, dict(contender.settings) | dict(settings))
@@ -233,8 +233,8 @@ def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) 
             "seed": 0,
             "guards": guards,
         }
-        edit = make(project, model, project.steps, request, recipe, job=Job())
-        with model.wearing(worn | edit.weights):
+        edit = make_edit(project, model, project.steps, request, recipe, job=Job())
+        with model.wearing(applied | edit.weights):
             if seen(model, 0) <= MATCH["stop_at"]:
                 return settings
     return contender.ladder[-1]

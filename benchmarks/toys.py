@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import saved
 from unlearnkit import chain, methods
-from unlearnkit.chain import steps, taking
-from unlearnkit.chain.project import opened
+from unlearnkit.chain.commands import add as add_module
+from unlearnkit.chain.commands import undo as undo_module
+from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import Rules
@@ -73,7 +74,7 @@ def changed(what: Callable[..., Any], *given: Any, **more: Any) -> Call:
 
 
 def grown(entries: int) -> Callable[[], bool]:
-    return lambda: len(opened("chain").entries) > entries
+    return lambda: len(open_chain("chain").entries) > entries
 
 
 def and_removed(place: str, *words: str) -> Call:
@@ -126,7 +127,7 @@ def settled() -> None:
     now, job = time.gmtime(0), functools.partial(methods.Job, checkpoint_every=2)
     clock.gmtime, clock.monotonic = lambda *_: now, lambda: 0.0
     module: Any
-    for module in (methods, steps, taking):
+    for module in (methods, add_module, undo_module):
         module.Job, module.datetime = job, Still
 
 

@@ -17,7 +17,7 @@ from test_bad_input import files_no_larger_than, let_in
 from unlearnkit import chain
 from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.chain.ledger import LEDGER
-from unlearnkit.chain.project import EDITS, LOOKS, WORK, opened
+from unlearnkit.chain.project import EDITS, LOOKS, WORK, open_chain
 from unlearnkit.errors import DivergedError, EditError, InputError
 from unlearnkit.io.files import locked
 from unlearnkit.methods import edit_for
@@ -96,7 +96,7 @@ def test_taking_back_gives_the_model_of_a_chain_without_it(regime: str, model: M
     project = begun(tmp_path / "p", model, regime, guards={"replay": 2, "bank": 2})
     for name in NAMES:
         chain.add(project, name, model=model)
-    plan = chain.back(project, drop=[2])
+    plan = chain.undo_plan(project, drop=[2])
     assert plan.remade == {"sequential": (3,), "joint": (3,), "merged": ()}[regime]
     assert ("exact" in str(plan)) == (regime == "merged")
     dropped = chain.drop(project, 2, model=model)
@@ -104,7 +104,7 @@ def test_taking_back_gives_the_model_of_a_chain_without_it(regime: str, model: M
     one = chain.add(fresh, NAMES[0], model=model)
     two = chain.add(fresh, NAMES[2], model=model)
     assert dropped.facts["weights"] == two.facts["weights"]
-    assert chain.back(project, undo=1).remade == ()
+    assert chain.undo_plan(project, undo=1).remade == ()
     assert chain.undo(project, model=model).facts["weights"] == one.facts["weights"]
     assert chain.undo(project, model=model).facts["weights"] == model.fingerprint()
     assert not chain.edit(project, model=model).weights
@@ -179,9 +179,9 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     ):
         with pytest.raises(InputError, match=match):
             chain.add(project, model=model, **words)
-    with pytest.raises(InputError, match="put the first model back"):
+    with pytest.raises(InputError, match="put the base model back"):
         chain.add(project, "car", model=make(seed=5))
-    with pytest.raises(InputError, match=r"request 2 does not hold in .*: there are 1"):
+    with pytest.raises(InputError, match=r"request 2 is not active in .*: active are 1"):
         chain.drop(project, 2, model=model)
     with pytest.raises(InputError, match="2 requests cannot be undone"):
         chain.undo(project, 2, model=model)
@@ -308,7 +308,7 @@ def test_it_is_looked_at_after_every_entry(model: Model, tmp_path: Path) -> None
 
 def test_a_chain_without_a_look_has_no_report(model: Model, tmp_path: Path) -> None:
     project = begun(tmp_path / "p", model)
-    with pytest.raises(InputError, match="nothing was looked at"):
+    with pytest.raises(InputError, match="has no evaluation"):
         chain.report(project)
 
 
@@ -357,7 +357,7 @@ def test_killed_at_any_moment_it_opens_verifies_and_completes_to_the_same_weight
         start = time.monotonic()
         erase(whole, "car")
         took = time.monotonic() - start
-    wanted = opened(whole).weights
+    wanted = open_chain(whole).weights
     kills = 0
     for turn in range(count):
         project = tmp_path / f"p{turn}"
@@ -366,9 +366,9 @@ def test_killed_at_any_moment_it_opens_verifies_and_completes_to_the_same_weight
         moment = took * 1.1 * ((turn + 0.5) / count)
         kills += killed_after(moment, lambda project=project: erase(project, "car"))
         assert not chain.verify(project)
-        if len(opened(project).steps) == 1:
+        if len(open_chain(project).steps) == 1:
             erase(project, "car")
-        assert opened(project).weights == wanted
+        assert open_chain(project).weights == wanted
         assert not chain.verify(project)
     assert kills > count // 2
 

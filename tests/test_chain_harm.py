@@ -20,7 +20,7 @@ from test_chain import begun, files
 import saved
 from unlearnkit import chain
 from unlearnkit.canvas.classifier import CanvasClassifier
-from unlearnkit.chain.ledger import HEAD, LEDGER, Entry, append, read, sealed
+from unlearnkit.chain.ledger import HEAD, LEDGER, Entry, append, new_entry, read
 from unlearnkit.chain.project import EDITS, LOOKS, WORK
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError, UnlearnError
@@ -71,12 +71,12 @@ def resealed(folder: Path, number: int, facts: Any, kind: str | None = None) -> 
     was = [json.loads(line) for line in (folder / LEDGER).read_text(encoding="utf-8").split("\n")[:-1]]
     for turn, one in enumerate(was):
         changed = turn == number
-        entries.append(sealed(entries, kind or one["kind"], facts) if changed else anew(entries, one))
+        entries.append(new_entry(entries, kind or one["kind"], facts) if changed else anew(entries, one))
     append(folder, entries[:-1], entries[-1])
 
 
 def anew(entries: list[Entry], was: dict[str, Any]) -> Entry:
-    return sealed(entries, was["kind"], was["facts"])
+    return new_entry(entries, was["kind"], was["facts"])
 
 
 def forged_text(folder: Path, number: int, facts: Any) -> None:
@@ -154,7 +154,7 @@ def test_facts_that_were_sealed_by_hand_are_said_in_one_line(
             assert f"line {number + 1}" in found[0], what
             continue
         one_line(lambda: chain.report(copied), what)
-        one_line(lambda: chain.back(copied, undo=1), what)
+        one_line(lambda: chain.undo_plan(copied, undo=1), what)
         if number == 0:
             one_line(lambda: chain.add(copied, "dog", model=toy, evaluators=tools()), what)
             shutil.rmtree(copied)
@@ -178,7 +178,7 @@ def test_an_entry_of_another_kind_is_refused(kind: str, says: str, copied: Path)
 def test_requests_that_do_not_hold_cannot_be_taken_back(copied: Path) -> None:
     facts = read(copied)[4].facts
     resealed(copied, 4, {**facts, "removes": [9]})
-    with pytest.raises(InputError, match=r"line 5.*'removes' is \[9\], not requests that hold there"):
+    with pytest.raises(InputError, match=r"line 5.*'removes' is \[9\], not active requests"):
         chain.status(copied)
 
 
@@ -544,11 +544,11 @@ def test_a_request_that_is_half_done_with_other_settings_is_refused(toy: Model, 
     (place,) = (project / WORK).iterdir()
     assert list(place.glob("*.safetensors"))
     with pytest.raises(
-        InputError, match=r"'cat' is half done with another lr \(0.001, now 0.002\): give the same"
+        InputError, match=r"'cat' is unfinished with another lr \(0.001, now 0.002\): use the same"
     ):
         chain.add(project, "cat", settings={"lr": 2e-3}, model=toy)
     assert not chain.verify(project)
-    with pytest.raises(InputError, match=r"half done with another seed \(0, now 1\)"):
+    with pytest.raises(InputError, match=r"unfinished with another seed \(0, now 1\)"):
         chain.add(project, "cat", seed=1, model=toy)
     shutil.rmtree(place)
     chain.add(project, "cat", seed=1, model=toy, evaluators=tools())

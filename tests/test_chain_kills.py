@@ -17,7 +17,7 @@ from test_chain_harm import tools
 import saved
 from unlearnkit import chain
 from unlearnkit.chain.ledger import LEDGER
-from unlearnkit.chain.project import EDITS, WORK, opened
+from unlearnkit.chain.project import EDITS, WORK, open_chain
 from unlearnkit.errors import InputError
 from unlearnkit.models.load import load
 from unlearnkit.models.model import Model
@@ -73,12 +73,12 @@ def test_a_killed_command_is_gone_on_with_to_the_same_bytes(
     kills = 0
     for turn in range(count):
         project = Path(shutil.copytree(three, tmp_path / f"p{turn}"))
-        was = opened(project).head
+        was = open_chain(project).head
         kills += killed_after(took * (turn + 0.3) / count, lambda project=project: run(project, toy))
         if command != "report":  # whose two files are there only together
             assert not chain.verify(project)
         built = project.with_name(f"{project.name}-built")
-        if opened(project).head == was and not built.exists():
+        if open_chain(project).head == was and not built.exists():
             run(project, toy)
         assert not chain.verify(project)
         assert contents(project) == contents(whole)

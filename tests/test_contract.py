@@ -220,7 +220,7 @@ def test_10_killed_and_resumed_it_gives_the_same_edit(
 
 REFUSALS = {
     **dict.fromkeys(("ca", "esd", "ga", "finetune"), "this method gives only"),
-    "selective_amnesia": "the elastic pull speaks of the weights themselves",
+    "selective_amnesia": "the elastic penalty constrains the weights themselves",
     "advunlearn": "is not for this method: this method trains the text encoder",
 }
 

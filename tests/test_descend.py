@@ -112,7 +112,7 @@ def test_a_finished_run_is_read_and_another_is_refused(model: Model, tmp_path: P
     made = (tmp_path / "edit.safetensors").stat().st_mtime_ns
     assert esd(model, job=job).hash() == first.hash()
     assert (tmp_path / "edit.safetensors").stat().st_mtime_ns == made
-    with pytest.raises(InputError, match="holds the edit of another run"):
+    with pytest.raises(InputError, match="has the edit of another run"):
         esd(model, job=job, lr=1e-4)
 
 

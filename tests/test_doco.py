@@ -165,7 +165,7 @@ def test_its_settings_go_together(changes: dict[str, Any], model: Model) -> None
 def test_what_makes_no_sense_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match="released=true changes the surgery, and combine=sum has none"):
         erase(model, released=True, combine="sum")
-    with pytest.raises(InputError, match="combine=preserving-tensor sets an erasing loss against a keeping"):
+    with pytest.raises(InputError, match="combine=preserving-tensor needs an erasing and a retain loss"):
         erase(model, retain_weight=0.0)
 
 

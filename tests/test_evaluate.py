@@ -400,10 +400,10 @@ def test_a_reference_draws_what_it_is_compared_on() -> None:
     plan = plan_for("canvas", CAT, cases, [], sides, Words(), Rules(), missing=missing)  # type: ignore[arg-type]
     ids = {case.id: case for case in cases_for(plan, "never-knew", cases)}
     assert cases_for(plan, "after", cases) == cases
-    assert set(ids) == {*plan["reference"]["ask"], *plan["reference"]["both"]}
-    assert {(ids[i].role, ids[i].form) for i in plan["reference"]["ask"]} == {("erased", "name")}
-    assert not {ids[i].style for i in plan["reference"]["ask"]} & {"neon"}
-    assert not {"cat", "car"} & {ids[i].object for i in plan["reference"]["both"]}
+    assert set(ids) == {*plan.reference.ask, *plan.reference.both}
+    assert {(ids[i].role, ids[i].form) for i in plan.reference.ask} == {("erased", "name")}
+    assert not {ids[i].style for i in plan.reference.ask} & {"neon"}
+    assert not {"cat", "car"} & {ids[i].object for i in plan.reference.both}
     assert len(ids) <= 120
 
 

@@ -13,8 +13,8 @@ from quick import quick
 from torch import Tensor
 
 from unlearnkit import chain
-from unlearnkit.chain.guards import Guards, beside, closed
-from unlearnkit.chain.screening import banked, joined, protected, screened
+from unlearnkit.chain.guards import Guards, closed_form_request, guard_losses
+from unlearnkit.chain.screening import join, memory_bank, protected_basis, screen
 from unlearnkit.data.bank import contains_word
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
@@ -54,7 +54,7 @@ def losses(model: Model, guards: Guards, worn: dict[str, Tensor], **options: Any
     """The guards' losses at the first step, for a student that wears what the last request left."""
     base = model.weights("all")
     with model.wearing(worn):
-        added = beside(
+        added = guard_losses(
             model,
             DOG,
             options.pop("earlier", [CAT]),
@@ -87,7 +87,7 @@ def test_the_bank_draws_to_the_first_model_and_replay_to_the_last(model: Model) 
 def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     guards, worn, base = alone(bank=4), shifted(model), model.weights("all")
     with model.wearing(worn):
-        added = beside(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
+        added = guard_losses(model, DOG, [CAT], base, list(worn), guards, batch=3, seed=0, job=Job())
         assert added is not None
         seen: list[DenoiserInput] = []
 
@@ -106,26 +106,30 @@ def test_the_banks_loss_is_the_formula(model: Model, monkeypatch: pytest.MonkeyP
 
 
 def test_no_guard_adds_nothing(model: Model) -> None:
-    assert beside(model, DOG, [], model.weights("all"), [], alone(), batch=1, seed=0, job=Job()) is None
+    assert guard_losses(model, DOG, [], model.weights("all"), [], alone(), batch=1, seed=0, job=Job()) is None
     assert (
-        beside(model, DOG, [], model.weights("all"), [], alone(replay=3), batch=1, seed=0, job=Job()) is None
+        guard_losses(model, DOG, [], model.weights("all"), [], alone(replay=3), batch=1, seed=0, job=Job())
+        is None
     )
 
 
 def test_the_bank_grows_with_the_requests_within_its_budget_and_holds_nothing_erased(model: Model) -> None:
-    one = banked(model, CAT, [], near=2, budget=8)
-    two = banked(model, NEON, [CAT], near=2, budget=8)
+    one = memory_bank(model, CAT, [], near=2, budget=8)
+    two = memory_bank(model, NEON, [CAT], near=2, budget=8)
     # half of 8 for the near words, of which there are two and then three; of 4 for six words each other one has one
     assert [len(each) for each in one.words] == [2, 2, 1, 1, 1]
     assert [len(each) for each in two.words] == [2, 2, 2, 1]
     assert {word.name for word in two.concepts} > {word.name for word in one.concepts} - {"neon"}
     for words, bank in ((["cat", "kitten"], one), (["cat", "kitten", "neon"], two)):
         assert not any(contains_word(prompt, words) for prompt in bank.prompts)
-    assert banked(model, NEON, [CAT], near=2, budget=8) == two
+    assert memory_bank(model, NEON, [CAT], near=2, budget=8) == two
 
 
 def test_a_request_takes_its_own_words_from_the_bank_and_moves_no_other(model: Model, tmp_path: Path) -> None:
-    one, two = banked(model, CAT, [], near=0, budget=12), banked(model, DOG, [CAT], near=0, budget=12)
+    one, two = (
+        memory_bank(model, CAT, [], near=0, budget=12),
+        memory_bank(model, DOG, [CAT], near=0, budget=12),
+    )
     assert len(one.words) == 5  # of six words
     assert {len(each) for each in one.words} == {2}
     assert set(two.words) == {
@@ -134,7 +138,7 @@ def test_a_request_takes_its_own_words_from_the_bank_and_moves_no_other(model: M
     base, drawn = model.weights("all"), []
     for request, earlier in ((CAT, []), (DOG, [CAT])):
         job = Job(cache=tmp_path, progress=lambda title, done, total: drawn.append((done, total)))
-        beside(model, request, earlier, base, [], alone(bank=12), batch=1, seed=0, job=job)
+        guard_losses(model, request, earlier, base, [], alone(bank=12), batch=1, seed=0, job=job)
         drawn.append((len(list(tmp_path.rglob("*.safetensors"))), 0))
     assert drawn == [*((n, 10) for n in (2, 4, 6, 8, 10)), (5, 0), *((n, 8) for n in (2, 4, 6, 8)), (5, 0)]
 
@@ -142,16 +146,16 @@ def test_a_request_takes_its_own_words_from_the_bank_and_moves_no_other(model: M
 def test_a_bank_without_words_is_refused(model: Model) -> None:
     every = Request(tuple(Concept(word, kind) for kind in KINDS for word in model.hints.vocabulary(kind)))
     with pytest.raises(InputError, match="leaves no word for the bank: choose bank=0"):
-        banked(model, every, [], near=0, budget=8)
+        memory_bank(model, every, [], near=0, budget=8)
 
 
 def test_what_was_erased_is_screened_out_of_words_and_templates(model: Model) -> None:
-    clean = screened(model, [CAT, Request((Concept("picture"),))])
+    clean = screen(model, [CAT, Request((Concept("picture"),))])
     assert clean.hints.objects == ("dog", "bear", "car")
     assert clean.hints.templates["object"] == ("a photo of a {}",)
-    assert screened(model, []) is model
+    assert screen(model, []) is model
     assert clean.pipe is model.pipe
-    everything = joined([Request((Concept("cat"),), keep=(Concept("dog"),)), DOG])
+    everything = join([Request((Concept("cat"),), keep=(Concept("dog"),)), DOG])
     assert [one.name for one in everything.erase] == ["cat", "dog"]
     assert not everything.keep
 
@@ -178,20 +182,20 @@ def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
 
 
 def test_a_target_inside_what_is_protected_is_refused(model: Model) -> None:
-    with pytest.raises(InputError, match=r"'cat' lies inside what is protected: 0\.00 of it is outside"):
-        protected(
+    with pytest.raises(InputError, match=r"'cat' lies inside the protected text: 0\.00 of it is outside"):
+        protected_basis(
             model, Request((Concept("cat"),)), [Request((Concept("cat"),))], nearest=1, general=0, free=0.3
         )
-    basis = protected(model, DOG, [CAT], nearest=2, general=2, free=0.0)
+    basis = protected_basis(model, DOG, [CAT], nearest=2, general=2, free=0.0)
     torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
 
 
 def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
-    asked = closed(model, DOG, [CAT], alone(bank=4, bank_near=1, replay=1), 0)
+    asked = closed_form_request(model, DOG, [CAT], alone(bank=4, bank_near=1, replay=1), 0)
     assert {one.name for one in asked.keep} >= {"cat"}
     assert len(asked.keep) > 1
-    assert closed(model, DOG, [CAT], alone(), 3) is DOG
-    only = closed(model, DOG, [CAT], alone(replay=1), 0)
+    assert closed_form_request(model, DOG, [CAT], alone(), 3) is DOG
+    only = closed_form_request(model, DOG, [CAT], alone(replay=1), 0)
     assert [one.name for one in only.keep] == ["cat"]
 
 
@@ -234,7 +238,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
 
     def job(folder: Path, progress: Any = None) -> Job:
         plain = Job(folder=folder, checkpoint_every=1, progress=progress)
-        added = beside(model, DOG, [CAT], base, [], alone(bank=2, replay=1), batch=2, seed=0, job=plain)
+        added = guard_losses(model, DOG, [CAT], base, [], alone(bank=2, replay=1), batch=2, seed=0, job=plain)
         return Job(folder=folder, checkpoint_every=1, progress=progress, beside=added)
 
     def stop(stage: str, done: int, total: int) -> None:
@@ -250,7 +254,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
     plain = edit_for(model, DOG, method="esd", settings=settings)
     assert plain.hash() != whole.hash()
     other = Job(folder=tmp_path / "whole")
-    with pytest.raises(InputError, match="holds the edit of another run"):
+    with pytest.raises(InputError, match="has the edit of another run"):
         edit_for(model, DOG, method="esd", settings=settings, job=other)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unlearnkit.chain import ledger
-from unlearnkit.chain.ledger import HEAD, LEDGER, Entry, append, examined, read, sealed
+from unlearnkit.chain.ledger import HEAD, LEDGER, Entry, append, check_ledger, new_entry, read
 from unlearnkit.errors import InputError
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -32,7 +32,7 @@ def written(folder: Path, facts: list[dict[str, Any]]) -> list[Entry]:
         (folder / name).unlink(missing_ok=True)
     entries: list[Entry] = []
     for number, one in enumerate(facts):
-        entry = sealed(entries, "add" if number else "init", one)
+        entry = new_entry(entries, "add" if number else "init", one)
         append(folder, entries, entry)
         entries.append(entry)
     return entries
@@ -43,7 +43,7 @@ def written(folder: Path, facts: list[dict[str, Any]]) -> list[Entry]:
 def test_what_is_written_is_read_and_fits(facts: list[dict[str, Any]], tmp_path: Path) -> None:
     entries = written(tmp_path, facts)
     assert read(tmp_path) == entries
-    assert not list(examined(tmp_path)[1])
+    assert not list(check_ledger(tmp_path)[1])
     assert [entry.previous for entry in entries[1:]] == [entry.hash for entry in entries[:-1]]
 
 
@@ -55,7 +55,7 @@ def test_any_flipped_bit_is_found(place: int, bit: int, file: str, tmp_path: Pat
     at = place % len(raw)
     raw[at] ^= 1 << bit
     (tmp_path / file).write_bytes(raw)
-    found = list(examined(tmp_path)[1])
+    found = list(check_ledger(tmp_path)[1])
     assert found
     if file == LEDGER:
         line = 1 + bytes((tmp_path / file).read_bytes())[:at].count(b"\n")
@@ -73,23 +73,24 @@ def test_lines_that_are_removed_or_swapped_are_found_and_where(
     lines = (tmp_path / LEDGER).read_bytes().splitlines(keepends=True)
     one = data.draw(st.integers(0, count - 1))
     (tmp_path / LEDGER).write_bytes(b"".join(lines[:one] + lines[one + 1 :]))
-    found = list(examined(tmp_path)[1])
+    found = list(check_ledger(tmp_path)[1])
     assert any(f"line {one + 1} holds entry {one + 1}" in line for line in found) or one == count - 1
     assert any(HEAD in line for line in found) or one < count - 1
     other = data.draw(st.integers(0, count - 1).filter(lambda at: at != one))
     lines[one], lines[other] = lines[other], lines[one]
     (tmp_path / LEDGER).write_bytes(b"".join(lines))
     assert any(
-        f"line {min(one, other) + 1} holds entry {max(one, other)}" in line for line in examined(tmp_path)[1]
+        f"line {min(one, other) + 1} holds entry {max(one, other)}" in line
+        for line in check_ledger(tmp_path)[1]
     )
 
 
 def test_a_line_that_was_sealed_anew_does_not_fit_the_next(tmp_path: Path) -> None:
     entries = written(tmp_path, [{}, {"erased": "cat"}, {}])
-    forged = sealed(entries[:1], "add", {"erased": "dog"})
+    forged = new_entry(entries[:1], "add", {"erased": "dog"})
     text = "".join(f"{entry.line()}\n" for entry in (entries[0], forged, entries[2]))
     (tmp_path / LEDGER).write_text(text, encoding="utf-8")
-    assert list(examined(tmp_path)[1]) == [f"{LEDGER}, line 3 does not follow the line before it"]
+    assert list(check_ledger(tmp_path)[1]) == [f"{LEDGER}, line 3 does not follow the line before it"]
 
 
 def test_a_kill_between_ledger_and_head_loses_nothing(
@@ -97,11 +98,11 @@ def test_a_kill_between_ledger_and_head_loses_nothing(
 ) -> None:
     entries = written(tmp_path, [{}, {}])
     before = (tmp_path / HEAD).read_bytes()
-    entry = sealed(entries, "add", {})
+    entry = new_entry(entries, "add", {})
     append(tmp_path, entries, entry)
     (tmp_path / HEAD).write_bytes(before)
     assert read(tmp_path) == [*entries, entry]
-    append(tmp_path, [*entries, entry], sealed([*entries, entry], "undo", {}))
+    append(tmp_path, [*entries, entry], new_entry([*entries, entry], "undo", {}))
     assert len(read(tmp_path)) == 4
 
 
@@ -114,7 +115,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(ledger.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        append(tmp_path, entries, sealed(entries, "add", {}))
+        append(tmp_path, entries, new_entry(entries, "add", {}))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -430,14 +430,14 @@ def test_onecycle_is_torchs() -> None:
 
 
 REFUSED: list[tuple[Mapping[str, Any], tuple[str, ...], str]] = [
-    ({"combine": "restricted"}, ("erase",), "combine=restricted sets an erasing loss against a keeping one"),
+    ({"combine": "restricted"}, ("erase",), "combine=restricted needs an erasing and a retain loss"),
     ({"combine": "pcgrad"}, ("keep",), "gives only keep"),
     ({"adds": 0.5}, ("erase", "keep"), "adds belongs to combine=preserving"),
     ({"mask": "saliency"}, ("keep",), "mask=saliency ranks weights by an erasing loss"),
-    ({"mask": "saliency", "trains": "lora"}, ("erase",), "mask=saliency opens single weights"),
-    ({"rule": ("l2sp",), "trains": "lora"}, ("erase",), "rule=l2sp speaks of the weights themselves"),
-    ({"rule": ("project",), "mask": "dynamic"}, ("erase",), "rule=project moves whole rows"),
-    ({"rule": ("project",), "trains": "not-xattn"}, ("erase",), "rule=project holds keys and values"),
+    ({"mask": "saliency", "trains": "lora"}, ("erase",), "mask=saliency selects single weights"),
+    ({"rule": ("l2sp",), "trains": "lora"}, ("erase",), "rule=l2sp constrains the weights themselves"),
+    ({"rule": ("project",), "mask": "dynamic"}, ("erase",), "rule=project changes whole rows"),
+    ({"rule": ("project",), "trains": "not-xattn"}, ("erase",), "rule=project constrains keys and values"),
 ]
 
 
@@ -457,7 +457,7 @@ TRAINING = [name for name, method in METHODS.items() if issubclass(method, Train
 @pytest.mark.parametrize("method", [name for name in TRAINING if not METHODS[name].ENCODES])  # type: ignore[attr-defined]
 def test_a_method_refuses_them_in_its_plan_too(method: str, model: Model) -> None:
     request = Request((Concept("cat", instead="dog"),), (Concept("dog"),))
-    with pytest.raises(InputError, match="rule=l1sp speaks of the weights"):
+    with pytest.raises(InputError, match="rule=l1sp constrains the weights"):
         plan(model, request, method=method, settings={"trains": "lora", "rule": ("l1sp",), "mask": "none"})
 
 

@@ -195,7 +195,7 @@ def test_a_readers_code_is_never_run(reader: Callable[[str], Path], tmp_path: Pa
         ({"model_type": "vot"}, "did you mean 'vit'"),
         ({"model_type": ["vit"]}, "not a classifier"),
         ({"quantization_config": {"load_in_8bit": True}}, "quantised"),
-        ({"attn_implementation": "somebody/kernel"}, "asks for the attention 'somebody/kernel'"),
+        ({"attn_implementation": "somebody/kernel"}, "sets the attention 'somebody/kernel'"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000"),
         ({"hidden_size": 10**9}, "hidden_size = 1000000000"),
         (

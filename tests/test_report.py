@@ -329,7 +329,7 @@ def test_the_canvas_judge_is_not_asked_about_pictures_unlike_its_own(run: Path, 
     known = f"objects = {json.dumps(list(world.OBJECTS))}\nstyles = {json.dumps(list(world.STYLES))}\n"
     hints.write_text(f"[sampling]\nsize = 64\n[vocabulary]\n{known}")  # 32 x 32 latents
     recipe.write_text(recipe.read_text().replace(model, str(large)))
-    with pytest.raises(InputError, match=r"small pictures of the canvas, and .*large.* name a classifier"):
+    with pytest.raises(InputError, match=r"small pictures of the canvas, unlike .*large.* name a classifier"):
         evaluate_run(run)
 
 

@@ -185,7 +185,7 @@ def test_sentences_of_a_request(model: Model) -> None:
 
 def test_nothing_to_keep_is_refused(model: Model) -> None:
     request = Request((Concept("cat"),), (Concept("neon", kind="style"),))
-    with pytest.raises(InputError, match="nothing of the kind 'object' to keep is found"):
+    with pytest.raises(InputError, match="there is no word of the kind 'object' to keep"):
         edit_for(model, request, method="rgd", settings={"pictures": 2})
     for method in ("graddiff", "finetune", "salun"):
         with pytest.raises(InputError, match="there is nothing to keep: give it with --keep"):

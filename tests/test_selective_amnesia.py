@@ -87,7 +87,7 @@ def test_weights_that_matter_move_less(model: Model) -> None:
 
 
 def test_a_low_rank_update_cannot_be_held(model: Model) -> None:
-    with pytest.raises(InputError, match="the elastic pull speaks of the weights themselves"):
+    with pytest.raises(InputError, match="the elastic penalty constrains the weights themselves"):
         erase(model, trains="lora")
     assert erase(model, trains="lora", elastic=0.0, steps=2).weights
 

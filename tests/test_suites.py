@@ -245,7 +245,7 @@ def test_a_file_of_a_million_rows_is_refused_at_once(tmp_path: Path, suite: str)
 
 def test_a_count_of_pictures_has_an_upper_bound(tmp_path: Path) -> None:
     file = table(tmp_path, "prompt", *["a cat"] * 300)
-    with pytest.raises(InputError, match="asks for 300,000 pictures of each model, at most 200,000"):
+    with pytest.raises(InputError, match="needs 300,000 pictures of each model, at most 200,000"):
         suites.cases("prompts", CAT, file=file, replicates=1000)
     with pytest.raises(InputError, match="replicates 1001 is out of range: use 1 to 1000"):
         suites.cases("prompts", CAT, file=file, replicates=1001)

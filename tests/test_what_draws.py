@@ -16,7 +16,7 @@ import kinds
 import saved
 import tiny
 from unlearnkit import chain
-from unlearnkit.chain.project import opened
+from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.methods import check_moved, edit_for, plan
@@ -189,7 +189,7 @@ def test_an_edit_of_no_weights_is_refused(
     chain.init(tmp_path / "chain", model, method=method, settings=settings, pictures=0)
     with pytest.raises(InputError, match="changes no weight"):
         chain.add(tmp_path / "chain", "cat", model=model)
-    assert not opened(tmp_path / "chain").steps
+    assert not open_chain(tmp_path / "chain").steps
 
 
 def test_an_edit_of_weights_that_nothing_uses_is_refused(make: Callable[..., Model]):

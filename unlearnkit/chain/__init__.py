@@ -1,4 +1,4 @@
-"""Requests one after another, with a ledger, undo, and a look at all of them after each.
+"""Requests one after another, with a ledger, undo, and an evaluation of all of them after each.
 
     from unlearnkit import chain
     chain.init("project", "canvas")
@@ -7,7 +7,7 @@
     chain.drop("project", 1)
     chain.build("project", "without-dog")
 
-Names are imported when they are first used, so that asking for the status of a chain loads no model.
+Names are imported when they are first used, so the status of a chain needs no model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .commands.init import init
     from .commands.report import report
     from .commands.status import log, status
-    from .commands.undo import back, drop, undo
+    from .commands.undo import drop, undo, undo_plan
     from .commands.verify import verify
     from .guards import Guards
     from .merging import Merge
@@ -31,7 +31,6 @@ __all__ = [
     "Guards",
     "Merge",
     "add",
-    "back",
     "build",
     "drop",
     "edit",
@@ -40,6 +39,7 @@ __all__ = [
     "report",
     "status",
     "undo",
+    "undo_plan",
     "verify",
 ]
 
@@ -47,7 +47,6 @@ _HOME = {
     "Guards": "guards",
     "Merge": "merging",
     "add": "commands.add",
-    "back": "commands.undo",
     "build": "commands.build",
     "drop": "commands.undo",
     "edit": "commands.build",
@@ -56,6 +55,7 @@ _HOME = {
     "report": "commands.report",
     "status": "commands.status",
     "undo": "commands.undo",
+    "undo_plan": "commands.undo",
     "verify": "commands.verify",
 }
 

@@ -1,8 +1,8 @@
 """The edit of one request, in each of the three regimes.
 
-sequential   from what the requests before it left; earlier words are screened out of the vocabulary
-joint        from the first model, on everything that is asked so far
-merged       from the first model, alone; ``weights.current`` merges the edits
+sequential   from the model after the earlier requests; their words are removed from the vocabulary
+joint        from the base model, for all requests so far together
+merged       from the base model, for this request alone; ``weights.current_edit`` merges the edits
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..models.selection import TEXT_ENCODER
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training
-from .guards import Guards, beside, closed, projection
+from .guards import Guards, closed_form_request, guard_losses, projection
 from .project import Project, Step
-from .screening import joined, screened
-from .weights import current
+from .screening import join, screen
+from .weights import current_edit
 
-__all__ = ["handed_over", "make", "stale"]
+__all__ = ["guard_defaults", "make_edit", "stale"]
 
 
 def stale(project: Project, steps: Sequence[Step]) -> list[int]:
-    """The numbers of those of the requests whose edit must be made again once only these hold."""
+    """The numbers of the requests whose edit must be made again if only these requests are active."""
     regime, numbers = project.options.regime, [step.number for step in steps]
     fits = [list(step.after) == numbers[:i] for i, step in enumerate(steps)]
     if regime == "merged" or all(fits):
@@ -41,15 +41,15 @@ def stale(project: Project, steps: Sequence[Step]) -> list[int]:
     return numbers[fits.index(False) :]
 
 
-def handed_over(method: str, guards: Guards) -> dict[str, Any]:
-    """What a method is set to by default, because the guards do it.
+def guard_defaults(method: str, guards: Guards) -> dict[str, Any]:
+    """Defaults for settings of a method whose task the guards have.
 
-    A method's own memory (DUGE's) would be pictures and predictions of the last model: a copy of a copy.
+    A method's own memory (DUGE's) would have pictures and predictions of the last model: a copy of a copy.
     """
     return dict.fromkeys(with_role(methods.find(method), "memory"), 0) if guards.bank else {}
 
 
-def make(
+def make_edit(
     project: Project,
     model: Model,
     steps: Sequence[Step],
@@ -58,19 +58,19 @@ def make(
     *,
     job: Job,
 ) -> Edit:
-    """The edit for a request after ``steps``; the model wears nothing, and is bitwise unchanged."""
+    """The edit for a request after ``steps``. model: the base model without an edit; it is bitwise unchanged."""
     regime = project.options.regime
     if regime == "joint":
-        request, steps = joined([*(step.request for step in steps), request]), ()
+        request, steps = join([*(step.request for step in steps), request]), ()
     elif regime == "merged":
         steps = ()
-    worn = current(project, model, steps)
-    base = {**model.weights("all"), **model.values(worn.weights)}
+    applied = current_edit(project, model, steps)
+    base = {**model.weights("all"), **model.values(applied.weights)}
     earlier = [step.request for step in steps]
-    own = screened(model, earlier)
+    own = screen(model, earlier)
     guards = build(Guards, recipe["guards"])
     method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
-    with model.wearing(worn):
+    with model.wearing(applied):
         if not issubclass(method, Training):
             return _closed(own, request, earlier, recipe, guards, job)
         filled: Any = methods.resolve(own, request, method.name, settings)
@@ -78,15 +78,15 @@ def make(
             base |= own.weights(filled.part)
             if guards.project:
                 raise InputError(
-                    f"guard project holds keys and values, and {method.name} trains the text encoder, from which they "
-                    "read: leave it out, or choose another method"
+                    f"guard project protects keys and values, and {method.name} trains the text encoder, their input: "
+                    "leave project out, or choose another method"
                 )
-        added = beside(
+        added = guard_losses(
             own,
             request,
             earlier,
             base,
-            list(worn.weights),
+            list(applied.weights),
             guards,
             batch=filled.batch,
             seed=recipe["seed"],
@@ -106,10 +106,10 @@ def _closed(
     guards: Guards,
     job: Job,
 ) -> Edit:
-    """The edit of a method that computes its weights; the projection comes after it."""
+    """The edit of a closed-form method; the projection is applied afterwards."""
     settings = recipe["settings"]
     nearest = [settings.get(name, 0) for name in with_role(methods.find(recipe["method"]), "neighbours")]
-    request = closed(model, request, earlier, guards, sum(nearest))
+    request = closed_form_request(model, request, earlier, guards, sum(nearest))
     edit = methods.edit_for(
         model, request, method=recipe["method"], settings=settings, seed=recipe["seed"], job=job
     )
@@ -123,7 +123,7 @@ def _closed(
 
 
 def _with_earlier(recipe: Mapping[str, Any], earlier: Sequence[Request]) -> dict[str, Any]:
-    """The settings; one with the role ``earlier`` lists what was erased before, unless the recipe does."""
+    """The settings; one with the role ``earlier`` defaults to the objects that were erased before."""
     settings = dict(recipe["settings"])
     erased = tuple(one.name for past in earlier for one in past.erase if one.kind == "object")
     for name in with_role(methods.find(recipe["method"]), "earlier"):

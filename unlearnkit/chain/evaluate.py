@@ -1,4 +1,4 @@
-"""What is seen after each entry: one panel of prompts, the same noise at every step, beside the first model."""
+"""The evaluation after each entry: one panel of prompts with the same noise every time, against the base model."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ..io.reading import read_json
 from ..models.edit import Edit
 from ..models.model import Model
 from ..suites.vocabulary import NAME, panel
-from .file_list import as_listed, listed
+from .file_list import unchanged_files, write_list
 from .project import LOOKS, Project, Step
-from .screening import joined
+from .screening import join
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
 
-__all__ = ["found_at", "look", "tools"]
+__all__ = ["evaluate_steps", "open_evaluators", "resolved"]
 
-WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # how the names of files of weights end
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of files with weights
 Tick = Callable[[str, int, int], None]
 
 
-def tools(project: Project) -> Evaluators:
-    """What looks at the pictures: the canvas's own, or those that ``init`` was given, or nothing.
+def open_evaluators(project: Project) -> Evaluators:
+    """The canvas's evaluators, or those of ``init``, or none if the chain has no pictures.
 
-    Raises UnlearnError for what cannot be opened.
+    Raises UnlearnError if they cannot be opened.
     """
     from ..families.opening import quiet
     from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
@@ -44,7 +44,7 @@ def tools(project: Project) -> Evaluators:
     if not options.pictures:
         return Evaluators()
     named: dict[str, Any] = {
-        name: found_at(source, project.folder) for name, source in options.readers.items()
+        name: resolved(source, project.folder) for name, source in options.evaluators.items()
     }
     with quiet():
         if is_canvas(options.model) and not named:
@@ -52,11 +52,11 @@ def tools(project: Project) -> Evaluators:
         return local_evaluators(**named)
 
 
-def found_at(source: str, folder: Path | None = None, *, must: bool = True) -> str:
-    """A file or folder by its full path; any other name, such as a hub id, as it is.
+def resolved(source: str, folder: Path | None = None, *, must: bool = True) -> str:
+    """The full path of a file or folder; any other name, such as a hub id, unchanged.
 
-    folder: of a chain that holds the name as it was typed: from there, from the folder above or from here it is found.
-    must: raises InputError for what can only be a path, and is not there.
+    folder: of a chain. The name is searched there, in the folder above, and in the working directory.
+    must: raise InputError for a name that can only be a path and does not exist.
     """
     for start in (folder, folder.parent) if folder else ():
         if (start / source).exists():
@@ -69,7 +69,7 @@ def found_at(source: str, folder: Path | None = None, *, must: bool = True) -> s
     return source
 
 
-def look(
+def evaluate_steps(
     project: Project,
     model: Model,
     steps: Sequence[Step],
@@ -79,37 +79,34 @@ def look(
     *,
     tick: Tick | None = None,
 ) -> dict[str, Any] | None:
-    """Evaluate what these requests made of the model, into ``looks/name``; None where nothing is asked."""
+    """Evaluate the model after these requests, into ``looks/name``; None if there are no requests or no pictures."""
     each = project.options.pictures
     if not steps or not each:
         return None
-    request = joined([step.request for step in steps])
+    request = join([step.request for step in steps])
     cases = panel(request, model.hints, each)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     plan = plan_for(NAME, request, cases, [], sides, evaluators, Rules())
     folder = project.folder / LOOKS / name / FOLDER
-    _share(project, folder, sides[0].identity)
+    _reuse_base_pictures(project, folder, sides[0].identity)
     evaluate(folder, cases, sides, plan, evaluators, tick=tick)
     tables = read_json(folder / "tables.json", what="figures", kind=dict)["tables"]
     return {
         "folder": name,
         "sha256": file_hash(folder / "evaluation.json"),
-        "files": listed(folder.parent),
+        "files": write_list(folder.parent),
         "pictures": 2 * len(cases),
         **_summary(tables),
     }
 
 
-def _share(project: Project, folder: Path, identity: str) -> None:
-    """Take the first model's pictures from the last look, by hard links where the disk has them.
-
-    Only those that are as they were listed: any other is drawn again.
-    """
-    if not project.looks():
+def _reuse_base_pictures(project: Project, folder: Path, identity: str) -> None:
+    """Link or copy the base model's pictures from the last evaluation. Changed pictures are drawn again."""
+    if not project.evaluations():
         return
-    seen = list(project.looks().values())[-1]
-    last = project.folder / LOOKS / seen.folder
-    good = as_listed(last, seen)
+    previous = list(project.evaluations().values())[-1]
+    last = project.folder / LOOKS / previous.folder
+    good = unchanged_files(last, previous)
     if f"{FOLDER}/plan.json" not in good:
         return
     sides = read_json(last / FOLDER / "plan.json", what="plan", kind=dict).get("sides")
@@ -128,7 +125,7 @@ def _share(project: Project, folder: Path, identity: str) -> None:
 
 
 def _summary(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures that the ledger keeps: how often each concept is seen, what stayed, how far the pictures went."""
+    """The figures for the ledger: how often each concept is seen, the retention, the distance to the base model."""
     kept = {
         f"{role} {kind}s": {side: _rate(figures[side]) for side in (BEFORE, AFTER)}
         for role, kinds in tables["kept"].items()

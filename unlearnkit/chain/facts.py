@@ -1,7 +1,7 @@
-"""The facts of a ledger's entries, checked and typed: the one place that says what an entry of each kind holds.
+"""The facts of a ledger's entries, checked and typed. This is the one place that knows the keys of each kind of entry.
 
-A hash that fits says that a line is as it was written, not that we wrote it. Whatever is missing or of another type
-raises InputError that names the line and the key, before anything is done with it.
+A correct hash shows that a line was not changed, not that we wrote it. A missing key or a wrong type raises InputError
+with the line and the key, before the entry is used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from .table import Table
 __all__ = [
     "REGIMES",
     "Added",
-    "Begun",
+    "ChainOptions",
     "Change",
-    "Look",
+    "Evaluation",
     "Rate",
+    "Rates",
     "Remade",
+    "Reverted",
     "Stored",
-    "Taken",
-    "begun",
     "changes",
+    "options_of",
 ]
 
 REGIMES = ("sequential", "joint", "merged")
@@ -35,13 +36,29 @@ FORMAT = 1
 KINDS = ("add", "undo", "drop")
 SIDES = ("before", "after")
 
-Rate = Mapping[str, Any]
-"""``k`` of ``n`` pictures, ``value``, and its limits ``low`` and ``high``."""
+
+@dataclass(frozen=True)
+class Rate:
+    """``k`` of ``n`` pictures, the share ``value``, and its 95 % interval ``low`` to ``high``."""
+
+    k: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rate of the base model, and of the model after an entry."""
+
+    before: Rate
+    after: Rate
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The file of an edit. hash: of its weights, which is its name. sha256, bytes: of the file."""
+    """The file of an edit. hash: of its weights, also the file's name. sha256, bytes: of the file."""
 
     hash: str
     sha256: str
@@ -49,24 +66,24 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen after an entry. folder: its name below ``looks``. sha256: of its ``evaluation.json``.
+class Evaluation:
+    """The evaluation after an entry. folder: its name below ``looks``. sha256: of its ``evaluation.json``.
 
-    files: sha256 of the list of all its files; None in chains that were begun before there was one.
+    files: sha256 of the list of its files; None in older chains without such a list.
     seen: by concept, kept: by group, the rates before and after.
     """
 
     folder: str
     sha256: str
     files: str | None
-    seen: Mapping[str, Mapping[str, Rate]]
-    kept: Mapping[str, Mapping[str, Rate]]
+    seen: Mapping[str, Rates]
+    kept: Mapping[str, Rates]
     kid: float | None
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What ``init`` was given. base: the fingerprint of the first model. The rest: see ``init``."""
+class ChainOptions:
+    """The options of ``init``. base: the fingerprint of the base model. evaluators: by kind. Others: see ``init``."""
 
     model: str
     base: str
@@ -78,29 +95,29 @@ class Begun:
     guards: Mapping[str, Any]
     merge: Mapping[str, Any]
     pictures: int
-    readers: Mapping[str, str]
+    evaluators: Mapping[str, str]
     time: str
 
 
 @dataclass(frozen=True)
 class Change:
-    """What every later entry says. weights: the fingerprint of the model after it."""
+    """The facts of every later entry. weights: the fingerprint of the model after it."""
 
     number: int
     kind: str
     hash: str
     weights: str
-    making: float
-    looking: float
+    edit_seconds: float
+    evaluation_seconds: float
     drift: float
     layers: Mapping[str, float]
-    look: Look | None
+    evaluation: Evaluation | None
     time: str
 
 
 @dataclass(frozen=True)
 class Added(Change):
-    """A request. recipe: method, settings, seed, guards. after: numbers of the requests that it was made on top of."""
+    """A request. recipe: method, settings, seed, guards. after: numbers of the requests on which its edit builds."""
 
     request: Request
     recipe: Mapping[str, Any]
@@ -109,13 +126,13 @@ class Added(Change):
 
     @property
     def made(self) -> tuple[Stored, ...]:
-        """The edits that this entry brought."""
+        """The edits that this entry added."""
         return (self.edit,)
 
 
 @dataclass(frozen=True)
 class Remade:
-    """An edit that was made again because a request before it was taken back."""
+    """An edit that was made again because an earlier request was reverted."""
 
     request: int
     edit: Stored
@@ -123,20 +140,20 @@ class Remade:
 
 
 @dataclass(frozen=True)
-class Taken(Change):
-    """Requests that were taken back."""
+class Reverted(Change):
+    """Requests that were reverted by undo or drop."""
 
     removes: tuple[int, ...]
     remade: tuple[Remade, ...]
 
     @property
     def made(self) -> tuple[Stored, ...]:
-        """The edits that this entry brought."""
+        """The edits that this entry added."""
         return tuple(again.edit for again in self.remade)
 
 
-def begun(entries: Sequence[Entry]) -> Begun:
-    """The first entry. Raises InputError for one that does not begin a chain."""
+def options_of(entries: Sequence[Entry]) -> ChainOptions:
+    """The first entry. Raises InputError if it is not an init entry."""
     entry = entries[0]
     at = Table(entry.facts, f"{LEDGER}, line 1")
     if entry.kind != "init":
@@ -147,8 +164,8 @@ def begun(entries: Sequence[Entry]) -> Begun:
     regime = at.text("regime")
     if regime not in REGIMES:
         raise at.wrong("regime", regime, f"one of {', '.join(REGIMES)}")
-    readers = {name: looks.maybe(name, looks.text) for name in ("objects", "styles", "clip")}
-    return Begun(
+    sources = {name: looks.maybe(name, looks.text) for name in ("objects", "styles", "clip")}
+    return ChainOptions(
         model=at.text("model"),
         base=at.digest("base"),
         dtype=at.text("dtype"),
@@ -159,47 +176,47 @@ def begun(entries: Sequence[Entry]) -> Begun:
         guards=current("guards", at.table("guards").data),
         merge=at.table("merge").data,
         pictures=looks.whole("pictures"),
-        readers={name: source for name, source in readers.items() if source is not None},
+        evaluators={name: source for name, source in sources.items() if source is not None},
         time=at.time(),
     )
 
 
-def changes(entries: Sequence[Entry]) -> tuple[Added | Taken, ...]:
-    """All entries but the first. Raises InputError for what no entry of its kind holds, or requests that are none."""
-    found: list[Added | Taken] = []
-    holding: set[int] = set()
+def changes(entries: Sequence[Entry]) -> tuple[Added | Reverted, ...]:
+    """All entries but the first. Raises InputError for wrong facts, and for numbers of requests that are not active."""
+    changes: list[Added | Reverted] = []
+    active: set[int] = set()
     for entry in entries[1:]:
         at = Table(entry.facts, f"{LEDGER}, line {entry.number + 1}")
         if entry.kind not in KINDS:
             raise InputError(f"{at.where} is damaged: its kind {quoted(entry.kind)} is unknown")
         common = _common(entry, at)
         if entry.kind == "add":
-            one = Added(
+            added = Added(
                 **common,
                 request=_request(at.table("request")),
                 recipe=_recipe(at.table("recipe")),
                 edit=_stored(at.table("edit")),
                 after=at.numbers("after"),
             )
-            _known(at, "after", one.after, holding)
-            holding.add(entry.number)
-            found.append(one)
+            _known(at, "after", added.after, active)
+            active.add(entry.number)
+            changes.append(added)
             continue
         removes = at.numbers("removes")
         if not removes:
             raise at.wrong("removes", [], "the numbers of requests")
-        _known(at, "removes", removes, holding)
-        holding -= {*removes}
-        taken = Taken(**common, removes=removes, remade=tuple(map(_remade, at.tables("remade"))))
-        for again in taken.remade:
-            _known(at, "remade", (again.request, *again.after), holding)
-        found.append(taken)
-    return tuple(found)
+        _known(at, "removes", removes, active)
+        active -= {*removes}
+        reverted = Reverted(**common, removes=removes, remade=tuple(map(_remade, at.tables("remade"))))
+        for again in reverted.remade:
+            _known(at, "remade", (again.request, *again.after), active)
+        changes.append(reverted)
+    return tuple(changes)
 
 
-def _known(at: Table, name: str, numbers: Sequence[int], holding: set[int]) -> None:
-    if len({*numbers}) < len(numbers) or not holding.issuperset(numbers):
-        raise at.wrong(name, list(numbers), "requests that hold there")
+def _known(at: Table, name: str, numbers: Sequence[int], active: set[int]) -> None:
+    if len({*numbers}) < len(numbers) or not active.issuperset(numbers):
+        raise at.wrong(name, list(numbers), "active requests")
 
 
 def _common(entry: Entry, at: Table) -> dict[str, Any]:
@@ -211,11 +228,11 @@ def _common(entry: Entry, at: Table) -> dict[str, Any]:
         "kind": entry.kind,
         "hash": entry.hash,
         "weights": at.digest("weights"),
-        "making": at.number("making", least=0.0),
-        "looking": at.number("looking", least=0.0),
+        "edit_seconds": at.number("making", least=0.0),
+        "evaluation_seconds": at.number("looking", least=0.0),
         "drift": drift.number("total", least=0.0),
         "layers": {name: layers.number(name, least=0.0) for name in layers.data},
-        "look": at.maybe("look", lambda name: _look(at.table(name))),
+        "evaluation": at.maybe("look", lambda name: _evaluation(at.table(name))),
         "time": at.time(),
     }
 
@@ -252,8 +269,8 @@ def _remade(at: Table) -> Remade:
     return Remade(at.whole("request"), _stored(at.table("edit")), at.numbers("after"))
 
 
-def _look(at: Table) -> Look:
-    return Look(
+def _evaluation(at: Table) -> Evaluation:
+    return Evaluation(
         folder=at.digest("folder", length=16),
         sha256=at.digest("sha256"),
         files=at.digest("files") if "files" in at.data else None,
@@ -263,10 +280,11 @@ def _look(at: Table) -> Look:
     )
 
 
-def _rates(at: Table) -> dict[str, dict[str, Rate]]:
-    return {name: {side: _rate(at.table(name).table(side)) for side in SIDES} for name in at.data}
+def _rates(at: Table) -> dict[str, Rates]:
+    tables = {name: at.table(name) for name in at.data}
+    return {name: Rates(*(_rate(one.table(side)) for side in SIDES)) for name, one in tables.items()}
 
 
 def _rate(at: Table) -> Rate:
     numbers = {name: at.number(name, least=0.0, most=1.0) for name in ("value", "low", "high")}
-    return {"k": at.whole("k"), "n": at.whole("n", least=1), **numbers}
+    return Rate(at.whole("k"), at.whole("n", least=1), **numbers)

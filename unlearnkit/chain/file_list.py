@@ -1,4 +1,4 @@
-"""The list of all files of a look, with their hashes: what its evaluation says of itself, and every picture's bytes."""
+"""The list of all files of an evaluation in a chain, with their hashes."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from ..errors import reason
 from ..evaluation.record import file_hash
 from ..io.files import LOCK, PART, write_text
 from ..io.reading import read_json
-from .facts import Look
+from .facts import Evaluation
 
-__all__ = ["FILES", "as_listed", "changed", "inside", "listed", "unlisted"]
+__all__ = ["FILES", "files_below", "hash_error", "list_errors", "unchanged_files", "write_list"]
 
 FILES = "files.json"
 
 
-def listed(folder: Path) -> str:
+def write_list(folder: Path) -> str:
     """Write the list of the files in ``folder`` there, and return its own sha256."""
-    found = {name: file_hash(folder / name) for name in inside(folder) if name != FILES}
-    write_text(folder / FILES, json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    hashes = {name: file_hash(folder / name) for name in files_below(folder) if name != FILES}
+    write_text(folder / FILES, json.dumps(hashes, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     return file_hash(folder / FILES)
 
 
-def unlisted(folder: Path, look: Look) -> Iterator[str]:
-    """What in the folder of a look is not as it was listed; nothing for one that was made before there was a list."""
-    if not look.files:
+def list_errors(folder: Path, evaluation: Evaluation) -> Iterator[str]:
+    """Differences of an evaluation's folder from its list; none for older evaluations without a list."""
+    if not evaluation.files:
         return
-    if wrong := changed(folder / FILES, look.files):
+    if wrong := hash_error(folder / FILES, evaluation.files):
         yield f"{FILES} {wrong}"
         return
     listed = read_json(folder / FILES, what="list", kind=dict)
-    for name in sorted({*listed, *inside(folder)} - {FILES}):
+    for name in sorted({*listed, *files_below(folder)} - {FILES}):
         if name not in listed:
-            yield f"{name} is no part of it"
-        elif wrong := changed(folder / name, listed[name]):
+            yield f"{name} is not part of it"
+        elif wrong := hash_error(folder / name, listed[name]):
             yield f"{name} {wrong}"
 
 
-def as_listed(folder: Path, look: Look) -> list[str]:
-    """The names of those files of a look that are as they were listed."""
-    if not look.files or changed(folder / FILES, look.files):
+def unchanged_files(folder: Path, evaluation: Evaluation) -> list[str]:
+    """The names of the listed files of an evaluation that are unchanged."""
+    if not evaluation.files or hash_error(folder / FILES, evaluation.files):
         return []
     listed = read_json(folder / FILES, what="list", kind=dict)
-    return [name for name, wanted in listed.items() if not changed(folder / name, wanted)]
+    return [name for name, sha256 in listed.items() if not hash_error(folder / name, sha256)]
 
 
-def changed(path: Path, wanted: str) -> str:
-    """What is wrong with a file that has this sha256; nothing if it has."""
+def hash_error(path: Path, sha256: str) -> str:
+    """What is wrong with a file that must have this sha256; empty if nothing is."""
     try:
         if path.is_symlink():
             return "is a symbolic link"
-        return "" if file_hash(path) == wanted else "was changed"
+        return "" if file_hash(path) == sha256 else "was changed"
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     except OSError as error:
         return f"cannot be read: {reason(error)}"
 
 
-def inside(folder: Path) -> Iterator[str]:
-    """The names of all files below ``folder``, links too, in order; no locks and no unfinished files."""
+def files_below(folder: Path) -> Iterator[str]:
+    """The names of all files below ``folder``, sorted, with links, without locks and unfinished files."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.endswith(PART))
         links = [name for name in folders if Path(place, name).is_symlink()]

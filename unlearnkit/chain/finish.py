@@ -1,4 +1,4 @@
-"""The end of every change: the weights put together, the evaluation, and one line in the ledger, which counts."""
+"""The end of every change: compute the weights, evaluate them, and append an entry to the ledger."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..models.load import load
 from ..models.model import Model
 from ..models.restore import steady
 from . import ledger
-from .evaluate import look
+from .evaluate import evaluate_steps
 from .ledger import Entry
-from .project import Project, Step, project_of, swept
-from .weights import current, drift
+from .project import Project, Step, project_of, sweep
+from .weights import current_edit, drift
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
@@ -26,16 +26,17 @@ Tick = Callable[[str, int, int], None]
 
 
 def base_model(project: Project, model: Model | None, device: str | None = None) -> Model:
-    """The first model of a chain, loaded unless it is given. Raises InputError for another one."""
-    begun = project.options
-    source, told = begun.model, begun.base
-    found = load(source, device=device, dtype=begun.dtype, variant=begun.variant) if model is None else model
-    if found.fingerprint() != told:
+    """The base model of a chain: ``model``, or loaded if None. Raises InputError for a model with other weights."""
+    options = project.options
+    source, base = options.model, options.base
+    if model is None:
+        model = load(source, device=device, dtype=options.dtype, variant=options.variant)
+    if model.fingerprint() != base:
         raise InputError(
-            f"the chain in {quoted(project.folder)} was begun with the weights {told[:12]} of {quoted(source)}, and "
-            f"{quoted(found.source)} has {found.fingerprint()[:12]}: put the first model back in its place"
+            f"the chain in {quoted(project.folder)} was begun with the weights {base[:12]} of {quoted(source)}, and "
+            f"{quoted(model.source)} has {model.fingerprint()[:12]}: put the base model back in its place"
         )
-    return found
+    return model
 
 
 @steady()
@@ -49,11 +50,11 @@ def finish(
     evaluators: Evaluators,
     tick: Tick | None,
 ) -> Entry:
-    """Put together, look, and then the one step that counts: the line in the ledger. name: of the look's folder."""
-    edit = current(project, model, steps)
+    """Compute and evaluate the weights, then append the entry. name: of the evaluation's folder."""
+    edit = current_edit(project, model, steps)
     base = {**model.weights("all"), **model.values(edit.weights)}
-    begun = time.monotonic()
-    seen = look(project, model, steps, edit, name, evaluators, tick=tick)
+    started = time.monotonic()
+    seen = evaluate_steps(project, model, steps, edit, name, evaluators, tick=tick)
     with model.wearing(edit):
         printed = model.fingerprint()
     facts |= {
@@ -61,20 +62,20 @@ def finish(
         "weights": printed,
         "drift": drift(base, edit.weights),
         "look": seen,
-        "looking": seconds_since(begun),
+        "looking": seconds_since(started),
         **stamp(project.entries),
     }
-    entry = ledger.sealed(project.entries, kind, facts)
+    entry = ledger.new_entry(project.entries, kind, facts)
     ledger.append(project.folder, project.entries, entry)
-    swept(project_of(project.folder, (*project.entries, entry)))
+    sweep(project_of(project.folder, (*project.entries, entry)))
     return entry
 
 
 def stamp(entries: Sequence[Entry]) -> dict[str, Any]:
-    """When and with what. A clock that went back stands still in the ledger until it is past the last entry."""
+    """Time and versions. The time is never before that of the last entry, even if the clock went back."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"time": max([now, *(entry.facts["time"] for entry in entries[-1:])]), "versions": versions()}
 
 
-def seconds_since(begun: float) -> float:
-    return round(time.monotonic() - begun, 1)
+def seconds_since(started: float) -> float:
+    return round(time.monotonic() - started, 1)

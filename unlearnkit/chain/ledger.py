@@ -1,11 +1,11 @@
-"""The ledger: what happened to a chain, one JSON line an entry, each with the hash of the one before.
+"""The ledger: the history of a chain, one JSON line for each entry, with the hash of the entry before it.
 
     ledger.jsonl   {"facts": {...}, "hash": "...", "kind": "add", "number": 3, "previous": "..."}
-    head.json      how many lines there are, and the hash of the last: a line cut off at the end is missed there
+    head.json      the number of lines, and the hash of the last: shows when lines at the end were removed
 
-A line is written in one way only, so that a changed space is found like a changed word. The whole file is written anew
-beside its place and renamed: it has all of a line or nothing of it. Whoever can write all files can write another
-history, with hashes that fit: keep the head's hash elsewhere, and ``verify`` holds the ledger against it.
+A line has one exact form, so a changed space is detected like a changed word. The whole file is written under another
+name and renamed, so it never has a part of a line. Who can write all files can write another history with correct
+hashes: keep the head's hash elsewhere, and ``verify`` compares the ledger with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import atomic_file
 from ..io.reading import parse_json, read_bytes, typed
 
 __all__ = [
@@ -27,21 +26,21 @@ __all__ = [
     "LEDGER",
     "Entry",
     "append",
-    "caught_up",
-    "examined",
+    "check_ledger",
+    "new_entry",
     "read",
     "refuse_none",
-    "sealed",
+    "repair_head",
     "text",
 ]
 
 LEDGER, HEAD = "ledger.jsonl", "head.json"
-NOTHING = "0" * 64  # what the first entry follows
+NOTHING = "0" * 64  # previous hash of the first entry
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened. facts: plain data of the kind ``init``, ``add``, ``undo`` or ``drop``."""
+    """One event. kind: ``init``, ``add``, ``undo`` or ``drop``. facts: plain data, see ``facts``."""
 
     number: int
     kind: str
@@ -50,48 +49,50 @@ class Entry:
     hash: str
 
     def line(self) -> str:
-        """The entry as the one line that stands for it, without its end."""
+        """The entry as its line, without the newline."""
         return _plain(_body(self) | {"hash": self.hash})
 
 
-def sealed(entries: Sequence[Entry], kind: str, facts: Mapping[str, Any]) -> Entry:
-    """The entry that comes after ``entries``, with its hash."""
+def new_entry(entries: Sequence[Entry], kind: str, facts: Mapping[str, Any]) -> Entry:
+    """The next entry after ``entries``, with its hash."""
     previous = entries[-1].hash if entries else NOTHING
     entry = Entry(len(entries), kind, json.loads(_plain(facts)), previous, "")
     return Entry(entry.number, kind, entry.facts, previous, _hash(entry))
 
 
 def append(folder: Path, entries: Sequence[Entry], entry: Entry) -> None:
-    """Write the ledger with one entry more, in one atomic step. An OSError leaves it as it was."""
+    """Write the ledger with one more entry, atomically. An OSError leaves it unchanged."""
     _durable(folder / LEDGER, text((*entries, entry)))
     _durable(folder / HEAD, _head(entry))
 
 
-def caught_up(folder: Path, entries: Sequence[Entry]) -> None:
-    """Write the head of the last entry where a kill came between the two of ``append``."""
+def repair_head(folder: Path, entries: Sequence[Entry]) -> None:
+    """Write the head of the last entry, if a kill came between the two writes of ``append``."""
     if _head_of(folder) != _head(entries[-1]).encode():
         _durable(folder / HEAD, _head(entries[-1]))
 
 
 def text(entries: Sequence[Entry]) -> str:
-    """The ledger of these entries."""
+    """The text of the ledger with these entries."""
     return "".join(f"{entry.line()}\n" for entry in entries)
 
 
 def read(folder: Path) -> list[Entry]:
-    """Every entry. Raises InputError for a folder without a ledger, and for one whose hashes do not fit."""
-    entries, wrong = examined(folder)
+    """Every entry. Raises InputError for a folder without a ledger, and for wrong hashes."""
+    entries, wrong = check_ledger(folder)
     if wrong:
         raise InputError(f"the ledger of {quoted(folder)} was changed: {wrong[0]}; put a copy back")
     return entries
 
 
-def examined(folder: Path) -> tuple[list[Entry], list[str]]:
-    """The entries, and where the ledger does not fit its hashes, a line each; nothing of that if it fits.
+def check_ledger(folder: Path) -> tuple[list[Entry], list[str]]:
+    """The entries, and what is wrong with the ledger, one line each; empty if nothing is.
 
-    Raises InputError for a folder without a ledger, and for one that cannot be read.
+    Raises InputError for a folder without a ledger, and for a ledger that cannot be read.
     """
-    head = _head_of(folder)  # before the ledger, which is written first: it may be ahead, the head may not
+    head = _head_of(
+        folder
+    )  # before the ledger, which is written first: the ledger may be ahead, the head may not
     refuse_none(folder)
     raw = read_bytes(folder / LEDGER, what="ledger")
     entries: list[Entry] = []
@@ -106,8 +107,8 @@ def examined(folder: Path) -> tuple[list[Entry], list[str]]:
             wrong.append(str(error))
             before = None
             continue
-        except ValueError:  # a number that is not finite, or half a character
-            wrong.append(f"{where} is damaged: it holds what no ledger holds")
+        except ValueError:  # a number that is not finite, or a broken character
+            wrong.append(f"{where} is damaged: it has a number or a character that no ledger has")
             before = None
             continue
         if not fits:
@@ -124,8 +125,8 @@ def examined(folder: Path) -> tuple[list[Entry], list[str]]:
         wrong.append(f"{LEDGER} does not end with a whole line")
     if isinstance(head, str):
         wrong.append(head)
-    elif found := _apart(head, entries):
-        wrong.append(found)
+    elif error_line := _head_error(head, entries):
+        wrong.append(error_line)
     return entries, wrong
 
 
@@ -140,7 +141,7 @@ def refuse_none(folder: Path) -> None:
 
 
 def _head_of(folder: Path) -> bytes | str:
-    """What the head holds, nothing where there is none; in words, why it cannot be read."""
+    """The bytes of the head, empty if there is none; or as text why it cannot be read."""
     try:
         (folder / HEAD).lstat()
     except OSError:
@@ -151,8 +152,8 @@ def _head_of(folder: Path) -> bytes | str:
         return str(error)
 
 
-def _apart(head: bytes, entries: Sequence[Entry]) -> str:
-    """What is wrong with the head. The ledger may be one entry ahead of it: that is where a kill can fall."""
+def _head_error(head: bytes, entries: Sequence[Entry]) -> str:
+    """What is wrong with the head. The ledger may be one entry ahead, after a kill between the two writes."""
     if (not head and len(entries) == 1) or head in [_head(one).encode() for one in entries[-2:]]:
         return ""
     return f"{HEAD} is not that of the last entry: lines were removed from the end of {LEDGER}, or it was changed"
@@ -181,7 +182,7 @@ def _plain(data: Mapping[str, Any]) -> str:
 
 
 def _durable(path: Path, content: str) -> None:
-    """Write whole or not at all, and not lost by a power cut."""
+    """Write atomically and flush to the disk."""
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(content)
         file.flush()

@@ -1,6 +1,6 @@
-"""Edits that were made independently of each other, as one: mean, task arithmetic, TIES.
+"""Merge independent edits into one: mean, task arithmetic, TIES.
 
-With δ_i = θ_i - θ⁰, the change of edit i (0 where it leaves a weight alone), n edits and a scale λ:
+With δ_i = θ_i - θ⁰, the change of edit i (0 for a weight that it does not change), n edits and a scale λ:
 
     mean         θ = θ⁰ + λ/n Σ_i δ_i
     arithmetic   θ = θ⁰ + λ Σ_i δ_i                   Ilharco et al. 2023, arXiv 2212.04089
@@ -28,10 +28,10 @@ __all__ = ["Merge", "combined", "merged", "trimmed"]
 
 @dataclass(frozen=True)
 class Merge:
-    """How edits become one. The value for n edits is the n-th of the list; its last one holds for all that follow."""
+    """How edits are merged. For n edits the n-th value of a list is used; the last one also for all larger n."""
 
     rule: Literal["ties", "arithmetic", "mean"] = setting(
-        "ties", "how independent edits become one", source="Lee et al., arXiv 2511.07970: ties"
+        "ties", "how independent edits are merged", source="Lee et al., arXiv 2511.07970: ties"
     )
     scale: tuple[float, ...] = setting(
         (1.0, 1.25, 1.25, 1.75, 1.75, 1.75, 2.25, 2.25, 2.25, 2.25, 2.75),
@@ -42,7 +42,7 @@ class Merge:
     )
     trim: tuple[float, ...] = setting(
         (1.0, 0.5),
-        "ties: share of every tensor's entries that stay, for 1, 2, 3, ... edits",
+        "ties: share of every tensor's entries that are kept, for 1, 2, 3, ... edits",
         low=0.0,
         high=1.0,
         min_items=1,
@@ -53,25 +53,25 @@ class Merge:
 def merged(
     base: Mapping[str, Tensor], edits: Sequence[Mapping[str, Tensor]], merge: Merge
 ) -> dict[str, Tensor]:
-    """The merged weights, fp32 on the CPU, of all that any edit changes. base: the weights that all were made from."""
-    found = {}
+    """The merged weights, fp32 on the CPU, that any edit changes. base: the weights from which all were made."""
+    weights = {}
     for name in sorted({name for edit in edits for name in edit}):
         start = base[name].detach().cpu().double()
         changes = [edit[name].double() - start for edit in edits if name in edit]
-        found[name] = (start + combined(changes, len(edits), merge)).float()
-    return found
+        weights[name] = (start + combined(changes, len(edits), merge)).float()
+    return weights
 
 
 def combined(changes: Sequence[Tensor], count: int, merge: Merge) -> Tensor:
-    """One change from those of some of ``count`` edits; the others leave the weight alone."""
+    """The merged change of a weight from those of some of ``count`` edits; the others do not change it."""
     scale = _for(merge.scale, count)
     if merge.rule == "mean":
         return scale / count * _total(changes)
     if merge.rule == "arithmetic":
         return scale * _total(changes)
-    kept = [trimmed(change, _for(merge.trim, count)) for change in changes]
-    sign = _total(kept).sign()
-    agree = [torch.where(change.sign() == sign, change, 0.0) for change in kept]
+    trimmed_changes = [trimmed(change, _for(merge.trim, count)) for change in changes]
+    sign = _total(trimmed_changes).sign()
+    agree = [torch.where(change.sign() == sign, change, 0.0) for change in trimmed_changes]
     voices = _total([(change != 0).double() for change in agree])
     return scale * _total(agree) / voices.clamp_min(1)
 

@@ -1,13 +1,13 @@
-"""The folder of a chain, and what holds in it now: everything is the sum of the ledger's entries.
+"""The folder of a chain, and its state, which follows from the ledger's entries alone.
 
     ledger.jsonl, head.json   see ``ledger``
-    edits/HASH.safetensors    every edit once, by the hash of its weights
+    edits/HASH.safetensors    every edit, named by the hash of its weights
     looks/ID/                 the evaluation after each entry: pictures, rows, figures, and a list of its files
-    work/ID/                  a request under way: what it takes up again after a kill; empty between requests
+    work/ID/                  an unfinished request, to resume after a kill; empty between requests
     report.html, report.json  see ``commands.report``
     .lock                     locked while a process writes
 
-An entry is in the chain when the ledger has its line: until then nothing that is written counts.
+A change counts only when the ledger has its line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..io.files import PART, entries, locked, member, user_path
 from ..io.reading import read_json, typed
 from ..schema import Request
 from . import ledger
-from .facts import Added, Begun, Change, Look, Stored, Taken, begun, changes
+from .facts import Added, ChainOptions, Change, Evaluation, Reverted, Stored, changes, options_of
 from .ledger import HEAD, LEDGER, Entry
 
 __all__ = [
@@ -38,25 +38,25 @@ __all__ = [
     "WORK",
     "Project",
     "Step",
-    "changing",
+    "change_chain",
     "identity",
-    "opened",
+    "open_chain",
     "project_of",
-    "swept",
+    "sweep",
 ]
 
 EDITS, LOOKS, WORK = "edits", "looks", "work"
-REQUEST = "request.json"  # in the folder of work: what is under way
+REQUEST = "request.json"  # in the folder of an unfinished request
 PAGES = ("report.html", "report.json")
-FORMER = "lock"  # what earlier versions locked
+FORMER = "lock"  # the lock of earlier versions
 
 
 @dataclass(frozen=True)
 class Step:
-    """A request that holds.
+    """An active request: added and not reverted.
 
-    number: of the entry that added it. recipe: method, settings, seed, guards.
-    edit: its stored edit. after: numbers of the requests that it was made on top of.
+    number: of its entry. recipe: method, settings, seed, guards.
+    edit: its stored edit. after: numbers of the requests on which the edit builds.
     """
 
     number: int
@@ -67,44 +67,44 @@ class Step:
 
     @property
     def title(self) -> str:
-        """What it erases, in words."""
+        """The names of its erased concepts."""
         return ", ".join(concept.name for concept in self.request.erase)
 
 
 @dataclass(frozen=True)
 class Project:
-    """A chain as its ledger tells it. entries: all lines; options: the first one; changes: the others, checked."""
+    """A chain, read from its ledger. entries: all lines; options: the first one; changes: the others, checked."""
 
     folder: Path
     entries: tuple[Entry, ...]
-    options: Begun
-    changes: tuple[Added | Taken, ...]
+    options: ChainOptions
+    changes: tuple[Added | Reverted, ...]
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The requests that hold, in order."""
-        found: dict[int, Step] = {}
+        """The active requests, in order."""
+        steps: dict[int, Step] = {}
         for change in self.changes:
             if isinstance(change, Added):
-                found[change.number] = Step(
+                steps[change.number] = Step(
                     change.number, change.request, change.recipe, change.edit, change.after
                 )
                 continue
             for number in change.removes:
-                del found[number]
+                del steps[number]
             for made in change.remade:
-                old = found[made.request]
-                found[old.number] = Step(old.number, old.request, old.recipe, made.edit, made.after)
-        return tuple(found.values())
+                old = steps[made.request]
+                steps[old.number] = Step(old.number, old.request, old.recipe, made.edit, made.after)
+        return tuple(steps.values())
 
     @property
     def last(self) -> Change | None:
-        """The last change; None where nothing was asked yet."""
+        """The last change; None before the first request."""
         return self.changes[-1] if self.changes else None
 
     @property
     def weights(self) -> str:
-        """The fingerprint of the model as it is now."""
+        """The fingerprint of the current model."""
         return self.last.weights if self.last else self.options.base
 
     @property
@@ -120,76 +120,77 @@ class Project:
         """The sha256 of every edit's file that the ledger names, by the hash of its weights."""
         return {edit.hash: edit.sha256 for edit in self.made()}
 
-    def looks(self) -> dict[str, Look]:
+    def evaluations(self) -> dict[str, Evaluation]:
         """Every evaluation, in order, by the name of its folder."""
-        return {change.look.folder: change.look for change in self.changes if change.look}
+        return {change.evaluation.folder: change.evaluation for change in self.changes if change.evaluation}
 
     def step(self, number: int) -> Step:
-        """The request of this number. Raises InputError where it does not hold."""
+        """The request with this number. Raises InputError if it is not active."""
         for step in self.steps:
             if step.number == number:
                 return step
         numbers = ", ".join(str(step.number) for step in self.steps) or "none"
-        raise InputError(f"request {number} does not hold in {quoted(self.folder)}: there are {numbers}")
+        raise InputError(f"request {number} is not active in {quoted(self.folder)}: active are {numbers}")
 
-    def until(self, head: str) -> Project | None:
-        """The chain as it was when its ledger ended with this hash; None where it never did."""
+    def at_head(self, head: str) -> Project | None:
+        """The chain as it was when its ledger ended with this hash; None if it never did."""
         ends = [entry.hash for entry in self.entries]
         return project_of(self.folder, self.entries[: ends.index(head) + 1]) if head in ends else None
 
 
-def opened(folder: str | Path) -> Project:
-    """The chain in ``folder``. Raises InputError where there is none, or where its ledger was changed."""
+def open_chain(folder: str | Path) -> Project:
+    """The chain in ``folder``. Raises InputError if there is none, or its ledger was changed."""
     folder = user_path(folder)
     return project_of(folder, tuple(ledger.read(folder)))
 
 
 def project_of(folder: Path, entries: tuple[Entry, ...]) -> Project:
-    """A chain from its entries. Raises InputError for facts that are none of ours, naming line and key."""
-    return Project(folder, entries, begun(entries), changes(entries))
+    """A chain from its entries. Raises InputError for wrong facts, naming line and key."""
+    return Project(folder, entries, options_of(entries), changes(entries))
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[Project]:
-    """Within this the chain is ours alone, as it is now, and what a disk answers is said in one line.
+def change_chain(folder: Path) -> Iterator[Project]:
+    """A context in which only this process may write the chain. Errors of the disk become InputError.
 
-    Nothing is written through a symbolic link, and what killed processes left unfinished is removed or done.
+    Nothing is written through a symbolic link. Unfinished files of killed processes are removed, and
+    their last write is completed.
     """
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise InputError(f"{quoted(folder)} cannot be written: no permission; the chain is as it was")
-    ledger.refuse_none(folder)  # else a folder would be made where none is
+        raise InputError(f"{quoted(folder)} cannot be written: no permission; the chain is unchanged")
+    ledger.refuse_none(folder)  # otherwise locking would create the folder
     with locked(folder):
         for name in (LEDGER, HEAD, *PAGES):
             member(folder, name)
         for name in (EDITS, LOOKS, WORK):
             _cleared(member(folder, name))
-        project = opened(folder)
-        ledger.caught_up(folder, project.entries)
+        project = open_chain(folder)
+        ledger.repair_head(folder, project.entries)
         if _abandoned(project):
-            swept(project)
+            sweep(project)
         yield project
 
 
 def _abandoned(project: Project) -> bool:
-    """Whether there is work, and all of it for the chain as it no longer is: a kill came while it was swept away."""
+    """Whether there is unfinished work, all of it for an earlier state: a kill came while it was removed."""
     return (project.folder / WORK).is_dir() and not any(
         _head_of(place) in (project.head, None) for place in entries(project.folder / WORK)
     )
 
 
 def _head_of(place: Path) -> str | None:
-    """The head of the chain that a piece of work is for, nothing where it is half removed; None if that is damaged."""
+    """The head for which unfinished work was begun; empty if the work is half removed, None if it is damaged."""
     try:
         if not (place / REQUEST).exists():
             return ""
-        told = read_json(place / REQUEST, what="request", kind=dict)
-        return str(typed(told, {"head": str}, where=quoted(place / REQUEST))["head"])
+        request = read_json(place / REQUEST, what="request", kind=dict)
+        return str(typed(request, {"head": str}, where=quoted(place / REQUEST))["head"])
     except InputError:
         return None
 
 
 def _cleared(folder: Path) -> None:
-    """Remove unfinished files below ``folder``. Raises InputError where there is a symbolic link."""
+    """Remove unfinished files below ``folder``. Raises InputError for a symbolic link."""
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             member(Path(place), name)
@@ -198,21 +199,21 @@ def _cleared(folder: Path) -> None:
 
 
 def identity(facts: Mapping[str, Any]) -> str:
-    """A short name for all that a piece of work depends on."""
+    """A short hash of everything that the work depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def swept(project: Project) -> None:
-    """Remove what no entry names: what abandoned work left behind, and last the work that was done.
+def sweep(project: Project) -> None:
+    """Remove files that no entry names: those of abandoned work, and last the folder of the finished work.
 
-    While there is work, other edits and looks belong to it: so ``verify`` knows them from files of nobody.
+    The work is last, because while it exists ``verify`` accepts edits and evaluations that no entry names.
     """
     known = {f"{name}.safetensors" for name in project.edits()}
     for path in entries(project.folder / EDITS):
         if path.name not in known:
             _remove(path)
     for path in entries(project.folder / LOOKS):
-        if path.name not in project.looks():
+        if path.name not in project.evaluations():
             _remove(path)
     if (project.folder / FORMER).is_file():
         _remove(project.folder / FORMER)

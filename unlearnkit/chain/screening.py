@@ -1,4 +1,4 @@
-"""What a request may look at in a chain: the vocabulary without the words that are erased, and what is protected."""
+"""For a request in a chain: the vocabulary without erased words, the memory bank, and the protected text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..parts.rules import residual_share, span_basis
 from ..schema import Concept, Request, folded
 from ..seeds import derive
 
-__all__ = ["Bank", "banked", "joined", "protected", "screened"]
+__all__ = ["Bank", "join", "memory_bank", "protected_basis", "screen"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Bank:
         return tuple(itertools.chain.from_iterable(self.words))
 
 
-def joined(requests: Sequence[Request]) -> Request:
-    """One request for all of them; what one keeps and another erases is erased."""
+def join(requests: Sequence[Request]) -> Request:
+    """One request for all of them; a concept that one retains and another erases is erased."""
     erase = {folded(concept.name): concept for request in requests for concept in request.erase}
     words = {word for concept in erase.values() for word in concept.folded}
     keep = {
@@ -46,11 +46,11 @@ def joined(requests: Sequence[Request]) -> Request:
     return Request(tuple(erase.values()), tuple(keep.values()))
 
 
-def screened(model: Model, requests: Sequence[Request]) -> Model:
-    """The same pipeline with hints in which no word and no template holds what these requests erase.
+def screen(model: Model, requests: Sequence[Request]) -> Model:
+    """The same pipeline, with hints without the words that these requests erase.
 
-    Anchors, neighbours, memory banks and prompts of every method come from the hints, so none of them brings back what
-    was erased earlier.
+    Anchors, neighbours, memory banks and prompts of every method come from the hints, so none of them restores what was
+    erased earlier.
     """
     words = [word for request in requests for concept in request.erase for word in concept.wordings]
     if not words:
@@ -69,28 +69,28 @@ def screened(model: Model, requests: Sequence[Request]) -> Model:
     )
 
 
-def banked(model: Model, request: Request, earlier: Sequence[Request], near: int, budget: int) -> Bank:
-    """A bank of at most ``budget`` prompts, screened against every request: half near to them, the others general.
+def memory_bank(model: Model, request: Request, earlier: Sequence[Request], near: int, budget: int) -> Bank:
+    """A bank of at most ``budget`` prompts without erased words: half near to the requests, the others general.
 
-    The near words share their half, so it grows with the requests until it is full. Each other word of the vocabulary
-    has as many prompts as it would have before any request, so that a request takes its own word's and moves no other.
-    Raises InputError where no word of the vocabulary is left.
+    near: words near to each request; 0: only general prompts. The near words share their half. Every other word has as
+    many prompts as before any request, so a new request removes only its own prompts.
+    Raises InputError if no word of the vocabulary is left.
     """
     everything = (*earlier, request)
-    clean = screened(model, everything)
+    clean = screen(model, everything)
     erased = [wording for one in everything for concept in one.erase for wording in concept.wordings]
     rings = [neighbours(clean, Request(one.erase), near) for one in everything] if near else []
-    turns = [word for ring in itertools.zip_longest(*rings) for word in ring if word is not None]
-    close = tuple({(word.name, word.kind): word for word in turns}.values())
+    interleaved = [word for ring in itertools.zip_longest(*rings) for word in ring if word is not None]
+    close = tuple({(word.name, word.kind): word for word in interleaved}.values())
     half = budget // 2 if near else 0
-    found = [_told(word, clean, erased, -(-half // len(close))) for word in close]
+    groups = [_prompts_of(word, clean, erased, -(-half // len(close))) for word in close]
     known = {folded(word.name) for word in close}
     vocabulary = sorted(model.hints.words, key=lambda word: derive(0, "bank", word.name, word.kind))
     each = max(1, (budget - half) // max(1, len(vocabulary)))
     for word in vocabulary:
         if folded(word.name) not in known and not contains_word(word.name, erased):
-            found.append(_told(word, clean, erased, each))
-    if not (words := tuple(_cut(found, budget))):
+            groups.append(_prompts_of(word, clean, erased, each))
+    if not (words := tuple(_cut(groups, budget))):
         raise InputError(
             "the model's vocabulary leaves no word for the bank: choose bank=0, or lengthen the vocabulary in the "
             "model's unlearnkit.toml"
@@ -98,49 +98,49 @@ def banked(model: Model, request: Request, earlier: Sequence[Request], near: int
     return Bank(close, words)
 
 
-def _told(word: Concept, clean: Model, erased: Sequence[str], count: int) -> tuple[str, ...]:
-    """``count`` prompts of a word that hold nothing erased, or all that there are; each word begins elsewhere."""
+def _prompts_of(word: Concept, clean: Model, erased: Sequence[str], count: int) -> tuple[str, ...]:
+    """At most ``count`` prompts of a word without erased words; each word begins at another template."""
     words = [text for text in prompts(word, clean.hints, templates=True) if not contains_word(text, erased)]
     start = derive(0, "bank", word.name) % max(1, len(words))
     return tuple((words[start:] + words[:start])[:count])
 
 
 def _cut(groups: Sequence[tuple[str, ...]], budget: int) -> Iterator[tuple[str, ...]]:
-    """The groups, as far as the budget goes."""
+    """The groups, cut at ``budget`` prompts in all."""
     for group in groups:
         if part := group[:budget]:
             yield part
         budget -= len(part)
 
 
-def protected(
+def protected_basis(
     model: Model, request: Request, earlier: Sequence[Request], *, nearest: int, general: int, free: float
 ) -> Tensor:
-    """An orthonormal basis (width, k), float64, of protected text: one state a text, at its last token.
+    """An orthonormal basis (width, k), float64, of protected text: for each text the state of its last token.
 
-    Protected are what the request keeps, else the ``nearest`` words; every wording that was erased earlier; the start
-    token; and ``general`` prompts of the vocabulary. Raises InputError where less than the share ``free`` of a wording
-    to erase lies outside of that: no update that leaves the protected text alone could reach it.
+    Protected are the retained concepts, else the ``nearest`` words; every wording that was erased earlier; the start
+    token; and ``general`` prompts of the vocabulary. Raises InputError if less than the share ``free`` of a wording to
+    erase lies outside of their span: no update that leaves the protected text unchanged could erase it.
     """
-    clean = screened(model, earlier)
-    kept = neighbours(clean, request, nearest)
-    texts = [word for concept in kept for word in concept.wordings]
+    clean = screen(model, earlier)
+    retained = neighbours(clean, request, nearest)
+    texts = [word for concept in retained for word in concept.wordings]
     texts += [word for past in earlier for concept in past.erase for word in concept.wordings]
     if general:
-        texts += banked(model, request, earlier, 0, general).prompts
+        texts += memory_bank(model, request, earlier, 0, general).prompts
     basis = span_basis(_states(model, ["", *texts]))
     targets = [word for concept in request.erase for word in concept.wordings]
     shares = residual_share(_states(model, targets), basis)
     for word, share in zip(targets, shares.tolist(), strict=True):
         if share < free:
             raise InputError(
-                f"{word!r} lies inside what is protected: {share:.2f} of it is outside, {free:g} are needed; protect "
+                f"{word!r} lies inside the protected text: {share:.2f} of it is outside, {free:g} is needed; protect "
                 "fewer words (guards project, general), or lower free"
             )
     return basis
 
 
 def _states(model: Model, texts: Sequence[str]) -> Tensor:
-    """The states (n, width) at the last token of each text; of an empty one at the start token."""
+    """The states (n, width) at the last token of each text; at the start token of an empty text."""
     rows = model.text(texts).double().cpu()
     return torch.stack([row[model.last_token(text)] for row, text in zip(rows, texts, strict=True)])

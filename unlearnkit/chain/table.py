@@ -1,4 +1,4 @@
-"""A table of a ledger's line, whose values are taken by name and type; a wrong one is said with line and key."""
+"""A table of a ledger's line. Values are read by name and type; an error names the line and the key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Table:
-    """data: what the ledger holds there. where: what a message calls it, line and keys."""
+    """data: its contents. where: its name in messages, line and keys."""
 
     data: Any
     where: str
@@ -29,11 +29,11 @@ class Table:
     def __post_init__(self) -> None:
         typed(self.data, {}, where=self.where)
 
-    def wrong(self, name: str, value: Any, wanted: str) -> InputError:
-        return InputError(f"{self.where} is damaged: {quoted(name)} is {quoted(value)}, not {wanted}")
+    def wrong(self, name: str, value: Any, expected: str) -> InputError:
+        return InputError(f"{self.where} is damaged: {quoted(name)} is {quoted(value)}, not {expected}")
 
     def said(self, error: InputError) -> InputError:
-        """What a value's own class says of it, and where that is; once."""
+        """The error of a value's own class, with its place; added once."""
         text = str(error)
         return error if text.startswith(self.where) else InputError(f"{self.where} is damaged: {text}")
 

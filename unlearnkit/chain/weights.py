@@ -1,4 +1,4 @@
-"""From a chain to weights: the stored edits, put together by the chain's regime, and how far that has drifted."""
+"""The weights of a chain: its stored edits, merged by the regime, and their distance to the base model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .facts import Stored
 from .merging import Merge, merged
 from .project import EDITS, Project, Step
 
-__all__ = ["current", "drift", "edit_of", "kept"]
+__all__ = ["current_edit", "drift", "edit_of", "store_edit"]
 
 
-def kept(project: Project, edit: Edit) -> Stored:
-    """Store an edit, unless it is there already, and say how it is named in the ledger."""
+def store_edit(project: Project, edit: Edit) -> Stored:
+    """Store an edit, if it is not stored already, and return its facts for the ledger."""
     name = edit.hash()
     path = project.folder / EDITS / f"{name}.safetensors"
     if not path.is_file() or project.edits().get(name, file_hash(path)) != file_hash(path):
@@ -31,24 +31,24 @@ def kept(project: Project, edit: Edit) -> Stored:
 
 
 def edit_of(project: Project, step: Step) -> Edit:
-    """The stored edit of a request. Raises EditError where it is missing or was changed."""
+    """The stored edit of a request. Raises EditError if it is missing or was changed."""
     path = project.folder / EDITS / f"{step.edit.hash}.safetensors"
     what = f"put a copy back, or drop request {step.number}"
     try:
-        found = file_hash(path)
+        sha256 = file_hash(path)
     except FileNotFoundError:
         raise EditError(f"{quoted(path)} is missing: {what}") from None
     except OSError as error:
         raise EditError(f"{quoted(path)} cannot be read: {reason(error)}; {what}") from None
-    if found != step.edit.sha256:
+    if sha256 != step.edit.sha256:
         raise EditError(f"{quoted(path)} was changed: {what}")
     return Edit.load(path)
 
 
-def current(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
-    """What the model wears after these requests: weights, fp32 on the CPU, and guards. It wears nothing meanwhile.
+def current_edit(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
+    """The edit of the model after these requests: weights, fp32 on the CPU, and hooks. model: without any edit.
 
-    Its facts say what it fits, and nothing else.
+    Its facts have only the fingerprints that it fits.
     """
     edits = [edit_of(project, step) for step in (steps[-1:] if project.options.regime == "joint" else steps)]
     if project.options.regime == "merged":
@@ -57,10 +57,10 @@ def current(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
     else:
         weights = {name: value for edit in edits for name, value in edit.weights.items()}
     hooks = tuple(hook for edit in edits for hook in edit.hooks)
-    found = Edit(weights, {"base": project.options.base}, hooks)
-    if fits := {part: model.fingerprint(part) for part in found.components if part in encoders(model.pipe)}:
-        found.facts["fits"] = fits
-    return found
+    edit = Edit(weights, {"base": project.options.base}, hooks)
+    if fits := {part: model.fingerprint(part) for part in edit.components if part in encoders(model.pipe)}:
+        edit.facts["fits"] = fits
+    return edit
 
 
 def drift(base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A request under way: its folder below ``work``, which a killed process leaves and the same request takes up again."""
+"""An unfinished request: its folder below ``work``, which remains after a kill and which the same request resumes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["work"]
 
 @contextmanager
 def work(project: Project, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder for the work that these facts describe. A failure that would come again leaves nothing of it.
+    """The folder for the request with these facts. It is removed after an error that would come again.
 
-    Raises InputError where the same concepts are half erased with other settings.
+    Raises InputError if a request for the same concepts is unfinished with other settings.
     """
     facts = json.loads(json.dumps({**facts, "head": project.head}))
     place = project.folder / WORK / identity(facts)
@@ -33,19 +33,19 @@ def work(project: Project, facts: Mapping[str, Any]) -> Iterator[Path]:
     try:
         yield place
     except UnlearnError as error:
-        if isinstance(error, DivergedError) or not _begun(project, place):
+        if isinstance(error, DivergedError) or not _has_progress(project, place):
             shutil.rmtree(place, ignore_errors=True)
         raise
 
 
-def _begun(project: Project, place: Path) -> bool:
-    """Whether anything is there that would be lost."""
+def _has_progress(project: Project, place: Path) -> bool:
+    """Whether there is progress that would be lost."""
     return any(place.rglob("*.safetensors")) or (project.folder / LOOKS / place.name).exists()
 
 
 def _refuse(project: Project, other: Path, facts: Mapping[str, Any]) -> None:
-    """Refuse to begin a request that is half done with other settings, naming the first that differs."""
-    if not (other / REQUEST).is_file() or not _begun(project, other):
+    """Refuse a request that is unfinished with other settings, naming the first difference."""
+    if not (other / REQUEST).is_file() or not _has_progress(project, other):
         return
     where = f"{quoted(other / REQUEST)}"
     theirs = typed(read_json(other / REQUEST, what="request", kind=dict), {"head": str}, where=where)
@@ -54,13 +54,13 @@ def _refuse(project: Project, other: Path, facts: Mapping[str, Any]) -> None:
         return
     name, was, now = next(_differences(theirs, facts))
     raise InputError(
-        f"the request to erase {quoted(', '.join(names))} is half done with another {name} ({quoted(was)}, now "
-        f"{quoted(now)}): give the same to go on, or remove the folder {quoted(other)} to begin anew"
+        f"the request to erase {quoted(', '.join(names))} is unfinished with another {name} ({quoted(was)}, now "
+        f"{quoted(now)}): use the same to resume it, or remove the folder {quoted(other)} to start again"
     )
 
 
 def _names(facts: Mapping[str, Any]) -> list[str]:
-    """What a request erases; nothing where it is none."""
+    """The names of the erased concepts; empty for facts without a request."""
     request = facts.get("request")
     erase = request.get("erase") if isinstance(request, dict) else None
     return [str(one.get("name")) for one in erase or () if isinstance(one, dict)]

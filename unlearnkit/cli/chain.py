@@ -16,6 +16,7 @@ from .terminal import Device, Dtype, Seed, Variant, err, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..chain.commands.status import Line
+    from ..chain.facts import Rate
     from ..chain.ledger import Entry
 
 __all__ = ["commands"]
@@ -109,11 +110,11 @@ def add(
     """
     from ..chain.commands.add import add
     from ..chain.guards import Guards
-    from ..chain.project import opened
+    from ..chain.project import open_chain
     from ..methods import find
     from ..settings import parse_pairs
 
-    chosen = method or opened(project).options.method
+    chosen = method or open_chain(project).options.method
     with _stoppable(project, ", ".join(concept)) as tick:
         entry = add(
             project,
@@ -129,7 +130,7 @@ def add(
             device=device,
             tick=tick,
         )
-    _told(project, entry)
+    _say_entry(project, entry)
 
 
 @commands.command()
@@ -139,23 +140,23 @@ def status(project: Folder) -> None:
 
     from ..chain.commands.status import status
 
-    found = status(project)
-    told = found.project.options
-    _say(f"{project}: {told.regime} chain on {told.model}, {told.base[:12]}")
-    if not found.lines:
+    now = status(project)
+    options = now.project.options
+    _say(f"{project}: {options.regime} chain on {options.model}, {options.base[:12]}")
+    if not now.lines:
         _say("no request holds")
     else:
         table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
-        for line in found.lines:
+        for line in now.lines:
             table.add_row(*(escape(printable(cell)) for cell in _cells(line)))
         out.print(table)
-    for group, rates in found.kept.items():
-        _say(f"{group:<18} right in {_rate(rates['after'])}, before {_rate(rates['before'])}")
-    kid = "" if found.kid is None else f", KID to the first model {found.kid:.4g}"
-    _say(f"{'drift':<18} {found.drift:.3%} of the network's length{kid}")
-    size = f"{found.edits} edits, {found.bytes / 1e6:.1f} MB, {found.seconds:.0f} s"
+    for group, rates in now.kept.items():
+        _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
+    kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
+    _say(f"{'drift':<18} {now.drift:.3%} of the network's length{kid}")
+    size = f"{now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s"
     _say(f"{'cost':<18} {size}")
-    _say(f"{'head':<18} {found.head}")
+    _say(f"{'head':<18} {now.head}")
 
 
 @commands.command()
@@ -166,13 +167,13 @@ def undo(
     device: Device = None,
 ) -> None:
     """Take back the last requests."""
-    from ..chain.commands.undo import back, undo
+    from ..chain.commands.undo import undo, undo_plan
 
-    _say(str(back(project, undo=count)))
+    _say(str(undo_plan(project, undo=count)))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = undo(project, count, device=device, tick=tick)
-        _told(project, entry)
+        _say_entry(project, entry)
 
 
 @commands.command()
@@ -183,13 +184,13 @@ def drop(
     device: Device = None,
 ) -> None:
     """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
-    from ..chain.commands.undo import back, drop
+    from ..chain.commands.undo import drop, undo_plan
 
-    _say(str(back(project, drop=numbers)))
+    _say(str(undo_plan(project, drop=numbers)))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = drop(project, *numbers, device=device, tick=tick)
-        _told(project, entry)
+        _say_entry(project, entry)
 
 
 @commands.command()
@@ -279,7 +280,7 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
         sys.exit(130)
 
 
-def _told(project: Path, entry: Entry) -> None:
+def _say_entry(project: Path, entry: Entry) -> None:
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     _say(f"{print_}; unlearnkit chain status {quoted(project)}")
 
@@ -306,5 +307,5 @@ def _names(request: Mapping[str, Any]) -> str:
     return ", ".join(one["name"] for one in request["erase"])
 
 
-def _rate(rate: Mapping[str, Any]) -> str:
-    return f"{rate['value']:.0%} ({rate['k']}/{rate['n']})"
+def _rate(rate: Rate) -> str:
+    return f"{rate.value:.0%} ({rate.k}/{rate.n})"

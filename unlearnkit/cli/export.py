@@ -90,7 +90,7 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     from .. import chain
     from ..chain.finish import base_model
     from ..chain.ledger import LEDGER
-    from ..chain.project import opened
+    from ..chain.project import open_chain
     from ..io.files import user_path
     from ..models.edit import Edit
     from ..models.load import load
@@ -100,7 +100,7 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     if model:
         user_path(model)
     if _is(run / LEDGER, Path.is_file):
-        project = opened(run)
+        project = open_chain(run)
         given = load(model, device=device, dtype=project.options.dtype, variant=variant) if model else None
         first = base_model(project, given, device)
         return first, chain.edit(run, model=first)

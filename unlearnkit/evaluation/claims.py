@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.stats import Interval, needed, non_inferior
-from .plan import UNGRADED, Rules
+from .plan import UNGRADED, Plan, Rules
 
 __all__ = ["GRADES", "NOT_CLAIMED", "percent", "points", "verdict"]
 
@@ -28,36 +29,49 @@ NOT_CLAIMED = (
 )
 
 
-def verdict(plan: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of one concept. reasons: against a higher grade. missing: controls or pictures for one."""
+
+    name: str
+    grade: str
+    headline: str
+    more: str
+    sentence: str
+    reasons: list[str]
+    missing: list[str]
+
+
+def verdict(plan: Plan, tables: Mapping[str, Any]) -> dict[str, Any]:
     """The claim for every concept with its reasons, missing controls, the retention, and what is not claimed."""
-    rules = Rules(**plan["rules"])
+    rules = plan.rules
     collapsed, kept = _collapsed(tables, rules), _retention(tables, rules)
     broken = tables["failed"]["before"]
     if broken["value"] > 0.5:  # then neither unchanged pictures nor an absence mean anything
         reason = f"{_rate(broken)} of the untouched model's own pictures failed"
         return _verdict(
-            [_claim(one["name"], "not shown", [reason], []) for one in plan["concepts"]], kept, [], rules
+            [_claim(one.name, "not shown", [reason], []) for one in plan.concepts], kept, [], rules
         )
     parts = tables["change"].values()
     unchanged = bool(parts) and all(part["identical"] == part["n"] for part in parts)
     concepts = [_graded(concept, plan, tables, rules, unchanged, collapsed) for concept in tables["concepts"]]
     recognised = {concept["name"] for concept in tables["concepts"]}
-    for concept in plan["concepts"]:
-        if concept["name"] not in recognised:
-            reason = f"nothing here can recognise {concept['kind']}s: name a classifier of {concept['kind']}s"
+    for concept in plan.concepts:
+        if concept.name not in recognised:
+            reason = f"nothing here can recognise {concept.kind}s: name a classifier of {concept.kind}s"
             grade = "nothing changed" if unchanged else "collapsed" if collapsed else "not shown"
-            concepts.append(_claim(concept["name"], grade, [reason], []))
+            concepts.append(_claim(concept.name, grade, [reason], []))
     return _verdict(concepts, kept, collapsed, rules)
 
 
 def _verdict(
-    concepts: list[dict[str, Any]], kept: dict[str, Any], collapsed: list[str], rules: Rules
+    concepts: Sequence[Claim], kept: dict[str, Any], collapsed: list[str], rules: Rules
 ) -> dict[str, Any]:
-    worst = min((one["grade"] for one in concepts), key=list(GRADES).index)
+    worst = min((one.grade for one in concepts), key=list(GRADES).index)
     return {
         "grade": worst,
-        "sentence": " ".join([*(one["sentence"] for one in concepts), kept["sentence"]]).strip(),
-        "concepts": concepts,
+        "sentence": " ".join([*(one.sentence for one in concepts), kept["sentence"]]).strip(),
+        "concepts": [dataclasses.asdict(one) for one in concepts],
         "kept": kept,
         "collapse": collapsed,
         "not claimed": [*NOT_CLAIMED, *([] if kept["verdict"] else ["that anything else was kept"])],
@@ -67,12 +81,12 @@ def _verdict(
 
 def _graded(
     concept: Mapping[str, Any],
-    plan: Mapping[str, Any],
+    plan: Plan,
     tables: Mapping[str, Any],
     rules: Rules,
     unchanged: bool,
     collapsed: Sequence[str],
-) -> dict[str, Any]:
+) -> Claim:
     """The highest grade whose conditions all hold; the failed conditions of the next grade are the reasons."""
     name, direct = concept["name"], concept["direct"]
     if unchanged:
@@ -90,7 +104,7 @@ def _graded(
     graded = {form: figures for form, figures in concept["forms"].items() if form not in UNGRADED}
     lacking = [] if graded else [(["the suite has no other wordings"], ["other wordings"])]
     lacking += [_not_absent(form, figures, rules) for form, figures in graded.items()]
-    if not plan["weights_changed"]:
+    if not plan.weights_changed:
         note = "the weights are the untouched model's: a filter hides the concept, which is still in it"
         lacking.append(([note], ["changed weights"]))
     reasons, missing = ([line for part in lacking for line in part[i]] for i in (0, 1))
@@ -212,24 +226,14 @@ _SAYS = {
 }
 
 
-def _claim(
-    name: str, grade: str, reasons: Sequence[str], missing: Sequence[str], seen: str = ""
-) -> dict[str, Any]:
+def _claim(name: str, grade: str, reasons: Sequence[str], missing: Sequence[str], seen: str = "") -> Claim:
     says = _SAYS[grade].format(name=f"“{name}”")
     headline = f"{says}{f' ({seen})' if seen else ''}."
     more = f"Why: {'; '.join(reasons)}." if reasons else ""
     if grade in ("suppressed", "generalises") and reasons:
         better = list(GRADES)[list(GRADES).index(grade) + 1]
         more = f"Not “{better}”, because {'; '.join(reasons)}."
-    return {
-        "name": name,
-        "grade": grade,
-        "headline": headline,
-        "more": more,
-        "sentence": f"{headline} {more}".strip(),
-        "reasons": list(reasons),
-        "missing": list(missing),
-    }
+    return Claim(name, grade, headline, more, f"{headline} {more}".strip(), list(reasons), list(missing))
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..metrics.distance import cmmd, diversity, fid, kid
 from ..metrics.stats import Interval
 from ..schema import Case
-from .plan import AFTER, BEFORE, cases_for
+from .plan import AFTER, BEFORE, Plan, cases_for
 from .rows import Pictures
 
 __all__ = ["Features", "distances", "never_knew"]
@@ -21,7 +21,7 @@ Features = Mapping[str, NDArray[Any]]
 FID_LEAST = 5000  # pictures, below which the bias of FID is too large
 
 
-def distances(plan: Mapping[str, Any], cases: Sequence[Case], features: Features) -> dict[str, Any]:
+def distances(plan: Plan, cases: Sequence[Case], features: Features) -> dict[str, Any]:
     """The distance of the edited model's pictures to the untouched model's, and the diversity of both."""
     by_role: dict[str, Any] = {}
     for role in ("erased", "kept"):
@@ -42,27 +42,25 @@ def distances(plan: Mapping[str, Any], cases: Sequence[Case], features: Features
                 part["fid"] = {
                     "value": fid(x, y),
                     "n": len(at),
-                    "network": f"{plan['features']}, {x.shape[1]} features",
+                    "network": f"{plan.data['features']}, {x.shape[1]} features",
                     "reference": "the untouched model's pictures of the same prompts and noise",
                 }
         by_role[role] = part
     return by_role
 
 
-def never_knew(
-    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, features: Features
-) -> dict[str, Any]:
+def never_knew(plan: Plan, cases: Sequence[Case], pictures: Pictures, features: Features) -> dict[str, Any]:
     """Distances to a reference model that never knew the concept, on the concept's prompts.
 
     The edited and the untouched model are compared with it. The floor is the distance of the reference to the untouched
     model on prompts that both know.
     """
-    reference = plan["reference"]
+    reference = plan.reference
     if not reference:
         return {}
-    name, ask, both = reference["side"], reference["ask"], reference["both"]
+    name, ask, both = reference.side, reference.ask, reference.both
     known = {case.id: case for case in cases}
-    compared: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference["missing"]}
+    compared: dict[str, Any] = {"n": len(ask), "floor n": len(both), "missing": reference.missing}
     for feature, distance in (("reader", kid), ("clip", cmmd)):
         if f"{name}/{feature}" in features:
             of = _between(plan, cases, features, feature, distance)
@@ -72,16 +70,16 @@ def never_knew(
                 "floor": of(name, BEFORE, both),
             }
     compared["confusion"] = {
-        concept["name"]: _confusion(
-            concept["kind"], [i for i in ask if known[i].concept == concept["name"]], pictures, name
+        concept.name: _confusion(
+            concept.kind, [i for i in ask if known[i].concept == concept.name], pictures, name
         )
-        for concept in plan["concepts"]
+        for concept in plan.concepts
     }
     return compared
 
 
 def _between(
-    plan: Mapping[str, Any],
+    plan: Plan,
     cases: Sequence[Case],
     features: Features,
     feature: str,

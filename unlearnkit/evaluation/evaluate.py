@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from ..runs import runfolder
 from ..schema import Case, Request
 from . import claims
 from .draw import Side, draw, model_side
-from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, cases_for, lines, plan_for, thinned
+from .plan import AFTER, BEFORE, NEVER_KNEW, Plan, Rules, cases_for, lines, plan_for, thinned
 from .record import FACTS, FOLDER, figures, folder_of, same_plan, sound, write_facts, write_features
 from .score import score_pictures
 from .tables import tables
@@ -113,8 +113,10 @@ def evaluate_run(
         sides.append(model_side(NEVER_KNEW, twin, batch=batch))
     if quick:
         cases = thinned(cases)
-    plan = plan_for(suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing)
-    plan |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
+    more = {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
+    plan = plan_for(
+        suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing, more=more
+    )
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
@@ -145,7 +147,7 @@ def evaluate(
     folder: Path,
     cases: Sequence[Case],
     sides: Sequence[Side],
-    plan: Mapping[str, Any],
+    plan: Plan,
     evaluators: Evaluators,
     *,
     tick: Tick | None = None,
@@ -167,7 +169,7 @@ def evaluate(
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)
                 return dict(figures(folder)["verdict"])
-            write_text(folder / "plan.json", json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+            write_text(folder / "plan.json", json.dumps(plan.data, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
         drawn = _draw_all(folder / "pictures", cases, sides, plan, (index, count), tick)
@@ -207,7 +209,7 @@ def _draw_all(
     folder: Path,
     cases: Sequence[Case],
     sides: Sequence[Side],
-    plan: Mapping[str, Any],
+    plan: Plan,
     process: tuple[int, int],
     tick: Tick | None,
 ) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, suites
 from ..schema import Case, Request
-from ..settings import setting
+from ..settings import build, setting
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
@@ -23,6 +23,8 @@ __all__ = [
     "DIRECT",
     "NEVER_KNEW",
     "UNGRADED",
+    "Plan",
+    "PlannedConcept",
     "Rules",
     "cases_for",
     "lines",
@@ -45,15 +47,69 @@ class Rules:
     """The thresholds of the claims, fixed before a picture is drawn."""
 
     limit: float = setting(
-        0.10, "the largest share on which an erased concept may still be seen", low=0.001, high=0.5
+        0.10, "largest share of pictures that may still show an erased concept", low=0.001, high=0.5
     )
-    margin: float = setting(0.05, "how much accuracy may be lost on what stays", low=0.001, high=0.5)
+    margin: float = setting(0.05, "largest loss of accuracy on retained concepts", low=0.001, high=0.5)
     known: float = setting(
-        0.50, "share on which the untouched model must show the concept", low=0.0, high=1.0
+        0.50,
+        "smallest share of pictures in which the untouched model must show the concept",
+        low=0.0,
+        high=1.0,
     )
     broken: float = setting(
-        0.10, "rise in failed pictures, or loss of half the diversity, that is a collapse", low=0.0, high=1.0
+        0.10, "rise in the share of failed pictures that counts as a collapse", low=0.0, high=1.0
     )
+
+
+@dataclass(frozen=True)
+class PlannedConcept:
+    """An erased concept. name: the suite's. asked: the request's. kind: ``object`` or ``style``."""
+
+    name: str
+    asked: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model that never knew the concept. missing: words it does not know, by kind. ask, both: ids of its cases."""
+
+    side: str
+    missing: Mapping[str, Sequence[str]]
+    ask: Sequence[str]
+    both: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """data: the contents of plan.json. The other fields are those parts of it that the evaluation computes with."""
+
+    data: Mapping[str, Any]
+    suite: str
+    suite_version: int
+    rules: Rules
+    concepts: tuple[PlannedConcept, ...]
+    sides: Mapping[str, str]
+    weights_changed: bool
+    reference: Reference | None
+    cases_sha256: str
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan from data of the shape ``shapes.PLAN``. Raises InputError for unknown rules or values."""
+        reference = data["reference"]
+        names = [field.name for field in dataclasses.fields(Reference)]
+        return cls(
+            data,
+            data["suite"]["name"],
+            data["suite"]["version"],
+            build(Rules, data["rules"]),
+            tuple(PlannedConcept(one["name"], one["asked"], one["kind"]) for one in data["concepts"]),
+            data["sides"],
+            data["weights_changed"],
+            Reference(**{name: reference[name] for name in names}) if reference else None,
+            data["cases"]["sha256"],
+        )
 
 
 def plan_for(
@@ -66,15 +122,16 @@ def plan_for(
     rules: Rules,
     *,
     missing: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
-    """The plan as plain data. missing: the words that the reference never knew, by kind; None without a reference.
+    more: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan. missing: words that the reference never knew, by kind; None without a reference. more: facts of a run.
 
     The reference draws at most 60 prompts that name the concept (``ask``), and, for the floor, at most 60 prompts of
     things that it knows (``both``), evenly spread.
     """
     chosen = suites.find(suite)
     concepts = [{"name": chosen.own_name(one), "asked": one.name, "kind": one.kind} for one in request.erase]
-    return {
+    data = {
         "format": 2,
         "unlearnkit": __version__,
         "suite": {"name": suite, "version": chosen.version},
@@ -90,15 +147,17 @@ def plan_for(
         "reference": _reference(cases, missing, {one["name"] for one in concepts}) if missing else None,
         "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest()},
         "left_out": list(left_out),
+        **(more or {}),
     }
+    return Plan.of(data)
 
 
-def cases_for(plan: Mapping[str, Any], side: str, cases: Sequence[Case]) -> list[Case]:
+def cases_for(plan: Plan, side: str, cases: Sequence[Case]) -> list[Case]:
     """The cases of a side: all of them; for the reference only those on which it is compared."""
-    reference = plan["reference"]
-    if not reference or side != reference["side"]:
+    reference = plan.reference
+    if not reference or side != reference.side:
         return list(cases)
-    ids = {*reference["ask"], *reference["both"]}
+    ids = {*reference.ask, *reference.both}
     return [case for case in cases if case.id in ids]
 
 

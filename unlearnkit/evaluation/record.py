@@ -17,7 +17,7 @@ from ..io.manifest import file_hash
 from ..io.reading import read_json, read_lines, typed
 from ..schema import Case, Score
 from . import shapes
-from .plan import cases_for
+from .plan import Plan, cases_for
 
 __all__ = [
     "FACTS",
@@ -132,25 +132,26 @@ def figures(folder: Path) -> dict[str, Any]:
     return data
 
 
-def plan_of(folder: Path) -> dict[str, Any]:
+def plan_of(folder: Path) -> Plan:
     """The plan of a finished evaluation. Raises InputError if this version cannot read it."""
     where = f"plan {quoted(folder / 'plan.json')}"
-    plan = typed(read_json(folder / "plan.json", what="plan", kind=dict), {"format": int}, where=where)
-    if plan["format"] != FORMAT:
+    data = typed(read_json(folder / "plan.json", what="plan", kind=dict), {"format": int}, where=where)
+    if data["format"] != FORMAT:
         raise InputError(
-            f"{quoted(folder)} has format {quoted(plan['format'])} of evaluations, this unlearnkit reads {FORMAT}: "
+            f"{quoted(folder)} has format {quoted(data['format'])} of evaluations, this unlearnkit reads {FORMAT}: "
             "remove the folder and evaluate again"
         )
-    shapes.check(plan, shapes.PLAN, where=where)
-    name, at = plan["suite"]["name"], plan["suite"]["version"]
-    if name in suites.SUITES and at > suites.find(name).version:
+    shapes.check(data, shapes.PLAN, where=where)
+    plan = Plan.of(data)
+    if plan.suite in suites.SUITES and plan.suite_version > suites.find(plan.suite).version:
         raise InputError(
-            f"{quoted(folder)} was made with version {at} of suite {name!r}: use a newer unlearnkit"
+            f"{quoted(folder)} was made with version {plan.suite_version} of suite {plan.suite!r}: use a newer "
+            "unlearnkit"
         )
-    return dict(plan)
+    return plan
 
 
-def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[str, NDArray[np.float32]]]:
+def stored(folder: Path) -> tuple[Plan, list[Case], list[Score], dict[str, NDArray[np.float32]]]:
     """Plan, cases, scores and features of a finished evaluation. Raises InputError if they cannot be read."""
     plan = plan_of(folder)
     cases = [Case(**_row(row, CASE, folder / "cases.jsonl")) for row in _rows(folder, "cases")]
@@ -162,7 +163,7 @@ def stored(folder: Path) -> tuple[dict[str, Any], list[Case], list[Score], dict[
     return plan, cases, scores, features
 
 
-def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+def same_plan(folder: Path, plan: Plan) -> None:
     """Refuse to resume an evaluation that has another plan, naming the first difference."""
     if not (folder / "plan.json").exists():
         return
@@ -170,7 +171,7 @@ def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
         old = read_json(folder / "plan.json", what="plan", kind=dict)
     except InputError as error:
         raise InputError(f"{error}: remove {quoted(folder)} and evaluate again") from None
-    for name, value in plan.items():
+    for name, value in plan.data.items():
         if old.get(name) != value:
             raise InputError(
                 f"{quoted(folder)} was begun with another plan ({name} differs): finish it with the same options "
@@ -187,16 +188,16 @@ def write_features(folder: Path, features: Mapping[str, NDArray[np.float32]]) ->
         tensors.write(folder / "features.safetensors", written, {})
 
 
-def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: list[Score]) -> None:
+def _complete(folder: Path, plan: Plan, cases: list[Case], scores: list[Score]) -> None:
     """Raises InputError unless the rows are of exactly the pictures of the plan."""
-    if file_hash(folder / "cases.jsonl") != plan["cases"]["sha256"]:
+    if file_hash(folder / "cases.jsonl") != plan.cases_sha256:
         raise InputError(f"{quoted(folder / 'cases.jsonl')} is damaged: it is not the one of the plan")
     for case_ in cases:
         if Path(case_.id).name != case_.id:
             raise InputError(
                 f"{quoted(folder / 'cases.jsonl')} is damaged: {quoted(case_.id)} is no file name"
             )
-    planned = {(side, case.id) for side in plan["sides"] for case in cases_for(plan, side, cases)}
+    planned = {(side, case.id) for side in plan.sides for case in cases_for(plan, side, cases)}
     there = {(score.side, score.case) for score in scores}
     for side, case in sorted(planned - there):
         raise InputError(
@@ -207,7 +208,7 @@ def _complete(folder: Path, plan: dict[str, Any], cases: list[Case], scores: lis
             f"{quoted(folder / 'rows.jsonl')} is damaged: it has a row for {quoted(case)} of {quoted(side)}, which "
             "is not in the plan"
         )
-    erased = {concept["name"] for concept in plan["concepts"]}
+    erased = {concept.name for concept in plan.concepts}
     for case_ in cases:
         if case_.role == "erased" and case_.concept not in erased:
             raise InputError(

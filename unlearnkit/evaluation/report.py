@@ -88,7 +88,7 @@ def read_run(run: Path) -> dict[str, Any]:
         facts = sound(folder)
         hashes = {name: facts["sha256"][name] for name in HASHED if name in facts["sha256"]}
         evaluations[folder.name] = {
-            "plan": plan_of(folder),
+            "plan": dict(plan_of(folder).data),
             "evaluation": {**{name: facts[name] for name in facts if name in EVALUATION}, "sha256": hashes},
             **figures(folder),
         }
@@ -128,7 +128,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     """Before/after pairs by rule: the first cases of each role in the suite's order, and the worst failures."""
     plan, cases, scores, _ = stored(folder)
     pictures = gather(scores)
-    kinds = {concept["name"]: concept["kind"] for concept in plan["concepts"]}
+    kinds = {concept.name: concept.kind for concept in plan.concepts}
     sure = {
         (score.case, score.metric.rpartition("/")[2].removesuffix(" confidence")): float(score.value)
         for score in scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from ..metrics.pixels import change, spoilt
 from ..schema import Case, Score
 from .draw import picture_hash, read
-from .plan import BEFORE, cases_for
+from .plan import BEFORE, Plan, cases_for
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
@@ -26,7 +26,7 @@ CHUNK = 256  # cases whose pictures are in memory at the same time
 def score_pictures(
     folder: Path,
     cases: Sequence[Case],
-    plan: Mapping[str, Any],
+    plan: Plan,
     evaluators: Evaluators,
     tick: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Score], dict[str, NDArray[np.float32]]]:
@@ -34,10 +34,10 @@ def score_pictures(
 
     Features are named ``side/reader`` and ``side/clip`` and have the shape (cases of the side, d).
     """
-    suite = f"{plan['suite']['name']}@{plan['suite']['version']}"
+    suite = f"{plan.suite}@{plan.suite_version}"
     scores: list[Score] = []
     features: dict[str, list[Any]] = {}
-    ids_of = {side: {case.id for case in cases_for(plan, side, cases)} for side in plan["sides"]}
+    ids_of = {side: {case.id for case in cases_for(plan, side, cases)} for side in plan.sides}
     total, done = sum(map(len, ids_of.values())), 0
     for start in range(0, len(cases), CHUNK):
         before: dict[str, Image.Image] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from ..metrics.stats import cluster_bootstrap, difference, holm, rate
 from ..schema import KINDS, Case, Score
 from .distribution_metrics import Features, distances, never_knew
-from .plan import AFTER, BEFORE, DIRECT
+from .plan import AFTER, BEFORE, DIRECT, Plan, PlannedConcept
 from .rows import Picture, Pictures, gather
 
 __all__ = ["tables"]
@@ -22,9 +22,7 @@ SAME = 0.01  # levels of 255, on average: rounding of another batch size, see Mo
 PER_CONCEPT = 5  # pictures that a concept needs for its own line
 
 
-def tables(
-    plan: Mapping[str, Any], cases: Sequence[Case], scores: Iterable[Score], features: Features
-) -> dict[str, Any]:
+def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features: Features) -> dict[str, Any]:
     """Every figure of an evaluation as plain data; shares are in [0, 1], intervals have 95 %.
 
     features: arrays (cases of the side, d) named ``side/reader`` and ``side/clip``, in the cases' order; may be empty.
@@ -35,9 +33,9 @@ def tables(
     erased = [case for case in cases if case.role == "erased"]
     computed: dict[str, Any] = {
         "concepts": [
-            _concept(concept, [case for case in erased if case.concept == concept["name"]], pictures)
-            for concept in plan["concepts"]
-            if concept["kind"] in kinds
+            _concept(concept, [case for case in erased if case.concept == concept.name], pictures)
+            for concept in plan.concepts
+            if concept.kind in kinds
         ],
         "kept": {
             role: {
@@ -87,9 +85,9 @@ def _right(kind: str) -> Callable[[Case, Picture], bool]:
     return lambda case, picture: picture.shows(kind, getattr(case, kind))
 
 
-def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
+def _concept(concept: PlannedConcept, cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
     """How often the erased concept is seen, form by form, and the labels of its pictures."""
-    kind, name = concept["kind"], concept["name"]
+    kind, name = concept.kind, concept.name
 
     def figures(chosen: Sequence[Case]) -> dict[str, Any] | None:
         if not chosen:
@@ -101,7 +99,7 @@ def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictur
     forms = dict.fromkeys(case.form for case in cases if case.form not in DIRECT)
     direct = [case for case in cases if case.form in DIRECT]
     return {
-        **concept,
+        **dataclasses.asdict(concept),
         "direct": figures(direct),
         "forms": {form: figures([case for case in cases if case.form == form]) for form in forms},
         "seen instead": {
@@ -115,11 +113,9 @@ def _concept(concept: Mapping[str, str], cases: Sequence[Case], pictures: Pictur
     }
 
 
-def _by_concept(
-    kind: str, plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures
-) -> list[dict[str, Any]]:
+def _by_concept(kind: str, plan: Plan, cases: Sequence[Case], pictures: Pictures) -> list[dict[str, Any]]:
     """Accuracy before and after for every object or style, sorted by its change; erased ones are marked."""
-    erased = {concept["name"] for concept in plan["concepts"] if concept["kind"] == kind}
+    erased = {concept.name for concept in plan.concepts if concept.kind == kind}
     groups: dict[str, list[Case]] = {}
     for case in cases:
         if name := getattr(case, kind):
@@ -138,15 +134,15 @@ def _by_concept(
 
 
 def _unlearncanvas(
-    plan: Mapping[str, Any], cases: Sequence[Case], pictures: Pictures, kinds: Sequence[str]
+    plan: Plan, cases: Sequence[Case], pictures: Pictures, kinds: Sequence[str]
 ) -> dict[str, Any]:
     """UA, IRA and CRA of a request for one concept, before and after.
 
     IRA and CRA are means over concepts, so every concept has as many pictures here as the one with the fewest.
     """
-    if len(plan["concepts"]) != 1 or plan["concepts"][0]["kind"] not in kinds:
+    if len(plan.concepts) != 1 or plan.concepts[0].kind not in kinds:
         return {}
-    name, kind = plan["concepts"][0]["name"], plan["concepts"][0]["kind"]
+    name, kind = plan.concepts[0].name, plan.concepts[0].kind
     grid = [case for case in cases if case.form == "name"]
     erased = [case for case in grid if case.role == "erased"]
     metrics = {}

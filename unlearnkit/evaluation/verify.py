@@ -85,7 +85,7 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
     except UnlearnError as error:
         yield f"{FACTS} fits, but not what it lists: {error}"
         return
-    if edit and (run / runfolder.EDIT).is_file() and plan.get("edit", _hash(run)) != _hash(run):
+    if edit and (run / runfolder.EDIT).is_file() and plan.data.get("edit", _hash(run)) != _hash(run):
         yield f"plan.json names another edit than {runfolder.EDIT}"
     yield from _pictures(folder, cases, scores)
     try:
@@ -96,7 +96,7 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
         return
     if different := list(_differences(was, json.loads(json.dumps(again)))):
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
-        made = plan["unlearnkit"]
+        made = plan.data["unlearnkit"]
         other = f" (made with unlearnkit {made}, this is {__version__})" if made != __version__ else ""
         yield f"tables.json does not follow from rows.jsonl: {'; '.join(different[:3])}{more}{other}"
 

@@ -1,4 +1,4 @@
-"""The methods by name, and the one way to run them: a request in, an edit out."""
+"""The methods by name, and how to run them: from a request to an edit."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ __all__ = [
     "Plan",
     "check_moved",
     "edit_for",
+    "family_settings",
     "find",
-    "of_the_family",
     "plan",
     "resolve",
 ]
@@ -87,34 +87,34 @@ def find(name: str) -> type[Method]:
 def resolve(model: Model, request: Request, method: str, settings: Mapping[str, Any]) -> Method:
     """The method with every setting spelled out.
 
-    What is given goes first, then what the model's own hints say of the method for the kind of the first erased
-    concept, what they say of all training, the family's defaults, the general hints, and the method's defaults.
-    Low-rank updates are a default of these only where the other settings let them. Raises InputError for an unknown
-    name and a value of the wrong type or out of range.
+    Each setting comes from the first of these that has it: the user; the model's hints for the method and the kind of
+    the first erased concept; the model's hints for all training; the family; the general hints; the method. Low-rank
+    updates are a default only if the other settings allow them. Raises InputError for an unknown name and for a value
+    of the wrong type or out of range.
     """
     chosen = find(method)
     kind = request.erase[0].kind
     hinted, general = (one.settings(method, kind) for one in (model.hints, hints.GENERAL))
     known = {field.name for field in dataclasses.fields(chosen)}
-    usual = _family(model, chosen) | dict(model.hints.training)
-    own = {name: value for name, value in usual.items() if name in known or name not in SETTINGS}
+    defaults = _family(model, chosen) | dict(model.hints.training)
+    defaults = {name: value for name, value in defaults.items() if name in known or name not in SETTINGS}
     if getattr(chosen, "ENCODES", False):
-        own.pop("trains", None)
-    given = settings if hinted == general else {**hinted, **settings}
-    filled = build(chosen, {**hinted, **own, **given})
-    if own.get("trains") == "lora" and not getattr(filled, "low_rank", True):
-        del own["trains"]
-        filled = build(chosen, {**hinted, **own, **given})
+        defaults.pop("trains", None)
+    first = settings if hinted == general else {**hinted, **settings}
+    filled = build(chosen, {**hinted, **defaults, **first})
+    if defaults.get("trains") == "lora" and not getattr(filled, "low_rank", True):
+        del defaults["trains"]
+        filled = build(chosen, {**hinted, **defaults, **first})
     return filled
 
 
-def of_the_family(model: Model, method: str, given: Mapping[str, Any], filled: Any) -> dict[str, Any]:
-    """Those of the settings that the model's family chose, neither the user nor the method itself."""
+def family_settings(model: Model, method: str, chosen: Mapping[str, Any], filled: Any) -> dict[str, Any]:
+    """The settings that come from the model's family, not from the user or the method."""
     stock = {field.name: field.default for field in dataclasses.fields(find(method))}
     return {
         name: value
         for name, value in _family(model, find(method)).items()
-        if name not in given and getattr(filled, name) == value != stock[name]
+        if name not in chosen and getattr(filled, name) == value != stock[name]
     }
 
 
@@ -126,7 +126,7 @@ def _family(model: Model, method: type[Method]) -> dict[str, Any]:
 
 @steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
-    """What ``edit_for`` would do with the same arguments. Raises InputError where that would not begin."""
+    """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
     check_names(model, request)
     return filled.plan(model, request)
@@ -143,10 +143,10 @@ def edit_for(
     seed: int = 0,
     job: Job | None = None,
 ) -> Edit:
-    """Run a method on the model as it is worn now; the model itself is bitwise unchanged.
+    """Run a method on the model with the edits that it has now. The model is unchanged bit for bit.
 
-    With ``job.folder`` a killed run goes on from its checkpoint to the same bits, and the edit is kept there as
-    ``edit.safetensors``; a run that is already finished there is read, not repeated.
+    With ``job.folder`` a killed run resumes from its checkpoint and ends with the same bits. The edit is saved there as
+    ``edit.safetensors``; a finished run's edit is read from there.
     Raises InputError for a bad name, value or folder, ModelError for a model whose weights are not finite,
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
@@ -196,7 +196,7 @@ def _finished(folder: Path | None, identity: str) -> Edit | None:
         return None
     edit = Edit.load(folder / EDIT)
     if edit.facts.get("identity") != identity:
-        raise InputError(f"folder {quoted(folder)} holds the edit of another run: choose another folder")
+        raise InputError(f"folder {quoted(folder)} has the edit of another run: choose another folder")
     return edit
 
 

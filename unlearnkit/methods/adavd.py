@@ -1,7 +1,7 @@
 """AdaVD: Precise, Fast, and Low-cost Concept Erasure in Value Space (Wang et al. 2025, arXiv 2412.06143).
 
-No weight changes. While the model runs, what each token's value v in cross-attention shares with the value v* of the
-erased concept is taken out, in every layer and at every step, the more the closer the two are:
+No weight changes. At inference, the component of each token's value v along the erased concept's value v* is removed in
+every cross-attention layer and at every step, more strongly the more similar they are:
 
     v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
 
@@ -31,13 +31,11 @@ class AdaVD(Guard):
     name: ClassVar = "adavd"
     title: ClassVar = "Adaptive Value Decomposer"
     paper: ClassVar = "Wang et al. 2025, arXiv 2412.06143"
-    summary: ClassVar = "guard: takes the concept's part out of cross-attention's values while the model runs"
+    summary: ClassVar = "A guard removes the concept's share from cross-attention's values at inference."
 
-    slope: float = setting(100.0, "a of δ; with 0 and most = 2: the plain projection", low=0.0, source="code")
-    middle: float = setting(
-        0.93, "b of δ: the cosine at which half of c is taken out", low=-1.0, high=1.0, source="code"
-    )
-    most: float = setting(2.0, "c of δ: 1 removes what is shared, 2 mirrors it", low=0.0, source="code")
+    slope: float = setting(100.0, "a of δ; 0 with most = 2: the plain projection", low=0.0, source="code")
+    middle: float = setting(0.93, "b of δ: the cosine at which δ is c / 2", low=-1.0, high=1.0, source="code")
+    most: float = setting(2.0, "c of δ: 1 removes the component, 2 mirrors it", low=0.0, source="code")
     templates: bool = default("templates", False, source="released code: bare")
 
     @torch.no_grad()

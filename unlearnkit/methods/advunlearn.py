@@ -1,13 +1,13 @@
 """AdvUnlearn: Defensive Unlearning with Adversarial Training (Zhang et al. 2024, arXiv 2405.15234).
 
-The text encoder is trained, and the denoiser rests. Before each step the prompt c is made as dangerous as it can be: a
-learned vector δ is put before it, under which the trained encoder still draws what c drew at first:
+The text encoder is trained and the denoiser is frozen. Before each step an attack learns a vector δ that, placed before
+the prompt c, makes the trained encoder predict what c predicted at first:
 
     attack      min over δ  | ε_θ(x_t, δ + c) - ε_θo(x_t, c) |²
     erase       | ε_θ(x_t, δ + c) - (ε_θo(x_t) - η (ε_θo(x_t, c) - ε_θo(x_t))) |²        ESD's target
-    retain      γ | ε_θ(x_r, r) - ε_θo(x_r, r) |²        for prompts r of what is kept
+    retain      γ | ε_θ(x_r, r) - ε_θo(x_r, r) |²        for prompts r of retained concepts
 
-θ is the trained text encoder, θo the first one.
+θ is the trained text encoder, θo the original one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["AdvUnlearn"]
 
 @dataclass(frozen=True)
 class Sets:
-    """Images of the concepts and of what is kept, and the prompt of each by its number in the set."""
+    """Images of erased and retained concepts, and the prompt of each image by its number."""
 
     erase: ImageSet
     erase_prompts: Sequence[str]
@@ -48,9 +48,7 @@ class AdvUnlearn(Trained[Sets]):
     name: ClassVar = "advunlearn"
     title: ClassVar = "AdvUnlearn"
     paper: ClassVar = "Zhang et al. 2024, arXiv 2405.15234"
-    summary: ClassVar = (
-        "trains the text encoder against prompts that are made anew at every step to bring the concept back"
-    )
+    summary: ClassVar = "The text encoder is trained against adversarial prompts, found anew at each step."
 
     ENCODES: ClassVar = True
 
@@ -60,7 +58,7 @@ class AdvUnlearn(Trained[Sets]):
     batch: int = default("batch", 1, source="paper")
     eta: float = default("eta", 1.0, source="paper")
     retain_weight: float = default("retain_weight", 0.5, source="paper, γ: 0.5, for nudity 0.3")
-    retain_batch: int = setting(5, "images of what is kept a step", low=1, high=1024, source="paper")
+    retain_batch: int = setting(5, "retain images per step", low=1, high=1024, source="paper")
     attack_steps: int = setting(30, "K, steps of the attack", low=0, high=1000, source="paper; fast: 1")
     attack_lr: float = setting(1e-3, "α, step size of the attack", low=0.0, source="paper")
     attack_tokens: int = setting(1, "vectors before the prompt", low=1, high=16, source="paper")
@@ -70,17 +68,17 @@ class AdvUnlearn(Trained[Sets]):
     retain_pictures: int = default("retain_pictures", 8, source="ours")
 
     def data(self, run: Run) -> Sets:
-        model, retain, kept = run.model, None, list[str]()
-        model.weights(self.part)  # a model without text encoders is refused
+        model, retain, retain_prompts = run.model, None, list[str]()
+        model.weights(self.part)  # refuses a model without text encoders
         erased = [p for one in run.request.erase for p in prompts_for(model, one, self.pictures)]
         images = run.images(erased)
         if self.retain_weight:
             others = retain_concepts(model, run.request, self.neighbours)
             groups = [prompts_for(model, one, self.retain_pictures) for one in others]
-            kept = [prompt for group in groups for prompt in group]
+            retain_prompts = [prompt for group in groups for prompt in group]
             retain = run.image_groups(groups)
         prefix = placeholder(model.pipe, self.attack_tokens)
-        return Sets(images, erased, retain, kept, run.encode([""]), prefix)
+        return Sets(images, erased, retain, retain_prompts, run.encode([""]), prefix)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         noisy = sets.erase.batch(self.batch, step.stream("advunlearn"))
@@ -99,9 +97,9 @@ class AdvUnlearn(Trained[Sets]):
             )
         inputs = [noisy.input.with_cond(net.student_cond(prompts, delta))]  # δ + c
         if sets.retain:
-            kept = sets.retain.batch(self.retain_batch, step.stream("advunlearn retain"))
-            (e_r,) = net.teacher([kept.input])
-            inputs += [kept.input.with_cond(net.student_cond([sets.retain_prompts[i] for i in kept.which]))]
+            x_r = sets.retain.batch(self.retain_batch, step.stream("advunlearn retain"))
+            (e_r,) = net.teacher([x_r.input])
+            inputs += [x_r.input.with_cond(net.student_cond([sets.retain_prompts[i] for i in x_r.which]))]
         eps, *eps_r = net.student(inputs)
         losses = {"erase": mse(eps, e_null - self.eta * (e_c - e_null))}
         return losses | ({"retain": self.retain_weight * mse(eps_r[0], e_r)} if sets.retain else {})

@@ -1,13 +1,13 @@
 """CA: Ablating Concepts in Text-to-Image Diffusion Models (Kumari et al. 2023, arXiv 2303.13516).
 
-x is a picture of an anchor c (for "grumpy cat": "cat"), x_t the picture with noise ε, c* the same prompt with the
-concept in the anchor's place:
+x is an image of an anchor c (for "grumpy cat": "cat"), x_t the image with noise ε, c* the anchor's prompt with the
+concept in its place:
 
     model    L = E ||sg[ε_θ*(x_t, c, t)] - ε_θ(x_t, c*, t)||²
     noise    L = E ||ε - ε_θ(x_t, c*, t)||²
 
-and, where names overlap, the usual denoising loss on (x, c) beside it. θ* is the pretrained network, as the paper
-derives it (least KL divergence to the chain under c); the released code takes the trained one (teacher = student).
+and, where names overlap, also the usual denoising loss on (x, c). θ* is the pretrained network, as in the paper's
+derivation; the released code uses the trained one (teacher = student).
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     name: ClassVar = "ca"
     title: ClassVar = "Concept Ablation"
     paper: ClassVar = "Kumari et al. 2023, arXiv 2303.13516"
-    summary: ClassVar = (
-        "trains the network to predict for the concept what it predicts for an anchor, on pictures of that"
-    )
+    summary: ClassVar = "The concept's prediction becomes that of an anchor, on the anchor's images."
 
     trains: Trains = default("trains", "xattn-kv", source="paper")
     steps: int = default("steps", 100, source="released code, on two GPUs with 4 pictures each")
@@ -43,7 +41,7 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     batch: int = default("batch", 8, source="released code: 4 on each of two GPUs")
     target: Literal["model", "noise"] = setting(
         "model",
-        "what is predicted for the concept: the anchor's prediction, or the true noise",
+        "target for the concept: the anchor's prediction, or the true noise",
         source="paper",
     )
     teacher: Literal["frozen", "student"] = default(

@@ -1,17 +1,17 @@
 """DoCo: Unlearning Concepts in Diffusion Model via Concept Domain Correction (Wu et al. 2025, arXiv 2405.15304).
 
-Not each prediction, but their distribution under the concept is made that of an anchor's, by a discriminator D. With
-z_t a noised picture of the anchor, c the anchor's prompt, c* the same prompt with the concept and
+A discriminator D makes the distribution of the concept's predictions equal to an anchor's. z_t is a noised image of
+the anchor, c the anchor's prompt, c* the same prompt with the concept, and
 
-    ẑ(e) = (z_t - σ_t e) / α_t                                the picture that a predicted noise e implies
+    ẑ(e) = (z_t - σ_t e) / α_t                                the image that a predicted noise e implies
 
     L_D      = BCE(D(ẑ_θ*(c)), 0) + BCE(D(ẑ_θ(c*)), 1)
-    L_adv    = BCE(D(ẑ_θ(c*)), 0)                             of the erasing side
-    L_ret    = E ||ε - ε_θ(z_t, c, t)||²                      of the keeping side, on other anchors' pictures
+    L_adv    = BCE(D(ẑ_θ(c*)), 0)                             the erasing loss
+    L_ret    = E ||ε - ε_θ(z_t, c, t)||²                      the retain loss, on other anchors' images
 
-D trains alone at first, then takes a step with each of the student's. L_adv's gradient loses, tensor by tensor, what
-opposes L_ret's (``preserving`` in parts/combine.py), which itself is not followed. Only the abstract and the released
-code could be read; released = true has the code's two slips: ``unscaled`` below, and the student's gradient in D's.
+D is trained alone at first, then one step with each of the student's. The part of L_adv's gradient that opposes L_ret's
+is removed per tensor (``preserving`` in parts/combine.py); L_ret's gradient is not added. We could read the abstract
+and the released code only. released = true has the code's two errors: ``unscaled``, and D's use of the student's graph.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class DoCo(Trained[Sets]):
     name: ClassVar = "doco"
     title: ClassVar = "Domain Correction"
     paper: ClassVar = "Wu et al. 2025, arXiv 2405.15304"
-    summary: ClassVar = "a discriminator makes the concept's pictures look like those of an anchor"
+    summary: ClassVar = "A discriminator makes the concept's predictions resemble an anchor's."
 
     trains: Trains = default("trains", "xattn-kv", source="released code")
     combine: Combines = default("combine", "preserving-tensor", source="released code")

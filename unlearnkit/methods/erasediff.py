@@ -1,6 +1,6 @@
 """EraseDiff: Erasing Data Influence in Diffusion Models (Wu et al. 2024, arXiv 2401.05779).
 
-Keep what is to be kept, among all networks that forget: min_θ L_r(θ) with θ in argmin L_f. Solved to first order by
+Minimise the retain loss among the networks that forget: min_θ L_r(θ) with θ in argmin L_f. Solved to first order by
 
     θ <- θ - lr (∇L_r + λ ∇g),        g(θ) = L_f(θ) - sg[L_f(θ_K)]
 
@@ -12,7 +12,7 @@ momentum in the released code, where they leak into it: they are not taken here.
     fixed     λ = erase_weight                           the released code's recipes
 
     L_f = E ||ε_f - ε_θ(x_t, c_f, t)||²   x a picture of the concept c_f; ε_f predicted for an anchor, or uniform noise
-    L_r = E ||ε - ε_θ(x_t, c_r, t)||²     x a picture of something kept
+    L_r = E ||ε - ε_θ(x_t, c_r, t)||²     x an image of a retained concept
 """
 
 from __future__ import annotations
@@ -66,24 +66,27 @@ class EraseDiff(Trained[Sets]):
     name: ClassVar = "erasediff"
     title: ClassVar = "EraseDiff"
     paper: ClassVar = "Wu et al. 2024, arXiv 2401.05779"
-    summary: ClassVar = (
-        "keeps what is kept, as far as forgetting goes on: the two gradients are weighed anew in every step"
-    )
+    summary: ClassVar = "Erasing and retain gradients are balanced anew at every step."
 
     trains: Trains = default("trains", "all", source="released code for classes; nudity: not-xattn")
     steps: int = default("steps", 160, source="released code: enough for nudity, 60 for classes")
     lr: float = default("lr", 1e-5, source="released code")
     batch: int = default("batch", 16, source="released code")
     balance: Literal["ratio", "cosine", "fixed"] = setting(
-        "ratio", "how the weight λ of forgetting is found", source="ratio: BOME, which the paper builds on"
+        "ratio",
+        "how the weight λ of the erasing gradient is computed",
+        source="ratio: BOME, which the paper builds on",
     )
     balance_eta: float = setting(
-        0.1, "η of balance = ratio and cosine: how fast forgetting goes on", low=0.0, source="released code"
+        0.1,
+        "η of balance = ratio and cosine: how fast the concept is forgotten",
+        low=0.0,
+        source="released code",
     )
     erase_weight: float = default("erase_weight", 1.0, source="released code for Stable Diffusion")
     target: Literal["anchor", "uniform"] = setting(
         "anchor",
-        "what is predicted for the concept: what is predicted for an anchor, or noise uniform in [0, 1)",
+        "target for the concept: the prediction for an anchor, or noise uniform in [0, 1)",
         source="anchor: released code for Stable Diffusion; uniform: paper",
     )
     teacher: Literal["frozen", "student"] = default(
@@ -94,17 +97,17 @@ class EraseDiff(Trained[Sets]):
     retain_pictures: int = default("retain_pictures", 50, source="ours")
 
     @property
-    def own(self) -> bool:
-        """Whether the two gradients are weighed as the paper does, and not by ``combine``."""
+    def balances(self) -> bool:
+        """Whether the gradients are combined as in the paper, not by ``combine``."""
         return self.combine == "sum" and self.balance != "fixed"
 
     @property
     def separate(self) -> bool:
-        return self.own or self.combine != "sum"
+        return self.balances or self.combine != "sum"
 
     @property
     def combiner(self) -> Combine | None:
-        return balanced(self.balance_eta, cosine=self.balance == "cosine") if self.own else None
+        return balanced(self.balance_eta, cosine=self.balance == "cosine") if self.balances else None
 
     def data(self, run: Run) -> Sets:
         model, request = run.model, run.request
@@ -112,11 +115,11 @@ class EraseDiff(Trained[Sets]):
         concepts: list[str] = []
         anchors: list[str] = []
         for concept in request.erase:
-            found = templates_for(model, request, concept, self.pictures)
-            concepts += [format_prompt(form, wording) for form, wording in found]
+            templates = templates_for(model, request, concept, self.pictures)
+            concepts += [format_prompt(form, wording) for form, wording in templates]
             if self.target == "anchor":
                 place = anchor(model, request, concept)
-                anchors += [format_prompt(form, place) for form, _ in found]
+                anchors += [format_prompt(form, place) for form, _ in templates]
         keep = [prompts_for(model, concept, self.retain_pictures) for concept in others]
         return Sets(
             run.images(concepts),
@@ -135,6 +138,6 @@ class EraseDiff(Trained[Sets]):
             (eps_f,) = predict([x.input.with_cond(sets.anchors[x.which])])
         eps, eps_r = net.student([x.input, other.input])
         return {
-            "erase": (1.0 if self.own else self.erase_weight) * mse(eps, eps_f),  # L_f
+            "erase": (1.0 if self.balances else self.erase_weight) * mse(eps, eps_f),  # L_f
             "keep": mse(eps_r, other.noise),  # L_r
         }

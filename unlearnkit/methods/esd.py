@@ -1,11 +1,11 @@
 """ESD: Erasing Concepts from Diffusion Models (Gandikota et al. 2023, arXiv 2303.07345).
 
-The trained network θ on the prompt c is trained to predict what the frozen θ* predicts, steered away from c:
+The network θ is trained to predict, on the prompt c, what the frozen θ* predicts when steered away from c:
 
     ε_θ(x_t, c, t)  <-  ε_θ*(x_t, t) - η (ε_θ*(x_t, c, t) - ε_θ*(x_t, t))
 
-The authors' newer code starts from ε_θ*(x_t, c, t) instead: its η is this one plus 1. x_t comes from the trained
-network itself: partial denoising with guidance under the prompt, stopped at a random step.
+The authors' newer code starts from ε_θ*(x_t, c, t) instead: its η is ours plus 1. x_t comes from the trained network:
+partial denoising with guidance under the prompt, stopped at a random step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GUIDANCE = 3.0  # of the partial denoising, as in the paper's code
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptSet:
     """Conditioning (n, tokens, width) of prompts, and without the concept; latents (n, c, h, w) if drawn."""
 
     cond: Tensor
@@ -42,11 +42,11 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class ESD(Trained[tuple[Prompts, Prompts | None]]):
+class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
     name: ClassVar = "esd"
     title: ClassVar = "Erased Stable Diffusion"
     paper: ClassVar = "Gandikota et al. 2023, arXiv 2303.07345"
-    summary: ClassVar = "predicts for the concept what the base model predicts without it, steered away"
+    summary: ClassVar = "The concept's prediction is steered away from what the base model predicts for it."
 
     trains: Trains = default("trains", "xattn", source="paper: xattn for styles, not-xattn for objects")
     steps: int = default("steps", 1000, source="paper; newer released code: 200")
@@ -56,24 +56,24 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
     null: Literal["empty", "rest"] = default("null", "empty", source="paper: empty; rest: ours")
     start: Literal["student", "pictures"] = setting(
         "student",
-        "where x_t comes from: partial denoising with the trained network, or noised pictures of the base model",
+        "source of x_t: partial denoising by the trained network, or noised images of the base model",
         source="paper: student; pictures is ours",
     )
-    start_steps: int = setting(50, "DDIM steps of a whole denoising", low=1, source="paper")
+    start_steps: int = setting(50, "DDIM steps of a full denoising", low=1, source="paper")
     templates: bool = default("templates", False, source="ours; paper: bare")
     pictures: int = default("pictures", 32, source="ours, for start = pictures")
     retain_weight: float = default("retain_weight", 0.0, source="ours; paper: 0")
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 8, source="ours")
 
-    def data(self, run: Run) -> tuple[Prompts, Prompts | None]:
+    def data(self, run: Run) -> tuple[PromptSet, PromptSet | None]:
         erase = self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)
         if not self.retain_weight:
             return erase, None
         others = retain_concepts(run.model, run.request, self.neighbours)
         return erase, self._prompts(run, others, self.retain_pictures)
 
-    def loss(self, net: Net, sets: tuple[Prompts, Prompts | None], step: Step) -> Losses:
+    def loss(self, net: Net, sets: tuple[PromptSet, PromptSet | None], step: Step) -> Losses:
         erase, retain = sets
         noisy, null = self._noisy(net, erase, step.stream("esd"))
         inputs = [noisy] if retain is None else [noisy, self._noisy(net, retain, step.stream("esd keep"))[0]]
@@ -84,8 +84,8 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
             losses["keep"] = self.retain_weight * mse(one, base)
         return losses
 
-    def _noisy(self, net: Net, prompts: Prompts, draws: torch.Generator) -> tuple[DenoiserInput, Tensor]:
-        """x_t under prompts drawn at random, and the conditioning without their concept."""
+    def _noisy(self, net: Net, prompts: PromptSet, draws: torch.Generator) -> tuple[DenoiserInput, Tensor]:
+        """x_t under prompts drawn at random, and the conditioning without the concept."""
         model, n = net.model, self.batch
         which = torch.randint(len(prompts.cond), (n,), generator=draws)
         c, null = prompts.cond[which], prompts.null[which]
@@ -97,8 +97,8 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
         x_t, t = net.partial_denoise(noise, c, null, steps=self.start_steps, guidance=GUIDANCE, stop=stop)
         return DenoiserInput(x_t, t, c), null
 
-    def _prompts(self, run: Run, concepts: tuple[Concept, ...], drawn: int) -> Prompts:
-        """Prompts of the concepts: ``drawn`` of each in turn with an image, or each once and without images."""
+    def _prompts(self, run: Run, concepts: tuple[Concept, ...], drawn: int) -> PromptSet:
+        """Prompts of the concepts: ``drawn`` of each with an image, or each prompt once without images."""
         null, groups = list[str](), list[list[str]]()
         for concept in concepts:
             pairs = texts(concept, run.model.hints, templates=self.templates)
@@ -108,4 +108,4 @@ class ESD(Trained[tuple[Prompts, Prompts | None]]):
             null += [" ".join(format_prompt(form, concept.instead or "").split()) for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])
-        return Prompts(cond, run.encode(null), latents)
+        return PromptSet(cond, run.encode(null), latents)

@@ -1,8 +1,8 @@
-"""Fine-tuning on what is kept: the baseline that hopes the concept fades by itself.
+"""Fine-tuning on retained concepts: a baseline that relies on the concept being forgotten.
 
     L = l(x)
 
-for the denoising loss l on pictures of kept words that the base model drew.
+with the denoising loss l on the base model's images of retained words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FineTune(Trained[ImageSet]):
     name: ClassVar = "finetune"
     title: ClassVar = "Fine-tuning on what is kept"
     paper: ClassVar = "baseline; no paper of its own"
-    summary: ClassVar = "trains on pictures of other words only, and hopes that the concept fades"
+    summary: ClassVar = "Baseline: the model is trained on other words only."
 
     trains: Trains = default("trains", "all", source="RGD's paper")
     steps: int = default("steps", 100, source="as RGD's code for SD")

@@ -1,8 +1,8 @@
-"""GA: gradient ascent, the plainest way to unlearn, with a cap so that it does not destroy the model.
+"""GA: gradient ascent, with a cap so that it does not destroy the model.
 
     L = -min(l(x_c), cap)
 
-for the denoising loss l on pictures of the concept that the base model drew. Nothing holds what shall be kept.
+with the denoising loss l on the base model's images of the concept. There is no retain loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GA(Trained[ImageSet]):
     name: ClassVar = "ga"
     title: ClassVar = "Gradient ascent"
     paper: ClassVar = "baseline; no paper of its own"
-    summary: ClassVar = "climbs the concept's denoising loss up to a cap, and keeps nothing"
+    summary: ClassVar = "Baseline: the concept's denoising loss is raised up to a cap, without a retain loss."
 
     trains: Trains = default("trains", "all", source="as RGD's code for SD")
     steps: int = default("steps", 100, source="as RGD's code for SD")

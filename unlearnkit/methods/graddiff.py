@@ -1,10 +1,10 @@
-"""GradDiff: gradient difference, ascent on the concept and descent on what is kept, simply added up.
+"""GradDiff: gradient difference: ascent on the concept plus descent on the retain set.
 
     L = -min(l(x_c), cap) + λ l(x)
 
-for the denoising loss l on pictures of the concept and of kept words that the base model drew. Liu et al. 2022
-(arXiv 2203.12817) for classifiers; as a baseline for diffusion models in Ko et al. 2024 (arXiv 2412.07808), whose
-GradDiff on diverse data is ``rgd`` with ``combine = sum``.
+with the denoising loss l on the base model's images of the concept and of retained words. From Liu et al. 2022 (arXiv
+2203.12817), for classifiers; a baseline for diffusion models in Ko et al. 2024 (arXiv 2412.07808), whose GradDiff on
+diverse data is ``rgd`` with ``combine = sum``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
     name: ClassVar = "graddiff"
     title: ClassVar = "Gradient difference"
     paper: ClassVar = "Liu et al. 2022, arXiv 2203.12817; for diffusion: Ko et al. 2024, arXiv 2412.07808"
-    summary: ClassVar = "climbs the concept's denoising loss up to a cap while it descends that of kept words"
+    summary: ClassVar = "Baseline: the concept's loss is raised up to a cap while a retain loss is lowered."
 
     trains: Trains = default("trains", "all", source="RGD's code for SD")
     steps: int = default("steps", 100, source="RGD's code for SD")

@@ -1,14 +1,12 @@
 """RGD: Boosting Alignment for Post-Unlearning Text-to-Image Generative Models (Ko et al. 2024, arXiv 2412.07808).
 
-With l the ordinary denoising loss, on pictures that the base model drew from pairs of prompts, x_c with the concept and
-x without:
+With l the usual denoising loss on the base model's images of prompt pairs, x_c with the concept and x without:
 
-    L_f = -min(l(x_c), cap)         climbs on the concept, but not for ever
-    L_r = λ l(x)                    keeps everything else; retain_target = teacher: what the base model says
+    L_f = -min(l(x_c), cap)         raises the concept's loss up to a cap
+    L_r = λ l(x)                    retain loss; retain_target = teacher: the base model's prediction
 
-The step is their restricted gradient (theorem 4, in ``parts/combine.py``), which lets neither loss rise. Both sets
-are diverse: a grammar of dimensions is filled in many ways, and the prompt to keep is the one to erase less its
-concept.
+The step is their restricted gradient (theorem 4, ``parts/combine.py``), with which neither loss rises. Both sets are
+diverse: a grammar is filled in many ways, and the retain prompt is the erase prompt without the concept.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ __all__ = ["RGD"]
 
 @dataclass(frozen=True)
 class Sets:
-    """unit: what the concept's error and the cap are counted in."""
+    """unit: divides the concept's error, and so its cap."""
 
     erase: ImageSet
     keep: ImageSet
@@ -51,7 +49,7 @@ class RGD(Trained[Sets]):
     name: ClassVar = "rgd"
     title: ClassVar = "Restricted gradient with diverse data"
     paper: ClassVar = "Ko et al. 2024, arXiv 2412.07808"
-    summary: ClassVar = "climbs the concept's loss and keeps a diverse rest, in steps that let neither rise"
+    summary: ClassVar = "The restricted gradient raises the concept's loss and lowers a diverse retain loss."
 
     trains: Trains = default("trains", "all", source="paper, SD: the whole U-Net")
     combine: Combines = default("combine", "restricted", source="paper; sum is its GradDiff on diverse data")
@@ -66,7 +64,7 @@ class RGD(Trained[Sets]):
     )
     pictures: int = default("pictures", 800, source="paper, SD")
     diverse: bool = setting(
-        True, "fill a grammar; off: the bare words, the kept ones in turn", source="paper", role="sentences"
+        True, "fill a grammar; off: bare words, the retained ones in turn", source="paper", role="sentences"
     )
     grammar: str = default("grammar", "scenes", source="ours, after the paper")
     others: float = setting(
@@ -76,7 +74,7 @@ class RGD(Trained[Sets]):
     retain_target: RetainTarget = default("retain_target", "noise", source="paper; teacher is ours")
     prompt_dropout: float = default("prompt_dropout", 0.0, source="ours; paper: none")
     retain_full_batch: bool = setting(
-        False, "retain loss of every kept picture at each step", source="released code: on for CIFAR-10"
+        False, "retain loss over all retain images at each step", source="released code: on for CIFAR-10"
     )
 
     def data(self, run: Run) -> Sets:
@@ -91,7 +89,7 @@ class RGD(Trained[Sets]):
         x_c = sets.erase.batch(self.batch, draws)
         if self.retain_full_batch:
             (eps_c,) = net.student([x_c.input])
-            keep = self._whole(net, sets.keep, draws)
+            keep = self._full_retain_loss(net, sets.keep, draws)
         else:
             x = sets.keep.batch(self.batch, draws)
             target = x.noise if self.retain_target == "noise" else net.teacher([x.input])[0]
@@ -111,19 +109,19 @@ class RGD(Trained[Sets]):
         held_out: from the grammar's test pools, which share no word with those of training.
         """
         grammar, known = read(self.grammar), unerased(model, request)
-        found: list[tuple[str, str]] = []
+        sentences: list[tuple[str, str]] = []
         for concept in request.erase:
             others = self._others(model, request, concept, known[concept.kind])
             if self.diverse:
                 pool, count = "test" if held_out else "train", self.pictures
                 how: dict[str, Any] = {"count": count, "seed": seed, "pool": pool, "share": self.others}
-                found += pairs(grammar, concept.kind, concept.wordings, others, known, **how)
+                sentences += pairs(grammar, concept.kind, concept.wordings, others, known, **how)
             else:
-                found += [(concept.name, others[turn % len(others)]) for turn in range(self.pictures)]
-        return found
+                sentences += [(concept.name, others[i % len(others)]) for i in range(self.pictures)]
+        return sentences
 
     def _others(self, model: Model, request: Request, concept: Concept, known: list[str]) -> list[str]:
-        """Words for the concept's place: its ``instead``, what the request keeps, or what the model knows."""
+        """Words for the concept's place: its ``instead``, the request's retained words, or the vocabulary's."""
         if concept.instead:
             return [concept.instead]
         if self.neighbours or request.keep:
@@ -131,7 +129,7 @@ class RGD(Trained[Sets]):
             known = [word for other in near if other.kind == concept.kind for word in other.wordings]
         if not known:
             raise InputError(
-                f"nothing of the kind {concept.kind!r} to keep is found: give it with --keep, or raise neighbours"
+                f"there is no word of the kind {concept.kind!r} to keep: give one with --keep, or raise neighbours"
             )
         return known
 
@@ -144,8 +142,8 @@ class RGD(Trained[Sets]):
             errors += len(which) * mse(eps, x.noise).item()
         return errors / len(images)
 
-    def _whole(self, net: Net, keep: ImageSet, draws: torch.Generator) -> Tensor:
-        """The error over every kept image; one batch's activations are held at once."""
+    def _full_retain_loss(self, net: Net, keep: ImageSet, draws: torch.Generator) -> Tensor:
+        """The error over all retain images, with the activations of one batch at a time."""
         places = torch.split(torch.arange(len(keep)), self.batch)
         batches = [keep.noisy_batch(which, draws) for which in places]
         targets = [x.noise if self.retain_target == "noise" else net.teacher([x.input])[0] for x in batches]

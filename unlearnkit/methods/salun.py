@@ -1,11 +1,11 @@
 """SalUn: Gradient-Based Weight Saliency for Unlearning (Fan et al. 2024, arXiv 2310.12508).
 
-Of all weights, the half whose summed gradient of the concept's own loss is largest may move (``mask = saliency``). They
-are trained on random labels: on pictures of the concept c, to predict with c what they predict with another c',
+Only the half of the weights with the largest summed gradient of the concept's loss is trained (``mask = saliency``), on
+random labels: on images of the concept c, the target is the network's own prediction for another concept c',
 
     min  E_{c' ≠ c} |ε(x_t, c) - sg ε(x_t, c')|²  +  α l(x)
 
-with the denoising loss l on pictures of kept words. sg ε(x_t, c') is of the network that is trained, as it is now.
+with the denoising loss l on images of retained words. sg ε(x_t, c') is the trained network's current prediction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..training.settings import Masks, Trains, default
 
 __all__ = ["SalUn"]
 
-GUIDANCE = 7.5  # w of the prediction (1 + w) ε(c) - w ε() that the mask is chosen by, as in the released code
+GUIDANCE = 7.5  # w of the prediction (1 + w) ε(c) - w ε() for the mask, as in the released code
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SalUn(Trained[Sets]):
     title: ClassVar = "Saliency unlearning"
     paper: ClassVar = "Fan et al. 2024, arXiv 2310.12508"
     summary: ClassVar = (
-        "trains the half of the weights that matter most to the concept, to take it for other words"
+        "The most salient half of the weights learns other words' predictions for the concept."
     )
 
     trains: Trains = default("trains", "all", source="released code: full")

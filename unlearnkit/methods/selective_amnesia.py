@@ -2,10 +2,9 @@
 
     L = E_q(x|c_f) L_ε(x, c_f) + γ E_p(x|c_r) L_ε(x, c_r) + λ Σ_i F_i (θ_i - θ*_i)²
 
-with L_ε the usual denoising loss. The concept c_f gets other pictures (q: those of an anchor, with the concept's
-prompts), what is kept gets its own again (p: those of the frozen θ*), and weights stay the nearer to θ* the more Fisher
-information F_i they carry. The last term enters as its gradient, 2 λ F_i (θ_i - θ*_i). The paper writes λ/2, the
-released code λ; λ is the code's here.
+with L_ε the usual denoising loss. The concept c_f is trained on an anchor's images (q), retained concepts c_r on images
+of the frozen θ* (p), and the penalty keeps weights with much Fisher information F_i near θ*. The last term is applied
+as its gradient, 2 λ F_i (θ_i - θ*_i). The paper has λ/2, the released code λ, as here.
 
 F is the diagonal of the empirical Fisher information of the ELBO: with g_x = ∇ mean_t L_ε(x, c_r), F = mean_x g_x².
 """
@@ -58,9 +57,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
     name: ClassVar = "selective_amnesia"
     title: ClassVar = "Selective Amnesia"
     paper: ClassVar = "Heng, Soh 2023, arXiv 2305.10120"
-    summary: ClassVar = (
-        "teaches the concept other pictures, replays what is kept, and holds weights by Fisher information"
-    )
+    summary: ClassVar = "The concept learns other images; replay and Fisher information protect the rest."
 
     trains: Trains = default("trains", "all", source="released code for celebrities; nudity: not-xattn")
     steps: int = default("steps", 12_500, source="released code: 200 epochs, taken as of 1000 pictures by 16")
@@ -68,33 +65,29 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
     batch: int = default("batch", 16, source="released code: 4 on each of four GPUs")
     retain_weight: float = default("retain_weight", 1.0, source="paper: γ")
     elastic: float = setting(
-        50.0, "λ, weight of the way from the start by Fisher information", low=0.0, source="released code"
+        50.0, "λ, weight of the elastic penalty by Fisher information", low=0.0, source="released code"
     )
-    fisher_pictures: int = setting(
-        100, "pictures that Fisher information is taken from", low=1, source="ours"
-    )
-    fisher_times: int = setting(
-        20, "times, each with noise of its own, for each of them", low=1, source="ours"
-    )
+    fisher_pictures: int = setting(100, "images for the Fisher information", low=1, source="ours")
+    fisher_times: int = setting(20, "timesteps per image, each with its own noise", low=1, source="ours")
     pictures: int = default("pictures", 1000, source="released code's example")
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 50, source="ours")
 
     @property
-    def held(self) -> int:
+    def state_bytes(self) -> int:
         """With the Fisher information of every weight."""
-        return super().held + 4 * bool(self.elastic)
+        return super().state_bytes + 4 * bool(self.elastic)
 
     @property
     def low_rank(self) -> bool:
-        """Whether low-rank updates can be trained, which the elastic pull cannot hold."""
+        """Whether low-rank updates can be trained: the elastic penalty needs the weights themselves."""
         return super().low_rank and not self.elastic
 
     def check(self, losses: Sequence[str]) -> None:
         super().check(losses)
         if self.elastic and self.trains == "lora":
             raise InputError(
-                "the elastic pull speaks of the weights themselves, and trains=lora trains factors of their change: "
+                "the elastic penalty constrains the weights themselves, and trains=lora trains factors of them: "
                 "choose elastic=0, or trains=xattn"
             )
 

@@ -5,8 +5,8 @@ For each value matrix W, with columns C₁ of erased concepts, C* of their ancho
     min over Δ  |(W + ΔP) C₁ - W C*|² + |ΔP|²  with (ΔP) C₂ = 0        P projects onto the null space of C₀C₀ᵀ
 
 With V = P C₂, P' = P - V (VᵀV)⁺ Vᵀ and G = C₁ᵀP'C₁ the solution is ΔP = W (C* - C₁)(I + G)⁻¹ C₁ᵀP', the paper's
-formula without its ill-posed inverse. Of one concept the share s / (1 + s) is erased, s = |P'c₁|². C₀ is refined for
-each W: words that erasing would hardly move are left out; the others come again in copies that W hardly tells apart.
+formula without its ill-posed inverse. A single concept is erased by the share s / (1 + s), s = |P'c₁|². C₀ is refined
+for each W: words that erasing would hardly move are removed; the others get augmented copies that W maps nearly alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SPEED(ClosedForm):
     name: ClassVar = "speed"
     title: ClassVar = "SPEED"
     paper: ClassVar = "Li et al. 2025, arXiv 2503.07392"
-    summary: ClassVar = "closed form: moves values onto another word's, in the null space of what is kept"
+    summary: ClassVar = "A closed form maps the concept's values to another word's, within a null space."
 
     threshold: float = setting(0.1, "C₀C₀ᵀ's eigenvalues below this count as 0", low=0.0, source="paper")
     copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
@@ -72,7 +72,7 @@ class SPEED(ClosedForm):
             run.progress("solving", len(shares), len(matrices))
         if max(shares) < LEAST:
             raise InputError(
-                "the concept lies in the span of what is retained: keep less, or lower neighbours"
+                "the concept lies in the span of what is retained: retain less, or lower neighbours"
             )
         return weights
 

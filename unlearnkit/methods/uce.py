@@ -1,12 +1,12 @@
 """UCE: Unified Concept Editing in Diffusion Models (Gandikota et al. 2024, arXiv 2308.14761), equation 7.
 
-For each matrix W that reads the text (key or value of cross-attention), with columns c of text states and their wanted
+For each matrix W that reads the text (key or value of cross-attention), with columns c of text states and their target
 outputs v* = W g:
 
     W' = (λ W + s_e Σ_e v*_e c_eᵀ + s_k Σ_k W c_k c_kᵀ) A⁻¹,    A = λ I + s_e Σ_e c_e c_eᵀ + s_k Σ_k c_k c_kᵀ
 
-A is the same for every matrix. Less W A on both sides, with v* = W g, this is what is computed here: one float64 solve
-in all, and a change of rank no higher than the number of erased columns:
+A is the same for every matrix. Subtract W A on both sides and insert v* = W g. So one float64 solve suffices, and the
+change has at most the rank of the number of erased columns:
 
     W' - W = W (s_e Σ_e (g - c_e) c_eᵀ A⁻¹)
 """
@@ -41,23 +41,23 @@ class UCE(ClosedForm):
     name: ClassVar = "uce"
     title: ClassVar = "Unified Concept Editing"
     paper: ClassVar = "Gandikota et al. 2024, arXiv 2308.14761"
-    summary: ClassVar = "closed form: moves the concept's keys and values onto another word's, in seconds"
+    summary: ClassVar = "A closed form maps the concept's keys and values to another word's, in seconds."
 
     erase_weight: float = default("erase_weight", 1.0, source="released code, 2025: s_e")
     retain_weight: float = default("retain_weight", 1.0, source="released code, 2025: s_k; of 2023: 0.1")
     ridge: float = setting(
-        0.5, "weight λ of the old matrix: larger changes less", low=0.0, source="code, 2025"
+        0.5, "λ, weight of the old matrix: a larger one changes less", low=0.0, source="code, 2025"
     )
     tokens: Tokens = default("tokens", "last", source="last: released code, 2025; all: released code, 2023")
     templates: bool = default("templates", False, source="released code: off")
-    sentences: int = setting(0, "most sentences of the grammar a concept", low=0, high=MOST, source="ours")
-    retain_sentences: int = setting(0, "the same, for what is kept", low=0, high=MOST, source="ours")
+    sentences: int = setting(0, "most sentences per erased concept", low=0, high=MOST, source="ours")
+    retain_sentences: int = setting(0, "most sentences per retained concept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
 
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
-        """The new keys and values. The seed chooses the sentences, if any. Raises InputError for a singular A."""
+        """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""
         model, request = run.model, run.request
         concepts = [(concept, self.sentences, True) for concept in request.erase]
         retained = neighbours(model, request, self.neighbours)
@@ -101,7 +101,7 @@ class UCE(ClosedForm):
     def _products(
         self, model: Model, concept: Concept, form: str, word: str, erased: bool
     ) -> dict[str, Tensor]:
-        """What a text adds to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
+        """A text's contributions to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
         last = self.tokens == "last"
         if not erased:
             kept = retained_columns(model, form, word, last=last)

@@ -20,9 +20,7 @@ class DiverseUCE(UCE):
     name: ClassVar = "uce-diverse"
     title: ClassVar = "Diverse UCE"
     paper: ClassVar = "ours: Gandikota et al. 2024 with the data of Ko et al. 2024"
-    summary: ClassVar = (
-        "UCE's closed form on sentences of RGD's grammar: in seconds, in wordings that no template holds too"
-    )
+    summary: ClassVar = "UCE is solved on diverse sentences of RGD's grammar, in seconds."
 
     erase_weight: float = _own("erase_weight", 10.0)
     ridge: float = _own("ridge", 0.1)

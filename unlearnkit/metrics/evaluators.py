@@ -91,7 +91,7 @@ def canvas_evaluators() -> Evaluators:
 
 
 def evaluators_of(network: Any, name: str, clip: Clip | None = None) -> Evaluators:
-    """An Eye of the canvas as a reader, and as features: mean and maximum of its last maps."""
+    """A classifier of the canvas; its features are the mean and the maximum of its last maps."""
     return Evaluators(
         (_CanvasClassifier(network, name),), clip, lambda pictures: _canvas_features(network, pictures), name
     )

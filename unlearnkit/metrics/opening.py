@@ -209,7 +209,7 @@ def _config(place: str, role: NetworkRole) -> dict[str, Any]:
     attention = config.get("attn_implementation") or config.get("_attn_implementation") or "sdpa"
     if attention not in ("eager", "sdpa"):
         raise ModelError(
-            f"{quoted(place)} asks for the attention {quoted(attention)}: only eager and sdpa are used"
+            f"{quoted(place)} sets the attention {quoted(attention)}: only eager and sdpa are used"
         )
     if _file(place, "adapter_config.json"):
         raise ModelError(f"{quoted(place)} is an adapter to another model: merge it and give the whole model")
@@ -217,12 +217,12 @@ def _config(place: str, role: NetworkRole) -> dict[str, Any]:
 
 
 def _refuse_code(place: str, name: str, most: int = NUMBER) -> dict[str, Any]:
-    """The contents of a configuration that asks for no code of its own and has no enormous numbers."""
+    """The contents of a configuration, which may name no code of its own and no enormous numbers."""
     config = _read(place, name)
     for key, value in _entries(config):
         if key == "auto_map":
             raise ModelError(
-                f"{quoted(place)} asks for code of its own ({name}, auto_map), which is never run: use a network of "
+                f"{quoted(place)} names code of its own ({name}, auto_map), which is never run: use a network of "
                 "one of transformers' classes"
             )
         bound = LAYERS if key.endswith("_layers") else most
@@ -242,7 +242,7 @@ def _entries(table: dict[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _check_files(place: str) -> None:
-    """Raise ModelError where the weights are not in safetensors alone."""
+    """Raise ModelError unless all weights are in safetensors."""
     if _file(place, WEIGHTS):
         return
     if not _file(place, INDEX):

@@ -1,8 +1,8 @@
 """The statistics of an evaluation. The unit is the prompt: pictures of one prompt are not independent.
 
 Rates have Wilson intervals, paired differences Tango's score interval and an exact test, means a cluster bootstrap,
-distances between sets of pictures a cluster jackknife. Several concepts are corrected with Holm's method, and what
-must stay is tested for non-inferiority, with a margin that was set before. Shares are in [0, 1] throughout.
+distances between sets of pictures a cluster jackknife. Several concepts are corrected with Holm's method. Retention
+is tested for non-inferiority, with a margin that was set before. Shares are in [0, 1] throughout.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def cluster_bootstrap(
 
     Percentile interval, widened for few prompts as Hesterberg (2015, "expanded percentile") does: plain percentiles
     are too narrow by the factor sqrt((m - 1) / m) and by normal instead of t quantiles. Of fewer than 8 prompts there
-    is no interval (infinite): simulated (``benchmarks/coverage.py``) it held the truth in 92 to 94 % of cases only.
+    is no interval (infinite): simulated (``benchmarks/coverage.py``) it covered the truth in only 92 to 94 % of cases.
     """
     x = np.asarray(values, np.float64)
     sums, sizes = _by_prompt(x, prompts)

@@ -59,7 +59,7 @@ class Estimate:
         yield "settings", ", ".join(own) or "the method's defaults"
         if own:
             yield "", f"and the method's defaults, see 'unlearnkit methods {self.recipe.method}'"
-        if forced := methods.of_the_family(
+        if forced := methods.family_settings(
             self.model, self.recipe.method, self.recipe.settings, self.settings
         ):
             yield "by family", ", ".join(f"{name}={value}" for name, value in forced.items())
@@ -198,7 +198,7 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
     passing = sum(held.values()) + moving + sum(size for _, size in others)
     if blocks:  # what they were given goes as gradients come, and the one that is recomputed has none yet
         passing += recomputed - min(4 * numbers, sum(held.values())) - 4 * numbers / blocks
-    return seconds, settings.most(numbers, max(0, round(passing)))
+    return seconds, settings.peak_bytes(numbers, max(0, round(passing)))
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

@@ -1,8 +1,8 @@
-"""The settings that every method that trains has in common, and which of them make sense together.
+"""The settings that training methods share, and the checks that they fit together.
 
-A method's ``Settings`` extends ``Training``, and names what its paper does as its own defaults:
+A method extends ``Training`` and declares its paper's values as its defaults:
 
-    class Settings(Training):
+    class ESD(Trained[Sets]):
         trains: Trains = default("trains", "xattn-kv", source="the paper")
 """
 
@@ -44,46 +44,44 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 
 @dataclass(frozen=True)
 class Training:
-    ENCODES: ClassVar[bool] = (
-        False  # whether the method's loss encodes prompts with the student's text encoders
-    )
+    ENCODES: ClassVar[bool] = False  # whether the loss encodes prompts with the student's text encoders
 
     trains: Trains = setting(
         "xattn",
-        "weights that are trained; lora: low-rank updates of cross-attention's matrices; text-encoder: the layers of "
-        "all text encoders, less norms and embeddings",
+        "the trained weights; lora: low-rank updates of cross-attention's matrices; text-encoder: the layers of all "
+        "text encoders, without norms and embeddings",
         source="ours",
         role="trains",
     )
     rank: int = setting(8, "rank of the updates with trains = lora", low=1, high=4096, source="ours")
     combine: Combines = setting(
         "sum",
-        "how the erasing and the keeping gradient become one: added up; restricted: neither side rises; preserving: "
-        "what opposes keeping is left out, over all weights or for each tensor; pcgrad: every loss against every other",
-        source="none: losses are added up",
+        "how erasing and retain gradients are combined; sum: added; restricted: neither loss rises; preserving: "
+        "without the part that opposes the retain gradient, over all weights or per tensor; pcgrad: all loss pairs",
+        source="none: losses are added",
     )
     adds: float = setting(
         0.0,
-        "how much of the keeping gradient joins the step with combine = preserving",
+        "factor of the retain gradient that is added with combine = preserving",
         low=0.0,
         source="DoCo's code: 0",
     )
     mask: Masks = setting(
         "none",
-        "which entries may move: all; saliency: chosen once by gradients, selft: by gradients times weights; dynamic: "
-        "chosen again on the way, for each matrix",
-        source="none: all may move",
+        "which entries may change; none: all; saliency: chosen once by gradients; selft: by gradients times weights; "
+        "dynamic: chosen again during training, per matrix",
+        source="none: all may change",
     )
     mask_share: float = setting(
         0.5,
-        "share of the entries that a mask leaves open",
+        "share of the entries that may change under a mask",
         low=0.0,
         high=1.0,
         source="SalUn, Sculpting Memory",
     )
     mask_warmup: int = setting(
         50,
-        "steps before the others in which only a mask's gradients are gathered",
+        "first steps, in which only the mask's gradients are summed",
         low=1,
         source="Sculpting Memory",
     )
@@ -92,8 +90,9 @@ class Training:
     )
     rule: Rules = setting(
         (),
-        "l1sp, l2sp: penalties on the way from the start; project: keys and values answer protected text as before",
-        source="none: nothing else holds the weights",
+        "l1sp, l2sp: penalties on the distance to the initial weights; project: keys and values of protected text stay "
+        "unchanged",
+        source="none: no constraint",
     )
     l1sp: float = setting(
         50.0, "weight of rule = l1sp, for a mean over entries", low=0.0, source="Lee et al., code"
@@ -101,7 +100,7 @@ class Training:
     l2sp: float = setting(25_000.0, "weight of rule = l2sp, for a mean", low=0.0, source="Lee et al., code")
     protect: int = setting(
         20,
-        "with rule = project, if the request keeps nothing: number of nearest words that are protected",
+        "with rule = project: number of nearest words to protect if the request keeps nothing",
         low=1,
         source="ours",
     )
@@ -109,58 +108,58 @@ class Training:
     lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
     schedule: Schedules = setting(
         "constant",
-        "how the learning rate goes: onecycle rises from 1/25 for 30 % of the steps, then falls",
-        source="constant: as most papers",
+        "learning rate schedule; onecycle: up from 1/25 in 30 % of the steps, then down",
+        source="as most papers",
     )
-    batch: int = setting(4, "pictures a step, of each of the two sides", low=1, high=1024, source="ours")
+    batch: int = setting(4, "images per step, of each side", low=1, high=1024, source="ours")
     checkpointing: bool = setting(
         False, "recompute activations: less memory, more time", source="ours", role="checkpointing"
     )
     stop: Literal["none", "guide", "erased"] = setting(
         "none",
-        "stop early: guide: and keep the weights that the canvas's guide (never the judge) scores best; erased: as "
-        "soon as it sees no more of the concept than stop_at",
+        "early stopping by the canvas's validation classifier; guide: keep the weights with the best score; erased: "
+        "stop when the share of pictures that show the concept is at most stop_at",
         source="ours",
     )
-    stop_every: int = setting(20, "with stop: steps between two looks", low=1, source="ours")
+    stop_every: int = setting(20, "with stop: steps between two scores", low=1, source="ours")
     stop_at: float = setting(
         0.05,
-        "with stop = erased: share of pictures of the concept",
+        "with stop = erased: share of pictures that show the concept",
         low=0.0,
         high=1.0,
-        source="ours: UA 95 %",
+        source="ours: unlearning accuracy 95 %",
     )
 
     @property
     def separate(self) -> bool:
-        """Whether the gradients of the losses are taken one by one, so that each loss wants a graph of its own."""
+        """Whether each loss has a gradient, and so a graph, of its own."""
         return self.combine != "sum"
 
     @property
-    def held(self) -> int:
-        """Bytes that every trained number takes all the while: its copy, two moments, what a mask has opened."""
+    def state_bytes(self) -> int:
+        """Bytes per trained number between steps: its master copy, two moments, and the mask's entry."""
         return 12 + (self.mask != "none")
 
-    def most(self, numbers: int, passing: int) -> int:
-        """Bytes that the fullest step with so many trained numbers holds; passing: what a pass holds besides.
+    def peak_bytes(self, numbers: int, passing: int) -> int:
+        """Peak bytes of a step with this many trained numbers; passing: what a pass needs besides.
 
-        A pass ends with the gradients of all numbers, of either side where these are taken apart. A mask adds some up
-        and then holds them with those that it lets through; to rank all numbers together takes them in a row.
+        A pass ends with the gradients of all numbers, of both sides if these are separate. A mask sums gradients and
+        then has both the sums and the masked gradients; to rank all numbers together it joins them in one vector.
         """
-        fullest = passing + 4 * numbers * (1 + self.separate)
+        peak = passing + 4 * numbers * (1 + self.separate)
         if self.mask != "none":
             ranked = 0 if self.mask == "dynamic" else 4 + 12 * self.mask_share
-            fullest = max(fullest + 4 * numbers, round((8 + ranked) * numbers))
-        return round(self.held * numbers) + fullest
+            peak = max(peak + 4 * numbers, round((8 + ranked) * numbers))
+        return self.state_bytes * numbers + peak
 
     @property
     def low_rank(self) -> bool:
-        """Whether low-rank updates can be trained: masks and rules speak of the weights themselves."""
+        """Whether low-rank updates can be trained: masks and rules need the weights themselves."""
         return self.mask == "none" and not self.rule
 
     @property
     def updates(self) -> int:
-        """The rank of the low-rank updates that are trained in place of weights; 0 for none."""
+        """The rank of the low-rank updates; 0 for none."""
         return self.rank if self.trains == "lora" else 0
 
     @property
@@ -171,18 +170,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Shared:
-    """Settings that mean the same in several methods; ``default`` gives a method its own default of one."""
+    """Settings that several methods share. ``default`` declares one with a method's own default."""
 
     erase_weight: float = setting(1.0, "weight of the erasing loss", low=0.0)
     relative_erase: bool = setting(
-        False, "divide the erasing loss, and its cap, by what the base model's loss on the concept is"
+        False, "divide the erasing loss, and its cap, by the base model's loss on the concept"
     )
     retain_weight: float = setting(1.0, "weight of the retain loss", low=0.0)
     retain_target: RetainTarget = setting(
-        "noise", "what the retain loss predicts: the true noise, or the base model's prediction"
+        "noise", "target of the retain loss: the true noise, or the base model's prediction"
     )
     distil_weight: float = setting(
-        0.0, "weight of a loss that keeps the base model's predictions on the retain set", low=0.0
+        0.0, "weight of distillation from the base model on the retain set", low=0.0
     )
     prompt_dropout: float = setting(
         0.0,
@@ -193,35 +192,33 @@ class Shared:
     eta: float = setting(1.0, "η, how far the target is steered away from the concept", low=0.0)
     null: Literal["empty", "rest"] = setting(
         "empty",
-        "what stands for no concept, unless 'instead' does: the empty prompt, or the concept's prompt less its word, "
-        "so that what else the prompt says is not steered away from",
+        "prompt without the concept, if there is no 'instead': the empty prompt, or the concept's prompt less its word",
     )
     teacher: Literal["frozen", "student"] = setting(
-        "frozen", "whose prediction is the target: the base model's, or that of the network in training"
+        "frozen", "predicts the target: the frozen base model, or the network in training"
     )
     cap: float = setting(
-        1.5, "error up to which the loss on the concept is raised; predicting nothing has 1", low=0.0
+        1.5, "largest error to which the concept's loss is raised; a prediction of 0 has error 1", low=0.0
     )
     cap_on: CapOn = setting(
         "batch",
-        "what the cap is for: the batch's mean error, each error of the noise, or each error of the implied picture",
+        "what the cap limits: the batch's mean error, each error of the noise, or each error of the implied image",
     )
     pictures: int = setting(
-        200, "pictures drawn for each concept: of it, of its anchor, or pairs, as the method trains on", low=1
+        200, "images drawn for each concept: of it, of its anchor, or pairs, as the method needs", low=1
     )
-    retain_pictures: int = setting(25, "pictures of each word that is kept", low=1)
+    retain_pictures: int = setting(25, "images of each retained word", low=1)
     neighbours: int = setting(
-        8, "if the request keeps nothing: number of nearest words that are kept", low=0, role="neighbours"
+        8, "number of nearest words to retain if the request keeps nothing", low=0, role="neighbours"
     )
     grammar: str = setting(
         "",
-        "a grammar for the prompts: plain, people, scenes, or a TOML file's path; empty (not rgd, uce): the model's "
-        "templates",
+        "grammar of the prompts: plain, people, scenes, or a TOML file; empty (not rgd, uce): the model's templates",
     )
     tokens: Tokens = setting(
-        "last", "text states of a concept: of its last token, or of that and all after it"
+        "last", "text states of a concept: of its last token, or of this and all later tokens"
     )
-    templates: bool = setting(False, "put the concept's words in the model's templates too, not only bare")
+    templates: bool = setting(False, "use the concept's words in the model's templates, not only bare")
 
 
 def default(name: str, value: Any, *, source: str) -> Any:
@@ -231,21 +228,17 @@ def default(name: str, value: Any, *, source: str) -> Any:
 
 
 def check(settings: Training, *, losses: Sequence[str]) -> None:
-    """Raise InputError for parts that make no sense together, or with a method that gives these losses."""
+    """Raise InputError for settings that do not fit together, or do not fit losses of these names."""
     erase, keep = any(map(erasing, losses)), not all(map(erasing, losses))
     trains, combine, mask, rule = settings.trains, settings.combine, settings.mask, settings.rule
     given = f"this method gives only {', '.join(losses)}"
     if (trains == "text-encoder") != settings.ENCODES:
-        only = (
-            "this method trains the text encoder"
-            if settings.ENCODES
-            else "only advunlearn encodes prompts anew"
-        )
+        only = "this method trains the text encoder" if settings.ENCODES else "only advunlearn trains it"
         raise InputError(f"trains={trains} is not for this method: {only}; leave the setting out")
     if combine != "sum" and not (erase and keep):
         raise InputError(
-            f"combine={combine} sets an erasing loss against a keeping one, and {given} with these settings: "
-            "choose combine=sum, or a keeping loss"
+            f"combine={combine} needs an erasing and a retain loss, and {given} with these settings: "
+            "choose combine=sum, or add a retain loss"
         )
     if settings.adds and not combine.startswith("preserving"):
         raise InputError(f"adds belongs to combine=preserving, not to combine={combine}: leave it out")
@@ -253,20 +246,19 @@ def check(settings: Training, *, losses: Sequence[str]) -> None:
         raise InputError(f"mask={mask} ranks weights by an erasing loss, and {given}: choose mask=none")
     if mask != "none" and trains == "lora":
         raise InputError(
-            f"mask={mask} opens single weights, and every weight of a low-rank update hangs on others: "
-            "choose mask=none, or trains=xattn"
+            f"mask={mask} selects single weights, and trains=lora has none: choose mask=none, or trains=xattn"
         )
     if rule and trains == "lora":
         raise InputError(
-            f"rule={','.join(rule)} speaks of the weights themselves, and trains=lora trains factors of their "
+            f"rule={','.join(rule)} constrains the weights themselves, and trains=lora trains factors of their "
             "change: choose no rule, or trains=xattn"
         )
     if "project" in rule and mask != "none":
         raise InputError(
-            f"rule=project moves whole rows of a matrix, and mask={mask} holds single entries of them: choose one"
+            f"rule=project changes whole rows of a matrix, and mask={mask} fixes single entries: choose one"
         )
     if "project" in rule and trains in ("not-xattn", "text-encoder"):
         raise InputError(
-            f"rule=project holds keys and values, and trains={trains} leaves them alone: choose trains=xattn-kv, or "
-            "leave the rule out"
+            f"rule=project constrains keys and values, and trains={trains} does not train them: choose "
+            "trains=xattn-kv, or leave the rule out"
         )

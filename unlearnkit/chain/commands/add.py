@@ -22,13 +22,13 @@ from ...models.restore import steady
 from ...runs.run import request_for
 from ...schema import Concept, Request, folded
 from ...settings import build
-from ..edits import handed_over, make
-from ..evaluate import tools
+from ..edits import guard_defaults, make_edit
+from ..evaluate import open_evaluators
 from ..finish import Tick, base_model, finish, seconds_since
 from ..guards import Guards
 from ..ledger import Entry
-from ..project import Step, changing
-from ..weights import kept
+from ..project import Step, change_chain
+from ..weights import store_edit
 from ..work import work
 
 if TYPE_CHECKING:
@@ -57,22 +57,25 @@ def add(
 ) -> Entry:
     """Erase one more request, and return its entry in the ledger.
 
-    concept, kind, phrases, instead, keep: as in ``unlearnkit.erase``. method, settings, guards: in place of the
-    chain's own, of which the settings hold for its own method only. model: the loaded first model, to save loading it.
-    Raises UnlearnError for anything that cannot be used, and where the erasing fails; the chain is then as it was.
+    concept, kind, phrases, instead, keep: as in ``unlearnkit.erase``.
+    method, settings, guards: default: the chain's; its settings are used only with its own method.
+    model: the base model, if it is loaded already.
+    Raises UnlearnError for unusable options, and if the erasing fails; the chain is then unchanged.
     """
-    with changing(user_path(folder)) as project:
+    with change_chain(user_path(folder)) as project:
         steps, own = project.steps, project.options
         known = hints_of(own.model)
         request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
         _refuse(steps, request)
         chosen = method or own.method
-        told = {**(own.settings if chosen == own.method else {}), **(settings or {})}
-        build(methods.find(chosen), told)
+        chosen_settings = {**(own.settings if chosen == own.method else {}), **(settings or {})}
+        build(methods.find(chosen), chosen_settings)
         guarded = build(Guards, {**own.guards, **(guards or {})})
-        evaluators = evaluators or tools(project)  # before work that it would be too late for
+        evaluators = evaluators or open_evaluators(project)  # before any work, so that an error loses nothing
         model = base_model(project, model, device)
-        filled = methods.resolve(model, request, chosen, {**handed_over(chosen, guarded), **told})
+        filled = methods.resolve(
+            model, request, chosen, {**guard_defaults(chosen, guarded), **chosen_settings}
+        )
         recipe = {
             "method": chosen,
             "settings": dataclasses.asdict(filled),
@@ -80,18 +83,18 @@ def add(
             "guards": dataclasses.asdict(guarded),
         }
         facts: dict[str, Any] = {"request": dataclasses.asdict(request), "recipe": recipe}
-        begun = time.monotonic()
+        started = time.monotonic()
         with work(project, facts) as place:
             job = Job(folder=place, progress=tick)
-            edit = kept(project, make(project, model, steps, request, recipe, job=job))
+            edit = store_edit(project, make_edit(project, model, steps, request, recipe, job=job))
         after = tuple(step.number for step in steps)
-        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": seconds_since(begun)}
+        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": seconds_since(started)}
         made = Step(len(project.entries), request, recipe, edit, after)
         return finish(project, "add", facts, (*steps, made), model, place.name, evaluators, tick)
 
 
 def _refuse(steps: Sequence[Step], request: Request) -> None:
-    """Refuse to erase twice, to keep what is erased, and to put it in something's place."""
+    """Refuse to erase a word twice, and to keep or substitute an erased word."""
     erased = {word: step.number for step in steps for word in step.request.erased}
     for concept in request.erase:
         for word in concept.wordings:
@@ -99,7 +102,7 @@ def _refuse(steps: Sequence[Step], request: Request) -> None:
                 raise InputError(f"{quoted(word)} is erased already, by request {number}: drop that first")
         if number := erased.get(folded(concept.instead or "")):
             raise InputError(
-                f"{quoted(concept.instead)}, which shall appear instead of {quoted(concept.name)}, was erased by "
+                f"{quoted(concept.instead)}, which should appear instead of {quoted(concept.name)}, was erased by "
                 f"request {number}: give another"
             )
     for concept in request.keep:

@@ -1,4 +1,4 @@
-"""The model that a chain has made so far, as an edit of the first one or as a diffusers folder."""
+"""``chain build``: the model of a chain, as one edit of the base model or as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ...models.edit import Edit
 from ...models.model import Model
 from .. import ledger
 from ..finish import base_model
-from ..project import Project, opened
-from ..weights import current
+from ..project import Project, open_chain
+from ..weights import current_edit
 
 __all__ = ["build", "edit"]
 
@@ -18,24 +18,24 @@ COPY = "unlearnkit-ledger.jsonl"
 
 
 def edit(folder: str | Path, *, model: Model | None = None, device: str | None = None) -> Edit:
-    """All requests that hold as one edit of the chain's first model, to be worn by it."""
-    project = opened(folder)
+    """All active requests as one edit of the base model."""
+    project = open_chain(folder)
     return _edit(project, base_model(project, model, device))
 
 
 def build(
     folder: str | Path, out: str | Path, *, model: Model | None = None, device: str | None = None
 ) -> Path:
-    """Write the model as it is now as a whole pipeline, which plain diffusers opens, with a copy of the ledger in it.
+    """Write the current model as a pipeline that plain diffusers opens, with a copy of the ledger.
 
-    Whole or not at all. Raises InputError where ``out`` exists already or cannot be written.
+    Raises InputError if ``out`` exists already or cannot be written; then nothing is left there.
     """
-    project, out = opened(folder), user_path(out)
+    project, out = open_chain(folder), user_path(out)
     with new_folder(out) as partial:
-        found = base_model(project, model, device)
+        base = base_model(project, model, device)
         inner = partial / "pipeline"
-        found.save(inner, edit=_edit(project, found))
-        # as it was read, not as another process may have written it since
+        base.save(inner, edit=_edit(project, base))
+        # the ledger as it was read; another process may have written it since
         (inner / COPY).write_text(ledger.text(project.entries), encoding="utf-8")
         for path in inner.iterdir():
             path.replace(partial / path.name)
@@ -50,5 +50,5 @@ def _edit(project: Project, model: Model) -> Edit:
         "chain": project.head,
         "erased": [concept.name for step in project.steps for concept in step.request.erase],
     }
-    found = current(project, model, project.steps)
-    return Edit(found.weights, found.facts | facts, found.hooks)
+    merged = current_edit(project, model, project.steps)
+    return Edit(merged.weights, merged.facts | facts, merged.hooks)

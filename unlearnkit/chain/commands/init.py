@@ -1,4 +1,4 @@
-"""``chain init``: begin a chain in a new folder."""
+"""``chain init``: create a chain in a new folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...models.load import is_canvas, load
 from ...models.model import Model
 from ...settings import build
 from .. import ledger
-from ..evaluate import found_at, tools
+from ..evaluate import open_evaluators, resolved
 from ..facts import REGIMES
 from ..finish import stamp
 from ..guards import Guards
@@ -43,12 +43,12 @@ def init(
     dtype: str | None = None,
     variant: str | None = None,
 ) -> Project:
-    """Begin a chain in a new or empty folder.
+    """Create a chain in a new or empty folder.
 
     model: a loaded Model, or anything that ``load`` takes. regime: ``sequential``, ``joint`` or ``merged``.
-    method, settings, guards: what a request takes that says nothing else. merge: see ``Merge``.
-    pictures: of each word of the model's vocabulary after each request; 0 looks at nothing.
-    objects, styles, clip: what looks at them, as in ``evaluate``; for the canvas its own judge if none is named.
+    method, settings, guards: defaults of every request. merge: see ``Merge``.
+    pictures: of each word of the model's vocabulary after each request; 0: no evaluation.
+    objects, styles, clip: sources of the evaluators, as in ``evaluate``; default: none; for the canvas its own.
     device, dtype, variant: as in ``load``.
     """
     folder = user_path(folder)
@@ -60,8 +60,8 @@ def init(
     if not 0 <= pictures <= MOST:
         raise InputError(f"pictures {quoted(pictures)} is out of range: use 0 to {MOST}")
     build(methods.find(method), settings or {})
-    readers = {"objects": objects, "styles": styles, "clip": clip}
-    readers = {name: source and found_at(source) for name, source in readers.items()}
+    sources = {"objects": objects, "styles": styles, "clip": clip}
+    sources = {name: source and resolved(source) for name, source in sources.items()}
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype, variant=variant)
     facts = {
         "format": 1,
@@ -75,25 +75,25 @@ def init(
         "settings": dict(settings or {}),
         "guards": dataclasses.asdict(build(Guards, guards or {})),
         "merge": dataclasses.asdict(build(Merge, merge or {})),
-        "looks": {"pictures": pictures, **readers},
+        "looks": {"pictures": pictures, **sources},
         **stamp(()),
     }
-    entry = ledger.sealed((), "init", facts)
-    begun = project_of(folder, (entry,))
-    tools(begun)  # what cannot look is said before there is a chain
+    entry = ledger.new_entry((), "init", facts)
+    project = project_of(folder, (entry,))
+    open_evaluators(project)  # evaluators that cannot be opened are an error before there is a chain
     with locked(folder):
-        _empty(folder)  # two may begin at once
+        _empty(folder)  # another process may create it at the same time
         ledger.append(folder, (), entry)
-    return begun
+    return project
 
 
 def _empty(folder: Path) -> None:
-    """Raises InputError where something is in the folder, or it is none."""
+    """Raises InputError if the folder is not empty, or not a folder."""
     with writing(folder):
         if folder.exists() and (not folder.is_dir() or entries(folder)):
             raise InputError(f"{quoted(folder)} is not empty: choose another folder for the chain")
 
 
 def _source(source: str) -> str:
-    """A folder or file by its full path, so that the chain can be opened from anywhere."""
-    return source if is_canvas(source) else found_at(source, must=False)
+    """The full path of a folder or file, so that the chain can be opened from anywhere."""
+    return source if is_canvas(source) else resolved(source, must=False)

@@ -1,7 +1,8 @@
-"""The report of a chain: what was forgotten when, whether it came back, what eroded, and pictures over time."""
+"""``chain report``: what was erased when, what relapsed, what eroded, and pictures over time."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,30 +16,30 @@ from ...evaluation.record import FOLDER
 from ...evaluation.report import inline, page
 from ...io.files import member, user_path, write_text
 from ...io.reading import parse_json, read_bytes, read_lines, typed
-from ..facts import Added, Change, Taken
-from ..file_list import changed
-from ..project import LOOKS, PAGES, Project, changing
-from .status import LIMIT, standing
+from ..facts import Added, Change, Reverted
+from ..file_list import hash_error
+from ..project import LOOKS, PAGES, Project, change_chain
+from .status import LIMIT, status_of
 
 __all__ = ["findings", "report"]
 
 HTML, FACTS = PAGES
-MADE = ("name", "head", "unlearnkit", HTML, "sha256")  # what a report says of its making
-STRIPS = 16  # concepts that are shown over time
-CASE = ("id", "role", "object", "concept", "prompt")  # what is read of a case
+MADE = ("name", "head", "unlearnkit", HTML, "sha256")  # keys of "made" in report.json
+STRIPS = 16  # rows of pictures
+CASE = ("id", "role", "object", "concept", "prompt")  # keys of a case
 AGAIN = "make it again with unlearnkit chain report"
-LAYERS = 12  # layers that are listed, those that moved most
+LAYERS = 12  # listed layers, those with the largest change
 
 
 def report(folder: str | Path) -> Path:
-    """Write ``report.html`` and ``report.json`` into the chain's folder, and return the former; no model is needed.
+    """Write ``report.html`` and ``report.json`` into the chain's folder, and return the former; needs no model.
 
-    Raises InputError for a chain without a look at any of its entries.
+    Raises InputError for a chain without any evaluation.
     """
-    with changing(user_path(folder)) as project:
-        if not any(change.look for change in project.changes):
+    with change_chain(user_path(folder)) as project:
+        if not any(change.evaluation for change in project.changes):
             raise InputError(
-                f"nothing was looked at in {quoted(project.folder)}: begin a chain with pictures above 0"
+                f"the chain in {quoted(project.folder)} has no evaluation: create a chain with pictures above 0"
             )
         text, facts = _pages(project, project.folder.resolve().name)
         write_text(project.folder / HTML, text)
@@ -47,9 +48,9 @@ def report(folder: str | Path) -> Path:
 
 
 def findings(project: Project, *, again: bool) -> Iterator[str]:
-    """What is wrong with a report, if there is one, by the hashes that it holds of itself.
+    """What is wrong with the report, if there is one, by its own hashes.
 
-    again: it is made once more as well, from the ledger as it was then; another version may lay it out differently.
+    again: also make it again from the ledger as it was then, if this version made it.
     """
     here = [name for name in PAGES if (project.folder / name).exists()]
     if not here:
@@ -59,17 +60,17 @@ def findings(project: Project, *, again: bool) -> Iterator[str]:
         return
     try:
         raw = read_bytes(project.folder / FACTS, what=f"{FACTS},")
-        told = parse_json(raw, kind=dict, where=FACTS)
-        made = typed(told, {"made": dict}, where=FACTS)["made"]
+        facts = parse_json(raw, kind=dict, where=FACTS)
+        made = typed(facts, {"made": dict}, where=FACTS)["made"]
         typed(made, dict.fromkeys(MADE, str), where=f"{FACTS}, 'made'")
     except InputError as error:
         yield f"{error}; {AGAIN}"
         return
-    if raw != _sealed(told, made).encode():
+    if raw != _sealed(facts, made).encode():
         yield f"{FACTS} was changed: {AGAIN}"
-    elif wrong := changed(project.folder / HTML, made[HTML]):
+    elif wrong := hash_error(project.folder / HTML, made[HTML]):
         yield f"{HTML} {wrong}: {AGAIN}"
-    elif (then := project.until(made["head"])) is None:
+    elif (then := project.at_head(made["head"])) is None:
         yield f"{FACTS} was made from a ledger that ended with {quoted(made['head'])}, as this one never did: {AGAIN}"
     elif again and made["unlearnkit"] == __version__ and _pages(then, made["name"])[1].encode() != raw:
         yield f"{HTML} and {FACTS} do not follow from the ledger and the looks: {AGAIN}"
@@ -77,12 +78,12 @@ def findings(project: Project, *, again: bool) -> Iterator[str]:
 
 def _pages(project: Project, name: str) -> tuple[str, str]:
     """The text of both files of the report."""
-    looked = [change for change in project.changes if change.look]
-    found = standing(project)
+    looked = [change for change in project.changes if change.evaluation]
+    now = status_of(project)
     facts = {
         "now": [
             {"concept": line.concept, "request": line.step.number, "verdict": line.verdict}
-            for line in found.lines
+            for line in now.lines
         ],
         "matrix": _matrix(project, looked),
         "curves": _curves(looked),
@@ -94,8 +95,8 @@ def _pages(project: Project, name: str) -> tuple[str, str]:
         name=name,
         options=project.options,
         steps=[change.number for change in looked],
-        lines=found.lines,
-        head=found.head,
+        lines=now.lines,
+        head=now.head,
         strips=_strips(project, looked),
         limit=LIMIT,
         **facts,
@@ -117,7 +118,7 @@ def _hash(text: str) -> str:
 
 
 def _matrix(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
-    """For each concept that was ever erased: how often it is seen at each look, None where it did not hold."""
+    """For each erased concept the share of pictures that show it at each evaluation; None if not evaluated."""
     names = {
         concept.name: change.number
         for change in project.changes
@@ -126,20 +127,19 @@ def _matrix(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
     }
     rows = []
     for name, number in names.items():
-        seen = [change.look.seen.get(name) for change in looked if change.look]
-        told = [rate for rate in seen if rate]
-        cells = [rate[AFTER] if rate else None for rate in seen]
+        seen = [change.evaluation.seen.get(name) for change in looked if change.evaluation]
+        rates = [rate for rate in seen if rate]
         lowest = 1.0
         relapsed = []
-        for cell in cells:
-            relapsed.append(bool(cell and lowest <= LIMIT < cell["value"]))
-            lowest = min(lowest, cell["value"]) if cell else 1.0
+        for rate in seen:
+            relapsed.append(bool(rate and lowest <= LIMIT < rate.after.value))
+            lowest = min(lowest, rate.after.value) if rate else 1.0
         rows.append(
             {
                 "concept": name,
                 "request": number,
-                "before": told[0][BEFORE] if told else None,
-                "cells": cells,
+                "before": dataclasses.asdict(rates[0].before) if rates else None,
+                "cells": [dataclasses.asdict(rate.after) if rate else None for rate in seen],
                 "relapsed": relapsed,
             }
         )
@@ -147,29 +147,29 @@ def _matrix(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def _curves(looked: Sequence[Change]) -> list[dict[str, Any]]:
-    """Shares of right pictures by group, and what else is followed over the looks, as points in [0, 1]."""
-    looks = [change.look for change in looked if change.look]
-    groups = list(dict.fromkeys(group for look in looks for group in look.kept))
-    found = []
+    """Shares of right pictures by group, drift and KID over the evaluations, as points of drawings."""
+    evaluations = [change.evaluation for change in looked if change.evaluation]
+    groups = list(dict.fromkeys(group for evaluation in evaluations for group in evaluation.kept))
+    curves = []
     for group in groups:
-        rates = [look.kept.get(group) for look in looks]
-        found.append(
+        rates = [evaluation.kept.get(group) for evaluation in evaluations]
+        curves.append(
             {
                 "name": f"{group}, right",
                 "unit": "share",
-                "before": next(rate[BEFORE]["value"] for rate in rates if rate),
-                "values": [rate[AFTER]["value"] if rate else None for rate in rates],
-                "low": [rate[AFTER]["low"] if rate else None for rate in rates],
-                "high": [rate[AFTER]["high"] if rate else None for rate in rates],
+                "before": next(rate.before.value for rate in rates if rate),
+                "values": [rate.after.value if rate else None for rate in rates],
+                "low": [rate.after.low if rate else None for rate in rates],
+                "high": [rate.after.high if rate else None for rate in rates],
             }
         )
     for name, values in (
         ("drift of the whole network", [change.drift for change in looked]),
-        ("KID to the first model on what stays", [look.kid for look in looks]),
+        ("KID to the first model on what stays", [evaluation.kid for evaluation in evaluations]),
     ):
         if any(value is not None for value in values):
-            found.append({"name": name, "unit": "", "before": None, "values": values, "low": [], "high": []})
-    return [one | {"points": _points(one), "top": _top(one)} for one in found]
+            curves.append({"name": name, "unit": "", "before": None, "values": values, "low": [], "high": []})
+    return [curve | {"points": _points(curve), "top": _top(curve)} for curve in curves]
 
 
 def _top(curve: Mapping[str, Any]) -> float:
@@ -178,9 +178,9 @@ def _top(curve: Mapping[str, Any]) -> float:
 
 
 def _points(curve: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Points for a drawing 100 wide and 40 high; whiskers where there are limits."""
+    """Points of a drawing 100 wide and 40 high, with whiskers if there are intervals."""
     top, count = _top(curve), len(curve["values"])
-    found = []
+    points = []
     for i, value in enumerate(curve["values"]):
         if value is None:
             continue
@@ -191,12 +191,12 @@ def _points(curve: Mapping[str, Any]) -> list[dict[str, float]]:
                 "low": round(40 - 40 * curve["low"][i], 2),
                 "high": round(40 - 40 * curve["high"][i], 2),
             }
-        found.append(point)
-    return found
+        points.append(point)
+    return points
 
 
-def _row(project: Project, change: Added | Taken) -> dict[str, Any]:
-    holding = {step.number for step in project.steps}
+def _row(project: Project, change: Added | Reverted) -> dict[str, Any]:
+    active = {step.number for step in project.steps}
     if isinstance(change, Added):
         what, method = ", ".join(concept.name for concept in change.request.erase), change.recipe["method"]
     else:
@@ -206,9 +206,9 @@ def _row(project: Project, change: Added | Taken) -> dict[str, Any]:
         "kind": change.kind,
         "what": what,
         "method": method,
-        "holds": isinstance(change, Taken) or change.number in holding,
-        "making": change.making,
-        "looking": change.looking,
+        "holds": isinstance(change, Reverted) or change.number in active,
+        "making": change.edit_seconds,
+        "looking": change.evaluation_seconds,
         "bytes": sum(edit.bytes for edit in change.made),
         "drift": change.drift,
         "time": change.time,
@@ -221,9 +221,11 @@ def _layers(change: Change) -> list[tuple[str, float]]:
 
 
 def _strips(project: Project, looked: Sequence[Change]) -> list[dict[str, Any]]:
-    """The same prompt with the same noise over time: of each erased concept one, and of each group that stays."""
+    """One prompt with the same noise over time for each erased concept and each retained group."""
     rows: dict[str, dict[str, Any]] = {}
-    folders = [project.folder / LOOKS / change.look.folder / FOLDER for change in looked if change.look]
+    folders = [
+        project.folder / LOOKS / change.evaluation.folder / FOLDER for change in looked if change.evaluation
+    ]
     for folder in reversed(folders):
         where = f"cases of {quoted(folder)}"
         for case in read_lines(folder / "cases.jsonl", what="cases"):

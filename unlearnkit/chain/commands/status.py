@@ -1,4 +1,4 @@
-"""What a chain has erased, what that cost, and whether it still holds: from the ledger alone, without a model."""
+"""``chain status`` and ``chain log``: erased concepts, cost, and relapses; from the ledger alone, without a model."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..facts import Rate
+from ..facts import Rate, Rates
 from ..ledger import Entry
-from ..project import Project, Step, opened
+from ..project import Project, Step, open_chain
 
-__all__ = ["LIMIT", "Line", "Status", "log", "standing", "status"]
+__all__ = ["LIMIT", "Line", "Status", "log", "status", "status_of"]
 
-LIMIT = (
-    0.10  # the largest share on which a concept may still be seen; that of ``plan.Rules``, which loads torch
-)
+LIMIT = 0.10  # the largest share of pictures that may show an erased concept; as in ``plan.Rules``, which loads torch
 
 
 @dataclass(frozen=True)
 class Line:
-    """One concept of a request that holds.
+    """One concept of an active request.
 
-    seen: how often it was seen before anything was erased, when it was erased, and now; rates as plain data, or None.
-    verdict: ``"holds"``, seldom seen now and more often before; ``"never shown"``, as seldom before; ``"relapsed"``,
-    seldom seen once and not now; ``"still seen"``; empty where nothing can see it.
+    seen: the share of its pictures in the base model, after its own request, and now; None if not evaluated.
+    verdict: ``"holds"``: at most LIMIT now, above it before; ``"never shown"``: at most LIMIT before, too;
+    ``"relapsed"``: at most LIMIT after its request, above it now; ``"still seen"``; empty if not evaluated.
     """
 
     step: Step
@@ -37,13 +35,13 @@ class Line:
         before, then, now = self.seen
         if now is None or before is None:
             return ""
-        if now["value"] > LIMIT:
-            return "relapsed" if then and then["value"] <= LIMIT else "still seen"
-        return "holds" if before["value"] > LIMIT else "never shown"
+        if now.value > LIMIT:
+            return "relapsed" if then and then.value <= LIMIT else "still seen"
+        return "holds" if before.value > LIMIT else "never shown"
 
     @property
     def holds(self) -> bool | None:
-        """None where nothing is known: nothing can see it, or the first model never showed it."""
+        """None if unknown: not evaluated, or never shown by the base model."""
         return {"holds": True, "relapsed": False, "still seen": False}.get(self.verdict)
 
 
@@ -53,7 +51,7 @@ class Status:
 
     project: Project
     lines: tuple[Line, ...]
-    kept: Mapping[str, Mapping[str, Rate]]
+    kept: Mapping[str, Rates]
     kid: float | None
     drift: float
     edits: int
@@ -63,24 +61,28 @@ class Status:
 
 
 def status(folder: str | Path) -> Status:
-    """What holds in the chain now. Raises InputError where there is none, or where its ledger was changed."""
-    return standing(opened(folder))
+    """The state of a chain. Raises InputError if there is none, or its ledger was changed."""
+    return status_of(open_chain(folder))
 
 
-def standing(project: Project) -> Status:
-    """As ``status``, of a chain that is open."""
+def status_of(project: Project) -> Status:
+    """The status of an open chain."""
     last = project.last
-    now = last.look if last else None
+    now = last.evaluation if last else None
     added = {change.number: change for change in project.changes}
     lines = []
     for step in project.steps:
         change = added[step.number]
         for concept in step.request.erase:
-            then = change.look.seen.get(concept.name) if change.look else None
+            then = change.evaluation.seen.get(concept.name) if change.evaluation else None
             after = now.seen.get(concept.name) if now else None
             first = then or after
-            seen = (first and first["before"], then and then["after"], after and after["after"])
-            lines.append(Line(step, concept.name, change.making, change.time, seen))
+            seen = (
+                first.before if first else None,
+                then.after if then else None,
+                after.after if after else None,
+            )
+            lines.append(Line(step, concept.name, change.edit_seconds, change.time, seen))
     made = {edit.hash: edit.bytes for edit in project.made()}
     return Status(
         project=project,
@@ -90,11 +92,11 @@ def standing(project: Project) -> Status:
         drift=last.drift if last else 0.0,
         edits=len(made),
         bytes=sum(made.values()),
-        seconds=sum(change.making for change in project.changes),
+        seconds=sum(change.edit_seconds for change in project.changes),
         head=project.head,
     )
 
 
 def log(folder: str | Path) -> tuple[Entry, ...]:
-    """Everything that happened, in order."""
-    return opened(folder).entries
+    """All entries of the ledger, in order."""
+    return open_chain(folder).entries

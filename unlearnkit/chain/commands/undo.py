@@ -1,7 +1,7 @@
-"""How requests are taken back: what has to be done for it is said before it is done.
+"""``chain undo`` and ``chain drop``: revert requests. ``undo_plan`` says what that needs, before it is done.
 
-Merged edits do not depend on each other, and the last edits of a sequence depend on nothing after them: taking these
-back is exact. What was trained on top of a request is trained again without it, as a fresh chain would.
+Merged edits do not depend on each other, and the last edits of a sequence depend on nothing after them: to revert them
+is exact. An edit that builds on a reverted request is made again without it, as in a new chain.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ...io.files import user_path
 from ...methods import Job
 from ...metrics.evaluators import Evaluators
 from ...models.model import Model
-from ..edits import make, stale
-from ..evaluate import tools
+from ..edits import make_edit, stale
+from ..evaluate import open_evaluators
 from ..finish import Tick, base_model, finish
 from ..ledger import Entry
-from ..project import Project, Step, changing, opened
-from ..weights import kept
+from ..project import Project, Step, change_chain, open_chain
+from ..weights import store_edit
 from ..work import work
 
-__all__ = ["Back", "back", "drop", "undo"]
+__all__ = ["UndoPlan", "drop", "undo", "undo_plan"]
 
 
 @dataclass(frozen=True)
-class Back:
-    """What taking requests back would do. remade: requests whose edit is trained again, which took ``seconds``."""
+class UndoPlan:
+    """The plan of an undo or drop. remade: requests whose edit is made again; that took ``seconds`` before."""
 
     removes: tuple[int, ...]
     remade: tuple[int, ...]
@@ -45,12 +45,12 @@ class Back:
         return f"{what} and trains request {again} again without it (that took {self.seconds:.0f} s before)"
 
 
-def back(folder: str | Path, *, undo: int = 0, drop: Sequence[int] = ()) -> Back:
+def undo_plan(folder: str | Path, *, undo: int = 0, drop: Sequence[int] = ()) -> UndoPlan:
     """What ``undo`` or ``drop`` would do, without doing it."""
-    return _plan(opened(folder), undo, drop)
+    return _plan(open_chain(folder), undo, drop)
 
 
-def _plan(project: Project, undo: int = 0, drop: Sequence[int] = ()) -> Back:
+def _plan(project: Project, undo: int = 0, drop: Sequence[int] = ()) -> UndoPlan:
     steps = project.steps
     if undo:
         if not 1 <= undo <= len(steps):
@@ -60,23 +60,23 @@ def _plan(project: Project, undo: int = 0, drop: Sequence[int] = ()) -> Back:
         drop = [step.number for step in steps[len(steps) - undo :]]
     removes = tuple(sorted({project.step(number).number for number in drop}))
     again = stale(project, [step for step in steps if step.number not in removes])
-    took = {change.number: change.making for change in project.changes}
-    return Back(removes, tuple(again), sum(took[number] for number in again))
+    took = {change.number: change.edit_seconds for change in project.changes}
+    return UndoPlan(removes, tuple(again), sum(took[number] for number in again))
 
 
 def undo(folder: str | Path, count: int = 1, **options: Any) -> Entry:
-    """Take back the last ``count`` requests. options: model, instruments, device, tick, as in ``add``."""
-    return _taken(Path(folder), "undo", {"undo": count}, **options)
+    """Revert the last ``count`` requests. options: model, evaluators, device, tick; see ``add``."""
+    return _revert(Path(folder), "undo", {"undo": count}, **options)
 
 
 def drop(folder: str | Path, *numbers: int, **options: Any) -> Entry:
-    """Take back requests by their numbers, wherever they stand. options: as in ``undo``."""
+    """Revert requests by their numbers, in any position. options: as in ``undo``."""
     if not numbers:
         raise InputError("drop which request? name its number, as unlearnkit chain status shows it")
-    return _taken(Path(folder), "drop", {"drop": numbers}, **options)
+    return _revert(Path(folder), "drop", {"drop": numbers}, **options)
 
 
-def _taken(
+def _revert(
     folder: Path,
     kind: str,
     what: dict[str, Any],
@@ -86,25 +86,27 @@ def _taken(
     device: str | None = None,
     tick: Tick | None = None,
 ) -> Entry:
-    with changing(user_path(folder)) as project:
+    with change_chain(user_path(folder)) as project:
         plan = _plan(project, **what)
         stays = [step for step in project.steps if step.number not in plan.removes]
-        if evaluators is None:  # before work that it would be too late for
-            evaluators = tools(project) if stays else Evaluators()
+        if evaluators is None:  # before any work, so that an error loses nothing
+            evaluators = open_evaluators(project) if stays else Evaluators()
         model = base_model(project, model, device)
-        begun = time.monotonic()
+        started = time.monotonic()
         steps: list[Step] = []
         remade = []
         with work(project, {"kind": kind, "removes": list(plan.removes)}) as place:
             for step in stays:
                 if step.number in plan.remade:
                     job = Job(folder=place / str(step.number), progress=tick)
-                    edit = kept(project, make(project, model, steps, step.request, step.recipe, job=job))
+                    edit = store_edit(
+                        project, make_edit(project, model, steps, step.request, step.recipe, job=job)
+                    )
                     after = tuple(one.number for one in steps)
                     step = dataclasses.replace(step, edit=edit, after=after)
                     again = {"request": step.number, "edit": dataclasses.asdict(edit), "after": list(after)}
                     remade.append(again)
                 steps.append(step)
         facts = {"removes": list(plan.removes), "remade": remade}
-        facts |= {"making": round(time.monotonic() - begun, 1)}
+        facts |= {"making": round(time.monotonic() - started, 1)}
         return finish(project, kind, facts, steps, model, place.name, evaluators, tick)

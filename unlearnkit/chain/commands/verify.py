@@ -1,6 +1,6 @@
-"""Is a chain what it says it is? Every file against its hash, and the report against the ledger.
+"""``chain verify``: compare every file with its hash, and the report with the ledger.
 
-With a model, the weights are put together again and pictures are drawn with them.
+With ``redraw`` the weights are computed again, and pictures are drawn with them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ...evaluation.draw import model_side
 from ...evaluation.plan import AFTER
 from ...evaluation.record import FOLDER, stored
 from ...evaluation.verify import LEVELS, levels_off
-from ...evaluation.verify import verify as verify_look
+from ...evaluation.verify import verify as verify_evaluation
 from ...io.files import entries, user_path
 from ...models.edit import Edit
 from ...models.model import Model
 from .. import ledger
-from ..file_list import changed, unlisted
+from ..file_list import hash_error, list_errors
 from ..finish import base_model
 from ..ledger import HEAD, LEDGER, Entry
-from ..project import EDITS, FORMER, LOOKS, PAGES, WORK, Project, opened, project_of
-from ..weights import current
+from ..project import EDITS, FORMER, LOOKS, PAGES, WORK, Project, open_chain, project_of
+from ..weights import current_edit
 from .report import findings as report_findings
 
 __all__ = ["verify"]
@@ -43,15 +43,15 @@ def verify(
     device: str | None = None,
     tick: Tick | None = None,
 ) -> list[str]:
-    """What does not fit, and where, a line each; empty if everything does.
+    """What is wrong, and where, one line each; empty if nothing is.
 
-    head: the hash that the ledger must end with, kept elsewhere. redraw: above 0 the weights are put together again and
-    compared, and this share of the last look's pictures is drawn again with them. Raises InputError where no chain is.
+    head: the hash that the ledger must end with, from your own copy. redraw: 0 to 1; above 0 the weights are computed
+    and compared, and this share of the last pictures is drawn again. Raises InputError if there is no chain.
     """
     if not (math.isfinite(redraw) and 0 <= redraw <= 1):
         raise InputError(f"the share to redraw is {quoted(redraw)}: use 0 to 1")
     folder = user_path(folder)
-    entries, wrong = ledger.examined(folder)
+    entries, wrong = ledger.check_ledger(folder)
     if wrong:
         return wrong
     try:
@@ -61,8 +61,8 @@ def verify(
     if head is not None and project.head != head:
         wrong.append(f"the ledger ends with {project.head}, not with {quoted(head)}")
     try:
-        wrong += [*_clock(project.entries), *_edits(project), *_looks(project)]
-        wrong += [*report_findings(project, again=not wrong), *_others(project)]
+        wrong += [*_time_errors(project.entries), *_edit_errors(project), *_evaluation_errors(project)]
+        wrong += [*report_findings(project, again=not wrong), *_foreign_files(project)]
     except OSError as error:  # a folder that cannot be listed
         raise InputError(f"{quoted(error.filename or folder)} cannot be read: {reason(error)}") from None
     if redraw and not wrong:
@@ -70,7 +70,7 @@ def verify(
     return wrong
 
 
-def _clock(entries: tuple[Entry, ...]) -> Iterator[str]:
+def _time_errors(entries: tuple[Entry, ...]) -> Iterator[str]:
     for before, entry in itertools.pairwise(entries):
         if (now := entry.facts["time"]) < (was := before.facts["time"]):
             yield (
@@ -79,11 +79,11 @@ def _clock(entries: tuple[Entry, ...]) -> Iterator[str]:
             )
 
 
-def _edits(project: Project) -> Iterator[str]:
-    for name, wanted in project.edits().items():
+def _edit_errors(project: Project) -> Iterator[str]:
+    for name, sha256 in project.edits().items():
         path = project.folder / EDITS / f"{name}.safetensors"
         where = f"{EDITS}/{path.name}"
-        if wrong := changed(path, wanted):
+        if wrong := hash_error(path, sha256):
             yield f"{where} {wrong}"
             continue
         try:
@@ -93,38 +93,38 @@ def _edits(project: Project) -> Iterator[str]:
             yield f"{where} cannot be read: {error}"
 
 
-def _looks(project: Project) -> Iterator[str]:
-    for name, look in project.looks().items():
+def _evaluation_errors(project: Project) -> Iterator[str]:
+    for name, evaluation in project.evaluations().items():
         folder, where = project.folder / LOOKS / name, f"{LOOKS}/{name}"
         if not folder.is_dir():
             yield f"{where} is missing"
             continue
-        found = [f"{where}/{line}" for line in unlisted(folder, look)]
-        if wrong := changed(folder / FOLDER / "evaluation.json", look.sha256):
-            found.append(f"{where}/{FOLDER}/evaluation.json {wrong}")
-        elif not found:
+        lines = [f"{where}/{line}" for line in list_errors(folder, evaluation)]
+        if wrong := hash_error(folder / FOLDER / "evaluation.json", evaluation.sha256):
+            lines.append(f"{where}/{FOLDER}/evaluation.json {wrong}")
+        elif not lines:
             try:
-                found += [f"{where}: {line}" for line in verify_look(folder)]
+                lines += [f"{where}: {line}" for line in verify_evaluation(folder)]
             except UnlearnError as error:
-                found.append(f"{where}: {error}")
-        yield from dict.fromkeys(found)
+                lines.append(f"{where}: {error}")
+        yield from dict.fromkeys(lines)
 
 
-def _others(project: Project) -> Iterator[str]:
-    """Files that belong to nobody. While a request is under way, edits and looks that no entry names are its own."""
+def _foreign_files(project: Project) -> Iterator[str]:
+    """Files that are not of the chain. During a request, edits and evaluations that no entry names belong to it."""
     folder = project.folder
     ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, *PAGES, FORMER}
     yield from (
         f"{quoted(path.name)} is no part of a chain" for path in entries(folder) if path.name not in ours
     )
     if _unnamed(project):
-        project = opened(folder)  # another process may have added them since
+        project = open_chain(folder)  # another process may have added them since
     if not (folder / WORK).exists():
         yield from (f"{one} is named by no entry of the ledger" for one in _unnamed(project))
 
 
 def _unnamed(project: Project) -> list[str]:
-    known = {EDITS: {f"{name}.safetensors" for name in project.edits()}, LOOKS: {*project.looks()}}
+    known = {EDITS: {f"{name}.safetensors" for name in project.edits()}, LOOKS: {*project.evaluations()}}
     return [
         f"{part}/{path.name}"
         for part, names in known.items()
@@ -134,20 +134,20 @@ def _unnamed(project: Project) -> list[str]:
 
 
 def _redrawn(project: Project, model: Model, share: float, seed: int, tick: Tick | None) -> Iterator[str]:
-    """The weights as they are put together now, and pictures of the last look drawn with them."""
-    edit = current(project, model, project.steps)
+    """Compute the weights again and compare them; draw pictures of the last evaluation again and compare them."""
+    edit = current_edit(project, model, project.steps)
     with model.wearing(edit):
         if model.fingerprint() != project.weights:
             yield "the weights that the edits give are not those that the ledger says"
             return
-    if not (last := project.last) or not last.look:
+    if not (last := project.last) or not last.evaluation:
         return
-    folder = project.folder / LOOKS / last.look.folder / FOLDER
+    folder = project.folder / LOOKS / last.evaluation.folder / FOLDER
     cases = stored(folder)[1]
     side = model_side(AFTER, model, edit=edit)
     chosen = random.Random(seed).sample(cases, max(1, round(share * len(cases))))
     for done, case in enumerate(chosen, 1):
         if levels_off(folder, side, case) > LEVELS:
-            yield f"{LOOKS}/{last.look.folder}: picture {case.id}.png came out differently"
+            yield f"{LOOKS}/{last.evaluation.folder}: picture {case.id}.png came out differently"
         if tick:
             tick("drawing again", done, len(chosen))
