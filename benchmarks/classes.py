@@ -59,21 +59,25 @@ PAPER = {
 }
 HEAD = """# Classes: RGD's experiment
 
-Written by `python benchmarks/classes.py table` from `benchmarks/results/classes.jsonl`. Each of ten classes is erased
-from *canvas-classes*: mean and standard deviation over the classes, of as many as the column says, by {erased} pictures
-of the erased class, {kept} of each other one, seen by the judge. UA: share that does not show the erased class. RA:
-share of the others that are right (untouched: {base}). KID, by the judge's features: of the others' pictures, to the
-untouched model's of the same noise. The paper's figures are of CIFAR-10 with another model, its last column FID:
-compare orders, not values.
+`python benchmarks/classes.py table` writes this page from `benchmarks/results/classes.jsonl`. Each of ten classes is
+erased from *canvas-classes*. The table has mean and standard deviation over the classes (their number is in a column),
+from {erased} pictures of the erased class and {kept} of each other one, judged by the held-out classifier:
+
+- UA: the share of pictures of the erased class that do not show it.
+- RA: the accuracy on the other classes (untouched: {base}).
+- KID: between the other classes' pictures and the untouched model's with the same noise, by the classifier's features.
+- The paper's figures are of CIFAR-10 with another model, and its last column is FID. Compare orders, not values.
 
 | contender | UA | RA | KID | seconds | classes | paper: UA, RA, FID |
 |---|---|---|---|---|---|---|
 """
 FOOT = """
-Reproduced: of the same data the restricted step erases more than the sum of both gradients (RG against GradDiff), and
-fine-tuning on the rest hardly erases. Not reproduced: the whole keep set at every step keeps no more than a batch of it
-here, for six times the time, and leaves one class of ten, *frog*, as it was, whichever way the gradients are combined;
-two nearest classes keep as many of the others right as all do, but change their pictures more (KID).
+Reproduced: with the same data the restricted gradient erases more than the sum of both gradients (RG against GradDiff),
+and fine-tuning on the rest hardly erases.
+
+Not reproduced: the whole keep set at every step keeps no more than a batch of it, takes six times as long, and leaves
+one class of ten, *frog*, as it was, however the gradients are combined. With the two nearest classes alone, accuracy
+on the others is the same as with all classes, but their pictures change more (KID).
 """
 
 

@@ -11,21 +11,26 @@ from unlearnkit.metrics.stats import wilson
 DOCS = Path(__file__).parent.parent / "docs"
 ABOUT = """# Continual unlearning on the canvas
 
-Made by `benchmarks/continual.py table` from `benchmarks/results/continual.jsonl`; the canvas is {bases}, with {words}
-pictures of each word after each request. UA is the share of pictures of erased concepts on which the judge does not see
-them; kept is the number of right pictures over that of the first model. Brackets, and the bands about the curves, hold
-95 % intervals (Wilson, over pictures). A contender with fewer requests has collapsed (less than 30 % of the objects or
-styles kept) or failed, or is not done.
+`benchmarks/continual.py table` writes this page from `benchmarks/results/continual.jsonl`. The canvas is {bases},
+with {words} pictures of each word after each request. UA is the share of pictures of erased concepts in which the
+held-out classifier does not see them. *Kept* is the number of correct pictures, divided by that of the first model.
+Brackets, and the bands around the curves, are 95 % intervals (Wilson, over pictures). A contender with fewer requests
+than the others collapsed (less than 30 % of the objects or styles kept), failed, or is not finished.
 
-`benchmarks/continual.py` says what each contender is. *as shipped* is what `chain add` does on the canvas when
-nothing is told: ESD, a memory bank and replay; *uce, whole* is UCE with the canvas's settings, *uce-diverse* that
-method with replay, or, *joint*, from the first model on all requests so far. The others stop at the first look, each
-20 steps, at which the guide sees the requested concept in no more than 5 % of 40 pictures; *uce* takes the first
-scale of a ladder that gets there. Rows with † are of the canvas's earlier sampler (DDIM, 25 steps).
+`benchmarks/continual.py` defines the contenders:
 
-The goal was 95 % of all that was erased still gone after twelve objects, and 90 % of the other objects and of the
-styles kept. The best that was published on twelve requests keeps about 60 % and 77 % (another model and other pictures,
-so no more than a direction; from notes on Lee et al., arXiv 2511.07970).
+- *as shipped*: `chain add` with no options on the canvas: ESD, a memory bank and replay.
+- *uce, whole*: UCE with the canvas's settings.
+- *uce-diverse*: that method with replay; *joint*: from the first model, for all requests so far.
+- *uce*: UCE with the smallest `erase_weight` of a list after which the validation classifier sees the concept in at
+  most 5 % of 40 pictures.
+- The others stop as soon as the validation classifier, every 20 steps, sees the concept in at most 5 % of 40 pictures.
+- Rows with † are of the canvas's earlier sampler (DDIM, 25 steps).
+
+The goal was that after twelve objects 95 % of all erased concepts are still gone, and 90 % of the other objects and of
+the styles are kept. The best published result on twelve requests keeps about 60 % and 77 % (notes on Lee et al., arXiv
+2511.07970). It is of another model and other pictures, so it gives only a direction. [chain.md](chain.md) explains
+chains and guards.
 """
 Row = Mapping[str, Any]
 Rate = Mapping[str, int]

@@ -49,14 +49,17 @@ ABLE = [name for name, method in METHODS.items() if issubclass(method, Training)
 HEADING = """
 # Steps on denoisers of the real size
 
-Made by `benchmarks/full_size.py` (`table`) from the rows in `benchmarks/results/full_size.jsonl`. Weights are random:
-nothing here says what a method forgets, while time and memory do not depend on them. *Reduced*: the same classes and
-kinds of blocks at a fraction of width, depth and latent, in float32 on one thread of a CPU, two pictures a step. Such a
-row says that everything runs and that the estimate of memory holds, and nothing about the speed at the real size.
+`benchmarks/full_size.py` (`table`) writes this page from the rows in `benchmarks/results/full_size.jsonl`. The weights
+are random. Time and memory do not depend on them, but nothing here shows what a method erases. *Reduced* rows use the
+same classes and kinds of blocks with a fraction of the width, depth and latent size, in float32 on one thread of a CPU,
+two pictures a step. They show that everything runs and that the estimate of memory is right. They say nothing about the
+speed at the real size.
 
-Rows a step: without gradient, and forward and backward. Seconds on a CPU are of the processor. Peak FLOP/s is what a
-large product of matrices reaches on the device in the same dtype. Memory is the most that torch's allocator held at
-once, the networks included; estimated is what `erase --dry-run` says. SDXL and Flux.1 recompute activations.
+- *rows a step*: passes without gradient, and passes forward and backward.
+- *s a step*: on a CPU in processor time.
+- *of peak FLOP/s*: compared with a large product of matrices on the same device and in the same dtype.
+- *estimated GB*: what `erase --dry-run` says. *measured GB*: the peak of torch's allocator, the networks included.
+- SDXL and Flux.1 recompute activations.
 """
 STEPS = 4  # the first is not timed
 FEWER = {"batch": 2, "steps": 2, "start_steps": 4}  # in the reduced form

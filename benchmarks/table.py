@@ -28,54 +28,59 @@ DOCS = Path(__file__).parents[1] / "docs"
 FURTHER = ("blueprint", "watercolor", "halftone")
 HEAD = """# The methods side by side
 
-Written by `python benchmarks/methods.py table` from `benchmarks/results/methods.jsonl`; `measure` and `claims` make the
-rows, `quick` the first of them in 20 minutes. Each method runs with the settings that the canvas ships for it; pictures
-are drawn as the canvas draws them, by DPM-Solver++ in ten steps. What is left and what is kept is seen by the judge,
-which training never asked; where its rows had settings chosen anew, it is said below. [settings.md](settings.md) lists
-every setting.
+`python benchmarks/methods.py table` writes this page from `benchmarks/results/methods.jsonl`. `measure` and `claims`
+make the rows; `quick` makes the first of them in 20 minutes. Each method runs with the settings that the canvas ships
+for it. The sampler is the canvas's, DPM-Solver++ in ten steps. A held-out classifier sees what is left and what is
+kept. No training used it, but some of its rows led to new settings: "How the settings were chosen" lists these cases.
+[settings.md](settings.md) lists every setting.
 
 """
 CHOSEN = """## How the settings were chosen
 
-By `tune`, with the guide, on cat and van gogh; and for styles anew where one that had not been looked at failed.
+`tune` chose them with the validation classifier on cat and van gogh. For styles, some were chosen again after a style
+that had not been used in tuning failed:
 
-- Sculpting Memory's on blueprint and halftone: neon had taken other styles with it.
-- DUGE's and RGD's on watercolor and blueprint: watercolor had taken a tenth of van gogh with it. RGD's on halftone too,
-  which had not gone at all.
-- DoCo's on watercolor, left in 21 of 225 pictures. A first choice failed by the judge, who missed 5 points of the
-  objects after van gogh; the guide had missed 2.
+- Sculpting Memory's, on blueprint and halftone: erasing neon had damaged other styles.
+- DUGE's and RGD's, on watercolor and blueprint: erasing watercolor had damaged a tenth of van gogh. RGD's also on
+  halftone, which had not been erased at all.
+- DoCo's, on watercolor, which was left in 21 of 225 pictures. A first choice failed: after van gogh the held-out
+  classifier found 5 points of the objects lost, where the validation classifier had found 2.
 
-The guide never looked at car in choosing, nor at neon but for Sculpting Memory, nor at halftone for DUGE and DoCo, nor
-at watercolor for Sculpting Memory, nor at either for ESD; but it was the judge's rows of neon, with an earlier setting
-of RGD's in 199 of 225 pictures, of watercolor and of halftone that had a choice made anew. uce-diverse has no settings
-of the canvas: its defaults were chosen on cat, guitar, apple, tree, van gogh and pixel art, and the guide saw neon once
-on the way.
+In choosing, the validation classifier never saw car. It saw neon for Sculpting Memory only. It did not see halftone for
+DUGE and DoCo, watercolor for Sculpting Memory, or either of the two for ESD. But rows of the held-out classifier were
+the reason to choose again: those of neon (an earlier setting of RGD left it in 199 of 225 pictures), of watercolor and
+of halftone. uce-diverse has no settings of the canvas. Its defaults were chosen on cat, guitar, apple, tree, van gogh
+and pixel art, and the validation classifier saw neon once.
 
 ## How to read the tables
 
-Per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs, are looked at
-with fewer pictures (`quick`); those of several seeds are counted together, as if they were independent. Seconds are of
-one processor thread, not of the same machine in every row, and hold the pictures that a method trains on; memory is
-what training needs above the loaded model, and missing where the process still held as much from an earlier cell.
+Rates are per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2, and the cells that only a claim needs,
+have fewer pictures (`quick`). Pictures of several seeds are counted together, as if they were independent. Seconds
+are of one processor thread, include drawing the pictures that a method trains on, and are not of the same machine in
+every row. Memory is what training needs in addition to the loaded model; it is missing where the process had not yet
+freed as much from an earlier cell.
 
 """
 FLOW = """
 # On a flow transformer
 
 The same cells on *canvas-flow* (`--model canvas-flow`), a small Stable Diffusion 3, with the settings that it ships.
-The guide chose them on these two concepts, in the end by as many pictures of the same prompts as the judge then saw.
-Two things differ from the canvas. DUGE's attention loss has no counterpart where text and picture share one softmax:
-its prediction is drawn to that of the prompt without the concept instead, steered away from it (`attention_weight = 0`,
-`output_weight`). And a style reaches every layer through the pooled vector of the text too, past all attention: for
-styles all weights are trained (`trains = all`). That moves what is drawn without a prompt, from which guidance starts,
-so some of the kept pictures are shown without one (`prompt_dropout`).
+The validation classifier chose them on these two concepts, in the end with as many pictures of the same prompts as the
+held-out classifier then saw. Two things differ from the canvas:
+
+- DUGE's attention loss has no counterpart where text and picture share one softmax. DUGE trains the prediction instead:
+  its target is the prediction for the prompt without the concept, steered away from the concept
+  (`attention_weight = 0`, `output_weight`).
+- A style also reaches every layer through the pooled vector of the text, past all attention. For styles all weights are
+  trained (`trains = all`). That would change the unconditional prediction, so a share of the retain images is trained
+  with the empty prompt (`prompt_dropout`).
 
 """
 GLANCE = """
 
-Pictures that still show what was erased, asked for by name, as the judge sees them; the most points of the other
-objects and of the other styles that went with any of the four, near and far together; seconds of one processor thread,
-the pictures to train on included.
+The first four columns: pictures in which the held-out classifier still sees the concept, for prompts that name it. The
+next two: the largest drop in accuracy on the other objects and on the other styles after any of the four, in percentage
+points, near and far ones together. Seconds are of one processor thread and include drawing the pictures to train on.
 
 """
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
@@ -222,7 +227,7 @@ def _ordering(full: Find, quick: Find) -> str:
     points = {method: [held(row) - left(row) for row in rows] for method, rows in both.items()}
     ranks = [sorted(points, key=lambda method: -points[method][side]) for side in (0, 1)]
     agreed = kendalltau(*zip(*points.values(), strict=True)).statistic
-    lines = ["## Quick mode\n", "Kept less left by name, in points, on cat with seed 0.\n"]
+    lines = ["## Quick mode\n", "The score is kept minus left by name, in points, on cat with seed 0.\n"]
     lines += ["| method | full | quick | place, full | place, quick |", "|---|---|---|---|---|"]
     for method in ranks[0]:
         one, two = points[method]
@@ -236,7 +241,7 @@ def _ordering(full: Find, quick: Find) -> str:
         if beats(both[a][0], both[b][0]) is not None
     ]
     same = sum((a[0] > b[0]) == (a[1] > b[1]) for a, b in pairs)
-    told = f"The full measurement tells {len(pairs)} of {math.comb(len(both), 2)} pairs apart (95 %), and"
+    told = f"The full measurement distinguishes {len(pairs)} of {math.comb(len(both), 2)} pairs (95 %);"
     lines.append(f"{told} quick has {same} of these in the same order.")
     return "\n".join(lines) + "\n\n"
 

@@ -419,11 +419,11 @@ def test_an_attention_loss_is_refused_where_no_attention_can_be_read(words: Path
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Methods and families
 
-One method file serves every kind of model. This table is made by `tests/test_families.py`, which takes a step of every
-method on a tiny pipeline of every family's real classes, and compares what comes out with this page. So *yes* says that
-it runs, changes only what it says, and can be saved. What is forgotten is measured on the small models that come with
-the package: the canvas, of Stable Diffusion's kind, and its flow transformer, of Stable Diffusion 3's
-([methods.md](methods.md)), and its class-conditional DiT ([classes.md](classes.md)).
+One method file serves every family of models. `tests/test_families.py` makes this table: it takes a step of every
+method on a tiny pipeline of every family's real classes. *yes* means that the method runs, changes only the weights
+that it names, and can be saved. It does not mean that a concept is gone. What is erased is measured on the small
+models that ship with the package: the canvas (Stable Diffusion) and `canvas-flow` (Stable Diffusion 3) in
+[methods.md](methods.md), and `canvas-classes` (DiT) in [classes.md](classes.md).
 
 """
 
@@ -449,15 +449,15 @@ def page(words: Path) -> str:
     lines += ["", *(f"{number}. {reason}." for reason, number in notes.items())]
     lines += [
         "",
-        "*low rank*: `trains=lora` is the family's default there; `--set trains=...` says otherwise.",
+        "*low rank*: `trains=lora` is the family's default; `--set trains=...` changes it.",
         "",
-        "*by its output*: DUGE's attention loss has no counterpart there. In transformers with joint attention text",
-        "and picture share one softmax and the text itself changes from layer to layer, in PixArt a mask cuts every",
-        "map at the prompt's end, and a class is not attended to. `attention_weight=0`, `output_weight=1` are the",
-        "family's defaults: the prediction is drawn to that of no prompt; the retain set, memory and regularisation",
-        "stay. `attention_weight` above 0 is refused.",
+        "*by its output*: these families have no counterpart of DUGE's attention loss. With joint attention, text",
+        "and picture share one softmax, and the text changes from layer to layer. In PixArt a mask cuts every map at",
+        "the end of the prompt. A class is not attended to at all. The family's defaults are `attention_weight=0`",
+        "and `output_weight=1`: the target is the prediction for the empty prompt. Retain set, memory and",
+        "regularisation stay. `attention_weight` above 0 is refused.",
         "",
-        "A pipeline from which a part was left out, such as T5 of Stable Diffusion 3, opens from a folder as it is.",
+        "A pipeline without one of its parts, such as Stable Diffusion 3 without T5, opens from a folder as it is.",
         "",
     ]
     return HEAD + "\n".join(lines)

@@ -15,13 +15,17 @@ from unlearnkit.training.settings import Shared, Training
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-Every setting of every method, once; written by `UNLEARNKIT_WRITE=1 python -m pytest tests/test_settings_page.py` from
-what the methods declare. Give one with `--set NAME=VALUE`, in a recipe's `[settings]`, in a model's `unlearnkit.toml`,
-or from Python by its name; `unlearnkit methods NAME` lists those of one method. A name means the same in every method.
+Every setting of every method, listed once. A name means the same in every method.
 
-The source says where a default is from: a paper, its released code, or *ours* (chosen here, mostly on the canvas).
-[PAPERS.md](../PAPERS.md) has the reasons. A model's hints may set other values: what the canvas ships is in its
-`unlearnkit.toml`.
+- Command line: `--set NAME=VALUE`. Python: `unlearnkit.erase(..., NAME=VALUE)`. Recipe: the table `[settings]`.
+- `unlearnkit methods NAME` lists the settings of one method.
+- The value that counts is the first of these: yours, the method's section in the model's `unlearnkit.toml`, its section
+  `[training]`, the default of the model's family, the default in the table below.
+- The source says where a default is from: a paper, its released code, or *ours* (chosen here, mostly on the canvas).
+  [PAPERS.md](../PAPERS.md) has the reasons.
+
+The page is generated from what the methods declare: `UNLEARNKIT_WRITE=1 python -m pytest tests/test_settings_page.py`.
+[glossary.md](glossary.md) explains the terms.
 """
 TABLE = "\n| setting | default | range | meaning | source |\n|---|---|---|---|---|\n"
 
