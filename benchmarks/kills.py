@@ -36,7 +36,7 @@ import torch
 from forks import REFUSED, apart, contents, ended, here, killed, started, whole
 from toys import COMMANDS, STARTS, Command, findings, settled
 
-REASONS = ("another process", "exists already", "already holds", "is not empty", "another plan")
+REASONS = ("another process", "exists already", "already has", "is not empty", "another plan")
 
 
 @cache

@@ -25,7 +25,7 @@ from unlearnkit.models.load import load
 from unlearnkit.models.model import Model
 from unlearnkit.models.sampling import sample_latents
 from unlearnkit.runs.estimate import estimate
-from unlearnkit.runs.run import request_for
+from unlearnkit.runs.requests import request_for
 from unlearnkit.schema import Recipe
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2}

@@ -26,7 +26,7 @@ from peak import allocated
 from unlearnkit import load
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS
-from unlearnkit.runs.peak_memory import footprint
+from unlearnkit.runs.peak_memory import peak_memory
 from unlearnkit.settings import build
 
 
@@ -164,13 +164,13 @@ def test_the_estimate_of_memory_is_what_a_run_takes(
 @pytest.mark.parametrize("size", [16, 40])
 def test_the_estimate_of_decoding_is_what_it_takes(size: int) -> None:
     vae = load("canvas").pipe.vae
-    told = footprint(lambda: vae.decode(torch.empty(2, 4, size, size)))
+    told = peak_memory(lambda: vae.decode(torch.empty(2, 4, size, size)))
     with torch.no_grad():
         taken = allocated(lambda: vae.decode(torch.zeros(2, 4, size, size)))
     assert told == pytest.approx(taken, rel=0.15)
 
 
-def test_a_footprint_by_hand() -> None:
+def test_peak_memory_by_hand() -> None:
     """100 and 50 numbers of 4 bytes at once, then 10 beside the 50, and the 100 once more; the 1,000 were there."""
     there = torch.ones(1000)
 
@@ -180,7 +180,7 @@ def test_a_footprint_by_hand() -> None:
         del first
         assert len(there[:10] + second[:10]) == 10
 
-    assert footprint(work) == 600 + 400
+    assert peak_memory(work) == 600 + 400
 
 
 def test_the_page_of_full_sizes() -> None:

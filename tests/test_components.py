@@ -276,7 +276,7 @@ def test_a_run_with_a_guard_has_no_pipeline_and_is_verified(
     capsys.readouterr()
     assert command("export", run, "--out", tmp_path / "lora.safetensors") == 2
     said = capsys.readouterr().err
-    assert said.startswith("a guard acts while the model runs, and a file of weights cannot hold it")
+    assert said.startswith("a guard acts at inference, and a file of weights cannot contain it")
     how = ["--prompt", "cat", "--edit", run / "edit.safetensors", "--steps", "2", "--out", tmp_path / "drawn"]
     assert command("generate", saved.folder(), *how) == 0
 

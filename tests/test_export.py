@@ -93,7 +93,7 @@ def test_diffusers_loads_a_lora_of_text_encoders(kind: str, words: Path, tmp_pat
 def test_what_no_lora_holds_of_a_t5_is_refused(words: Path, tmp_path: Path) -> None:
     model = Model(kinds.pipeline("Flux.1", words))
     edit = changed(model, 2, lambda name: ".block." in name, part="text-encoder")
-    with pytest.raises(InputError, match=r"and the like that no LoRA holds \(text_encoder_2"):
+    with pytest.raises(InputError, match=r"and the like that no LoRA contains \(text_encoder_2"):
         save_lora(model, edit, tmp_path / "a.safetensors")
 
 
@@ -260,7 +260,7 @@ def test_what_a_lora_cannot_hold(model: Model, words: Path, tmp_path: Path) -> N
     beside = Edit(edit.weights | {bias: model.weights("all")[bias].detach() + 1.0}, edit.facts)
     with pytest.raises(
         InputError,
-        match=r"^a LoRA without the 1 biases, norms and the like that no LoRA holds "
+        match=r"^a LoRA without the 1 biases, norms and the like that no LoRA contains "
         r"\(unet\..*to_out\.0\.bias, \.\.\.\)",
     ):
         save_lora(model, beside, file)
@@ -423,7 +423,7 @@ def test_checkpoints_that_cannot_take_the_edit(model: Model, original: Path, tmp
         save_checkpoint(model, edit, other, new)
     held = load_file(original)
     save_file(held | {"model_ema.diffusion_modelout2bias": drawn(4)}, other)
-    with pytest.raises(InputError, match="holds the network twice"):
+    with pytest.raises(InputError, match="has the network twice"):
         save_checkpoint(model, edit, other, new)
     name = next(iter(edit.weights))
     key = renamed(name.removeprefix("unet."))
@@ -472,7 +472,7 @@ def test_what_an_edit_says_of_its_model_is_never_followed(
         assert command("export", place, "--out", new) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert "has no recipe.toml beside it: name the model that it was made from" in said
+        assert "has no recipe.toml in its folder: name its model" in said
         assert "--model" in said
         if source:
             assert source[-20:] in said
@@ -662,7 +662,7 @@ def test_a_checkpoint_takes_no_value_that_its_precision_cannot_hold(
     name, weight = next(iter(model.weights().items()))
     large = weight.detach().clone()
     large[0, 0] = 1e6  # float16 ends at 65504
-    with pytest.raises(InputError, match=f"cannot hold {name}: a new value is too large for float16"):
+    with pytest.raises(InputError, match=f"cannot store {name}: a new value is too large for float16"):
         save_checkpoint(model, Edit({name: large}), original, tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
 

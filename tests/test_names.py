@@ -11,7 +11,8 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.models.model import Model
 from unlearnkit.runs.images import neighbours as shown
-from unlearnkit.runs.run import erase, request_for
+from unlearnkit.runs.requests import request_for
+from unlearnkit.runs.run import erase
 from unlearnkit.schema import LONGEST, Concept, Request, folded
 
 SPELLINGS = [

@@ -26,7 +26,8 @@ from unlearnkit.models.load import load
 from unlearnkit.models.model import Model
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.recipes import load_recipe
-from unlearnkit.runs.run import default_folder, erase, request_for, run_recipe
+from unlearnkit.runs.requests import request_for
+from unlearnkit.runs.run import default_folder, erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 CAT = Request((Concept("cat"),))

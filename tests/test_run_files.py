@@ -110,7 +110,7 @@ def test_what_was_exchanged_is_found_although_the_hashes_were_written_anew(run: 
     shutil.rmtree(run / "pipeline")
     with model.wearing(other):
         model.save(run / "pipeline", edit=Edit(edit.weights))
-    assert found() == ["pipeline/unet differs from the first model where edit.safetensors changes nothing"]
+    assert found() == ["pipeline/unet differs from the base model where edit.safetensors changes nothing"]
 
     for name, value in {"method": "uce", "seed": 6, "request": {"erase": [], "keep": []}}.items():
         Edit(edit.weights, edit.facts | {name: value}).save(run / "edit.safetensors")
@@ -124,7 +124,7 @@ def test_what_was_exchanged_is_found_although_the_hashes_were_written_anew(run: 
         assert f"recipe.toml has another {what} than edit.safetensors" in found()
 
     Edit({name: 2 * value for name, value in edit.weights.items()}, edit.facts).save(run / "edit.safetensors")
-    assert "edit.safetensors is not the edit that run.json names" in found()
+    assert "edit.safetensors is not the edit in run.json" in found()
 
 
 def test_a_report_is_compared_with_the_figures(run: Path, evaluated: Path) -> None:
@@ -360,7 +360,7 @@ def test_a_run_goes_on_in_its_own_precision(tmp_path: Path, capsys: pytest.Captu
     interrupted(tmp_path / "run")
     for words in ("verify", "evaluate"):
         assert command(words, tmp_path / "run") == 2
-        assert "holds an unfinished run: go on with unlearnkit erase --resume" in capsys.readouterr().err
+        assert "has an unfinished run: continue it with unlearnkit erase --resume" in capsys.readouterr().err
     (tmp_path / "run/checkpoint.safetensors").unlink()
     assert command("erase", "--resume", "--out", tmp_path / "run", "--dtype", "bfloat16") == 2
     assert "(dtype was 'float32', now 'bfloat16')" in capsys.readouterr().err

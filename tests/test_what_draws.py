@@ -21,7 +21,8 @@ from unlearnkit.cli import main
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.methods import check_moved, edit_for, plan
 from unlearnkit.models.model import Model
-from unlearnkit.runs.run import erase, request_for
+from unlearnkit.runs.requests import request_for
+from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept, Request
 
 LONG = "cat " * tiny.LENGTH

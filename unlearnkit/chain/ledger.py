@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
+from ..io.files import atomic_file
 from ..io.reading import parse_json, read_bytes, typed
 
 __all__ = [

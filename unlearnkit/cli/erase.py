@@ -205,7 +205,7 @@ def _recipe(
         raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
     from ..methods import find
     from ..models.load import hints_of
-    from ..runs.run import request_for
+    from ..runs.requests import request_for
 
     known = hints_of(known_model(model))
     request = request_for(

@@ -1,4 +1,4 @@
-"""The command ``unlearnkit export``. As in ``cli``, words in, calls out."""
+"""The command ``unlearnkit export``."""
 
 from __future__ import annotations
 
@@ -24,59 +24,61 @@ def export(
     into: Annotated[
         Path | None,
         typer.Option(
-            help="A checkpoint of the model, of which a copy gets the edit; else a LoRA is written."
+            help="Write a copy of this checkpoint of the model, with the edit in it (default: write a LoRA)."
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(min=1, help="A LoRA's largest rank; by default what it takes.")
+        int | None, typer.Option(min=1, help="A LoRA's largest rank (default: as many as needed).")
     ] = None,
     lose: Annotated[
-        float, typer.Option(min=0, max=1, help="How much of the change the file may lose.")
+        float, typer.Option(min=0, max=1, help="Share of the change that the file may lose.")
     ] = 0.01,
     model: Annotated[
-        str | None, typer.Option(help="The model; by default that of the run's recipe, or of the chain.")
+        str | None, typer.Option(help="The model (default: that of the run's recipe, or of the chain).")
     ] = None,
     device: Device = None,
     variant: Variant = None,
 ) -> None:
-    """Write an edit as other tools take it: a LoRA, or a checkpoint that they load with the changed weights in it.
+    """Write an edit for other tools: a LoRA, or a checkpoint with the changed weights.
 
     [bold]unlearnkit export runs/esd-cat-0 --out without-cat.safetensors[/bold]
     """
     if into is not None and rank is not None:
         raise InputError(
-            "--rank is for a LoRA and --into for a checkpoint, which holds whole weights: give one of them"
+            "--rank is for a LoRA and --into for a checkpoint with full weights: give one of them"
         )
     from .. import export as exporting
-    from ..export.held import percent, target
+    from ..export.report import output_path, percent
     from ..io.files import user_path
 
-    file = target(file)
+    file = output_path(file)
     loaded, edit = _opened(user_path(run), model, device, variant)
     if into is not None:
-        held = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)
-        what = f"{printable(into.name)} with {held.tensors} weights changed"
+        report = exporting.save_checkpoint(loaded, edit, into, file, lose=lose)
+        what = f"{printable(into.name)} with {report.tensors} weights changed"
     else:
         with showing() as tick:
-            held = exporting.save_lora(
-                *(loaded, edit, file),
+            report = exporting.save_lora(
+                loaded,
+                edit,
+                file,
                 rank=rank,
                 lose=lose,
                 tick=lambda done, total: tick("factoring", done, total),
             )
-        what = f"a LoRA of rank {held.rank} for {held.tensors} matrices"
-    file = held.path
-    size, lost = file.stat().st_size / 1e6, percent(held.lost)
+        what = f"a LoRA of rank {report.rank} for {report.tensors} matrices"
+    file = report.path
+    size, lost = file.stat().st_size / 1e6, percent(report.lost)
     out.print(f"{printable(str(file))}: {what}, {size:.3g} MB; {lost} of the change is lost", markup=False)
-    if held.left_out:
-        left = f"{len(held.left_out)} biases, norms and the like, such as {held.left_out[0]}"
-        out.print(f"  no LoRA holds {left}", markup=False)
-    if not held.kohya:
+    if report.left_out:
+        left = f"{len(report.left_out)} biases, norms and the like, such as {report.left_out[0]}"
+        out.print(f"  no LoRA contains {left}", markup=False)
+    if not report.kohya:
         out.print("  diffusers and ComfyUI know the names in it, sd-scripts do not", markup=False)
-    elif held.outer:
-        first, share = held.outer[0].removesuffix(".weight"), percent(held.outer_share)
+    elif report.outer:
+        first, share = report.outer[0].removesuffix(".weight"), percent(report.outer_share)
         out.print(
-            f"  {len(held.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "
+            f"  {len(report.outer)} of these matrices, such as {first}, with {share} of the change, are outside the "
             "U-Net's blocks: ComfyUI and diffusers from 0.42 apply them, sd-scripts and diffusers up to 0.35 do not",
             markup=False,
         )
@@ -85,7 +87,7 @@ def export(
 def _opened(run: Path, model: str | None, device: str | None, variant: str | None) -> tuple[Model, Edit]:
     """The model and the edit of it.
 
-    What an edit says of the model it came from is shown, never followed: the file may be a stranger's.
+    The model that an edit names is shown but never opened: the file may come from a stranger.
     """
     from .. import chain
     from ..chain.finish import base_model
@@ -101,30 +103,29 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
         user_path(model)
     if _is(run / LEDGER, Path.is_file):
         project = open_chain(run)
-        given = load(model, device=device, dtype=project.options.dtype, variant=variant) if model else None
-        first = base_model(project, given, device)
+        loaded = load(model, device=device, dtype=project.options.dtype, variant=variant) if model else None
+        first = base_model(project, loaded, device)
         return first, chain.edit(run, model=first)
     path = run / EDIT if _is(run, Path.is_dir) else run
     edit, recipe = Edit.load(path), path.with_name(RECIPE)
     if model is None:
-        told = edit.facts.get("source")
-        by = f" (it says {quoted(told)})" if told else ""
+        source = edit.facts.get("source")
+        by = f" (it says {quoted(source)})" if source else ""
         if not _is(recipe, Path.is_file):
             raise InputError(
-                f"edit {quoted(path)} has no {RECIPE} beside it: name the model that it was made from{by} "
-                "with --model"
+                f"edit {quoted(path)} has no {RECIPE} in its folder: name its model{by} with --model"
             )
         if not edit.facts.get("base"):
             raise InputError(
                 f"edit {quoted(path)} does not say the fingerprint of its model: name the model{by} with --model"
             )
-        told_by = load_recipe(recipe)
-        model, variant = told_by.model, variant or told_by.variant
+        origin = load_recipe(recipe)
+        model, variant = origin.model, variant or origin.variant
     return load(model, device=device, edit=edit, variant=variant), edit
 
 
 def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
-    """Whether it is there; one that may not be looked at is read later, and that says why not."""
+    """Whether it exists. A path without permission counts as missing; its reader says why."""
     try:
         return kind(path)
     except OSError:

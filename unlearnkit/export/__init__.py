@@ -1,9 +1,9 @@
-"""An edit as other tools take it: a LoRA file, or the checkpoint that they load with the changed tensors in place."""
+"""Export of an edit for other tools: as a LoRA file, or as a checkpoint with the changed tensors."""
 
 from __future__ import annotations
 
 from .checkpoint import save_checkpoint
-from .held import Held
 from .lora import save_lora
+from .report import ExportReport
 
-__all__ = ["Held", "save_checkpoint", "save_lora"]
+__all__ = ["ExportReport", "save_checkpoint", "save_lora"]

@@ -1,8 +1,8 @@
-"""An edit put into the checkpoint that other tools load: the same file but for the changed tensors.
+"""Export an edit into a checkpoint of other tools: the same file except for the changed tensors.
 
-Checkpoints name their tensors in many ways, and some hold several of a model's matrices in one. So a changed weight is
-found by its value: where a tensor of the file, or whole rows of it, equals what the model had before, to the last bit.
-Everything else stays as it was, byte for byte.
+Checkpoints name their tensors in many ways, and some join several matrices in one tensor. So a changed weight is found
+by its value: a tensor of the file, or whole rows of it, that equals the base model's bit for bit. All other bytes of
+the file stay the same.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..io.tensors import copied
 from ..models.edit import Edit
 from ..models.model import Model
 from ..models.provenance import provenance
-from .held import LOSE, Held, changes, checked, inner, missing, percent, target
+from .report import LOSE, ExportReport, base_values, check_loss, inner, output_path, percent, share_lost
 
 __all__ = ["save_checkpoint"]
 
-HEAD = 64  # bytes of a row by which it is looked up; what is found is then compared whole
-AVERAGES = "model_ema."  # some trainers leave a second network in the file, of averaged weights
+HEAD = 64  # bytes by which a row is looked up; a match is then compared in full
+AVERAGES = "model_ema."  # some trainers store a second network of averaged weights
 
 
 @dataclass(frozen=True)
@@ -45,51 +45,51 @@ class Place:
 
 def save_checkpoint(
     model: Model, edit: Edit, source: str | Path, path: str | Path, *, lose: float = LOSE
-) -> Held:
+) -> ExportReport:
     """Write the safetensors file ``source`` to ``path`` with the edit in it, whole or not at all.
 
     source: a file that holds the model's denoiser, in any naming and dtype. lose: how much of the change (0 to 1) may
-    be lost to the file's dtype. Raises InputError for a file that is damaged, that is not this model's, that holds a
-    second copy of the network, where more would be lost, and where ``path`` exists already; EditError for an edit of
+    be lost to the file's dtype. Raises InputError for a file that is damaged, that is not this model's, that contains a
+    second copy of the network, if more would be lost, and if ``path`` exists; EditError for an edit of
     another model.
     """
-    source, path, lose = user_path(source), target(path), checked(lose)
-    own, values = changes(model, edit), dict[str, Tensor]()
-    held = moved = 0.0
-    if source.exists() and not source.is_file():  # a pipe would be waited for
+    source, path, lose = user_path(source), output_path(path), check_loss(lose)
+    base, values = base_values(model, edit), dict[str, Tensor]()
+    kept = total = 0.0
+    if source.exists() and not source.is_file():  # reading a pipe would block
         raise InputError(f"checkpoint {quoted(source)} is no file: give a .safetensors file")
     try:
         with safe_open(source, framework="pt") as file:
             keys = list(file.keys())
             if any(key.startswith(AVERAGES) for key in keys):
                 raise InputError(
-                    f"checkpoint {quoted(source)} holds the network twice ({AVERAGES}...), and the second would still "
-                    "know what was erased: give one without averaged weights"
+                    f"checkpoint {quoted(source)} has the network twice ({AVERAGES}...), and the second would keep "
+                    "the concept: give one without averaged weights"
                 )
-            places = find(own, ((key, file.get_tensor(key)) for key in keys))
-            if lacks := [name for name in own if name not in places]:
+            places = find(base, ((key, file.get_tensor(key)) for key in keys))
+            if lacks := [name for name in base if name not in places]:
                 raise InputError(
-                    f"checkpoint {quoted(source)} is not of {model.source}: it lacks {len(lacks)} of the {len(own)} "
+                    f"checkpoint {quoted(source)} is not of {model.source}: it lacks {len(lacks)} of the {len(base)} "
                     f"weights that change, such as {lacks[0]}; give the one that the model was made from"
                 )
             for name, place in places.items():
                 before = place.read(file.get_tensor(place.key))
-                wanted = edit.weights[name].view_as(before)
-                values[name] = wanted.to(before.dtype)
+                after = edit.weights[name].view_as(before)
+                values[name] = after.to(before.dtype)
                 if not torch.isfinite(values[name]).all():
                     raise InputError(
-                        f"checkpoint {quoted(source)} cannot hold {name}: a new value is too large for "
+                        f"checkpoint {quoted(source)} cannot store {name}: a new value is too large for "
                         f"{str(before.dtype).removeprefix('torch.')}; give one in float32"
                     )
-                change = wanted - before.float()
-                held += inner(values[name].float() - before.float(), change)
-                moved += inner(change, change)
+                change = after - before.float()
+                kept += inner(values[name].float() - before.float(), change)
+                total += inner(change, change)
     except FileNotFoundError:
         raise InputError(f"checkpoint {quoted(source)} was not found: give a .safetensors file") from None
     except (OSError, SafetensorError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
         raise InputError(f"checkpoint {quoted(source)} cannot be read: {reason}") from None
-    lost = missing(held, moved)
+    lost = share_lost(kept, total)
     if lost > lose:
         raise InputError(
             f"the precision of checkpoint {quoted(source)} loses {percent(lost)} of the change, more than "
@@ -99,44 +99,44 @@ def save_checkpoint(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, new=True) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, provenance(edit), places, values)
-    return Held(path, len(places), 0, lost)
+    return ExportReport(path, len(places), 0, lost)
 
 
-def find(own: Mapping[str, Tensor], stored: Iterable[tuple[str, Tensor]]) -> dict[str, Place]:
-    """Where in a file each of the weights stands. Raises InputError for one that stands there more than once.
+def find(weights: Mapping[str, Tensor], stored: Iterable[tuple[str, Tensor]]) -> dict[str, Place]:
+    """Each weight's place in a file. Raises InputError for a weight that is there more than once.
 
     Values are compared in the coarser dtype: the model's, or the file's where the model is in float32.
     """
-    coarse = next(iter(own.values())).dtype
+    coarse = next(iter(weights.values())).dtype
     tables: dict[torch.dtype, Table] = {}
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for key, tensor in stored:
         if not tensor.is_floating_point() or not tensor.dim():
             continue
         dtype = tensor.dtype if coarse == torch.float32 else coarse
-        table = tables.get(dtype) or tables.setdefault(dtype, Table(own, dtype))
+        table = tables.get(dtype) or tables.setdefault(dtype, Table(weights, dtype))
         for name, place in table.places(key, tensor.to(dtype)):
-            if name in found:
+            if name in places:
                 raise InputError(
-                    f"the checkpoint has the values of {name} twice, in {found[name].key} and {key}: which of them is "
-                    "meant cannot be told"
+                    f"the checkpoint has the values of {name} twice, in {places[name].key} and {key}: the right one "
+                    "is unknown"
                 )
-            found[name] = place
-    return found
+            places[name] = place
+    return places
 
 
 class Table:
     """Weights in one dtype, by the first bytes of their first row."""
 
-    def __init__(self, own: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         self.known: dict[tuple[bool, int], dict[bytes, list[tuple[str, Tensor]]]] = {}
-        for name, weight in own.items():
+        for name, weight in weights.items():
             rows = _rows(weight.to("cpu", dtype), len(weight) if weight.dim() > 1 else 1)
             heads = self.known.setdefault((weight.dim() > 1, weight.numel() // len(rows)), {})
             heads.setdefault(_heads(rows[:1])[0], []).append((name, rows))
 
     def places(self, key: str, tensor: Tensor) -> Iterator[tuple[str, Place]]:
-        """The weights that stand in this tensor, in the same dtype: a vector may be a part of a longer one."""
+        """The weights inside this tensor, in the same dtype: a vector may be a part of a longer one."""
         for (matrix, width), heads in self.known.items():
             if (
                 matrix != (tensor.dim() > 1)
@@ -146,9 +146,9 @@ class Table:
                 continue
             rows = _rows(tensor, tensor.numel() // width)
             for row, head in enumerate(_heads(rows)):
-                for name, wanted in heads.get(head, ()):
-                    if torch.equal(rows[row : row + len(wanted)], wanted):
-                        yield name, Place(key, width, row, len(wanted))
+                for name, target in heads.get(head, ()):
+                    if torch.equal(rows[row : row + len(target)], target):
+                        yield name, Place(key, width, row, len(target))
 
 
 def copy(

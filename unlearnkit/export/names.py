@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["blocks", "encoder", "is_outer", "kohya"]
 
-# no part of a block: sd-scripts put a LoRA into blocks alone, and diffusers up to 0.35 reads no other
+# outside the blocks: sd-scripts and diffusers up to 0.35 read a LoRA of blocks only
 OUTER = ("conv_in", "conv_out", "time_embedding", "add_embedding")
 RESNET = {
     "conv1": "in_layers.2",
@@ -73,26 +73,26 @@ def blocks(unet: Any) -> dict[str, str]:
     layers = unet.config.layers_per_block
     if not isinstance(layers, int):
         return {}
-    found, width = dict(AROUND), layers + 1
+    names, width = dict(AROUND), layers + 1
     for level in range(len(unet.down_blocks)):
         for layer in range(layers):
-            found[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{width * level + layer + 1}.0"
-            found[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{width * level + layer + 1}.1"
-        found[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{width * (level + 1)}.0.op"
+            names[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{width * level + layer + 1}.0"
+            names[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{width * level + layer + 1}.1"
+        names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{width * (level + 1)}.0.op"
     for level, block in enumerate(unet.up_blocks):
         for layer in range(width):
-            found[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{width * level + layer}.0"
-            found[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{width * level + layer}.1"
-        found[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{width * level + layers}.2.conv"
+            names[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{width * level + layer}.0"
+            names[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{width * level + layer}.1"
+        names[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{width * level + layers}.2.conv"
         if getattr(block, "upsamplers", None) and not getattr(block, "attentions", None):
             return {}  # there the upsampler has the attention's number, as which diffusers reads it
-    numbers = [int(re.findall(r"\d+", name)[0]) for name in found.values() if "put_blocks." in name]
-    fronts = tuple(f"{front}." for front in found)
-    named = all(f"{name}.".startswith(fronts) for name, layer in unet.named_modules() if _holds(layer))
-    return found if named and max(numbers) < MOST else {}
+    numbers = [int(re.findall(r"\d+", name)[0]) for name in names.values() if "put_blocks." in name]
+    fronts = tuple(f"{front}." for front in names)
+    named = all(f"{name}.".startswith(fronts) for name, layer in unet.named_modules() if _has_matrix(layer))
+    return names if named and max(numbers) < MOST else {}
 
 
-def _holds(layer: Any) -> bool:
+def _has_matrix(layer: Any) -> bool:
     """Whether a LoRA can change the layer: it has a matrix or a convolution."""
     weight = getattr(layer, "weight", None)
     return weight is not None and weight.dim() > 1

@@ -1,4 +1,4 @@
-"""What a run will take, before it is begun: weights, time, memory, disk."""
+"""The cost of a run before it starts: weights, time, memory, disk."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ..settings import changed
 from ..training.masters import MasterWeights
 from ..training.settings import Training
 from . import images
-from .peak_memory import footprint
+from .peak_memory import peak_memory
 
 __all__ = ["Estimate", "disk", "estimate"]
 
-PATIENCE = 0.5  # seconds that one measurement may take, unless a single pass takes longer
+PATIENCE = 0.5  # seconds per measurement, or one pass if that takes longer
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A plan and what it costs on this machine, now.
+    """A plan and its cost on this machine.
 
-    erasing, drawing: seconds. memory, disk: bytes; memory is what the networks hold, and with them the fullest of
-    training's steps or the decoding of pictures, without what the libraries themselves take.
+    erasing, drawing: seconds. memory, disk: bytes; memory is that of the networks plus the peak of a training step or
+    of decoding images, without the libraries' own.
     """
 
     model: Model
@@ -48,27 +48,27 @@ class Estimate:
     disk: int
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The estimate for people, as (title, text)."""
+        """The estimate as lines (title, text)."""
         plan, request = self.plan, self.recipe.request
         yield (
             "model",
             f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
         )
         yield "method", self.recipe.method
-        own = [f"{name}={value}" for name, value in changed(self.settings).items()]
-        yield "settings", ", ".join(own) or "the method's defaults"
-        if own:
+        other = [f"{name}={value}" for name, value in changed(self.settings).items()]
+        yield "settings", ", ".join(other) or "the method's defaults"
+        if other:
             yield "", f"and the method's defaults, see 'unlearnkit methods {self.recipe.method}'"
-        if forced := methods.family_settings(
+        if family := methods.family_settings(
             self.model, self.recipe.method, self.recipe.settings, self.settings
         ):
-            yield "by family", ", ".join(f"{name}={value}" for name, value in forced.items())
+            yield "by family", ", ".join(f"{name}={value}" for name, value in family.items())
         yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
         yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
         yield "changes", self._changes()
         yield (
             "steps",
-            f"{plan.steps} of {plan.batch} pictures" if plan.steps else "none, it is solved in one go",
+            f"{plan.steps} of {plan.batch} pictures" if plan.steps else "none: solved in closed form",
         )
         if plan.sampled_images:
             yield "draws first", f"{plan.sampled_images} pictures of the model, unless they are in the cache"
@@ -79,7 +79,7 @@ class Estimate:
     def _changes(self) -> str:
         plan, model = self.plan, self.model
         if not plan.weights:
-            return "no weight: a guard acts while the model runs"
+            return "no weight: a guard acts at inference"
         where = "the text encoders" if plan.part == TEXT_ENCODER else "the denoiser"
         networks = encoders(model.pipe).values() if plan.part == TEXT_ENCODER else [model.denoiser]
         share = plan.weights / sum(weight.numel() for network in networks for weight in network.parameters())
@@ -88,14 +88,14 @@ class Estimate:
 
 @restore.steady()
 def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool = True) -> Estimate:
-    """What ``run_recipe`` with the same arguments would take. Runs a few real passes; changes and writes nothing."""
+    """The cost of ``run_recipe`` with the same arguments. Runs a few real passes; changes and writes nothing."""
     settings = methods.resolve(model, recipe.request, recipe.method, recipe.settings)
     plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
     rows = max(1, round(plan.passes[1]))
     forward = _forward(model, rows) if plan.steps else 0.0
     backward, training = _backward(model, settings, rows) if isinstance(settings, Training) else (0.0, 0)
     picture = model.hints.steps * _denoising(model)
-    shown = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
+    rows_of_grid = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
     return Estimate(
         model=model,
         recipe=recipe,
@@ -103,44 +103,44 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool 
         plan=plan,
         erasing=plan.steps * (plan.passes[0] * forward + plan.passes[1] * backward)
         + plan.sampled_images * picture,
-        drawing=2 * pictures * shown * picture,
+        drawing=2 * pictures * rows_of_grid * picture,
         memory=max(
-            _networks(model) + _decoding(model, pictures * shown),
-            _resident(model) + training + _told(model, plan),
+            _networks(model) + _decoding(model, pictures * rows_of_grid),
+            _resident(model) + training + _data_bytes(model, plan),
         ),
         disk=disk(model, plan, pipeline=pipeline),
     )
 
 
 def disk(model: Model, plan: Plan, *, pipeline: bool = True) -> int:
-    """Bytes that a run writes: the whole pipeline, the edit, and a checkpoint of weights and two moments."""
+    """Bytes that a run writes: the pipeline, the edit, and a checkpoint of weights and two moments."""
     latent = 4 * int(torch.Size(model.shape).numel())
-    own = (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
-    return own + (_networks(model) if pipeline else 0)
+    files = (16 if plan.steps else 4) * plan.weights + plan.sampled_images * latent + 2_000_000
+    return files + (_networks(model) if pipeline else 0)
 
 
 def _forward(model: Model, rows: int) -> float:
-    """Seconds a row of a pass without gradients."""
-    given = _given(model, rows)
+    """Seconds per row of a pass without gradients."""
+    inputs = _inputs(model, rows)
     with torch.no_grad():
-        return _timed(lambda: model.forward(*given), model) / rows
+        return _timed(lambda: model.forward(*inputs), model) / rows
 
 
 def _denoising(model: Model) -> float:
-    """Seconds a picture of one step of drawing."""
+    """Seconds per image of one sampling step."""
     pictures = min(BATCH, model.batch)
-    x, t, states = _given(model, pictures)
+    x, t, states = _inputs(model, pictures)
     with torch.no_grad():
         step = (model.forward, x, t, states, states, model.hints.guidance)
         return _timed(lambda: model.family.guided(*step), model) / pictures
 
 
 def _decoding(model: Model, pictures: int) -> int:
-    """Bytes that it takes to decode so many pictures, as many at once as suit the model."""
+    """Peak bytes of decoding this many images in the model's batches."""
     vae, at_once = getattr(model.pipe, "vae", None), min(pictures, model.batch)
     if vae is None or not at_once:
         return 0
-    taken = footprint(
+    taken = peak_memory(
         lambda: vae.decode(torch.empty(at_once, *model.shape, dtype=vae.dtype, device=vae.device))
     )
     # SDXL's in half precision is decoded in full
@@ -148,36 +148,40 @@ def _decoding(model: Model, pictures: int) -> int:
 
 
 def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
-    """Seconds a row of a pass forward and backward to what is trained, and the bytes that a training step holds."""
-    given, trained = _given(model, rows), MasterWeights(model.weights(settings.part), settings.updates)
+    """Seconds per row of a forward and backward pass, and the peak bytes of a training step."""
+    inputs, trained = _inputs(model, rows), MasterWeights(model.weights(settings.part), settings.updates)
     masters = trained.init(0)
     weights: dict[int, int] = {}
-    held: dict[int, int] = {}
-    blocks, recomputed, widest = 0, 0.0, 0.0  # of those made again: how many, the largest, its widest layer
+    saved: dict[int, int] = {}
+    blocks, recomputed, widest = (
+        0,
+        0.0,
+        0.0,
+    )  # of recomputed blocks: number, the largest's bytes, the widest layer's
 
-    def note(tensor: Tensor, into: dict[int, int] = held) -> Tensor:
+    def note(tensor: Tensor, into: dict[int, int] = saved) -> Tensor:
         into.update(_storages([tensor]).items() - weights.items())
         return tensor
 
-    def block(module: nn.Module, *given: Any) -> Any:
+    def block(module: nn.Module, *inputs: Any) -> Any:
         nonlocal blocks, recomputed, widest
         blocks += 1
-        for tensor in (one for one in given if isinstance(one, Tensor)):
+        for tensor in (one for one in inputs if isinstance(one, Tensor)):
             note(tensor)
         inside: dict[int, int] = {}
         with torch.autograd.graph.saved_tensors_hooks(lambda one: note(one, inside), lambda one: one):
-            output = module(*given)  # holds what is counted, so that no address comes twice
-        sides = 1 + settings.separate  # each has a pass of its own, which is recomputed alone
-        new = [size / sides for place, size in inside.items() if place not in held]
+            output = module(*inputs)  # keeps the counted tensors alive, so that no address is reused
+        sides = 1 + settings.separate  # each has a pass of its own
+        new = [size / sides for place, size in inside.items() if place not in saved]
         recomputed, widest = max(recomputed, sum(new)), max([widest, *new])
         del output
-        return checkpoint(module, *given, use_reentrant=False)
+        return checkpoint(module, *inputs, use_reentrant=False)
 
     def step() -> None:
-        worn = trained.cast_weights(masters)
-        weights.update(_storages([*masters.values(), *worn.values(), *model.weights("all").values()]))
-        with model.wearing(worn):
-            x, t, states = given
+        cast = trained.cast_weights(masters)
+        weights.update(_storages([*masters.values(), *cast.values(), *model.weights("all").values()]))
+        with model.wearing(cast):
+            x, t, states = inputs
             if settings.part == TEXT_ENCODER:
                 states = model.conditioning([""]).expand_as(states)
             loss = model.forward(x, t, states).float().square().mean()
@@ -194,64 +198,64 @@ def _backward(model: Model, settings: Training, rows: int) -> tuple[float, int]:
             _storages(trained.cast_weights(masters).values()).items() - _storages(masters.values()).items()
         )
     numbers = sum(master.numel() for master in masters.values())
-    moving = 2 * max([widest, *held.values()])  # into the widest layer and out of it, on the way back
-    passing = sum(held.values()) + moving + sum(size for _, size in others)
-    if blocks:  # what they were given goes as gradients come, and the one that is recomputed has none yet
-        passing += recomputed - min(4 * numbers, sum(held.values())) - 4 * numbers / blocks
+    moving = 2 * max([widest, *saved.values()])  # gradients into and out of the widest layer
+    passing = sum(saved.values()) + moving + sum(size for _, size in others)
+    if blocks:  # inputs are freed as gradients come; the recomputed block has none yet
+        passing += recomputed - min(4 * numbers, sum(saved.values())) - 4 * numbers / blocks
     return seconds, settings.peak_bytes(numbers, max(0, round(passing)))
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Bytes of the memory that these share, by its address."""
-    found = (tensor.untyped_storage() for tensor in tensors)
-    return {storage.data_ptr(): storage.nbytes() for storage in found}
+    """Bytes of the tensors' memory by address; shared memory counts once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
-def _given(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(model: Model, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     latents = torch.zeros(rows, *model.shape, device=model.device)
     times = torch.full((rows,), model.num_timesteps // 2, device=model.device)
     return latents, times, model.encode([""] * rows)
 
 
 def _timed(work: Callable[[], Any], model: Model) -> float:
-    """Seconds of a call: the quickest of several, for what else the machine does comes and goes."""
+    """Seconds of a call: the fastest of several, because the machine's load varies."""
     taken: list[float] = []
     while sum(taken) < PATIENCE:
-        _settle(model)
+        _synchronize(model)
         start = time.perf_counter()
         work()
-        _settle(model)
+        _synchronize(model)
         taken.append(time.perf_counter() - start)
     return min(taken)
 
 
-def _settle(model: Model) -> None:
-    """Wait until a GPU has done all that it was told."""
+def _synchronize(model: Model) -> None:
+    """Wait until a GPU has finished."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
 
 
 def _networks(model: Model) -> int:
-    """Bytes of the pipeline's networks, as they are held and as they are saved."""
+    """Bytes of the pipeline's networks."""
     return sum(map(_size_of, restore.networks(model.pipe)))
 
 
-def _told(model: Model, plan: Plan) -> int:
-    """Bytes of what a training looks at: a picture's latent and its prompt's states, which the model keeps as well.
+def _data_bytes(model: Model, plan: Plan) -> int:
+    """Bytes of the training data: each image's latent, and its conditioning, which the model caches too.
 
-    As if no two pictures had the same prompt.
+    An upper bound, as if no two images had the same prompt.
     """
     states = plan.sampled_images * model.encode([""]).nbytes
     return states + min(states, ROOM) + plan.sampled_images * 4 * int(torch.Size(model.shape).numel())
 
 
 def _resident(model: Model) -> int:
-    """Bytes of the networks that are on the device while the denoiser trains: a GPU has that one alone."""
+    """Bytes of the networks on the device during training: on a GPU the denoiser only."""
     return _networks(model) if model.device.type == "cpu" else _size_of(model.denoiser)
 
 
 def _size_of(network: nn.Module) -> int:
-    return sum(held.nbytes for held in (*network.parameters(), *network.buffers()))
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
 
 
 def _size(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Pictures for people: what the model drew before and after, with the same seeds, side by side."""
+"""Images for people: PNG files, and sheets of images before and after an edit with the same seeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INK, PAPER, GAP, TEXT = "#1a1a1a", "#ffffff", 4, 16
 
 
 def save_png(image: Image.Image, path: Path, *, facts: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG whole or not at all; ``facts`` go into its text chunk ``unlearnkit`` as JSON."""
+    """Write a PNG, complete or not at all; ``facts`` go into its text chunk ``unlearnkit`` as JSON."""
     notes = PngInfo()
     if facts:
         notes.add_itxt("unlearnkit", json.dumps(facts, ensure_ascii=False))
@@ -51,9 +51,9 @@ def draw(
 ) -> list[Path]:
     """Draw every prompt with every seed into ``folder``, one PNG each, and return the paths, prompt by prompt.
 
-    steps, guidance: ``None`` takes what the model likes. edit: worn while drawing.
-    A PNG carries prompt, seed and edit in its text chunk. Raises InputError for an empty prompt, a file that
-    exists already (none is overwritten) and a folder that cannot be written.
+    steps, guidance: None: the model's default. edit: applied while drawing.
+    A PNG has prompt, seed and edit in its text chunk. Raises InputError for an empty prompt, a file that
+    exists (none is overwritten) and a folder that cannot be written.
     """
     if not prompts or any(not prompt.strip() for prompt in prompts):
         raise InputError('the prompt is empty: say what to draw, for example --prompt "a picture of a dog"')
@@ -61,13 +61,13 @@ def draw(
         check_unicode(prompt)
     if bad := [seed for seed in seeds if not 0 <= seed < 2**63]:
         raise InputError(f"seed {bad[0]} is out of range: use 0 to 2**63 - 1")
-    asked = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
+    cases = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
     names = [slug(prompt) for prompt in dict.fromkeys(prompts)]
     numbers = {
         prompt: f"-{i}" if names.count(name) > 1 else ""
         for i, (prompt, name) in enumerate(zip(dict.fromkeys(prompts), names, strict=True))
     }
-    paths = [folder / f"{slug(prompt)}{numbers[prompt]}-{seed}.png" for prompt, seed in asked]
+    paths = [folder / f"{slug(prompt)}{numbers[prompt]}-{seed}.png" for prompt, seed in cases]
     if taken := [path for path in paths if path.exists()]:
         raise InputError(f"{quoted(taken[0])} exists already: choose another folder with --out")
     with writing(folder):
@@ -75,31 +75,30 @@ def draw(
         tidy(folder)
         with contextlib.nullcontext() if edit is None else model.wearing(edit):
             pictures = model.sample(
-                [prompt for prompt, _ in asked],
-                [seed for _, seed in asked],
+                [prompt for prompt, _ in cases],
+                [seed for _, seed in cases],
                 steps=steps,
                 guidance=guidance,
                 negative=negative,
                 tick=tick,
             )
-        for (prompt, seed), picture, path in zip(asked, pictures, paths, strict=True):
+        for (prompt, seed), picture, path in zip(cases, pictures, paths, strict=True):
             facts = {"prompt": prompt, "seed": seed, "edit": None if edit is None else edit.hash()}
             save_png(picture, path, facts=facts)
     return paths
 
 
 def neighbours(model: Model, request: Request, *, near: int = 6, far: int = 2) -> list[Concept]:
-    """The kept concepts to look at beside the erased ones, by rule.
+    """The retained concepts that are shown next to the erased ones.
 
-    First what the request keeps by name; then, from the model's own vocabulary, the ``near`` words of the erased
-    kinds and the ``far`` words of the other kind that the model's text encoder places closest to what is erased. Words
-    of a superclass that is erased from come first: a text encoder may place a fish, a pizza and a trumpet closest to a
-    cat, and whoever looks wants to see the dog.
+    First the request's own; then, from the model's vocabulary, the ``near`` words of the erased kinds and the ``far``
+    words of the other kind whose text states are closest to the erased concepts. Words that share a superclass with an
+    erased one come first: a text encoder may place a pizza closer to a cat than a dog.
     """
     kinds = {concept.kind for concept in request.erase}
-    kept = {word for concept in request.keep for word in concept.folded}
+    retained = {word for concept in request.keep for word in concept.folded}
     ranked = nearest(model, Request(request.erase), sys.maxsize)
-    ranked = tuple(concept for concept in ranked if folded(concept.name) not in kept)
+    ranked = tuple(concept for concept in ranked if folded(concept.name) not in retained)
     within = {broader(wording) for concept in request.erase for wording in concept.wordings} - {None}
     close = [concept for concept in ranked if concept.kind in kinds]
     close.sort(key=lambda concept: broader(concept.name) not in within)
@@ -115,24 +114,24 @@ def before_and_after(
     seeds: Sequence[int] = (0, 1, 2),
     tick: Callable[[int, int], None] | None = None,
 ) -> Image.Image:
-    """One row for each erased concept and each kept neighbour: left before the edit, right after it.
+    """One row for each erased concept and each retained neighbour: left before the edit, right after it.
 
-    Both halves of a row use the same seeds. tick(done, total) is called as pictures get ready.
+    Both halves of a row use the same seeds. tick: called as tick(done, total).
     """
     concepts = [("erased", one) for one in request.erase] + [
         ("kept", one) for one in neighbours(model, request)
     ]
     prompts = [format_prompt(model.hints.templates[one.kind][0], one.name) for _, one in concepts]
-    asked = [prompt for prompt in prompts for _ in seeds]
+    cases = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]
-    total = 2 * len(asked)
+    total = 2 * len(cases)
 
     def ticks(start: int) -> Callable[[int, int], None] | None:
         return None if tick is None else lambda done, _: tick(start + done, total)
 
-    before = model.sample(asked, drawn, tick=ticks(0))
+    before = model.sample(cases, drawn, tick=ticks(0))
     with model.wearing(edit):
-        after = model.sample(asked, drawn, tick=ticks(len(asked)))
+        after = model.sample(cases, drawn, tick=ticks(len(cases)))
     width = len(seeds)
     rows = [
         (f"{role}: {prompt}", before[i * width : (i + 1) * width] + after[i * width : (i + 1) * width])
@@ -142,9 +141,9 @@ def before_and_after(
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], *, groups: Sequence[str] = ("",)) -> Image.Image:
-    """A contact sheet: a caption and its pictures per row, the pictures in equal ``groups`` with a heading each.
+    """A contact sheet: per row a caption and images, in ``groups`` of equal size with a heading each.
 
-    Small pictures are enlarged by whole factors without smoothing, large ones reduced, to 128 to 256 pixels.
+    Images are scaled to 128 to 256 pixels, small ones by whole factors without smoothing.
     """
     first = rows[0][1][0]
     cell = _cell(max(first.size))
@@ -173,14 +172,14 @@ def _cell(size: int) -> int:
 
 
 def _sized(picture: Image.Image, cell: int) -> Image.Image:
-    way = Image.Resampling.NEAREST if max(picture.size) <= cell else Image.Resampling.LANCZOS
+    method = Image.Resampling.NEAREST if max(picture.size) <= cell else Image.Resampling.LANCZOS
     scale = cell / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.convert("RGB").resize(size, way)
+    return picture.convert("RGB").resize(size, method)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """``text`` broken between words into lines of at most ``width`` pixels; a single longer word stays whole."""
+    """``text`` in lines of at most ``width`` pixels; a longer word is not broken."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""The most memory that some work would hold, told by shapes alone: nothing is computed."""
+"""The peak memory of some work, from shapes alone: nothing is computed."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["footprint"]
+__all__ = ["peak_memory"]
 
 
-def footprint(work: Callable[[], Any]) -> int:
-    """Bytes that tensors made in ``work`` hold at once at most, and the largest once more.
+def peak_memory(work: Callable[[], Any]) -> int:
+    """Peak bytes of the tensors that ``work`` creates, plus the largest once more.
 
-    Convolutions bring what they are given into another order and hold both. What ``work`` makes has no values, and
-    the tensors that it finds, such as a network's weights, are not counted.
+    A convolution copies its input into another memory layout. The created tensors have no values; existing ones, such
+    as a network's weights, are not counted.
     """
-    held = _Held()
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), held:
+    counter = _Counter()
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
         work()
-    return held.most + held.largest
+    return counter.most + counter.largest
 
 
-class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all that is made while it is open, and not yet gone."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that are created inside and still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.most, self.largest = 0, 0, 0
-        self.seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in () if func.is_view else tree_leaves(made):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.seen:
-                self.seen.add(storage)
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known.add(storage)
                 self._add(storage.nbytes())
                 weakref.finalize(storage, self._add, -storage.nbytes())
         return made

@@ -1,4 +1,4 @@
-"""Recipes as TOML: everything that determines a run, written down and read back."""
+"""Recipes as TOML: everything that determines a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..settings import describe, fitted, in_words
 
 __all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
 
-SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # models by name, wherever a folder of that name may be
+SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # model names that win over a folder of that name
 
 
 def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
-    """The recipe as TOML; ``settings``, a filled settings dataclass, has every default of it spelled out.
+    """The recipe as TOML. settings: a filled settings dataclass; if given, all its values are written.
 
     ``load_recipe`` reads it back to an equal recipe, except that ``None`` among the settings becomes ``"none"``
     (TOML has no null), which ``build`` turns into ``None`` again.
@@ -46,9 +46,9 @@ def dump_recipe(recipe: Recipe, settings: Any = None) -> str:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file; a relative path of a model is one from the file's own folder.
+    """The recipe in a TOML file. A model's relative path starts at the file's folder.
 
-    Raises InputError for a file, table, key or value that cannot be used.
+    Raises InputError for an unusable file, table, key or value.
     """
     data = read_toml(path, what="recipe")
     where = f"recipe {quoted(path)}"
@@ -72,13 +72,13 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def placed(model: str, folder: Path = Path()) -> str:
-    """The absolute path of a model that is a file or folder, seen from ``folder``; any other name as it is."""
+    """The absolute path of a model that is a file or folder, relative to ``folder``; any other name unchanged."""
     if model in ("", *SHIPPED):
         return model
     try:
         path = folder / Path(model).expanduser()
         return str(path.resolve()) if path.exists() else model
-    except (OSError, ValueError, RuntimeError):  # a name that no file system takes
+    except (OSError, ValueError, RuntimeError):  # not a valid path
         return model
 
 

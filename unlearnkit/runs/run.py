@@ -1,13 +1,13 @@
-"""From a recipe to an edit, and from a recipe to a run folder.
+"""Carry out a recipe: make the edit, and write a run folder.
 
-A run folder holds, in the order in which they are written:
+A run folder contains, in the order of writing:
 
-    recipe.toml        what is made, every default spelled out, before any work begins
-    log.jsonl          one line a training step
-    edit.safetensors   the changed weights, with the facts behind them
-    pipeline/          the whole model with the edit in it, for plain diffusers
-    grid.png           before and after, the same seeds
-    run.json           versions, fingerprints, seconds, and a hash of every file: it says that the run is finished
+    recipe.toml        the recipe with every default, before any work starts
+    log.jsonl          one line per training step
+    edit.safetensors   the changed weights and how they were made
+    pipeline/          the whole model with the edit, for plain diffusers
+    grid.png           images before and after, with the same seeds
+    run.json           versions, fingerprints, seconds, and a hash of every file; written when the run is finished
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .. import methods
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
+from ..io.files import existing, locked, resumable, slug, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..models.edit import Edit
-from ..models.hints import GENERAL, Hints
 from ..models.load import hints_of, load
 from ..models.model import Model
 from ..oldnames import current
-from ..schema import Concept, Kind, Recipe, Request, folded
+from ..schema import Concept, Recipe, Request
 from ..settings import build, changed
 from . import images, runfolder
 from .estimate import disk
 from .recipes import dump_recipe, load_recipe, placed
+from .requests import request_for
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
 
-__all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "request_for", "run_recipe"]
+__all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "run_recipe"]
 
 Tick = Callable[[str, int, int], None]
-"""Called as ``tick(stage, done, total)``; stages are the method's own, then ``"drawing"`` (pictures)."""
+"""Called as ``tick(stage, done, total)``; the method's stages, then ``"drawing"``."""
 
 
 def erase(
@@ -58,14 +58,14 @@ def erase(
     out: str | Path | None = None,
     **settings: Any,
 ) -> Edit:
-    """Make the edit after which ``model`` no longer draws ``concept``; the model itself stays as it is.
+    """Make an edit with which ``model`` no longer draws ``concept``. The model itself is unchanged.
 
     model: a loaded Model, or anything that ``load`` takes.
     concept, kind, instead, keep: as in ``request_for``.
-    out: a folder for the whole run (see ``run_recipe``); without it nothing is written.
+    out: a folder for the run (see ``run_recipe``); None: nothing is written.
     settings: of the method, by name; ``unlearnkit methods NAME`` lists them.
 
-    Raises UnlearnError for anything that cannot be used.
+    Raises UnlearnError for unusable input.
     """
     known = model.hints if isinstance(model, Model) else hints_of(model)
     request = request_for(concept, kind=kind, instead=instead, keep=keep, known=known)
@@ -78,55 +78,15 @@ def erase(
     return methods.edit_for(loaded, request, method=method, settings=settings, seed=seed)
 
 
-def request_for(
-    concept: str | Concept | Request | Iterable[str | Concept],
-    *,
-    kind: str = "object",
-    phrases: Iterable[str] = (),
-    instead: str | None = None,
-    keep: Iterable[str | Concept] = (),
-    known: Hints = GENERAL,
-) -> Request:
-    """A Request from names: ``kind`` holds for every plain name, ``phrases`` and ``instead`` for a single one.
-
-    A plain name to keep is of ``kind`` too, unless the model's hints know it only as the other kind.
-    """
-    phrases, keep = tuple(phrases), tuple(keep)
-    if isinstance(concept, Request):
-        if instead is not None or phrases or keep:
-            raise InputError("a Request says everything itself: put phrases, instead and keep into it")
-        return concept
-    several = (concept,) if isinstance(concept, str | Concept) else tuple(concept)
-    if (phrases or instead is not None) and [type(one) for one in several] != [str]:
-        raise InputError(
-            "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
-            "or a recipe file"
-        )
-    sort = cast(Kind, kind)  # Concept refuses any other
-    return Request(
-        tuple(
-            one if isinstance(one, Concept) else Concept(one, sort, phrases=phrases, instead=instead)
-            for one in several
-        ),
-        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, sort, known)) for one in keep),
-    )
-
-
-def _kind(name: str, kind: Kind, known: Hints) -> Kind:
-    """The kind that the model knows the name as: the given one, if it knows it as both or as neither."""
-    kinds: tuple[Kind, ...] = (kind, "object", "style")
-    return next((k for k in kinds if folded(name) in map(folded, known.vocabulary(k))), kind)
-
-
 def default_folder(recipe: Recipe) -> Path:
-    """Where a run goes that names no folder: ``runs/esd-cat-0``, with a short hash of whatever else was chosen."""
+    """The default folder of a run: ``runs/esd-cat-0``, with a short hash of all settings that are not defaults."""
     request, names = recipe.request, "-".join(concept.name for concept in recipe.request.erase)
     filled: Any = build(methods.find(recipe.method), recipe.settings)
-    given = {name: getattr(filled, name) for name in recipe.settings}
-    if len(given) == len(dataclasses.fields(filled)) and not changed(filled):
-        given = {}  # a recipe file with every default spelled out
-    own = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
-    chosen = [given, own, [dataclasses.asdict(concept) for concept in request.keep]]
+    settings = {name: getattr(filled, name) for name in recipe.settings}
+    if len(settings) == len(dataclasses.fields(filled)) and not changed(filled):
+        settings = {}  # a recipe file with every default
+    words = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
+    chosen = [settings, words, [dataclasses.asdict(concept) for concept in request.keep]]
     short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
     plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
     return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)
@@ -144,18 +104,17 @@ def run_recipe(
     pipeline: bool = True,
     tick: Tick | None = None,
 ) -> Edit:
-    """Carry out a recipe and leave a run folder (see the top of this file).
+    """Carry out a recipe and write a run folder (see the top of this file).
 
-    model: the loaded model of the recipe, to save loading it again.
-    resume: go on with a run that was interrupted; it must have the same recipe. A finished run is returned as is,
-        after its files were compared with what ``run.json`` says of them.
-    dtype: the recipe's unless told; a run is only resumed in its own.
-    pictures: before/after pictures a row of grid.png; 0 draws none.
-    pipeline: whether to write the whole model beside the edit; resuming a finished run adds it.
+    model: the recipe's model, if it is loaded already.
+    resume: continue an interrupted run with the same recipe. A finished run's edit is returned after its files were
+        checked against ``run.json``.
+    dtype: default: the recipe's. A run can be resumed only with its own.
+    pictures: images before and after per row of grid.png; 0: no grid.
+    pipeline: whether to write the whole model too; resuming a finished run adds it.
 
-    Raises InputError if ``out`` already holds something else, cannot be written, another process writes in it, or the
-    disk is full. Nothing that was in ``out`` before is lost: every file is written whole beside its place and then
-    renamed.
+    Raises InputError if ``out`` has other content, cannot be written, is used by another process, or the disk is full.
+    Nothing in ``out`` is lost: each file is written under a temporary name and then renamed.
     """
     folder = user_path(out)
     build(methods.find(recipe.method), recipe.settings)
@@ -176,11 +135,11 @@ def run_recipe(
     else:
         plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
         _room(folder, disk(model, plan, pipeline=pipeline))
-    begun = time.monotonic()
-    with _alone(folder):
+    started = time.monotonic()
+    with _locked(folder):
         if processes.first():
             if check_folder(folder, resume=resume) != resuming:
-                raise InputError(f"another process used {quoted(folder)} meanwhile: choose another folder")
+                raise InputError(f"another process has used {quoted(folder)} since: choose another folder")
             manifest.no_links(folder)
             for stage in folder.glob(f"{runfolder.STAGE}*"):
                 tidy(stage, exclusive=True)
@@ -188,9 +147,7 @@ def run_recipe(
                 write_text(folder / RECIPE, dump_recipe(recipe, settings))
         processes.wait()  # before another one makes a folder there
         if resuming and (folder / RUN).exists():
-            edit = Edit.load(
-                folder / methods.EDIT
-            )  # also of an earlier version, which named settings otherwise
+            edit = Edit.load(folder / methods.EDIT)  # also an earlier version's, with other settings
         else:
             edit = methods.edit_for(
                 model,
@@ -201,8 +158,8 @@ def run_recipe(
                 job=methods.Job(folder=folder, progress=tick),
             )
         if processes.first():
-            spent = round(time.monotonic() - begun, 1)
-            _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, begun, spent, tick)
+            spent = round(time.monotonic() - started, 1)
+            _complete(folder, model, recipe.request, edit, pictures, pipeline, resuming, started, spent, tick)
     return edit
 
 
@@ -214,11 +171,11 @@ def _complete(
     pictures: int,
     pipeline: bool,
     resuming: bool,
-    begun: float,
+    started: float,
     spent: float,
     tick: Tick | None,
 ) -> None:
-    """Write what a run has beside its edit, and ``run.json`` at last; what is there already stays as it is."""
+    """Write the run's other files, ``run.json`` last. Existing files are left unchanged."""
     if pipeline:
         if (folder / PIPELINE).exists():
             runfolder.fits(folder, model, edit)
@@ -234,7 +191,7 @@ def _complete(
         facts = {
             "edit": edit.hash(),
             "base": model.fingerprint(),
-            "seconds": round(time.monotonic() - begun, 1),
+            "seconds": round(time.monotonic() - started, 1),
             **({} if resuming else {"method seconds": spent}),
             "resumed": resuming,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -246,8 +203,8 @@ def _complete(
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Within this no other command writes in the folder; of several processes at one run the first holds the lock."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder against other commands. Of a run's several processes, the first one has the lock."""
     with (
         resumable(folder / RECIPE, "the run goes on with --resume"),
         writing(folder),
@@ -257,29 +214,29 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def writes_pipeline(recipe: Recipe) -> bool:
-    """Whether a run of the recipe can write a whole model: a guard is in no folder of weights."""
+    """Whether the recipe's run can write a whole model; weights alone cannot express a guard."""
     return not issubclass(methods.find(recipe.method), methods.Guard)
 
 
 def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
-    """Whether ``folder`` holds all of a run, and the whole model where it is wanted.
+    """Whether ``folder`` has a finished run, and its whole model if ``pipeline``.
 
-    Raises InputError where a file of a finished run is not as it was written.
+    Raises InputError if a file of a finished run was changed.
     """
     return (folder / RUN).exists() and (runfolder.damage(folder) or not pipeline)
 
 
 def check_folder(folder: Path, *, resume: bool) -> bool:
-    """True if ``folder`` holds a run to go on with, False if it is free to be used, InputError otherwise."""
+    """True if ``folder`` has a run to resume, False if it can be used for a new one. Raises InputError otherwise."""
     if entries(folder):
         if not (folder / RECIPE).is_file():
             raise InputError(
-                f"{quoted(folder)} is not empty and holds no run: choose another folder with --out"
+                f"{quoted(folder)} is not empty and has no run: choose another folder with --out"
             )
         if not resume:
             state = "a finished run" if (folder / RUN).exists() else "an unfinished run"
             raise InputError(
-                f"{quoted(folder)} already holds {state}: choose another folder with --out, or add --resume"
+                f"{quoted(folder)} already has {state}: choose another folder with --out, or add --resume"
             )
         return True
     parent = existing(folder)
@@ -295,7 +252,7 @@ def check_folder(folder: Path, *, resume: bool) -> bool:
 
 
 def _room(folder: Path, needed: int) -> None:
-    """Refuse a run that the disk has no room for."""
+    """Raise InputError if the disk has too little space for a run."""
     free = shutil.disk_usage(existing(folder)).free
     if free < needed:
         raise InputError(
@@ -305,7 +262,7 @@ def _room(folder: Path, needed: int) -> None:
 
 
 def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
-    """Refuse to resume a run with another recipe, naming the first difference."""
+    """Raise InputError if a run would be resumed with another recipe; names the first difference."""
     was = {name: getattr(old, name) for name in ("model", "method", "seed", "request", "variant")}
     was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
@@ -315,6 +272,6 @@ def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     for name, value in now.items():
         if was[name] != value:
             raise InputError(
-                f"{quoted(folder)} was begun with another recipe ({name} was {quoted(was[name])}, "
+                f"{quoted(folder)} was started with another recipe ({name} was {quoted(was[name])}, "
                 f"now {quoted(value)}): resume it with its own recipe.toml, or choose another folder"
             )

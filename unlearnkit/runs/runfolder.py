@@ -1,4 +1,4 @@
-"""The finished run folder: its manifest ``run.json``, and whether what lies there fits together."""
+"""A finished run folder: its manifest ``run.json``, and checks of its files."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ __all__ = [
 ]
 
 RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors", "pipeline", "grid.png"
-FORMAT = 2  # of run.json; the first one had no number, and no list of files
+FORMAT = 2  # of run.json; the first format had no number and no list of files
 OLD = ("edit", "base", "seconds", "method seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
-LATER = ("evaluation", "report.html", "report.json")  # have manifests of their own
-LONGER = "text_model."  # before the names of CLIP's weights in files, as ``older`` writes them
-STAGE = "stage-"  # how the folders of a method that trains in stages begin
+LATER = ("evaluation", "report.html", "report.json")  # have their own manifests
+LONGER = "text_model."  # prefix of CLIP's weights in files, as ``older`` writes them
+STAGE = "stage-"  # prefix of the folders of a method that trains in stages
 REMAKE = "remove the folder 'pipeline', and --resume writes it again"
 COPY = "put a copy of it back, or make the run again in another folder"
 
 
 def finish(folder: Path, facts: Mapping[str, Any], model: Model) -> None:
-    """Write ``run.json``: the facts, and hash and size of every file of the run."""
+    """Write ``run.json``: the facts, and the hash and size of every file of the run."""
     edit = Edit.load(folder / EDIT)
     written: dict[str, Any] = {
         "format": FORMAT,
@@ -65,7 +65,7 @@ def finish(folder: Path, facts: Mapping[str, Any], model: Model) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` says. Raises InputError where it is missing or was changed."""
+    """The content of ``run.json``. Raises InputError if it is missing or was changed."""
     facts = manifest.load(folder / RUN, old=OLD, what="run.json")
     types: dict[str, Any] = {"edit": str, "base": str}
     if manifest.sealed(facts):
@@ -79,30 +79,30 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def no_run(folder: Path) -> InputError:
-    """The error for a folder in which a finished run belongs."""
+    """The error for a folder without a finished run."""
     if (folder / RECIPE).is_file():
         return InputError(
-            f"{quoted(folder)} holds an unfinished run: go on with unlearnkit erase --resume --out"
+            f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out"
         )
     return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
 
 
 def fits(folder: Path, model: Model, edit: Edit) -> None:
-    """Raises InputError where a pipeline that is already there is not the model with the edit in it."""
+    """Raise InputError if a saved pipeline is not the model with the edit."""
     for finding in misfits(folder, model, edit):
         raise InputError(f"{quoted(folder)}: {finding}; {REMAKE}")
 
 
 def misfits(folder: Path, model: Model, edit: Edit) -> Iterator[str]:
-    """Where the saved pipeline, if there is one, is not the model with the edit in it."""
+    """The differences of a saved pipeline from the model with the edit."""
     if (folder / PIPELINE).is_dir():
         yield from _pipeline(folder / PIPELINE, _denoiser(model, edit), edit)
 
 
 def damage(folder: Path) -> bool:
-    """Raises InputError naming the first file of a finished run that is not as it was written.
+    """Raise InputError for the first changed file of a finished run.
 
-    Gives whether the whole pipeline is there, too. A pipeline that was removed, or added after the run, is no damage.
+    Returns whether the whole pipeline is there. A pipeline may be removed, or added after the run.
     """
     facts, entries = read(folder), (folder / PIPELINE).is_dir()
     whole = entries and ("denoiser" in facts or not manifest.sealed(facts))
@@ -114,7 +114,7 @@ def damage(folder: Path) -> bool:
 
 
 def findings(folder: Path) -> Iterator[str]:
-    """What is not as the run left it, a line each, the file first."""
+    """What changed since the run, one line each, the file first."""
     if not (folder / RUN).exists():
         yield f"{RUN} is missing"
         return
@@ -131,17 +131,17 @@ def findings(folder: Path) -> Iterator[str]:
         yield f"{RUN}: {error}"
         return
     if (edit.hash(), edit.facts.get("base")) != (facts["edit"], facts["base"]):
-        yield f"{EDIT} is not the edit that {RUN} names"
-    # the first runs that had a seal took the hash of the whole file
+        yield f"{EDIT} is not the edit in {RUN}"
+    # the first runs with a seal have the hash of the whole file
     if facts.get("seal", seal := edit.seal()) not in (seal, manifest.file_hash(folder / EDIT)):
-        yield f"{EDIT} says other things of itself than when {RUN} was written"
+        yield f"{EDIT} has other facts than when {RUN} was written"
     yield from _recipe(folder, edit)
     if (folder / PIPELINE).is_dir():
         yield from _pipeline(folder / PIPELINE, facts, edit)
 
 
 def remarks(folder: Path) -> Iterator[str]:
-    """What the manifest does not cover, a line each."""
+    """What the manifest does not cover, one line each."""
     if not (folder / RUN).exists():
         return
     facts = read(folder)
@@ -165,14 +165,14 @@ def _changed(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 
 def _others(folder: Path) -> list[str]:
-    """The names in a run folder that are no run's own: evaluation, report, and what users put there."""
+    """Names in a run folder that the run did not write: evaluation, report, and users' files."""
     names = [path.name for path in entries(folder)]
     return [name for name in names if name not in OWN and not name.startswith(STAGE)]
 
 
 def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
-    """Where ``recipe.toml`` asks for something else than what the edit says it is."""
-    from ..methods import find  # which opens diffusers, and a report needs none
+    """The differences between ``recipe.toml`` and the edit's facts."""
+    from ..methods import find  # imports diffusers, which a report does not need
 
     try:
         recipe = load_recipe(folder / RECIPE)
@@ -188,33 +188,32 @@ def _recipe(folder: Path, edit: Edit) -> Iterator[str]:
         return
     for name, value in json.loads(json.dumps(now)).items():
         was = edit.facts.get(name)
-        if name == "settings" and isinstance(was, dict):  # another version may have more of them, or fewer
+        if name == "settings" and isinstance(was, dict):  # another version may have more or fewer settings
             was = current(recipe.method, was)
-            apart = [one for one in value if one in was and was[one] != value[one]]
-            if apart:
-                yield f"{RECIPE} has another {apart[0]} than {EDIT}"
+            different = [one for one in value if one in was and was[one] != value[one]]
+            if different:
+                yield f"{RECIPE} has another {different[0]} than {EDIT}"
         elif was != value:
             yield f"{RECIPE} has another {name} than {EDIT}"
 
 
 def _settings(cls: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a method for those of a recipe, which may be of an earlier version."""
-    given = current(cls.name, settings)
-    gone = {name: value for name, value in given.items() if removed(cls.name, name)}
-    known = {name: value for name, value in given.items() if name not in gone}
-    return dataclasses.asdict(build(cls, known)) | gone
+    """All settings of a method from a recipe's, which may be an earlier version's."""
+    values = current(cls.name, settings)
+    old = {name: value for name, value in values.items() if removed(cls.name, name)}
+    known = {name: value for name, value in values.items() if name not in old}
+    return dataclasses.asdict(build(cls, known)) | old
 
 
 def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[str]:
-    """Where the saved denoiser, or a text encoder that changed, is not the first model with the edit in it."""
+    """The differences of a saved denoiser, or changed text encoder, from the base model with the edit."""
     denoiser = facts.get("denoiser") or next(iter(edit.weights), "").partition(".")[0]
     for part in dict.fromkeys((denoiser, *edit.components)):
         if not isinstance(part, str) or part not in [path.name for path in entries(folder)]:
             yield f"{PIPELINE} has no {quoted(part)}"
             return
         start, where = f"{part}.", f"{PIPELINE}/{part}"
-        own = {name: value for name, value in edit.weights.items() if name.startswith(start)}
-        edited = {name.removeprefix(start): value for name, value in own.items()}
+        edited = {k.removeprefix(start): value for k, value in edit.weights.items() if k.startswith(start)}
         try:
             with contextlib.ExitStack() as opened:
                 places: dict[str, Any] = {}
@@ -223,8 +222,8 @@ def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[st
                     places |= dict.fromkeys(file.keys(), file)
                 for name, value in edited.items():
                     stored = name if name in places else f"{LONGER}{name}"
-                    found = places[stored].get_tensor(stored) if stored in places else None
-                    if found is None or not torch.equal(value.to(found.dtype), found):
+                    saved = places[stored].get_tensor(stored) if stored in places else None
+                    if saved is None or not torch.equal(value.to(saved.dtype), saved):
                         yield f"{where} does not have {quoted(name)} as {EDIT} has it"
                         return
                 rest = (name for name in sorted(places) if name not in edited)
@@ -233,11 +232,11 @@ def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[st
             yield f"{where} cannot be read: {' '.join(str(error).split())}"
             return
         if part == denoiser and facts.get("rest", left) != left:
-            yield f"{where} differs from the first model where {EDIT} changes nothing"
+            yield f"{where} differs from the base model where {EDIT} changes nothing"
 
 
 def _denoiser(model: Model, edit: Edit) -> dict[str, Any]:
-    """The denoiser's name, and a hash of those of its weights that the edit leaves as they are."""
+    """The denoiser's name, and a hash of its weights that the edit does not change."""
     name, weights = model.family.DENOISER, model.denoiser.state_dict()
     left = (one for one in sorted(weights) if f"{name}.{one}" not in edit.weights)
     return {"denoiser": name, "rest": manifest.tensor_hash((one, weights[one]) for one in left)}

@@ -19,7 +19,7 @@ from ...methods import Job
 from ...models.load import hints_of
 from ...models.model import Model
 from ...models.restore import steady
-from ...runs.run import request_for
+from ...runs.requests import request_for
 from ...schema import Concept, Request, folded
 from ...settings import build
 from ..edits import guard_defaults, make_edit

@@ -1,4 +1,4 @@
-"""How much of a change a file holds: another form may be narrower than the edit."""
+"""What an exported file contains, and what share of the edit's change it loses."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ from ..io.files import existing, new_file, user_path
 from ..models.edit import Edit
 from ..models.model import Model
 
-__all__ = ["LOSE", "Held", "changes", "checked", "inner", "missing", "percent", "target"]
+__all__ = [
+    "LOSE",
+    "ExportReport",
+    "base_values",
+    "check_loss",
+    "inner",
+    "output_path",
+    "percent",
+    "share_lost",
+]
 
-LOSE = 0.01  # of a change; on the canvas erasure and what stays are then as with the whole
-NOTHING = 1e-6  # what rounding to float32 takes at most
+LOSE = 0.01  # of a change; on the canvas this alters neither erasure nor retention
+NOTHING = 1e-6  # the most that rounding to float32 loses
 
 
 @dataclass(frozen=True)
-class Held:
-    """A file that was written.
+class ExportReport:
+    """What was written to a file.
 
-    tensors: of the model, that it changes. rank: the largest of a LoRA's, 0 of a checkpoint. lost: 1 - <d', d> / |d|²
-    of the change d and the change d' that the file makes, over all weights. left_out: changed weights that it leaves.
-    outer: changed layers of a U-Net outside its blocks, which not every tool takes from a LoRA. outer_share: of |d|².
-    kohya: whether kohya's sd-scripts know the names in the file.
+    tensors: number of changed tensors. rank: a LoRA's largest; 0 for a checkpoint. lost: 1 - <d', d> / |d|² of the
+    edit's change d and the file's change d', over all weights, in [0, 1]. left_out: changed weights not in the file.
+    outer: changed layers outside the U-Net's blocks, which some tools ignore in a LoRA. outer_share: their share of
+    |d|². kohya: whether kohya's sd-scripts know the names in the file.
     """
 
     path: Path
@@ -46,37 +55,37 @@ def inner(a: Tensor, b: Tensor) -> float:
     return float(a.double().flatten() @ b.double().flatten())
 
 
-def changes(model: Model, edit: Edit) -> Mapping[str, Tensor]:
-    """The model's own values of the weights that the edit changes; the model wears nothing.
+def base_values(model: Model, edit: Edit) -> Mapping[str, Tensor]:
+    """The base model's values of the weights that the edit changes.
 
     Raises EditError for an edit of another model, also by names or shapes, and for one that changes nothing.
     """
     model.check(edit)
     if edit.hooks:
         raise EditError(
-            "a guard acts while the model runs, and a file of weights cannot hold it: draw with unlearnkit generate "
+            "a guard acts at inference, and a file of weights cannot contain it: draw with unlearnkit generate "
             "--edit, or choose a method that changes weights"
         )
-    own = model.values(edit.weights)
+    base = model.values(edit.weights)
     for name, value in edit.weights.items():
-        if value.shape != own[name].shape:
-            here = tuple(own[name].shape)
+        if value.shape != base[name].shape:
+            here = tuple(base[name].shape)
             raise EditError(
                 f"weight {quoted(name)} of the edit is {tuple(value.shape)}, the model's is {here}"
             )
-    found = {name: weight.detach() for name, weight in own.items()}
+    base = {name: weight.detach() for name, weight in base.items()}
     if all(
-        torch.equal(edit.weights[name].to(weight.device), weight.float()) for name, weight in found.items()
+        torch.equal(edit.weights[name].to(weight.device), weight.float()) for name, weight in base.items()
     ):
         raise EditError("the edit changes no weight: there is nothing to export")
-    return found
+    return base
 
 
-def target(path: str | Path) -> Path:
-    """The safetensors file to write, with ``~`` expanded. Raises InputError, before any work, where it cannot be."""
+def output_path(path: str | Path) -> Path:
+    """The safetensors file to write, with ``~`` expanded. Raises InputError if it cannot be written."""
     path = user_path(path)
     if path.suffix != ".safetensors":
-        raise InputError(f"{quoted(path)} is no name that loaders take: let it end in .safetensors")
+        raise InputError(f"{quoted(path)} is no name that loaders accept: end it in .safetensors")
     new_file(path)
     parent = existing(path.parent)
     if not parent.is_dir():
@@ -90,16 +99,16 @@ def target(path: str | Path) -> Path:
     return path
 
 
-def checked(lose: float) -> float:
-    """What may be lost, and no less than rounding takes. Raises InputError out of range."""
+def check_loss(lose: float) -> float:
+    """The share that may be lost, at least what rounding loses. Raises InputError out of range."""
     if not 0 <= lose <= 1:
         raise InputError(f"lose {lose:g} is out of range: use 0 to 1")
     return max(lose, NOTHING)
 
 
-def missing(held: float, whole: float) -> float:
-    """``Held.lost`` of <d', d> and |d|²."""
-    return max(0.0, 1.0 - held / whole) if whole else 0.0
+def share_lost(kept: float, total: float) -> float:
+    """``ExportReport.lost`` of <d', d> and |d|²."""
+    return max(0.0, 1.0 - kept / total) if total else 0.0
 
 
 def percent(share: float) -> str:

@@ -1,0 +1,52 @@
+"""From names to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from ..errors import InputError
+from ..models.hints import GENERAL, Hints
+from ..schema import Concept, Kind, Request, folded
+
+__all__ = ["request_for"]
+
+
+def request_for(
+    concept: str | Concept | Request | Iterable[str | Concept],
+    *,
+    kind: str = "object",
+    phrases: Iterable[str] = (),
+    instead: str | None = None,
+    keep: Iterable[str | Concept] = (),
+    known: Hints = GENERAL,
+) -> Request:
+    """A Request from names: ``kind`` applies to every plain name, ``phrases`` and ``instead`` to a single one.
+
+    A plain name to keep has this kind too, unless the model's hints know it only as the other kind.
+    """
+    phrases, keep = tuple(phrases), tuple(keep)
+    if isinstance(concept, Request):
+        if instead is not None or phrases or keep:
+            raise InputError("a Request has its own phrases, instead and keep: put them into it")
+        return concept
+    several = (concept,) if isinstance(concept, str | Concept) else tuple(concept)
+    if (phrases or instead is not None) and [type(one) for one in several] != [str]:
+        raise InputError(
+            "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
+            "or a recipe file"
+        )
+    checked = cast(Kind, kind)  # Concept refuses any other
+    return Request(
+        tuple(
+            one if isinstance(one, Concept) else Concept(one, checked, phrases=phrases, instead=instead)
+            for one in several
+        ),
+        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, checked, known)) for one in keep),
+    )
+
+
+def _kind(name: str, kind: Kind, known: Hints) -> Kind:
+    """The kind under which the model knows the name; ``kind`` if it knows both or neither."""
+    kinds: tuple[Kind, ...] = (kind, "object", "style")
+    return next((k for k in kinds if folded(name) in map(folded, known.vocabulary(k))), kind)
