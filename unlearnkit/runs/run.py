@@ -26,7 +26,7 @@ from typing import Any
 from .. import methods
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import existing, locked, resumable, slug, tidy, user_path, write_text, writing
+from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..models.edit import Edit
 from ..models.load import hints_of, load

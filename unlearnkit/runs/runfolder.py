@@ -104,8 +104,8 @@ def damage(folder: Path) -> bool:
 
     Returns whether the whole pipeline is there. A pipeline may be removed, or added after the run.
     """
-    facts, entries = read(folder), (folder / PIPELINE).is_dir()
-    whole = entries and ("denoiser" in facts or not manifest.sealed(facts))
+    facts, has_pipeline = read(folder), (folder / PIPELINE).is_dir()
+    whole = has_pipeline and ("denoiser" in facts or not manifest.sealed(facts))
     for name, why in _changed(folder, facts):
         if whole or name.partition("/")[0] != PIPELINE:
             out = REMAKE if name.startswith(f"{PIPELINE}/") else COPY
