@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..metrics.stats import Interval, needed, non_inferior
+from ..metrics.stats import Rate, needed, non_inferior
+from .figures import ConceptFigures, Figures, Paired, ReferenceFigures
 from .plan import UNGRADED, Plan, Rules
 
 __all__ = ["GRADES", "NOT_CLAIMED", "percent", "points", "verdict"]
@@ -44,22 +45,20 @@ class Claim:
 
 def verdict(plan: Plan, tables: Mapping[str, Any]) -> dict[str, Any]:
     """The claim for every concept with its reasons, missing controls, the retention, and what is not claimed."""
-    rules = plan.rules
-    collapsed, kept = _collapsed(tables, rules), _retention(tables, rules)
-    broken = tables["failed"]["before"]
-    if broken["value"] > 0.5:  # then neither unchanged pictures nor an absence mean anything
+    rules, figures = plan.rules, Figures.of(tables)
+    collapsed, kept = _collapsed(figures, rules), _retention(figures, rules)
+    broken = figures.failed.before
+    if broken.value > 0.5:  # then neither unchanged pictures nor an absence mean anything
         reason = f"{_rate(broken)} of the untouched model's own pictures failed"
         return _verdict(
             [_claim(one.name, "not shown", [reason], []) for one in plan.concepts], kept, [], rules
         )
-    parts = tables["change"].values()
-    unchanged = bool(parts) and all(part["identical"] == part["n"] for part in parts)
-    concepts = [_graded(concept, plan, tables, rules, unchanged, collapsed) for concept in tables["concepts"]]
-    recognised = {concept["name"] for concept in tables["concepts"]}
+    concepts = [_graded(concept, plan, figures, collapsed) for concept in figures.concepts]
+    recognised = {concept.name for concept in figures.concepts}
     for concept in plan.concepts:
         if concept.name not in recognised:
             reason = f"nothing here can recognise {concept.kind}s: name a classifier of {concept.kind}s"
-            grade = "nothing changed" if unchanged else "collapsed" if collapsed else "not shown"
+            grade = "nothing changed" if figures.unchanged else "collapsed" if collapsed else "not shown"
             concepts.append(_claim(concept.name, grade, [reason], []))
     return _verdict(concepts, kept, collapsed, rules)
 
@@ -79,38 +78,31 @@ def _verdict(
     }
 
 
-def _graded(
-    concept: Mapping[str, Any],
-    plan: Plan,
-    tables: Mapping[str, Any],
-    rules: Rules,
-    unchanged: bool,
-    collapsed: Sequence[str],
-) -> Claim:
+def _graded(concept: ConceptFigures, plan: Plan, figures: Figures, collapsed: Sequence[str]) -> Claim:
     """The highest grade whose conditions all hold; the failed conditions of the next grade are the reasons."""
-    name, direct = concept["name"], concept["direct"]
-    if unchanged:
+    name, direct, rules = concept.name, concept.direct, plan.rules
+    if figures.unchanged:
         return _claim(name, "nothing changed", ["every picture is the untouched model's"], [])
     if collapsed:
         return _claim(name, "collapsed", collapsed, [])
     if direct is None:
         return _claim(name, "not shown", ["no prompt asks for it by name"], ["direct prompts"])
-    seen = f"seen in {_rate(direct['after'])}, before {_rate(direct['before'])}"
+    seen = f"seen in {_rate(direct.after)}, before {_rate(direct.before)}"
     reasons, missing = _not_absent("direct prompts", direct, rules)
-    if concept["holm p"] >= 0.05:
-        reasons.append(f"the change may be chance (p = {concept['holm p']:.2g} after Holm)")
+    if concept.holm_p >= 0.05:
+        reasons.append(f"the change may be chance (p = {concept.holm_p:.2g} after Holm)")
     if reasons:
         return _claim(name, "not shown", reasons, missing, seen)
-    graded = {form: figures for form, figures in concept["forms"].items() if form not in UNGRADED}
+    graded = {form: paired for form, paired in concept.forms.items() if form not in UNGRADED}
     lacking = [] if graded else [(["the suite has no other wordings"], ["other wordings"])]
-    lacking += [_not_absent(form, figures, rules) for form, figures in graded.items()]
+    lacking += [_not_absent(form, paired, rules) for form, paired in graded.items()]
     if not plan.weights_changed:
         note = "the weights are the untouched model's: a filter hides the concept, which is still in it"
         lacking.append(([note], ["changed weights"]))
     reasons, missing = ([line for part in lacking for line in part[i]] for i in (0, 1))
     if reasons:
         return _claim(name, "suppressed", reasons, missing, seen)
-    reasons, missing = _unlike_never_knew(tables["never-knew"], name)
+    reasons, missing = _unlike_never_knew(figures.reference, name)
     forms = f"{seen}; the same holds for every other wording ({', '.join(graded)})"
     if reasons:
         return _claim(name, "generalises", reasons, missing, forms)
@@ -119,78 +111,67 @@ def _graded(
     )
 
 
-def _not_absent(form: str, figures: Mapping[str, Any], rules: Rules) -> tuple[list[str], list[str]]:
+def _not_absent(form: str, paired: Paired, rules: Rules) -> tuple[list[str], list[str]]:
     """Why the concept is not shown to be absent on a form of prompts, and which controls or pictures are missing."""
-    before, after = figures["before"], figures["after"]
+    before, after = paired.before, paired.after
     least = needed(rules.limit)
-    if before["low"] < rules.known:
+    if before.low < rules.known:
         return [
             f"{form}: the untouched model itself shows it in only {_rate(before)}, so its absence says little"
         ], [f"{form} on which the untouched model surely shows it in {percent(rules.known)}"]
-    if after["prompts"] < least:
-        return [
-            f"{form}: {after['prompts']} prompts are too few to bound a share of {percent(rules.limit)}"
-        ], [f"{form}: {least} prompts or more"]
-    if after["high"] > rules.limit:
+    if after.prompts < least:
+        return [f"{form}: {after.prompts} prompts are too few to bound a share of {percent(rules.limit)}"], [
+            f"{form}: {least} prompts or more"
+        ]
+    if after.high > rules.limit:
         return [f"{form}: still seen in {_rate(after)}, the limit is {percent(rules.limit)}"], []
     return [], []
 
 
-def _unlike_never_knew(compared: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
+def _unlike_never_knew(reference: ReferenceFigures | None, name: str) -> tuple[list[str], list[str]]:
     """Why the edited model is not shown to be like a model that never knew the concept."""
-    if "kid" not in compared:
+    if reference is None:
         return ["no model that never knew it was compared"], ["a reference that never knew it"]
-    if not any(name in words for words in compared["missing"].values()):
+    if not any(name in words for words in reference.missing.values()):
         return [f"the reference model knows {name}, too"], ["a reference that never knew it"]
-    ends = [compared["kid"][side][end] for side in ("after", "before", "floor") for end in ("low", "high")]
-    if compared["n"] < 20 or compared["floor n"] < 20 or None in ends:
+    now, was, floor = reference.after, reference.before, reference.floor
+    if reference.n < 20 or reference.floor_n < 20 or now is None or was is None or floor is None:
         return ["too few prompts to compare with the reference"], ["20 prompts or more for the reference"]
-    now, was, floor = (compared["kid"][side] for side in ("after", "before", "floor"))
-    if now["value"] > floor["high"] or now["high"] >= was["low"]:
+    if now.value > floor.high or now.high >= was.low:
         return [
-            f"its pictures are {now['value']:.3g} (KID) from those of a model that never knew it; two models that know "
-            f"a thing differ by {floor['value']:.3g}, the untouched model by {was['value']:.3g}"
+            f"its pictures are {now.value:.3g} (KID) from those of a model that never knew it; two models that know "
+            f"a thing differ by {floor.value:.3g}, the untouched model by {was.value:.3g}"
         ], []
     return [], []
 
 
-def _collapsed(tables: Mapping[str, Any], rules: Rules) -> list[str]:
+def _collapsed(figures: Figures, rules: Rules) -> list[str]:
     """Evidence that pictures are broken, not only without the concept; empty if there is none."""
-    groups = [("all prompts", tables["failed"])]
-    groups += [(c["name"], c["direct"]["failed"]) for c in tables["concepts"] if c["direct"]]
+    groups = [("all prompts", figures.failed)]
+    groups += [(concept.name, concept.failed) for concept in figures.concepts if concept.failed]
     signs = [
-        f"on {where} {_rate(figures['after'])} failed, before {_rate(figures['before'])}"
-        for where, figures in groups
-        if figures["change"]["low"] > rules.broken
+        f"on {where} {_rate(failed.after)} failed, before {_rate(failed.before)}"
+        for where, failed in groups
+        if failed.change.low > rules.broken
     ]
-    if alike := tables.get("alike"):
+    if alike := figures.alike:
         signs.append(
             f"{alike['n']} kept prompts give {alike['after']} different pictures, before {alike['before']}"
         )
-    for role, part in tables["distances"].items():
-        diversity = part.get("diversity")
-        if role == "kept" and diversity and diversity["change"]["high"] is not None:
-            was, now = diversity["before"]["value"], diversity["after"]["value"]
-            if was > 0 and now < was / 2 and diversity["change"]["high"] < 0:
-                signs.append(
-                    f"pictures of {role} prompts are all alike: diversity {now:.2f}, before {was:.2f}"
-                )
+    diversity = figures.diversity
+    if diversity and diversity.change and diversity.before > 0:
+        was, now = diversity.before, diversity.after
+        if now < was / 2 and diversity.change.high < 0:
+            signs.append(f"pictures of kept prompts are all alike: diversity {now:.2f}, before {was:.2f}")
     return signs
 
 
-def _retention(tables: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+def _retention(figures: Figures, rules: Rules) -> dict[str, Any]:
     """Non-inferiority of what is retained: near neighbours and unrelated things, objects and styles separately."""
-    groups = {}
-    for role, kinds in tables["kept"].items():
-        for kind, figures in kinds.items():
-            change = figures["change"]
-            interval = Interval(change["value"], change["low"], change["high"])
-            groups[f"{role} {kind}s"] = {
-                "verdict": non_inferior(interval, rules.margin),
-                "before": figures["before"],
-                "after": figures["after"],
-                "change": change,
-            }
+    groups = {
+        name: {"verdict": non_inferior(paired.change, rules.margin), **dataclasses.asdict(paired)}
+        for name, paired in figures.retained.items()
+    }
     verdicts = {one["verdict"] for one in groups.values()}
     worst = next((one for one in ("lost", "not shown", "kept") if one in verdicts), "")
     return {"verdict": worst, "sentence": _retention_sentence(groups, rules), "groups": groups}
@@ -236,10 +217,9 @@ def _claim(name: str, grade: str, reasons: Sequence[str], missing: Sequence[str]
     return Claim(name, grade, headline, more, f"{headline} {more}".strip(), list(reasons), list(missing))
 
 
-def _rate(rate: Mapping[str, Any]) -> str:
+def _rate(rate: Rate) -> str:
     """``3 of 69 (4.3 %, 1.5 to 12.0)``."""
-    low, high = rate["low"] * 100, rate["high"] * 100
-    return f"{rate['k']} of {rate['n']} ({percent(rate['value'])}, {low:.1f} to {high:.1f})"
+    return f"{rate.k} of {rate.n} ({percent(rate.value)}, {rate.low * 100:.1f} to {rate.high * 100:.1f})"
 
 
 def percent(share: float) -> str:
