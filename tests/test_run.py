@@ -170,7 +170,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         assert command(*words, "--out", "other") == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "stopped; continue with: unlearnkit erase --resume --out other"
-    assert command(*said.split()[5:]) == 0
+    assert command(*said.split()[4:]) == 0
     assert command("erase", "--resume", "--out", "run") == 0
     whole = erase(known, "cat", seed=5, **SHORT)
     for folder in ("run", "other"):
