@@ -1,4 +1,4 @@
-"""The commands of ``unlearnkit chain``: requests one after another. As in ``cli``, words in, calls out."""
+"""The commands of ``unlearnkit chain``: requests one after another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer(
-    help="Requests one after another: a ledger, a look at all of them after each, and a way back.",
+    help="Requests one after another, with a ledger, an evaluation of all of them after each, and undo.",
     no_args_is_help=True,
 )
 
@@ -32,7 +32,9 @@ Pairs = Annotated[
 ]
 GuardPairs = Annotated[
     list[str] | None,
-    typer.Option("--guard", metavar="KEY=VALUE", help="Against erosion: see 'unlearnkit chain guards'."),
+    typer.Option(
+        "--guard", metavar="KEY=VALUE", help="A guard against erosion: see 'unlearnkit chain guards'."
+    ),
 ]
 
 
@@ -41,26 +43,27 @@ def init(
     project: Folder,
     model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
     regime: Annotated[
-        str, typer.Option(help="sequential: from what the last left; joint: all anew; merged: each alone.")
+        str,
+        typer.Option(help="sequential: on top of the last; joint: all again together; merged: each alone."),
     ] = "sequential",
-    method: Annotated[str, typer.Option(help="What erases unless a request says otherwise.")] = "esd",
+    method: Annotated[str, typer.Option(help="The default method of its requests.")] = "esd",
     set_: Pairs = None,
     guard: GuardPairs = None,
     merge: Annotated[
         list[str] | None,
-        typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale, trim: how merged edits become one."),
+        typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale, trim: how edits are merged."),
     ] = None,
     pictures: Annotated[
         int, typer.Option(min=0, help="Pictures of each word of the vocabulary after a request; 0: none.")
     ] = 5,
-    objects: Annotated[str | None, typer.Option(help="A classifier of objects that looks at them.")] = None,
-    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    objects: Annotated[str | None, typer.Option(help="A classifier of objects for the evaluations.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles for the evaluations.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP for the evaluations.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     variant: Variant = None,
 ) -> None:
-    """Begin a chain: a folder for a model, its requests, an edit each, and the ledger.
+    """Create a chain: a folder for a model's requests, their edits, and the ledger.
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
@@ -96,15 +99,15 @@ def add(
     concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
     kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
     phrase: Annotated[list[str] | None, typer.Option(help="Another wording to erase with it.")] = None,
-    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
-    method: Annotated[str | None, typer.Option(help="In place of the chain's own method.")] = None,
+    instead: Annotated[str | None, typer.Option(help="What should appear in its place.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="What must be retained; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method; default: the chain's.")] = None,
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
-    """Erase one more request. Goes on where it was stopped; until it is done the chain is as it was.
+    """Erase one more request. A stopped request is resumed; until it is done the chain is unchanged.
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
@@ -135,7 +138,7 @@ def add(
 
 @commands.command()
 def status(project: Folder) -> None:
-    """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
+    """Show what is erased, what it cost, and whether earlier requests still hold. Reads only the ledger."""
     from rich.markup import escape
 
     from ..chain.commands.status import status
@@ -163,10 +166,10 @@ def status(project: Folder) -> None:
 def undo(
     project: Folder,
     count: Annotated[int, typer.Argument(min=1, help="How many of the last requests.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Take back the last requests."""
+    """Revert the last requests."""
     from ..chain.commands.undo import undo, undo_plan
 
     _say(str(undo_plan(project, undo=count)))
@@ -180,10 +183,10 @@ def undo(
 def drop(
     project: Folder,
     numbers: Annotated[list[int], typer.Argument(help="Their numbers, as status shows them.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
+    """Revert requests in any position. Exact for merged edits; otherwise later edits are made again."""
     from ..chain.commands.undo import drop, undo_plan
 
     _say(str(undo_plan(project, drop=numbers)))
@@ -196,14 +199,14 @@ def drop(
 @commands.command()
 def verify(
     project: Folder,
-    head: Annotated[str | None, typer.Option(help="The hash that the ledger must end with.")] = None,
+    head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
     share: Annotated[
         str | None,
-        typer.Option("--redraw", help="Put the weights together, and draw this share of pictures again."),
+        typer.Option("--redraw", help="Compute the weights and draw this share of the pictures again."),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Hold ledger, edits and evaluations against their hashes; exit with 2 if anything differs."""
+    """Compare ledger, edits and evaluations with their hashes; exit with 2 if anything differs."""
     from ..chain.commands.verify import verify
     from .evaluate import share_of
 
@@ -223,7 +226,7 @@ def build(
     folder: Annotated[Path, typer.Option("--out", help="A new folder for the pipeline.")],
     device: Device = None,
 ) -> None:
-    """Write the model as it is now as a folder that plain diffusers opens."""
+    """Write the current model as a folder that plain diffusers opens."""
     from ..chain.commands.build import build
 
     _say(str(build(project, folder, device=device)))
@@ -231,7 +234,7 @@ def build(
 
 @commands.command()
 def log(project: Folder) -> None:
-    """Everything that happened, a line each; the ledger has all of it."""
+    """Show the entries of the ledger, one line each."""
     from ..chain.commands.status import log
 
     for entry in log(project):
@@ -241,7 +244,7 @@ def log(project: Folder) -> None:
 
 @commands.command()
 def report(project: Folder) -> None:
-    """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
+    """Write report.html, one file that opens anywhere: what was erased when, what eroded, with pictures."""
     from ..chain.commands.report import report
 
     _say(str(report(project)))
@@ -249,7 +252,7 @@ def report(project: Folder) -> None:
 
 @commands.command()
 def guards() -> None:
-    """What can be set with --guard and --merge: default, range, meaning, source."""
+    """Show what can be set with --guard and --merge: default, range, meaning, source."""
     from rich.markup import escape
 
     from ..chain.guards import Guards
@@ -264,19 +267,19 @@ def guards() -> None:
 
 
 def _say(text: str) -> None:
-    """A line on stdout, whatever names are in it."""
+    """Print a line on stdout, with control characters escaped."""
     out.print(printable(text), markup=False)
 
 
 @contextlib.contextmanager
 def _stoppable(project: Path, names: str) -> Iterator[Any]:
-    """Progress on stderr; an interrupt is told how to go on."""
+    """Progress on stderr; an interrupt says how to resume."""
     try:
         title = f"erasing {names}; chain: {project}" if names else f"chain: {project}"
         with showing(printable(title)) as tick:
             yield tick
     except KeyboardInterrupt:
-        err.print("stopped; the chain is as it was, and the same command goes on from here", markup=False)
+        err.print("stopped; the chain is unchanged, and the same command resumes from here", markup=False)
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at what a run did: evaluate, report, compare, verify. As in ``cli``, words in, calls out."""
+"""The commands for finished runs: evaluate, report, compare, verify."""
 
 from __future__ import annotations
 
@@ -34,38 +34,39 @@ def evaluate(
         bool, typer.Option("--quick", help="Only as many prompts as a claim needs; no never-knew model.")
     ] = False,
     limit: Annotated[
-        float, typer.Option(help="The largest share on which the concept may still be seen.")
+        float, typer.Option(help="The largest share of pictures that may still show the concept.")
     ] = 0.10,
-    margin: Annotated[float, typer.Option(help="How much accuracy may be lost on what stays.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="The largest loss of accuracy on what is retained.")] = 0.05,
     objects: Annotated[
         str | None,
         typer.Option(
             help="A classifier of objects: a folder or hub id that transformers opens, or a ViT's .safetensors."
         ),
     ] = None,
-    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles, in the same forms.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP: a folder or hub id.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="An image model for KID and FID, likewise; else the CLIP.")
+        str | None,
+        typer.Option(help="An image model for KID and FID: a folder or hub id; default: the CLIP."),
     ] = None,
-    nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file: it sees nudity.")] = None,
+    nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file, to detect nudity.")] = None,
     labels: Annotated[
         str | None, typer.Option(help="strict (by default) or broad: which of NudeNet's labels count.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="The score from which on a box of NudeNet's counts.")
+        float | None, typer.Option(help="The score from which a box of NudeNet counts.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Pictures drawn at once: as many as suit their size.")
+        int | None, typer.Option(min=1, max=4096, help="Pictures drawn at once; default: by their size.")
     ] = None,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
+        bool, typer.Option("--self-test", help="Instead evaluate models whose verdict is known.")
     ] = False,
     folder: Annotated[Path, typer.Option("--out", help="The folder for --self-test.")] = Path("self-test"),
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw, look and judge: what is gone, what stayed, and how sure that is. Goes on where it was stopped.
+    """Draw and score pictures: what is gone, what is retained, and how sure that is. Resumes where it stopped.
 
     [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
     """
@@ -89,7 +90,7 @@ def evaluate(
 
     rules = build(Rules, {"limit": limit, "margin": margin})
 
-    def opened(device: Any) -> Any:
+    def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators
         from ..suites import find
 
@@ -97,14 +98,14 @@ def evaluate(
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels or "strict", "threshold": threshold}
         return local_evaluators(**named, **read, words=find(suite or "canvas").words, device=device)
 
-    tools = opened if objects or styles or clip or features or nudenet else None
+    tools = open_evaluators if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"evaluators": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
         with showing(f"evaluating {run} into {folder_of(run, suite or 'canvas', file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from here", markup=False)
+        err.print("stopped; the same command resumes from here", markup=False)
         sys.exit(130)
     if verdict:
         out.print(verdict["sentence"], markup=False)
@@ -148,9 +149,9 @@ def verify(
     wrong, remarks = check(run)
     if again is not None:
         with showing() as tick:
-            count, apart = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
-        wrong += apart
-        different = sum("comes out differently" in line for line in apart)
+            count, differences = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
+        wrong += differences
+        different = sum("comes out differently" in line for line in differences)
         out.print(f"{count} pictures drawn again, {different} came out differently", markup=False)
     for line in wrong:
         out.print(printable(f"changed: {line}"), markup=False)
@@ -165,12 +166,12 @@ def _self_test(folder: Path, batch: int | None) -> None:
     from ..evaluation.selftest import EXPECTED, self_test
 
     with showing("evaluating models whose verdict is known") as tick:
-        found = self_test(folder, batch=batch, tick=tick)
+        verdicts = self_test(folder, batch=batch, tick=tick)
     wrong = 0
-    for name, wanted in EXPECTED.items():
-        right = found[name]["grade"] == wanted
+    for name, grade in EXPECTED.items():
+        right = verdicts[name]["grade"] == grade
         wrong += not right
-        out.print(f"{'right' if right else 'WRONG'}  {name}: {found[name]['sentence']}", markup=False)
+        out.print(f"{'right' if right else 'WRONG'}  {name}: {verdicts[name]['sentence']}", markup=False)
     sys.exit(2 if wrong else 0)
 
 
