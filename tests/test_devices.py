@@ -58,8 +58,11 @@ def test_every_method_gives_the_same_edit_there(method: str, make: Callable[...,
     wanted = erase(make(), method)
     with elsewhere():
         found = erase(there(make()), method)
-        assert {weight.device.type for weight in found.weights.values()} == {"cpu"}
-    assert distance(wanted, found, make()) <= CHOSEN.get(method, CLOSE)
+        assert {weight.device.type for weight in found.weights.values()} <= {"cpu"}
+    for one, other in zip(wanted.hooks, found.hooks, strict=True):
+        torch.testing.assert_close(one.tensors, other.tensors)
+    if wanted.weights:
+        assert distance(wanted, found, make()) <= CHOSEN.get(method, CLOSE)
 
 
 @pytest.mark.parametrize("name", PARTS)

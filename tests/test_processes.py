@@ -149,13 +149,13 @@ def test_rows_are_divided_and_filled_up(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         for index, own in enumerate(expected):
             monkeypatch.setenv("RANK", str(index))
-            assert processes.part(rows).tolist() == own
+            assert processes.own_rows(rows).tolist() == own
 
 
 def test_alone_nothing_is_exchanged() -> None:
     assert (processes.count(), processes.index(), processes.first()) == (1, 0, True)
     x = torch.arange(3.0)
-    assert torch.equal(processes.shared(torch.exp, x), x.exp())
-    assert processes.gathered(x, 3) is x
-    assert torch.equal(processes.added({"x": x})["x"], x)
-    assert processes.same(2.5) == 2.5
+    assert torch.equal(processes.by_rows(torch.exp, x), x.exp())
+    assert processes.gather_rows(x, 3) is x
+    assert torch.equal(processes.sum_gradients({"x": x})["x"], x)
+    assert processes.broadcast(2.5) == 2.5

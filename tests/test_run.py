@@ -18,7 +18,7 @@ from PIL import Image
 import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.io.files import there
+from unlearnkit.io.files import entries
 from unlearnkit.models import restore
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.hints import Hints
@@ -59,7 +59,7 @@ def test_a_run_folder_has_everything(known: Model, tmp_path: Path):
 
     edit = run_recipe(recipe(), tmp_path / "run", model=known, pictures=2, tick=tick)
 
-    assert [path.name for path in there(tmp_path / "run")] == sorted(ORDER)
+    assert [path.name for path in entries(tmp_path / "run")] == sorted(ORDER)
     assert "recipe.toml" in seen[0][3], "the recipe is there before any work is done"
     assert "edit.safetensors" not in seen[0][3]
     assert [(stage, done) for stage, done, _, _ in seen if stage == "training"] == [
@@ -118,11 +118,11 @@ def test_the_whole_pipeline_may_be_left_out_and_added(
     )
     assert command(*words, "--no-pipeline", "--dry-run") == 0
     assert command(*words, "--no-pipeline") == 0
-    assert {path.name for path in there(Path("run"))} == set(ORDER) - {"pipeline", "log.jsonl"}
+    assert {path.name for path in entries(Path("run"))} == set(ORDER) - {"pipeline", "log.jsonl"}
     facts, grid = json.loads(Path("run/run.json").read_text()), Path("run/grid.png").read_bytes()
     capsys.readouterr()
     assert command("erase", "--resume", "--no-pipeline", "--out", "run") == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "is finished already" in capsys.readouterr().out
     assert command("erase", "--resume", "--out", "run") == 0
     assert "run/pipeline  the whole model" in capsys.readouterr().out
     assert StableDiffusionPipeline.from_pretrained("run/pipeline").unet is not None
@@ -169,12 +169,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         patch.setattr("unlearnkit.io.progress._lines", lambda console: interrupt)
         assert command(*words, "--out", "other") == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "stopped; go on with: unlearnkit erase --resume --out other"
+    assert said == "stopped; continue with: unlearnkit erase --resume --out other"
     assert command(*said.split()[5:]) == 0
     assert command("erase", "--resume", "--out", "run") == 0
     whole = erase(known, "cat", seed=5, **SHORT)
     for folder in ("run", "other"):
-        assert [path.name for path in there(tmp_path / folder)] == sorted(ORDER)
+        assert [path.name for path in entries(tmp_path / folder)] == sorted(ORDER)
         assert Edit.load(tmp_path / folder / "edit.safetensors").hash() == whole.hash()
     capsys.readouterr()
     assert command("erase", "--resume", "--out", "run") == 0
@@ -229,13 +229,13 @@ def test_a_dry_run_tells_what_it_takes_and_writes_nothing(
     if method == "uce":  # which takes most where pictures are decoded
         assert told.memory > estimate(known, recipe(method), pictures=0).memory
 
-    there = sorted(tmp_path.rglob("*"))
+    entries = sorted(tmp_path.rglob("*"))
     assert command("erase", saved.folder(), "--concept", "cat", "--method", method, "--dry-run") == 0
     said = capsys.readouterr()
     assert "nothing was written" in said.out
     assert f"runs/{method}-cat-0" in said.out
     assert said.err == ""
-    assert sorted(tmp_path.rglob("*")) == there
+    assert sorted(tmp_path.rglob("*")) == entries
 
 
 def test_requests_from_names():

@@ -23,7 +23,7 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
 from unlearnkit.io import manifest
-from unlearnkit.io.files import FullError, locked, resumable, there
+from unlearnkit.io.files import FullError, entries, locked, resumable
 from unlearnkit.methods import find
 from unlearnkit.models.edit import Edit
 from unlearnkit.models.load import RELATIVES, load
@@ -307,7 +307,7 @@ def test_every_signal_that_ends_a_command_leaves_a_way_to_go_on(
         assert command("erase", saved.folder(), "--concept", "cat", *words, "--out", out) == 130
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(number)) == handlers
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == f"stopped; go on with: unlearnkit erase --resume --out {out}"
+    assert said == f"stopped; continue with: unlearnkit erase --resume --out {out}"
     assert (out / "log.jsonl").exists() and not (out / "run.json").exists()
 
 
@@ -337,7 +337,7 @@ def test_a_run_is_not_mixed_with_another_that_is_under_way(
     with locked(tmp_path / "new"):
         assert command("erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "new") == 2
         assert "another process" in capsys.readouterr().err
-        assert there(tmp_path / "new") == []
+        assert entries(tmp_path / "new") == []
 
 
 def test_runs_with_other_settings_have_folders_of_their_own() -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit.seeds import derive, plain, stream
+from unlearnkit.seeds import derive, generator, stream
 
 labels = st.lists(st.one_of(st.text(max_size=8), st.integers()), max_size=4)
 
@@ -37,6 +37,6 @@ def test_streams_touch_no_global_state() -> None:
     assert torch.equal(first, torch.randn(4, generator=stream(1, "x")))
     assert not torch.equal(first, torch.randn(4, generator=stream(1, "y")))
     assert torch.equal(
-        torch.randn(4, generator=plain(3)), torch.randn(4, generator=torch.Generator().manual_seed(3))
+        torch.randn(4, generator=generator(3)), torch.randn(4, generator=torch.Generator().manual_seed(3))
     )
     assert torch.equal(before, torch.get_rng_state())

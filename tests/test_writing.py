@@ -14,7 +14,7 @@ from processes import killed
 
 from unlearnkit.errors import InputError
 from unlearnkit.io import manifest, tensors
-from unlearnkit.io.files import LOCK, locked, member, new_folder, there, user_path, whole, write_text
+from unlearnkit.io.files import LOCK, atomic_file, entries, locked, member, new_folder, user_path, write_text
 
 
 def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
 
 def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "old")
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "a") as partial:
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "a") as partial:
         partial.write_text("new")
         raise ZeroDivisionError
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -93,7 +93,7 @@ def test_what_killed_processes_left_is_removed_under_the_lock(tmp_path: Path) ->
     (tmp_path / ".x.part" / "a").touch()
     (tmp_path / ".y.part").touch()
     with locked(tmp_path):
-        assert there(tmp_path) == [] and {path.name for path in tmp_path.iterdir()} == {LOCK}
+        assert entries(tmp_path) == [] and {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 def die() -> None:
@@ -102,7 +102,7 @@ def die() -> None:
 
 def test_what_a_killed_process_left_in_a_folder_of_the_user_goes_with_the_next_one(tmp_path: Path) -> None:
     def half() -> None:
-        with whole(tmp_path / "a", new=True) as partial:
+        with atomic_file(tmp_path / "a", new=True) as partial:
             partial.write_text("half")
             die()
 
@@ -115,7 +115,7 @@ def test_what_a_killed_process_left_in_a_folder_of_the_user_goes_with_the_next_o
     for run in (half, half_a_folder):
         killed(run)
         assert len(list(tmp_path.glob(".*.part"))) == 2
-        with whole(tmp_path / run.__name__, new=True) as partial:
+        with atomic_file(tmp_path / run.__name__, new=True) as partial:
             partial.write_text("whole")
         assert [path.name for path in tmp_path.glob(".*.part")] == [".theirs.part"]
     killed(half)
@@ -127,8 +127,8 @@ def test_what_a_killed_process_left_in_a_folder_of_the_user_goes_with_the_next_o
 WRITE = """
 import sys
 from pathlib import Path
-from unlearnkit.io.files import whole
-with whole(Path(sys.argv[1])) as partial:
+from unlearnkit.io.files import atomic_file
+with atomic_file(Path(sys.argv[1])) as partial:
     partial.write_text("theirs")
     print("begun", flush=True)
     sys.stdin.read()
@@ -149,7 +149,7 @@ def test_what_another_process_writes_just_now_stays(tmp_path: Path) -> None:
 
 
 def test_a_new_file_never_replaces_one_that_came_at_the_last_moment(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exists already"), whole(tmp_path / "a", new=True) as partial:
+    with pytest.raises(InputError, match="exists already"), atomic_file(tmp_path / "a", new=True) as partial:
         partial.write_text("ours")
         (tmp_path / "a").write_text("theirs")
     with pytest.raises(InputError, match="exists already"), new_folder(tmp_path / "b"):
@@ -173,7 +173,7 @@ def test_weights_that_are_killed_leave_nothing_that_counts(tmp_path: Path) -> No
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert {path.name for path in there(tmp_path)} <= {"a.safetensors"}
+    assert {path.name for path in entries(tmp_path)} <= {"a.safetensors"}
     assert set(manifest.contents(tmp_path)) <= {"a.safetensors"}
     with locked(tmp_path):
         assert not list(tmp_path.rglob(".tmp*"))

@@ -2,12 +2,12 @@
 
     UnlearnError
     ├── InputError        a name, value, file or combination that cannot be used
-    ├── ModelError        a model that cannot be loaded, or must not be edited as it is
-    ├── EditError         an edit that is damaged, or does not belong to this model
+    ├── ModelError        a model that cannot be loaded or edited
+    ├── EditError         an edit that is damaged or made from another model
     └── DivergedError     training produced a loss that is not a finite number
 
-A message says what came, what is allowed and what to do, in one line. The command line prints it and
-exits with 2; any other exception is a bug of ours and keeps its traceback.
+A message is one line: what came, what is allowed, what to do. The command line prints it and exits with 2. Any other
+exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 LONGEST = 80  # characters of a value that a message quotes
 LIST = 400  # characters of a list of allowed values
-MANY = 10_000  # allowed names that are looked through for the nearest
+MANY = 10_000  # the most allowed names that are searched for the nearest
 _REASONS = {
     errno.ENOENT: "it does not exist",
     errno.ENOTDIR: "a part of its path is a file",
@@ -58,11 +58,11 @@ class InputError(UnlearnError):
 
 
 class ModelError(UnlearnError):
-    """A model that cannot be loaded, or must not be edited as it is."""
+    """A model that cannot be loaded or edited."""
 
 
 class EditError(UnlearnError):
-    """An edit that is damaged, or does not belong to this model."""
+    """An edit that is damaged or made from another model."""
 
 
 class DivergedError(UnlearnError):
@@ -91,13 +91,13 @@ def listed(names: Iterable[str], longest: int = LIST) -> str:
 
 
 def quoted(value: Any, longest: int = LONGEST) -> str:
-    """``repr(value)`` for a message, cut to ``longest`` characters; control characters come escaped.
+    """``repr(value)`` for a message, cut to ``longest`` characters, with control characters escaped.
 
-    A path is cut in the middle, so that the file's name stays.
+    A path is cut in the middle, so that the file name stays.
     """
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
-    except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or nesting without end
+    except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or endless nesting
         text = f"a {type(value).__name__} that is too large to print"
     path = isinstance(value, PurePath)
     longest = max(longest, 2 * LONGEST) if path else longest
@@ -108,7 +108,7 @@ def quoted(value: Any, longest: int = LONGEST) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: characters that would move the cursor or hide text come as their escapes."""
+    """``text`` on one line, with control and invisible characters escaped."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 

@@ -1,4 +1,4 @@
-"""The nouns: what is asked for, as plain frozen data (standard library only)."""
+"""Concepts, requests, recipes, cases and scores as plain frozen data (standard library only)."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ KINDS: tuple[str, ...] = ("object", "style")
 Role = Literal["erased", "near", "unrelated"]
 ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
 LONGEST = 500  # characters of a name
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of characters that are no part of a word
-JOINERS = "\u200c\u200d"  # of these the two that some scripts and emoji need
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories of invisible characters
+JOINERS = "\u200c\u200d"  # exceptions that some scripts and emoji need
 
 
 def spelled(name: str) -> str:
-    """The name as prompts say it: Unicode NFC, runs of white space as one blank, none around it."""
+    """The name for prompts: Unicode NFC, each run of white space one blank, stripped."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def folded(name: str) -> str:
-    """The name as names are compared: two names with the same folded text are the same name, in any locale."""
+    """The name for comparisons, case folded: two names with the same folded text are the same name."""
     return spelled(unicodedata.normalize("NFD", name).casefold())
 
 
 @dataclass(frozen=True)
 class Concept:
-    """Something a model can draw and shall no longer draw.
+    """Something that a model can draw, to be erased or retained.
 
-    name: the word or words that call it, for example ``"cat"`` or ``"van gogh"``.
-    kind: ``"object"`` (a thing in a picture) or ``"style"`` (a manner of drawing it).
-    phrases: other wordings that mean the same and are erased with it (``"kitten"``).
-    instead: what shall appear in its place; ``None`` leaves that to the method.
+    name: its word or words, for example ``"cat"`` or ``"van gogh"``.
+    kind: ``"object"`` (a thing in an image) or ``"style"`` (a manner of drawing).
+    phrases: synonyms that are erased with it (``"kitten"``).
+    instead: what replaces it; ``None`` leaves that to the method.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Concept:
         if self.instead is not None:
             object.__setattr__(self, "instead", spelled(self.instead))
         if not self.name:
-            raise InputError("the concept is empty: name what shall be erased, for example --concept cat")
+            raise InputError("the concept is empty: name what to erase, for example --concept cat")
         if self.kind not in KINDS:
             raise InputError(f"kind {quoted(self.kind)} is unknown: use one of {', '.join(KINDS)}")
         if not all(self.phrases):
@@ -77,23 +77,23 @@ class Concept:
 
     @property
     def wordings(self) -> tuple[str, ...]:
-        """The name and every further phrase, in order, without repeats."""
-        found: dict[str, str] = {}
+        """The name and the phrases, in order, without repeats."""
+        wordings: dict[str, str] = {}
         for word in (self.name, *self.phrases):
-            found.setdefault(folded(word), word)
-        return tuple(found.values())
+            wordings.setdefault(folded(word), word)
+        return tuple(wordings.values())
 
     @property
     def folded(self) -> frozenset[str]:
-        """The wordings as they are compared."""
+        """The wordings, folded for comparisons."""
         return frozenset(map(folded, self.wordings))
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which concepts to erase in one go, and which must stay as they are. A concept that comes twice counts once.
+    """Concepts to erase together, and concepts to retain. A repeated concept counts once.
 
-    keep: names that the method protects explicitly; empty means the method's own choice.
+    keep: the retain concepts; empty: the method chooses them.
     """
 
     erase: tuple[Concept, ...]
@@ -102,8 +102,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.erase:
             raise InputError("the request erases nothing: name at least one concept")
-        object.__setattr__(self, "erase", _once(self.erase))
-        object.__setattr__(self, "keep", _once(self.keep))
+        object.__setattr__(self, "erase", _unique(self.erase))
+        object.__setattr__(self, "keep", _unique(self.keep))
         seen: set[tuple[Kind, str]] = set()
         for concept in self.erase:
             if clash := sorted(word for word in concept.folded if (concept.kind, word) in seen):
@@ -116,12 +116,12 @@ class Request:
 
     @property
     def erased(self) -> frozenset[str]:
-        """Every wording that is erased, as it is compared (``folded``)."""
+        """Every erased wording, folded for comparisons."""
         return frozenset(word for concept in self.erase for word in concept.folded)
 
 
 def _check(name: Any) -> None:
-    """Refuse a name that nobody can read. Raises InputError."""
+    """Raises InputError for a name that is no text, too long, or has invisible characters."""
     if not isinstance(name, str):
         raise InputError(f"{quoted(name)} is no name: give a text")
     if len(name) > LONGEST:
@@ -135,13 +135,13 @@ def _check(name: Any) -> None:
         raise InputError(f"the name {quoted(name)} has the character {bad[0]!a}, which {why}: leave it out")
 
 
-def _once(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
-    """The concepts without those that say again what an earlier one says."""
-    found: dict[Any, Concept] = {}
-    for one in concepts:
-        place = None if one.instead is None else folded(one.instead)
-        found.setdefault((one.kind, one.folded, place), one)
-    return tuple(found.values())
+def _unique(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
+    """The concepts without repeats of an earlier one."""
+    unique: dict[Any, Concept] = {}
+    for concept in concepts:
+        instead = None if concept.instead is None else folded(concept.instead)
+        unique.setdefault((concept.kind, concept.folded, instead), concept)
+    return tuple(unique.values())
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class Recipe:
     """Everything that determines a run: the same recipe twice gives the same edit.
 
     model: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id or a single ``.safetensors`` file.
-    settings: the method's settings by name; what is left out takes the method's default.
-    dtype: what the model is opened in, float32 if nothing else is told.
-    variant: of the files with its weights, such as ``"fp16"``; by default the plain ones, or the only one.
+    settings: the method's settings by name; the others take the method's defaults.
+    dtype: of the opened model, default: float32.
+    variant: of the files with its weights, such as ``"fp16"``. Default: the plain files, or the only variant.
     """
 
     model: str
@@ -169,13 +169,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture that an evaluation asks for, of the untouched and of the edited model alike.
+    """One image of an evaluation, drawn by the base model and by the edited model.
 
-    id: a plain file name. prompt_id: the same for every picture of a prompt, which is the unit of the statistics.
-    role: what the prompt asks for is ``"erased"``, a ``"near"`` neighbour of that, or ``"unrelated"``.
-    form: how it asks: ``"name"``, ``"synonym"``, ``"template"``, ``"background"``, ``"superclass"`` or a suite's own.
-    object, style: what a right picture shows, empty where the prompt does not say.
-    concept: the erased concept that a prompt of role erased asks for. rest: the prompt without it, empty if unknown.
+    id: a plain file name. prompt_id: the same for every image of a prompt, which is the unit of the statistics.
+    role: the prompt's concept is ``"erased"``, a ``"near"`` neighbour of an erased one, or ``"unrelated"``.
+    form: of the prompt: ``"name"``, ``"synonym"``, ``"template"``, ``"background"``, ``"superclass"`` or a suite's own.
+    object, style: what a correct image shows, empty if the prompt does not say.
+    concept: the erased concept in a prompt of role erased. rest: the prompt without it, empty if unknown.
     """
 
     id: str
@@ -200,10 +200,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Score:
-    """What one metric found in one picture: a number, or the word for what it saw.
+    """One metric's value for one image: a number, or the class that it predicts.
 
-    case: the id of the Case. side: whose picture it is, ``"before"``, ``"after"`` or a reference model's name.
-    image: sha256 of the picture's pixels. metric: its full name, with the hash of the weights that it looked with.
+    case: the id of the Case. side: the model that drew it: ``"before"``, ``"after"`` or a reference model's name.
+    image: sha256 of the image's pixels. metric: its full name, with the hash of the metric's weights.
     """
 
     case: str
@@ -215,7 +215,7 @@ class Score:
 
 
 def check_unicode(text: str) -> None:
-    """Raise InputError for a text that UTF-8 cannot spell, as a command line of other bytes gives it."""
+    """Raise InputError for a text that UTF-8 cannot encode, such as other bytes from a command line."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""The only place where a random generator is made.
+"""The only place where random generators are made.
 
-A draw is named by its labels, ``stream(seed, "esd", step)``: adding a new draw shifts no old one, and noise is made
-on the CPU, so that it is alike on every device. No global seed is read or set.
+A draw is named by its labels, ``stream(seed, "esd", step)``, so a new draw does not change the others. Noise is drawn
+on the CPU, so it is the same on every device. No global seed is read or set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 
 import torch
 
-__all__ = ["derive", "plain", "stream"]
+__all__ = ["derive", "generator", "stream"]
 
 
 def derive(seed: int, *labels: str | int) -> int:
@@ -24,6 +24,6 @@ def stream(seed: int, *labels: str | int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(derive(seed, *labels))
 
 
-def plain(seed: int) -> torch.Generator:
-    """A CPU generator of just this seed, as users of diffusers make it: for pictures that others can draw again."""
+def generator(seed: int) -> torch.Generator:
+    """A CPU generator with this seed, as users of diffusers make it, for images that plain diffusers can reproduce."""
     return torch.Generator("cpu").manual_seed(seed)

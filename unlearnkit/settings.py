@@ -1,4 +1,4 @@
-"""Settings of a method: one dataclass, filled from KEY=VALUE pairs, from TOML or from Python, always checked.
+"""Settings of a method: one dataclass, filled and checked from KEY=VALUE pairs, TOML or Python.
 
 A method declares its settings once:
 
@@ -8,8 +8,7 @@ A method declares its settings once:
         part: Literal["xattn", "xattn-kv"] = setting("xattn", "weights that are trained")
 
 Types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``tuple[T, ...]`` and ``T | None``. In text (KEY=VALUE and
-TOML) the word ``none`` stands for ``None`` wherever the type allows it, a tuple is written ``a,b,c``, an empty one
-``none``.
+TOML) the word ``none`` means ``None`` if the type allows it. A tuple is written ``a,b,c``, an empty one ``none``.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def with_role(cls: type, role: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as it is shown and checked; ``annotation`` is its resolved Python type."""
+    """One setting, for display and checks; ``annotation`` is its resolved Python type."""
 
     name: str
     type: str
@@ -138,12 +137,10 @@ def _described(field: dataclasses.Field[Any], annotation: Any) -> Setting:
         type=in_words(annotation),
         default=field.default,
         doc=facts.get("doc", ""),
-        low=facts.get("low"),
-        high=facts.get("high"),
         choices=facts.get("choices") or _literal(annotation),
         source=facts.get("source", ""),
-        min_items=facts.get("min_items"),
         annotation=annotation,
+        **{name: facts.get(name) for name in ("low", "high", "min_items")},
     )
 
 
@@ -189,9 +186,8 @@ def _names(cls: type, names: Iterable[str]) -> dict[str, Setting]:
     known = {setting.name: setting for setting in describe(cls)}
     for name in names:
         if name not in known:
-            old = moved(getattr(cls, "name", cls.__name__.lower()), name)
             unknown = f"setting {quoted(name)} is unknown{nearest(name, known)}: use one of {listed(known)}"
-            raise InputError(old or unknown)
+            raise InputError(moved(getattr(cls, "name", cls.__name__.lower()), name) or unknown)
     return known
 
 
@@ -245,9 +241,8 @@ def fitted(annotation: Any, value: Any) -> Any:
         return tuple(fitted(typing.get_args(annotation)[0], item) for item in value)
     if annotation is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else math.inf
-    if not isinstance(value, annotation) or (isinstance(value, bool) and annotation is not bool):
-        raise ValueError
-    if annotation is float and not math.isfinite(value):
+    other = not isinstance(value, annotation) or (isinstance(value, bool) and annotation is not bool)
+    if other or (annotation is float and not math.isfinite(value)):
         raise ValueError
     return value
 
@@ -259,9 +254,8 @@ def _parsed(annotation: Any, text: str) -> Any:
         return None if text == "none" else _parsed(inner, text)
     if typing.get_origin(annotation) is tuple:
         item = typing.get_args(annotation)[0]
-        return (
-            tuple(_parsed(item, part.strip()) for part in text.split(",")) if text not in ("", "none") else ()
-        )
+        parts = [] if text in ("", "none") else text.split(",")
+        return tuple(_parsed(item, part.strip()) for part in parts)
     if typing.get_origin(annotation) is Literal:
         return {str(choice): choice for choice in typing.get_args(annotation)}.get(text, text)
     if annotation is bool:

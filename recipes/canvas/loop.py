@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unlearnkit.errors import DivergedError
-from unlearnkit.io.files import whole
+from unlearnkit.io.files import atomic_file
 
 __all__ = ["Average", "LossOf", "train_averaged", "train_stage"]
 
@@ -57,7 +57,7 @@ def _save(
         tensors |= {f"o.{i}.{k}": optimiser.state[p][k] for k in _MOMENTS if k in optimiser.state[p]}
     if average:
         tensors |= {f"a.{k}": v for k, v in average.shadow.items()}
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         save_file(tensors, str(partial), metadata={"step": str(step)})
 
 

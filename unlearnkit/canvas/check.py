@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..io.files import slug, whole
+from ..io.files import atomic_file, slug
 from ..io.reading import read_picture
 from ..seeds import derive
 from . import WEIGHTS, world
@@ -98,7 +98,7 @@ def draw_cells(
             [c.object if model.classes else c.prompt for c in chosen], [c.seed for c in chosen], batch=60
         )
         for i, image in zip(part, images, strict=True):
-            with whole(paths[i]) as partial:
+            with atomic_file(paths[i]) as partial:
                 image.save(partial, "PNG")
         if tick:
             tick(len(wanted) - len(missing) + start + len(part), len(wanted))

@@ -13,7 +13,7 @@ from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
-from ..io.files import user_path, whole
+from ..io.files import atomic_file, user_path
 from ..io.reading import read_json
 from ..models.edit import Edit
 from ..models.model import Model
@@ -120,7 +120,7 @@ def _reuse_base_pictures(project: Project, folder: Path, identity: str) -> None:
             try:
                 os.link(path, place)
             except OSError:
-                with whole(place) as partial:
+                with atomic_file(place) as partial:
                     shutil.copyfile(path, partial)
 
 

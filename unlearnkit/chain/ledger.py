@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import whole
+from ..io.files import atomic_file
 from ..io.reading import parse_json, read_bytes, typed
 
 __all__ = [
@@ -184,7 +184,7 @@ def _plain(data: Mapping[str, Any]) -> str:
 
 def _durable(path: Path, content: str) -> None:
     """Write atomically and flush to the disk."""
-    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

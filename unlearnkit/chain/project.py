@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import PART, locked, member, there, user_path
+from ..io.files import PART, entries, locked, member, user_path
 from ..io.reading import read_json, typed
 from ..schema import Request
 from . import ledger
@@ -174,7 +174,7 @@ def change_chain(folder: Path) -> Iterator[Project]:
 def _abandoned(project: Project) -> bool:
     """Whether there is unfinished work, all of it for an earlier state: a kill came while it was removed."""
     return (project.folder / WORK).is_dir() and not any(
-        _head_of(place) in (project.head, None) for place in there(project.folder / WORK)
+        _head_of(place) in (project.head, None) for place in entries(project.folder / WORK)
     )
 
 
@@ -209,10 +209,10 @@ def sweep(project: Project) -> None:
     The work is last, because while it exists ``verify`` accepts edits and evaluations that no entry names.
     """
     known = {f"{name}.safetensors" for name in project.edits()}
-    for path in there(project.folder / EDITS):
+    for path in entries(project.folder / EDITS):
         if path.name not in known:
             _remove(path)
-    for path in there(project.folder / LOOKS):
+    for path in entries(project.folder / LOOKS):
         if path.name not in project.evaluations():
             _remove(path)
     if (project.folder / FORMER).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DivergedError, InputError, UnlearnError, quoted
-from ..io.files import there, write_text
+from ..io.files import entries, write_text
 from ..io.reading import read_json, typed
 from .project import LOOKS, REQUEST, WORK, Project, identity
 
@@ -25,7 +25,7 @@ def work(project: Project, facts: Mapping[str, Any]) -> Iterator[Path]:
     """
     facts = json.loads(json.dumps({**facts, "head": project.head}))
     place = project.folder / WORK / identity(facts)
-    for other in there(place.parent):
+    for other in entries(place.parent):
         if other != place:
             _refuse(project, other, facts)
     place.mkdir(parents=True, exist_ok=True)

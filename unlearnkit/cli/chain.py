@@ -1,10 +1,10 @@
-"""The commands of ``unlearnkit chain``: requests one after another."""
+"""The commands of ``unlearnkit chain``: one request after another."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer(
-    help="Requests one after another, with a ledger, an evaluation of all of them after each, and undo.",
+    help="One request after another: a ledger, an evaluation of all after each, and undo.",
     no_args_is_help=True,
 )
 
@@ -31,10 +31,7 @@ Pairs = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
 ]
 GuardPairs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--guard", metavar="KEY=VALUE", help="A guard against erosion: see 'unlearnkit chain guards'."
-    ),
+    list[str] | None, typer.Option("--guard", metavar="KEY=VALUE", help="See 'unlearnkit chain guards'.")
 ]
 
 
@@ -43,27 +40,25 @@ def init(
     project: Folder,
     model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
     regime: Annotated[
-        str,
-        typer.Option(help="sequential: on top of the last; joint: all again together; merged: each alone."),
+        str, typer.Option(help="sequential: from the last edit; joint: all together; merged: each alone.")
     ] = "sequential",
-    method: Annotated[str, typer.Option(help="The default method of its requests.")] = "esd",
+    method: Annotated[str, typer.Option(help="The method of requests that name none.")] = "esd",
     set_: Pairs = None,
     guard: GuardPairs = None,
     merge: Annotated[
-        list[str] | None,
-        typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale, trim: how edits are merged."),
+        list[str] | None, typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale or trim of merging.")
     ] = None,
     pictures: Annotated[
-        int, typer.Option(min=0, help="Pictures of each word of the vocabulary after a request; 0: none.")
+        int, typer.Option(min=0, help="Pictures per word of the vocabulary after each request; 0: none.")
     ] = 5,
-    objects: Annotated[str | None, typer.Option(help="A classifier of objects for the evaluations.")] = None,
-    styles: Annotated[str | None, typer.Option(help="A classifier of styles for the evaluations.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP for the evaluations.")] = None,
+    objects: Annotated[str | None, typer.Option(help="A classifier of objects, to evaluate them.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     variant: Variant = None,
 ) -> None:
-    """Create a chain: a folder for a model's requests, their edits, and the ledger.
+    """Create a chain: a folder with a model's requests, their edits and the ledger.
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
@@ -90,7 +85,7 @@ def init(
         variant=variant,
     )
     _say(f"{project}: a {regime} chain on {model}")
-    _say(f"  unlearnkit chain add {quoted(project)} --concept ...  erases")
+    _say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
 
 
 @commands.command()
@@ -98,16 +93,16 @@ def add(
     project: Folder,
     concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
     kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
-    phrase: Annotated[list[str] | None, typer.Option(help="Another wording to erase with it.")] = None,
-    instead: Annotated[str | None, typer.Option(help="What should appear in its place.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="What must be retained; may be repeated.")] = None,
-    method: Annotated[str | None, typer.Option(help="The method; default: the chain's.")] = None,
+    phrase: Annotated[list[str] | None, typer.Option(help="Another wording of the concept.")] = None,
+    instead: Annotated[str | None, typer.Option(help="What appears in its place.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method (default: the chain's).")] = None,
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
-    """Erase one more request. A stopped request is resumed; until it is done the chain is unchanged.
+    """Erase one more request. A stopped request changes nothing; the same command continues it.
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
@@ -138,7 +133,7 @@ def add(
 
 @commands.command()
 def status(project: Folder) -> None:
-    """Show what is erased, what it cost, and whether earlier requests still hold. Reads only the ledger."""
+    """Show what is erased, what it cost, and whether earlier erasures last. Reads only the ledger."""
     from rich.markup import escape
 
     from ..chain.commands.status import status
@@ -147,7 +142,7 @@ def status(project: Folder) -> None:
     options = now.project.options
     _say(f"{project}: {options.regime} chain on {options.model}, {options.base[:12]}")
     if not now.lines:
-        _say("no request holds")
+        _say("no request")
     else:
         table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
         for line in now.lines:
@@ -157,8 +152,7 @@ def status(project: Folder) -> None:
         _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
     _say(f"{'drift':<18} {now.drift:.3%} of the network's length{kid}")
-    size = f"{now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s"
-    _say(f"{'cost':<18} {size}")
+    _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
     _say(f"{'head':<18} {now.head}")
 
 
@@ -169,7 +163,7 @@ def undo(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Revert the last requests."""
+    """Undo the last requests."""
     from ..chain.commands.undo import undo, undo_plan
 
     _say(str(undo_plan(project, undo=count)))
@@ -182,11 +176,11 @@ def undo(
 @commands.command()
 def drop(
     project: Folder,
-    numbers: Annotated[list[int], typer.Argument(help="Their numbers, as status shows them.")],
+    numbers: Annotated[list[int], typer.Argument(help="Their numbers in status.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Revert requests in any position. Exact for merged edits; otherwise later edits are made again."""
+    """Undo any requests: exact for merged edits, otherwise later requests are trained again."""
     from ..chain.commands.undo import drop, undo_plan
 
     _say(str(undo_plan(project, drop=numbers)))
@@ -201,12 +195,11 @@ def verify(
     project: Folder,
     head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
     share: Annotated[
-        str | None,
-        typer.Option("--redraw", help="Compute the weights and draw this share of the pictures again."),
+        str | None, typer.Option("--redraw", help="Build the model and draw this share of pictures again.")
     ] = None,
     device: Device = None,
 ) -> None:
-    """Compare ledger, edits and evaluations with their hashes; exit with 2 if anything differs."""
+    """Check ledger, edits and evaluations against their hashes; exit code 2 if anything differs."""
     from ..chain.commands.verify import verify
     from .evaluate import share_of
 
@@ -217,7 +210,7 @@ def verify(
         _say(f"changed: {line}")
     if wrong:
         sys.exit(2)
-    _say(f"{project}: everything is as it was written")
+    _say(f"{project}: nothing was changed")
 
 
 @commands.command()
@@ -226,7 +219,7 @@ def build(
     folder: Annotated[Path, typer.Option("--out", help="A new folder for the pipeline.")],
     device: Device = None,
 ) -> None:
-    """Write the current model as a folder that plain diffusers opens."""
+    """Write the current model as a folder for plain diffusers."""
     from ..chain.commands.build import build
 
     _say(str(build(project, folder, device=device)))
@@ -234,7 +227,7 @@ def build(
 
 @commands.command()
 def log(project: Folder) -> None:
-    """Show the entries of the ledger, one line each."""
+    """List the ledger's entries, one line each."""
     from ..chain.commands.status import log
 
     for entry in log(project):
@@ -244,7 +237,7 @@ def log(project: Folder) -> None:
 
 @commands.command()
 def report(project: Folder) -> None:
-    """Write report.html, one file that opens anywhere: what was erased when, what eroded, with pictures."""
+    """Write report.html, one file: what was erased when, what eroded, and pictures."""
     from ..chain.commands.report import report
 
     _say(str(report(project)))
@@ -252,7 +245,7 @@ def report(project: Folder) -> None:
 
 @commands.command()
 def guards() -> None:
-    """Show what can be set with --guard and --merge: default, range, meaning, source."""
+    """List the settings of --guard and --merge: default, range, meaning, source."""
     from rich.markup import escape
 
     from ..chain.guards import Guards
@@ -267,19 +260,19 @@ def guards() -> None:
 
 
 def _say(text: str) -> None:
-    """Print a line on stdout, with control characters escaped."""
+    """Print a line to stdout."""
     out.print(printable(text), markup=False)
 
 
 @contextlib.contextmanager
 def _stoppable(project: Path, names: str) -> Iterator[Any]:
-    """Progress on stderr; an interrupt says how to resume."""
+    """Show progress on stderr; an interrupt prints how to continue."""
     try:
         title = f"erasing {names}; chain: {project}" if names else f"chain: {project}"
         with showing(printable(title)) as tick:
             yield tick
     except KeyboardInterrupt:
-        err.print("stopped; the chain is unchanged, and the same command resumes from here", markup=False)
+        err.print("stopped; the chain is unchanged, and the same command continues", markup=False)
         sys.exit(130)
 
 
@@ -293,21 +286,14 @@ def _what(entry: Entry) -> str:
     if entry.kind == "init":
         return f"{facts['regime']} chain on {facts['model']}"
     if entry.kind == "add":
-        return f"{_names(facts['request'])} with {facts['recipe']['method']}, {facts['making']} s"
+        names = ", ".join(concept["name"] for concept in facts["request"]["erase"])
+        return f"{names} with {facts['recipe']['method']}, {facts['making']} s"
     return f"request {', '.join(map(str, facts['removes']))}"
 
 
 def _cells(line: Line) -> list[str]:
-    seen = ["" if rate is None else _rate(rate) for rate in line.seen]
-    return [
-        *(str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"),
-        *seen,
-        line.verdict,
-    ]
-
-
-def _names(request: Mapping[str, Any]) -> str:
-    return ", ".join(one["name"] for one in request["erase"])
+    facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
+    return [*facts, *("" if rate is None else _rate(rate) for rate in line.seen), line.verdict]
 
 
 def _rate(rate: Rate) -> str:

@@ -1,4 +1,4 @@
-"""The commands for finished runs: evaluate, report, compare, verify."""
+"""The commands evaluate, report, compare and verify."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="canvas (by default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
+        typer.Option(help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(help="The CSV of prompts, for prompts and i2p; for vocabulary an unlearnkit.toml."),
     ] = None,
-    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 1,
+    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures per prompt.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only as many prompts as a claim needs; no never-knew model.")
+        bool,
+        typer.Option("--quick", help="Only as many prompts as a claim needs; without the never-knew model."),
     ] = False,
     limit: Annotated[
         float, typer.Option(help="The largest share of pictures that may still show the concept.")
     ] = 0.10,
-    margin: Annotated[float, typer.Option(help="The largest loss of accuracy on what is retained.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="The largest loss of accuracy on other concepts.")] = 0.05,
     objects: Annotated[
         str | None,
         typer.Option(
@@ -44,29 +45,27 @@ def evaluate(
         ),
     ] = None,
     styles: Annotated[str | None, typer.Option(help="A classifier of styles, in the same forms.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP: a folder or hub id.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP, in the same forms.")] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="An image model for KID and FID: a folder or hub id; default: the CLIP."),
+        typer.Option(help="An image model for KID and FID, in the same forms (default: the CLIP)."),
     ] = None,
     nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file, to detect nudity.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="strict (by default) or broad: which of NudeNet's labels count.")
+        str | None, typer.Option(help="Which of NudeNet's labels count: strict (default) or broad.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="The score from which a box of NudeNet counts.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The lowest score of NudeNet that counts.")] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Pictures drawn at once; default: by their size.")
+        int | None, typer.Option(min=1, max=4096, help="Pictures per batch (default: by their size).")
     ] = None,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Instead evaluate models whose verdict is known.")
+        bool, typer.Option("--self-test", help="Evaluate models with known verdicts instead.")
     ] = False,
     folder: Annotated[Path, typer.Option("--out", help="The folder for --self-test.")] = Path("self-test"),
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw and score pictures: what is gone, what is retained, and how sure that is. Resumes where it stopped.
+    """Evaluate a run: is the concept erased, what else was lost, how certain is it. A stopped command continues.
 
     [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
     """
@@ -105,16 +104,16 @@ def evaluate(
         with showing(f"evaluating {run} into {folder_of(run, suite or 'canvas', file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
-        err.print("stopped; the same command resumes from here", markup=False)
+        err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
     if verdict:
         out.print(verdict["sentence"], markup=False)
-        out.print(f"  unlearnkit report {run}  writes it down, with pictures", markup=False)
+        out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
 
 
 @commands.command()
 def report(run: Run) -> None:
-    """Write report.html, one file with pictures that opens anywhere, and report.json into the run's folder."""
+    """Write report.html, one file with pictures, and report.json into the run's folder."""
     from ..evaluation.report import report
 
     out.print(str(report(run)), markup=False)
@@ -122,11 +121,11 @@ def report(run: Run) -> None:
 
 @commands.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="The folders of two evaluated runs or more.")],
-    suite: Annotated[str | None, typer.Option(help="Which evaluation, where the runs share several.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="The folders of two or more evaluated runs.")],
+    suite: Annotated[str | None, typer.Option(help="The suite, if the runs share several.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
-    """Put evaluated runs side by side on one page, with paired tests between every two of them."""
+    """Compare evaluated runs on one page, with paired tests of every two."""
     from ..evaluation.compare import compare
 
     out.print(str(compare(runs, folder, suite=suite)), markup=False)
@@ -138,11 +137,11 @@ def verify(
     share: Annotated[
         str | None, typer.Option("--redraw", help="Draw this share of the pictures again, for example 1%.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which pictures are drawn again.")] = 0,
+    seed: Annotated[int, typer.Option(help="Selects the pictures that are drawn again.")] = 0,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Compute every hash and figure of a run again from what is stored; exit with 2 if anything differs."""
+    """Compute all hashes and figures of a run again; exit code 2 if anything differs."""
     from ..evaluation.verify import check, redraw
 
     again = None if share is None else share_of(share)
@@ -159,28 +158,28 @@ def verify(
         out.print(printable(f"not checked: {line}"), markup=False)
     if wrong:
         sys.exit(2)
-    out.print(f"{run}: every hash and every figure is as it was", markup=False)
+    out.print(f"{run}: all hashes and figures agree", markup=False)
 
 
 def _self_test(folder: Path, batch: int | None) -> None:
     from ..evaluation.selftest import EXPECTED, self_test
 
-    with showing("evaluating models whose verdict is known") as tick:
+    with showing("evaluating models with known verdicts") as tick:
         verdicts = self_test(folder, batch=batch, tick=tick)
     wrong = 0
-    for name, grade in EXPECTED.items():
-        right = verdicts[name]["grade"] == grade
+    for name, expected in EXPECTED.items():
+        right = verdicts[name]["grade"] == expected
         wrong += not right
         out.print(f"{'right' if right else 'WRONG'}  {name}: {verdicts[name]['sentence']}", markup=False)
     sys.exit(2 if wrong else 0)
 
 
 def share_of(text: str) -> float:
-    """``"1%"`` or ``"0.01"`` as a number. Raises InputError for anything but more than 0 and at most all."""
+    """``"1%"`` or ``"0.01"`` as a number in (0, 1]. Raises InputError for anything else."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise InputError(f"the share {quoted(text)} is no number: write 1% or 0.01") from None
-    if not 0 < share <= 1:  # nor what is no number
+    if not 0 < share <= 1:  # also refuses NaN
         raise InputError(f"the share {quoted(text)} is out of range: use more than 0% and at most 100%")
     return share

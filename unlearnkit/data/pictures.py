@@ -55,7 +55,7 @@ def draw(
     folder = (folder or default_folder()) / "pictures"
     numbered = list(zip(prompts, image_seeds(prompts), strict=True))
     done, latents = 0, []
-    with processes.ahead():
+    with processes.first_goes_ahead():
         tidy(folder)
         for chunk in _chunks(numbered):
             latents.append(_drawn(model, chunk, negative, folder))

@@ -164,7 +164,7 @@ def evaluate(
         if index == 0:
             manifest.no_links(folder)
             for side in folder.glob("pictures/*"):
-                tidy(side, alone=True)
+                tidy(side, exclusive=True)
             same_plan(folder, plan)
             if (folder / FACTS).exists() and count == 1:
                 sound(folder)

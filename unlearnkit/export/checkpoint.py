@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError, printable, quoted
-from ..io.files import user_path, whole, writing
+from ..io.files import atomic_file, user_path, writing
 from ..io.tensors import copied
 from ..models.edit import Edit
 from ..models.model import Model
@@ -97,7 +97,7 @@ def save_checkpoint(
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path, new=True) as partial, source.open("rb") as old, partial.open("wb") as new:
+        with atomic_file(path, new=True) as partial, source.open("rb") as old, partial.open("wb") as new:
             copy(old, new, provenance(edit), places, values)
     return ExportReport(path, len(places), 0, lost)
 

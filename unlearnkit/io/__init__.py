@@ -1,1 +1,1 @@
-"""Files and processes: what every room reads and writes with."""
+"""Reading and writing files, and several processes."""

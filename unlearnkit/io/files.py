@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, by one process at a time, and what a disk answers is said in one line."""
+"""Write files whole or not at all, by one process at a time, with one-line errors."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted, reason
-from .unfinished import PART, space, tidy
+from .unfinished import PART, staging, tidy
 
 __all__ = [
     "LOCK",
     "PART",
     "FullError",
+    "atomic_file",
+    "entries",
     "existing",
     "locked",
     "member",
     "new_file",
     "new_folder",
     "resumable",
-    "shared",
+    "set_permissions",
     "slug",
-    "there",
     "tidy",
     "user_path",
-    "whole",
     "write_text",
     "writing",
 ]
@@ -56,11 +56,11 @@ _REFUSED = {
 
 
 class FullError(InputError):
-    """The disk has no room for what was to be written."""
+    """The disk is full."""
 
 
 def user_path(path: str | Path) -> Path:
-    """A path that a user named, with ``~`` expanded. Raises InputError for one that no file system takes."""
+    """A user's path with ``~`` expanded. Raises InputError for one that no file system accepts."""
     try:
         path = Path(path).expanduser()
         if not os.fsencode(path).decode("utf-8", "ignore").encode() == os.fsencode(path):
@@ -73,8 +73,8 @@ def user_path(path: str | Path) -> Path:
     return path
 
 
-def there(folder: Path) -> list[Path]:
-    """What is in ``folder``, in order, less locks and unfinished files; nothing where it does not exist."""
+def entries(folder: Path) -> list[Path]:
+    """The sorted paths in ``folder``, without locks and unfinished files; empty if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PART))
@@ -83,7 +83,7 @@ def there(folder: Path) -> list[Path]:
 def member(folder: Path, *names: str) -> Path:
     """A path inside ``folder`` by plain names.
 
-    Raises InputError where a part of it is a symbolic link, or leads outside.
+    Raises InputError if a part of it is a symbolic link or leads outside.
     """
     path = folder
     for name in names:
@@ -99,17 +99,17 @@ def member(folder: Path, *names: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within this no other process writes in ``folder``, which is made if it is absent.
+    """Inside, no other process writes in ``folder``, which is created if needed.
 
-    What killed processes left unfinished in it is removed. Raises InputError where another process holds the lock, with
-    its name, or where the folder cannot be written.
+    Unfinished files of killed processes are removed. Raises InputError if another process holds the lock (the message
+    names it), or if the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / LOCK
         if place.exists() and not place.is_file():
             raise InputError(f"{quoted(place)} is no regular file: remove it, it is where a lock belongs")
-        # never truncated before it is ours, never through a symbolic link
+        # not truncated before we hold the lock, and not through a symbolic link
         handle = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
             if not _lock(file):
@@ -123,14 +123,14 @@ def locked(folder: Path) -> Iterator[None]:
                 file.truncate(0)
                 file.write(f" {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
-                tidy(folder, alone=True)
+                tidy(folder, exclusive=True)
                 yield
             finally:
                 _unlock(file)
 
 
 def _lock(file: Any) -> bool:
-    """Whether the lock on a file's first byte is ours now."""
+    """Try to lock a file's first byte. Returns whether we hold the lock."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -161,14 +161,14 @@ def _unlock(file: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: Path, *, new: bool = False) -> Iterator[Path]:
-    """Yield the path of a file to write, which takes the place of ``path`` only if all went well.
+def atomic_file(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """Yield the path of a file to write. It replaces ``path`` only if no error occurs.
 
-    A link at ``path`` is replaced, not followed. new: raises InputError where another process made ``path`` meanwhile.
+    A link at ``path`` is replaced, not followed. new: raises InputError if another process made ``path`` meanwhile.
     """
-    if new:  # in a folder of the user's, which no command tidies up
+    if new:  # a user's folder, which no other command tidies
         tidy(path.parent)
-    with space(path.parent) as place:
+    with staging(path.parent) as place:
         partial = place / path.name
         yield partial
         if new:
@@ -178,7 +178,7 @@ def whole(path: Path, *, new: bool = False) -> Iterator[Path]:
 
 
 def _claim(partial: Path, path: Path) -> None:
-    """Put a file in its place if nothing is there: of two processes one can."""
+    """Move a file to its path if nothing is there. Of two processes only one succeeds."""
     try:
         if sys.platform == "win32":
             partial.rename(path)  # refuses what exists
@@ -192,23 +192,23 @@ def _claim(partial: Path, path: Path) -> None:
 
 
 def new_file(path: Path) -> None:
-    """Raises InputError where something is at ``path`` already, or no file can have that name."""
+    """Raises InputError if ``path`` exists, or if no file can have that name."""
     if user_path(path).exists():
         raise InputError(f"{quoted(path)} exists already: choose a new file")
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside ``folder`` to write to, which becomes it only if all went well.
+    """Yield a temporary folder to write to. It becomes ``folder`` only if no error occurs.
 
-    Raises InputError where it exists already or cannot be written.
+    Raises InputError if ``folder`` exists or cannot be written.
     """
     if user_path(folder).exists():
         raise InputError(_exists(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tidy(folder.parent)
-        with space(folder.parent) as partial:
+        with staging(folder.parent) as partial:
             partial.chmod(0o777 & ~_umask())
             yield partial
             partial.replace(folder)
@@ -227,8 +227,8 @@ def _exists(folder: Path) -> str:
     return f"folder {quoted(folder)} exists already: choose a new one"
 
 
-def shared(path: Path) -> None:
-    """Give a file the permissions of any new one: those of a temporary file are for its owner alone."""
+def set_permissions(path: Path) -> None:
+    """Give a file the default permissions of a new one. A temporary file is for its owner only."""
     path.chmod(0o666 & ~_umask())
 
 
@@ -240,13 +240,13 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small UTF-8 text file whole or not at all."""
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a place that cannot be written into an InputError; ``folder`` is where we write."""
+    """Turn the errors of a full disk or unwritable path into an InputError; ``folder`` is where we write."""
     try:
         yield
     except OSError as error:
@@ -261,7 +261,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable(path: Path, how: str) -> Iterator[None]:
-    """Add to a message about a full disk how to go on, if ``path`` is there: a file that says what was begun."""
+    """Add ``how`` to resume to a message about a full disk, if ``path`` (the record of what was begun) exists."""
     try:
         yield
     except FullError as error:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package costs nothing."""
+"""Import a package's names when they are first used, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["lazily"]
 def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package whose public names live in the modules of ``home``, by name.
 
-    ``"module:other"`` is a name that the module calls otherwise; a name that is its own home is the module itself.
+    ``"module:other"``: the module's name for it is ``other``. A name that is its own home is the module itself.
     """
 
     def find(name: str) -> Any:

@@ -1,7 +1,7 @@
 """A folder's manifest: a JSON file, written last, with the hash and size of every other file and a hash over itself.
 
-It finds damage and files that were exchanged. It is no signature: who writes a whole manifest anew writes what they
-like, so ``verify`` also compares what the files say with each other.
+It detects damage and exchanged files. It is no signature: anyone can write a new manifest, so ``verify`` also compares
+the contents of the files with each other.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ SEAL = "sealed"  # the entry with the hash of all the others
 
 
 def dump(facts: Mapping[str, Any]) -> str:
-    """The text of a manifest that says ``facts``: JSON, whose last entry is the hash of the others."""
-    plain = {name: value for name, value in facts.items() if name != SEAL}
-    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    """The text of a manifest of ``facts``: JSON, whose last entry is the hash of the others."""
+    entries = {name: value for name, value in facts.items() if name != SEAL}
+    text = json.dumps(entries, indent=1, ensure_ascii=False)
     seal = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return json.dumps({**plain, SEAL: seal}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({**entries, SEAL: seal}, indent=1, ensure_ascii=False) + "\n"
 
 
 def load(path: Path, *, old: Collection[str], what: str) -> dict[str, Any]:
-    """What a manifest says, byte for byte as it was written.
+    """The facts of a manifest.
 
-    old: the entries that older versions wrote, without a hash; what has only these is taken as it is.
+    old: the entries of older versions, which wrote no hash; a manifest with only these is accepted without one.
     Raises InputError for a file that is missing or was changed.
     """
     data = read_bytes(path, what=what)
@@ -50,18 +50,18 @@ def load(path: Path, *, old: Collection[str], what: str) -> dict[str, Any]:
 
 
 def sealed(facts: Mapping[str, Any]) -> bool:
-    """Whether a manifest that was loaded has a hash over itself: those of older versions have none."""
+    """Whether a loaded manifest has a hash over itself. Those of older versions have none."""
     return SEAL in facts
 
 
 def contents(folder: Path, *, leave: Collection[str] = ()) -> dict[str, Path]:
-    """Everything below ``folder`` but folders, by its path inside; links are named and never followed.
+    """All files and links below ``folder``, by relative path. Links are not followed.
 
-    leave: names directly in it that do not count. Locks and unfinished files never do.
+    leave: names in ``folder`` itself to skip. Locks and unfinished files are always skipped.
     """
-    found = {}
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
+    paths = {}
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
         if here == folder:
             folders[:] = [name for name in folders if name not in leave]
             files = [name for name in files if name not in leave]
@@ -69,12 +69,12 @@ def contents(folder: Path, *, leave: Collection[str] = ()) -> dict[str, Path]:
         links = [name for name in folders if (here / name).is_symlink()]
         for name in sorted([*files, *links]):
             if name != LOCK and not name.endswith(PART):
-                found[(here / name).relative_to(folder).as_posix()] = here / name
-    return found
+                paths[(here / name).relative_to(folder).as_posix()] = here / name
+    return paths
 
 
 def listing(folder: Path, *, leave: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file below ``folder``, by its path inside. Raises InputError where one is a link."""
+    """Hash and size of every file below ``folder``, by relative path. Raises InputError for a link."""
     no_links(folder)
     return {
         name: {"sha256": file_hash(path), "bytes": path.stat().st_size}
@@ -83,24 +83,24 @@ def listing(folder: Path, *, leave: Collection[str] = ()) -> dict[str, dict[str,
 
 
 def changes(folder: Path, listed: Any, *, leave: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """What is not as ``listing`` said, as (path inside, what is wrong with it); a missing folder is one line."""
-    wanted = typed(listed, {}, where="its list of files")
-    there = contents(folder, leave=leave)
-    links = tuple(f"{name}/" for name, path in there.items() if path.is_symlink())
-    missing = [name for name in wanted if name not in there and not name.startswith(links)]
+    """Differences from ``listing``, as (relative path, what is wrong). A missing folder is one item."""
+    entries = typed(listed, {}, where="its list of files")
+    present = contents(folder, leave=leave)
+    links = tuple(f"{name}/" for name, path in present.items() if path.is_symlink())
+    missing = [name for name in entries if name not in present and not name.startswith(links)]
     folders = {name.partition("/")[0] for name in missing if "/" in name}
-    gone = {one for one in folders if not any(name.partition("/")[0] == one for name in there)}
-    yield from ((one, "is missing") for one in sorted(gone))
+    gone = {name for name in folders if not any(name.partition("/")[0] == name for name in present)}
+    yield from ((name, "is missing") for name in sorted(gone))
     yield from ((name, "is missing") for name in missing if name.partition("/")[0] not in gone)
-    for name, path in there.items():
-        if name not in wanted:
+    for name, path in present.items():
+        if name not in entries:
             yield name, "is a symbolic link" if path.is_symlink() else "was added later"
-        elif why := _differs(path, wanted[name]):
+        elif why := _differs(path, entries[name]):
             yield name, why
 
 
 def no_links(folder: Path) -> None:
-    """Raises InputError for a symbolic link anywhere below ``folder``: what is written there goes nowhere else."""
+    """Raises InputError for a symbolic link anywhere below ``folder``: files must not be written elsewhere."""
     for path in contents(folder).values():
         if path.is_symlink():
             raise InputError(
@@ -115,7 +115,7 @@ def file_hash(path: Path) -> str:
 
 
 def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 of names, shapes, types and bytes of tensors, in the order in which they come."""
+    """sha256 of names, shapes, types and bytes of tensors, in the given order."""
     total = hashlib.sha256()
     for name, value in tensors:
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -123,18 +123,20 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return total.hexdigest()
 
 
-def _differs(path: Path, wanted: Any) -> str:
-    """How a file differs from its entry; nothing if it does not."""
+def _differs(path: Path, expected: Any) -> str:
+    """How a file differs from its entry; empty if it does not."""
     entry = (
-        {"sha256": wanted} if isinstance(wanted, str) else typed(wanted, {"sha256": str}, where="its entry")
+        {"sha256": expected}
+        if isinstance(expected, str)
+        else typed(expected, {"sha256": str}, where="its entry")
     )
     try:
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
             return "is a symbolic link"
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return "is no regular file any more"
-        if found.st_size != entry.get("bytes", found.st_size) or file_hash(path) != entry["sha256"]:
+        if status.st_size != entry.get("bytes", status.st_size) or file_hash(path) != entry["sha256"]:
             return "was changed later"
     except OSError as error:
         return f"cannot be read: {printable(reason(error))}"

@@ -1,9 +1,9 @@
-"""Several processes at one job, as ``accelerate launch`` starts them: they share the rows of every pass.
+"""Several processes for one job, as ``accelerate launch`` starts them: each takes some rows of every batch.
 
-Each of them does everything: draws the same numbers, holds the same weights, finds the same losses. Only a pass through
-the denoiser is divided by rows, and what comes out is put together again, so that every loss is whole everywhere. Its
-gradient is then that of the own rows alone, and the sum over the processes is the gradient that one process finds.
-The first of them writes the files.
+Every process draws the same random numbers and has the same weights and losses. Only a pass through the denoiser is
+divided by rows, and the outputs are gathered, so that every process has the whole loss. Its gradient is that of the
+process's own rows, and the sum over the processes is the gradient of a single process. The first process writes the
+files.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor
 from ..errors import InputError, quoted
 
 __all__ = [
-    "added",
-    "ahead",
+    "broadcast",
+    "by_rows",
     "count",
     "device",
     "first",
-    "gathered",
+    "first_goes_ahead",
+    "gather_rows",
     "index",
-    "part",
-    "same",
-    "shared",
+    "own_rows",
+    "sum_gradients",
     "wait",
 ]
 
@@ -45,29 +45,29 @@ def _number(name: str, default: int) -> int:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return _number("WORLD_SIZE", 1)
 
 
 def index() -> int:
-    """Which of them this is."""
+    """The number of this process, from 0."""
     return _number("RANK", 0) if count() > 1 else 0
 
 
 def first() -> bool:
-    """Whether this is the one that writes files and speaks."""
+    """Whether this is the process that writes files and prints."""
     return index() == 0
 
 
 def wait() -> None:
-    """Go on when all of them are here."""
+    """Wait for all processes."""
     if count() > 1:
-        _together().wait_for_everyone()
+        _state().wait_for_everyone()
 
 
 @contextmanager
-def ahead() -> Iterator[None]:
-    """The first process goes ahead; the others follow when it is through, and find what it wrote."""
+def first_goes_ahead() -> Iterator[None]:
+    """The first process runs the block, then the others do and find its files."""
     if not first():
         wait()
     yield
@@ -76,50 +76,50 @@ def ahead() -> Iterator[None]:
 
 
 def device() -> str:
-    """Where a process works if it is not told: on a GPU of its own, if there is one, else on the CPU."""
+    """The default device of a process: a GPU of its own, if there is one, else the CPU."""
     return f"cuda:{_number('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
-def part(rows: int) -> Tensor:
-    """Which of ``rows`` rows are this process's, as many as the others' have; the last one fills up."""
+def own_rows(rows: int) -> Tensor:
+    """The indices of this process's rows of ``rows``: equally many in each process, so the last repeats one."""
     size = -(-rows // count())
     return torch.arange(index() * size, (index() + 1) * size).clamp_max(rows - 1)
 
 
-def gathered(mine: Tensor, rows: int) -> Tensor:
-    """What the processes made of their parts, as ``rows`` rows; gradients go to the own part."""
+def gather_rows(mine: Tensor, rows: int) -> Tensor:
+    """The processes' outputs for their rows, as ``rows`` rows. Gradients go to the own rows."""
     if count() == 1:
         return mine
-    _together()
+    _state()
     everyone: Tensor = _Gather.apply(mine)  # type: ignore[no-untyped-call]
     return everyone[:rows]
 
 
-def shared(run: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """``run(*rows)`` for a function that works row by row, each process with its part of the rows."""
+def by_rows(run: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """``run(*rows)`` for a function that works row by row; each process computes its own rows."""
     if count() == 1:
         return run(*rows)
-    own = part(len(rows[0])).to(rows[0].device)
-    return gathered(run(*(one[own] for one in rows)), len(rows[0]))
+    which = own_rows(len(rows[0])).to(rows[0].device)
+    return gather_rows(run(*(one[which] for one in rows)), len(rows[0]))
 
 
-def added(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum of the processes' gradients."""
+def sum_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients, summed over the processes."""
     if count() > 1:
-        _together()
+        _state()
         for gradient in gradients.values():
             dist.all_reduce(gradient)
     return dict(gradients)
 
 
-def same(value: float) -> float:
-    """The first process's number, for a decision that all must take alike."""
+def broadcast(value: float) -> float:
+    """The first process's value, for a decision that must be the same everywhere."""
     if count() == 1:
         return value
-    told: list[Any] = [value]
-    _together()
-    dist.broadcast_object_list(told)
-    return float(told[0])
+    values: list[Any] = [value]
+    _state()
+    dist.broadcast_object_list(values)
+    return float(values[0])
 
 
 class _Gather(torch.autograd.Function):
@@ -134,8 +134,8 @@ class _Gather(torch.autograd.Function):
         return gradients[0].chunk(count())[index()]
 
 
-def _together() -> Any:
-    """The processes' meeting place, made when it is first needed."""
+def _state() -> Any:
+    """accelerate's state of the processes, created when it is first needed."""
     from accelerate import PartialState
 
     return PartialState(cpu=not torch.cuda.is_available())

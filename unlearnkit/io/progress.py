@@ -1,4 +1,4 @@
-"""How far a long job is and how long it will take: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job: a bar on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ EVERY = 10.0  # seconds between plain lines
 def showing(console: Console, title: str = "") -> Iterator[Callable[[str, int, int], None]]:
     """Yield ``tick(stage, done, total)``, which shows each stage as it advances, with an estimate of the rest.
 
-    The title is printed with the first tick, so that a job that never begins prints only why.
+    The title is printed with the first tick, so that a job that fails before it prints only its error.
     """
     stages = _bars(console) if console.is_terminal else contextlib.nullcontext(_lines(console))
     with stages as show:
-        untold = [title] if title else []
+        titles = [title] if title else []
 
         def tick(stage: str, done: int, total: int) -> None:
-            while untold:
-                console.print(printable(untold.pop()), markup=False, emoji=False)
+            while titles:
+                console.print(printable(titles.pop()), markup=False, emoji=False)
             show(printable(stage), done, total)
 
         yield tick
@@ -56,7 +56,7 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
 
     def tick(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done < last.get(stage, 0):  # the same words for another piece of work: it begins anew
+        if done < last.get(stage, 0):  # the same stage for another piece of work: start again
             begun.pop(stage)
             shown.pop(stage)
         last[stage] = done

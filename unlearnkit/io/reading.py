@@ -1,7 +1,7 @@
-"""Read files that come from outside: bounded in size, depth and numbers, with errors in one line.
+"""Read files from outside, with bounds on size, depth and numbers, and one-line errors.
 
-Every reader of JSON, TOML, text or pictures goes through here, so that a damaged, enormous or hostile file is answered
-alike everywhere. ``what`` names the file in a message, for example ``"recipe"``; ``error`` is the class that is raised.
+All JSON, TOML, text and image files are read here, so that damaged, enormous or hostile files get the same errors
+everywhere. ``what`` names the file in a message, for example ``"recipe"``. ``error`` is the class that is raised.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_bytes(path: str | Path, *, what: str, most: int = MOST, error: Error = 
 
 
 def read_text(path: str | Path, *, what: str, most: int = MOST, error: Error = InputError) -> str:
-    """The text of a UTF-8 file, without a byte order mark. Raises ``error`` as ``read_bytes``, and for other bytes."""
+    """The text of a UTF-8 file, without a BOM. Raises ``error`` as ``read_bytes``, or if it is not UTF-8."""
     data = read_bytes(path, what=what, most=most, error=error)
     try:
         return data.decode("utf-8-sig")
@@ -81,7 +81,7 @@ def read_text(path: str | Path, *, what: str, most: int = MOST, error: Error = I
 def read_json(
     path: str | Path, *, what: str, kind: type[T], error: Error = InputError, largest: int = WHOLE
 ) -> T:
-    """What a JSON file holds, of type ``kind`` (``dict`` or ``list``). Raises ``error`` for anything else.
+    """The content of a JSON file, of type ``kind`` (``dict`` or ``list``). Raises ``error`` for anything else.
 
     largest: whole numbers are smaller; transformers writes 10**30 for a tokenizer without a length.
     """
@@ -90,8 +90,8 @@ def read_json(
 
 
 def read_lines(path: str | Path, *, what: str, error: Error = InputError) -> list[dict[str, Any]]:
-    """The tables of a JSON Lines file, one a line. Raises ``error`` naming the first line that holds none."""
-    # not splitlines, which breaks at U+2028 and the like, too: a prompt may hold these
+    """The tables of a JSON Lines file, one a line. Raises ``error`` naming the first line that is no table."""
+    # not splitlines, which also splits at U+2028: a prompt may contain it
     lines = read_text(path, what=what, error=error).split("\n")
     if lines.pop():
         raise error(f"{what} {quoted(path)} is damaged: its last line is cut short")
@@ -111,7 +111,7 @@ def parse_json(
 
 
 def read_toml(path: str | Path, *, what: str, error: Error = InputError) -> dict[str, Any]:
-    """The table that a TOML file holds. Raises ``error`` for a file that cannot be read, or is not TOML."""
+    """The table of a TOML file. Raises ``error`` for a file that cannot be read or is not TOML."""
     return parse_toml(read_text(path, what=what, error=error), where=f"{what} {quoted(path)}", error=error)
 
 
@@ -125,9 +125,9 @@ def parse_toml(text: str, *, where: str, error: Error = InputError) -> dict[str,
 
 
 def read_picture(path: str | Path, *, what: str = "picture", error: Error = InputError) -> Image.Image:
-    """A whole decoded picture; ``.text`` has a PNG's text chunks.
+    """A decoded image; ``.text`` has a PNG's text chunks.
 
-    Raises ``error`` for anything else, and for one of over 64 megapixels.
+    Raises ``error`` for anything else, and for an image of over 64 megapixels.
     """
     import io
 
@@ -148,9 +148,9 @@ def read_picture(path: str | Path, *, what: str = "picture", error: Error = Inpu
 
 
 def typed(data: Any, types: dict[str, Any], *, where: str, error: Error = InputError) -> Any:
-    """``data``, a table that has a value of the given type under each of these names; others may be there too.
+    """``data`` if it is a table with values of these types; it may have further entries.
 
-    types: by name a type, or a tuple of them. A whole number passes as ``float``, true and false never as numbers.
+    types: by name a type or a tuple of types. A whole number passes as ``float``; true and false are no numbers.
     Raises ``error`` naming the first value that is missing or of another type.
     """
     if not isinstance(data, dict):
@@ -168,7 +168,7 @@ def typed(data: Any, types: dict[str, Any], *, where: str, error: Error = InputE
 
 
 def _bounded(data: Any, kind: type[T], where: str, error: Error, largest: int = WHOLE) -> T:
-    """``data`` if it is a ``kind``, not nested too deeply, and without enormous whole numbers."""
+    """``data`` if it is a ``kind``, not nested too deeply, and without too large whole numbers."""
     if not isinstance(data, kind):
         raise error(
             f"{where} is damaged: it holds {quoted(data)} where {_WORDS.get(kind, kind.__name__)} belongs"

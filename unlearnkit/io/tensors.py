@@ -17,33 +17,33 @@ from torch import Tensor
 
 from ..errors import InputError, printable, quoted, reason
 from . import processes
-from .files import shared, whole
+from .files import atomic_file, set_permissions
 from .reading import parse_json
 
 __all__ = ["HEADER", "canonical", "copied", "read", "renamed", "stamp", "write"]
 
 HEADER = "unlearnkit"
 ENTRIES = "__metadata__"  # safetensors' own name for the part of a header that is about the file
-ALIGN = 8  # to so many bytes a header is filled up with blanks
+ALIGN = 8  # a header is padded with blanks to a multiple of this many bytes
 
 
 def write(
     path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, new: bool = False
 ) -> None:
-    """Write ``tensors`` and JSON-able ``facts`` to ``path`` by way of a temporary file and a rename.
+    """Write ``tensors`` and JSON-able ``facts`` to a temporary file, then rename it to ``path``.
 
-    What was at ``path`` stays whole until the new file is complete. Of several processes only the first one writes.
-    Raises InputError where it cannot be written; new: and where ``path`` is there already.
+    An old file at ``path`` stays until the new one is complete. Of several processes only the first one writes.
+    Raises InputError if it cannot be written, and with ``new`` if ``path`` exists.
     """
     if not processes.first():
         return
     path = Path(path)
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path, new=new) as partial:
-            save_file(plain, partial, {HEADER: json.dumps(facts, sort_keys=True)})
-            shared(partial)
+        with atomic_file(path, new=new) as partial:
+            save_file(contiguous, partial, {HEADER: json.dumps(facts, sort_keys=True)})
+            set_permissions(partial)
     except (OSError, SafetensorError) as error:
         why = reason(error) if isinstance(error, OSError) else printable(str(error))
         raise InputError(
@@ -71,26 +71,26 @@ def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[
 def canonical(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether the header of a file is, byte for byte, what ``write`` writes for these facts.
 
-    JSON has several spellings of one value, such as 1e-05 and 1E-05: what was changed to another one is found here.
+    JSON can write one value in several ways, such as 1e-05 and 1E-05. This finds such changes.
     """
     with path.open("rb") as file:
         size = struct.unpack("<Q", file.read(8))[0]
         raw = file.read(size)
     header = parse_json(raw, kind=dict, where=quoted(path))
-    plain = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    filled = plain + b" " * (-len(plain) % ALIGN)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    filled = text + b" " * (-len(text) % ALIGN)
     return raw == filled and header.get(ENTRIES) == {HEADER: json.dumps(facts, sort_keys=True)}
 
 
 def stamp(path: Path, facts: Mapping[str, Any]) -> None:
-    """Add facts to the header of a safetensors file of another program; all else stays as it was."""
-    with whole(path) as partial, path.open("rb") as old, partial.open("wb") as new:
+    """Add facts to the header of a safetensors file of another program. Everything else stays."""
+    with atomic_file(path) as partial, path.open("rb") as old, partial.open("wb") as new:
         copied(old, new, facts)
 
 
 def renamed(path: Path, name: Callable[[str], str]) -> None:
-    """Give every tensor in a safetensors file of another program another name; all else stays as it was."""
-    with whole(path) as partial, path.open("rb") as old, partial.open("wb") as new:
+    """Rename every tensor in a safetensors file of another program. Everything else stays."""
+    with atomic_file(path) as partial, path.open("rb") as old, partial.open("wb") as new:
         header = _header(old)
         entries = {key if key == ENTRIES else name(key): value for key, value in header.items()}
         _put(new, entries)
@@ -98,9 +98,9 @@ def renamed(path: Path, name: Callable[[str], str]) -> None:
 
 
 def copied(old: BinaryIO, new: BinaryIO, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Copy a safetensors file with these facts in its header; gives the header, and where the data begins in ``new``.
+    """Copy a safetensors file with these facts in its header. Returns the header and the data's offset in ``new``.
 
-    Entries that other programs wrote into the header stay, in one order.
+    Header entries of other programs stay, sorted by name.
     """
     header = _header(old)
     entries = (header.pop(ENTRIES, None) or {}) | {HEADER: json.dumps(facts, sort_keys=True)}

@@ -1,4 +1,4 @@
-"""Where files and folders are written until they are whole: what a kill leaves of them is found and removed."""
+"""Temporary folders for unfinished files and folders. What a killed process leaves is found and removed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PART", "space", "tidy"]
+__all__ = ["PART", "staging", "tidy"]
 
-PART = ".part"  # how unfinished files and folders end
+PART = ".part"  # the suffix of unfinished files and folders
 
 
 @contextlib.contextmanager
-def space(folder: Path) -> Iterator[Path]:
-    """Yield a new folder inside ``folder`` for what is unfinished; it is removed at the end, unless it was renamed.
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a new temporary folder inside ``folder``. It is removed at the end, unless it was renamed.
 
-    Its name cannot be guessed, so that nobody puts a link there first. While it is in use ``tidy`` leaves it.
+    Its name cannot be guessed, so nobody can put a link there first. ``tidy`` does not remove it while it is in use.
     """
     while True:
         place = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder))
         with _taken(place) as taken:
-            if taken is False:  # by another process that tidies up
+            if taken is False:  # removed by another process's tidy
                 continue
             try:
                 yield place
@@ -34,21 +34,21 @@ def space(folder: Path) -> Iterator[Path]:
             return
 
 
-def tidy(folder: Path, *, alone: bool = False) -> None:
-    """Remove what killed processes left unfinished in ``folder``, and nothing that another process writes just now.
+def tidy(folder: Path, *, exclusive: bool = False) -> None:
+    """Remove temporary files of killed processes in ``folder``, not those that another process is writing now.
 
-    alone: no other process writes here, as under ``locked``. Where others may, a file system that cannot lock folders
-    (Windows has none that can) keeps the leftovers.
+    exclusive: no other process writes here, as inside ``locked``. Otherwise the leftovers stay on file systems that
+    cannot lock folders, such as those of Windows.
     """
     for path in folder.glob(f".*{PART}"):
         with _taken(path) as taken:
-            if taken or (alone and taken is None):
+            if taken or (exclusive and taken is None):
                 _remove(path)
 
 
 @contextlib.contextmanager
 def _taken(path: Path) -> Iterator[bool | None]:
-    """Within this a folder is locked: whether it is ours, or None where it cannot be locked."""
+    """Lock a folder: yields whether we hold the lock, or None if it cannot be locked."""
     if sys.platform == "win32" or path.is_symlink() or not path.is_dir():
         yield None
         return
@@ -59,16 +59,16 @@ def _taken(path: Path) -> Iterator[bool | None]:
     except OSError as error:
         yield (
             False if error.errno == errno.ENOENT else None
-        )  # another process was faster, or it is another user's
+        )  # removed by another process, or another user's
         return
     try:
-        found: bool | None = True
+        locked: bool | None = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            found = False if error.errno in (errno.EAGAIN, errno.EACCES) else None
-        # the lock of a folder that was removed meanwhile is no lock
-        yield found and path.exists()
+            locked = False if error.errno in (errno.EAGAIN, errno.EACCES) else None
+        # a lock on a folder that was removed meanwhile does not count
+        yield locked and path.exists()
     finally:
         os.close(handle)
 

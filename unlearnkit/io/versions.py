@@ -1,4 +1,4 @@
-"""Which versions made something: a line in every record that is kept."""
+"""The library versions that go into every record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["versions"]
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Versions of unlearnkit, Python, torch, diffusers, transformers, and of the further libraries."""
+    """Versions of unlearnkit, Python, torch, diffusers, transformers and further libraries."""
     libraries = ("torch", "diffusers", "transformers", *further)
     return {
         "unlearnkit": __version__,

@@ -135,7 +135,9 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
                 loss = mse(net.student([x.input])[0], x.noise)
                 with net.as_student():
                     gradients = torch.autograd.grad(loss, list(copies.values()), materialize_grads=True)
-                for name, gradient in processes.added(dict(zip(copies, gradients, strict=True))).items():
+                for name, gradient in processes.sum_gradients(
+                    dict(zip(copies, gradients, strict=True))
+                ).items():
                     total[name].addcmul_(gradient, gradient, value=1 / count)
                 run.progress("Fisher information", number + 1, count)
         net.begin_step()

@@ -1,4 +1,4 @@
-"""The result of unlearning, as data: the weights that changed, guards that act beside them, and the facts behind."""
+"""The result of unlearning as data: changed weights, guards, and facts about how it was made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .hooks import Hook
 
 __all__ = ["Edit", "digest"]
 
-# in the header beside the facts, and never among them afterwards: which form a sealed file has, and its seal
+# header entries of a sealed file, which are not among an edit's facts: the form's version, and the seal
 FORM, SEAL = "sealed-form", "sealed"
-HOOKS = "hooks"  # there too; the tensors of the second guard are named "hooks.1...."
+HOOKS = "hooks"  # also a header entry; the tensors of the second guard are named "hooks.1...."
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("base", "source", "dtype", "method", "identity", "made", "chain"), str),
     **dict.fromkeys(("request", "settings", "versions", "beside", "fits"), dict),
@@ -66,9 +66,9 @@ class Edit:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all.
 
-        Raises InputError where it cannot be written, EditError for facts that could not be read again.
+        Raises InputError if it cannot be written, EditError for facts that could not be read again.
         """
-        facts = {**self._whole(), FORM: 1}
+        facts = {**self._all_facts(), FORM: 1}
         try:
             text = json.dumps(facts, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -86,7 +86,7 @@ class Edit:
         """Read a file that ``save`` wrote.
 
         Raises EditError for a missing, damaged or foreign file, and for one whose weights or facts were changed. Files
-        of versions that wrote no seal are taken as they are.
+        of versions that wrote no seal are accepted without one.
         """
         path = Path(path)
         try:
@@ -103,32 +103,32 @@ class Edit:
         except InputError as error:
             raise EditError(f"edit {error}") from None
         hooks = _hooks(facts, weights, f"edit {quoted(path)}")
-        edit = cls(weights, _plain(facts), hooks)
+        edit = cls(weights, _own_facts(facts), hooks)
         seal = facts.pop(SEAL, None)
         if sealed and (facts.get(FORM) != 1 or seal != _seal(edit.hash(), facts)):
             raise EditError(f"edit {quoted(path)} {CHANGED}")
         return edit
 
     def hash(self) -> str:
-        """sha256 over names, shapes and values, and over the guards; the facts, and so the time, do not count."""
-        printed = digest(self.weights.items())
+        """sha256 over names, shapes, values and guards. The facts, such as the time, do not count."""
+        weights_hash = digest(self.weights.items())
         if not self.hooks:
-            return printed
+            return weights_hash
         hooks = [(hook.name, dict(hook.settings), digest(hook.tensors.items())) for hook in self.hooks]
-        return hashlib.sha256(json.dumps([printed, hooks], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([weights_hash, hooks], sort_keys=True).encode()).hexdigest()
 
     def seal(self) -> str:
-        """sha256 over weights and facts: two files with one seal say the same of the same weights."""
-        return _seal(self.hash(), {**self._whole(), FORM: 1})
+        """sha256 over weights and facts: files with the same seal have the same weights and facts."""
+        return _seal(self.hash(), {**self._all_facts(), FORM: 1})
 
-    def _whole(self) -> dict[str, Any]:
-        """The facts, with what a file says of the guards."""
+    def _all_facts(self) -> dict[str, Any]:
+        """The facts and the header entry of the guards."""
         hooks = [{"name": hook.name, "settings": dict(hook.settings)} for hook in self.hooks]
-        return _plain(self.facts) | ({HOOKS: hooks} if hooks else {})
+        return _own_facts(self.facts) | ({HOOKS: hooks} if hooks else {})
 
 
 def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 over names, shapes and values as fp32, in order of name: alike for every dtype that holds the values."""
+    """sha256 over names, shapes and values as fp32, in order of name: the same for every dtype that fits them."""
     total = hashlib.sha256()
     for name, value in sorted(weights, key=lambda pair: pair[0]):
         total.update(f"{name}{tuple(value.shape)}".encode())
@@ -137,28 +137,30 @@ def digest(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _check(facts: Any, where: str) -> None:
-    """Raises EditError for facts that are no table, or of which one has another type than the rest relies on."""
+    """Raises EditError for facts that are no table, or for one of another type."""
     here = TYPES if isinstance(facts, dict) else {}
     typed(facts, {name: kind for name, kind in here.items() if name in facts}, where=where, error=EditError)
 
 
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts less what a sealed file says of itself."""
+def _own_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without the header entries of a sealed file."""
     return {name: value for name, value in facts.items() if name not in (FORM, SEAL, HOOKS)}
 
 
 def _hooks(facts: dict[str, Any], values: dict[str, Tensor], where: str) -> tuple[Hook, ...]:
-    """The guards of a file, whose tensors are taken out of ``values``. Raises EditError for what is none."""
+    """The guards of a file; their tensors are removed from ``values``. Raises EditError for an invalid one."""
     listed = typed(facts, {HOOKS: list} if HOOKS in facts else {}, where=where, error=EditError)
-    found = []
-    for number, one in enumerate(listed.get(HOOKS, [])):
-        typed(one, {"name": str, "settings": dict}, where=where, error=EditError)
+    hooks = []
+    for number, entry in enumerate(listed.get(HOOKS, [])):
+        typed(entry, {"name": str, "settings": dict}, where=where, error=EditError)
         front = f"{HOOKS}.{number}."
-        inside = {name.removeprefix(front): values.pop(name) for name in [*values] if name.startswith(front)}
-        found.append(Hook(one["name"], one["settings"], inside))
-    return tuple(found)
+        own_tensors = {
+            name.removeprefix(front): values.pop(name) for name in [*values] if name.startswith(front)
+        }
+        hooks.append(Hook(entry["name"], entry["settings"], own_tensors))
+    return tuple(hooks)
 
 
 def _seal(weights: str, facts: dict[str, Any]) -> str:
-    """sha256 over the hash of the weights and the facts in their one spelling."""
+    """sha256 over the hash of the weights and the facts as canonical JSON."""
     return hashlib.sha256(f"{weights}\n{json.dumps(facts, sort_keys=True)}".encode()).hexdigest()

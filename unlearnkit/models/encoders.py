@@ -1,4 +1,4 @@
-"""The text encoders of a pipeline: states of prompts that are kept while their weights rest, and learned vectors."""
+"""The text encoders of a pipeline: a cache of prompts' states, and learned vectors in place of tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ModelError
 
 __all__ = ["ROOM", "States", "encoders", "placeholder", "random_vectors", "soft_prefix"]
 
-REMEMBERED, ROOM = 4096, 2**30  # prompts whose states are kept, and bytes for these; the oldest leave first
+REMEMBERED, ROOM = 4096, 2**30  # the cache's most prompts and bytes; the oldest leave first
 
 
 def encoders(pipe: Any) -> dict[str, nn.Module]:
@@ -24,7 +24,7 @@ def encoders(pipe: Any) -> dict[str, nn.Module]:
 
 
 class States:
-    """States of prompts, each computed once, alone, and again when the encoders' weights are others or were changed."""
+    """A cache of prompts' states. It is emptied when the encoders or their weights are replaced or changed."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe, self._names = pipe, tuple(encoders(pipe))
@@ -40,21 +40,21 @@ class States:
         weights = [_Weight(weight) for encoder in encoders for weight in encoder.parameters()]
         if self._made_with != weights:
             self._states, self._made_with = {}, weights
-        found = {prompt: self._states.get(prompt) for prompt in prompts}
-        for prompt, states in found.items():
+        by_prompt = {prompt: self._states.get(prompt) for prompt in prompts}
+        for prompt, states in by_prompt.items():
             if states is None:
-                found[prompt] = new = encode(prompt)
+                by_prompt[prompt] = new = encode(prompt)
                 while self._states and len(self._states) >= min(REMEMBERED, ROOM // new.nbytes):
                     del self._states[next(iter(self._states))]
                 self._states[prompt] = new
-        return torch.stack([states for prompt in prompts if (states := found[prompt]) is not None])
+        return torch.stack([states for prompt in prompts if (states := by_prompt[prompt]) is not None])
 
 
 class _Weight:
-    """A weight as it is now; equal to another of the same weight while nothing wrote into it, wherever it is moved."""
+    """A weight's identity and version. Two are equal while nothing writes into the weight; it may be moved."""
 
     def __init__(self, weight: Tensor) -> None:
-        # no weak reference: with one, torch cannot swap the weight for itself on another device
+        # no weak reference: with one, torch cannot move the weight to another device
         self.weight, self.facts = weight, (weight._version, weight.dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -66,39 +66,39 @@ class _Weight:
 
 def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
-    found = {}
-    for name, one in encoders(pipe).items():
-        known = _embedding(one).weight.detach()
-        vectors = torch.randn((count, known.shape[1]), generator=draws) * known.float().std().item()
-        found[name] = vectors.to(known.device)
-    return found
+    vectors_by_encoder = {}
+    for name, encoder in encoders(pipe).items():
+        embeddings = _embedding(encoder).weight.detach()
+        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * embeddings.float().std().item()
+        vectors_by_encoder[name] = vectors.to(embeddings.device)
+    return vectors_by_encoder
 
 
 def placeholder(pipe: Any, count: int) -> str:
-    """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces where a prompt begins with it."""
+    """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces at the start of a prompt."""
     tokenizers = list(_tokenizers(pipe).values())
     known = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizers[0].get_vocab()))
     for word in (*string.ascii_lowercase, *(word for word in known if word.isascii() and word.isalpha())):
         text = " ".join([word] * count)
         if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
             return text
-    raise ModelError("the model's tokenizers share no word of one token: no vector can stand for a token")
+    raise ModelError("the model's tokenizers share no word of one token, so no vector can replace a token")
 
 
 @contextmanager
 def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
-    """The first tokens of every prompt are these vectors (k, width) by text encoder, with gradient to them."""
+    """Inside, the first token embeddings of every prompt are these vectors (k, width) by encoder, with gradient."""
     with ExitStack() as stack:
-        for name, one in encoders(pipe).items():
-            start = len(_ids(_tokenizers(pipe)[name], "")) - 1  # 1 where a start token comes first
+        for name, encoder in encoders(pipe).items():
+            start = len(_ids(_tokenizers(pipe)[name], "")) - 1  # 1 if there is a start token
 
             def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
-                own = vectors[name].to(output).expand(len(output), -1, -1)
-                return torch.cat([output[:, :start], own, output[:, start + own.shape[1] :]], dim=1)
+                prefix = vectors[name].to(output).expand(len(output), -1, -1)
+                return torch.cat([output[:, :start], prefix, output[:, start + prefix.shape[1] :]], dim=1)
 
-            known = _embedding(one).weight
-            for layer in one.modules():  # T5 shares the weight with the layer that it reads with
-                if isinstance(layer, nn.Embedding) and layer.weight is known:
+            embeddings = _embedding(encoder).weight
+            for layer in encoder.modules():  # T5 shares the weight between two layers
+                if isinstance(layer, nn.Embedding) and layer.weight is embeddings:
                     stack.callback(layer.register_forward_hook(replaced).remove)
         yield
 
@@ -113,5 +113,5 @@ def _tokenizers(pipe: Any) -> dict[str, Any]:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, verbose=False).input_ids
-    return found
+    ids: list[int] = tokenizer(text, verbose=False).input_ids
+    return ids

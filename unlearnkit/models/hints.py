@@ -1,4 +1,4 @@
-"""What a model folder may say about itself in ``unlearnkit.toml``: how to sample it, what it knows, what suits it.
+"""A model folder's own ``unlearnkit.toml``: sampling, vocabulary, templates and recommended settings.
 
 [sampling]              steps = 25, guidance = 5.0, size = 512, tokens = 128
 [vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
@@ -64,15 +64,15 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class Hints:
-    """How a model likes to be used.
+    """Recommended settings of a model.
 
-    steps, guidance: for sampling. size: of its pictures in pixels, None as the model is meant.
-    tokens: that T5 gives, of Stable Diffusion 3 and Flux (``max_sequence_length``), None as the pipeline is meant.
-    objects, styles: words that it knows, to choose neighbours from.
+    steps, guidance: for sampling. size: of its images in pixels, None: the model's default.
+    tokens: of T5 in Stable Diffusion 3 and Flux (``max_sequence_length``), None: the pipeline's default.
+    objects, styles: the vocabulary, from which neighbours are chosen.
     templates: prompts by kind, each with one ``{}`` for the concept.
-    training: settings that take the place of the defaults of every method that has them.
-    methods: settings by method and kind, which take the place of these, and of the method's own defaults.
-    text: the file that this came from, empty for the general hints.
+    training: defaults for all methods with these settings.
+    methods: defaults by method and kind, which override ``training`` and the method's own.
+    text: of the file, empty for the general hints.
     """
 
     steps: int = 50
@@ -97,33 +97,33 @@ class Hints:
         return (*map(Concept, objects), *(Concept(word, "style") for word in styles))
 
     def settings(self, method: str, kind: str) -> dict[str, Any]:
-        """What suits this model for ``method`` on a concept of ``kind``; empty if it says nothing."""
+        """This model's defaults for ``method`` on a concept of ``kind``; empty if there are none."""
         return dict(self.methods.get(method, {}).get(kind, {}))
 
     def suited(self, sampling: tuple[int, float], classes: tuple[str, ...] | None) -> Hints:
-        """The hints for a kind of model: general ones with its steps and guidance; without templates for classes.
+        """The hints for a family: general hints get its steps and guidance, class-conditional models get no templates.
 
         classes: the class names of a class-conditional model, else None.
         """
-        found = self
+        hints = self
         if self is GENERAL:
-            found = replace(found, steps=sampling[0], guidance=sampling[1])
+            hints = replace(hints, steps=sampling[0], guidance=sampling[1])
         if classes is None:
-            return found
+            return hints
         known = classes if self.objects is OBJECTS else self.objects
         for word in known:
             if word not in classes and not word.isdecimal():
                 raise ModelError(
                     f"the vocabulary has {word!r}{nearest(word, classes)}: no class has this name"
                 )
-        return replace(found, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
+        return replace(hints, objects=known, styles=(), templates=dict.fromkeys(TEMPLATES, ("{}",)))
 
 
 GENERAL = Hints(methods={"esd": {"object": {"trains": "not-xattn"}, "style": {"trains": "xattn"}}})
 
 
 def read(folder: str | Path) -> Hints:
-    """The hints in ``folder``, or the general ones where it has none. Raises ModelError for a file that is wrong."""
+    """The hints in ``folder``, or the general hints if it has none. Raises ModelError for an invalid file."""
     path = Path(folder) / FILE
     if not path.exists():
         return GENERAL
@@ -131,7 +131,7 @@ def read(folder: str | Path) -> Hints:
 
 
 def parse(text: str, *, where: str = FILE) -> Hints:
-    """The hints in a TOML text. What it leaves out stays general; an unknown or wrong entry raises ModelError."""
+    """The hints in a TOML text; the rest are the general hints. Raises ModelError for an unknown or invalid entry."""
     return _hints(parse_toml(text, where=quoted(where), error=ModelError), where, text)
 
 
@@ -151,7 +151,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
                 )
             if not _fits(name, key, value):
                 raise ModelError(
-                    f"{quoted(where)} has {printable(f'{name}.{key}')[:80]} = {quoted(value)}: {_WANTED[name]}"
+                    f"{quoted(where)} has {printable(f'{name}.{key}')[:80]} = {quoted(value)}: {_ALLOWED[name]}"
                 )
     sampling, vocabulary = data.get("sampling", {}), data.get("vocabulary", {})
     return Hints(
@@ -169,8 +169,8 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
 
 
 MOST = {"steps": 1000, "size": 8192, "tokens": 4096}
-WORDS, LENGTH = 100_000, 500  # of a list at most, and characters of each
-_WANTED = {
+WORDS, LENGTH = 100_000, 500  # the most words of a list, and the most characters of each
+_ALLOWED = {
     "sampling": "steps is a whole number from 1 to 1000, guidance a number from 0 to 1000, size from 1 to 8192, tokens "
     "from 1 to 4096",
     "vocabulary": "it takes a list of words, of at most 500 characters each",

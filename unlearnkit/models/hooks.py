@@ -1,11 +1,11 @@
-"""Guards: what an edit does while the model runs, as data. A file names one of ``HOOKS``; it never holds code.
+"""Guards: an edit's actions while the model runs, as data. A file names one of ``HOOKS`` and holds no code.
 
-``values`` takes out of each token's value in cross-attention what it has in common with an erased concept. With v the
-value of a token (all heads in one vector) and v* that of a concept (AdaVD, arXiv 2412.06143):
+``values`` removes from each token's value in cross-attention its component along an erased concept. With v the value of
+a token (all heads in one vector) and v* that of a concept (AdaVD, arXiv 2412.06143):
 
     v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
 
-For several concepts with the orthogonal basis u = P v* (Gram-Schmidt, rows of P) each v* in u is taken δ times.
+For several concepts, with the orthogonal basis u = P v* (Gram-Schmidt, rows of P), each v* in u is weighted by δ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ValueGuard:
     """A forward hook of a value matrix.
 
     concepts: text states (k, width) of the erased concepts, which the matrix turns into their values v*.
-    first: the first token that it changes: 1 where the first one is a start token.
+    first: the index of the first token that it changes; 1 skips a start token.
     slope, middle, most: a, b and c of δ; slope 0 and most 2 is the plain projection.
     """
 
@@ -52,14 +52,14 @@ class ValueGuard:
                 f"{width}: load the model that it was made from"
             )
 
-    def __call__(self, layer: Any, given: Any, value: Tensor) -> Tensor:
-        """The layer's output (n, tokens, width), less what it shares with the concepts."""
-        own = linear(self.concepts.to(value), layer.weight, layer.bias).float()
-        guarded = self.decomposed(value[:, self.first :].float(), own)
+    def __call__(self, layer: Any, inputs: Any, value: Tensor) -> Tensor:
+        """The layer's output (n, tokens, width) without its components along the concepts."""
+        concept_values = linear(self.concepts.to(value), layer.weight, layer.bias).float()
+        guarded = self.decomposed(value[:, self.first :].float(), concept_values)
         return torch.cat([value[:, : self.first], guarded.to(value.dtype)], dim=1)
 
     def decomposed(self, v: Tensor, concepts: Tensor) -> Tensor:
-        """v (..., d), less its part along each of the concepts' values (k, d)."""
+        """v (..., d) without its component along each of the concepts' values (k, d)."""
         p = gram_schmidt(concepts)
         u = p @ concepts  # (k, d)
         share = v @ u.T / u.square().sum(1).clamp_min(torch.finfo(u.dtype).tiny)  # <v, u_i> / |u_i|²
@@ -121,7 +121,7 @@ class Hook:
 
 @contextmanager
 def attached(model: Model, hooks: tuple[Hook, ...]) -> Iterator[None]:
-    """The guards act inside, the first one first. Raises InputError for a model that lacks the layers they act on."""
+    """Inside, the guards act, the first one first. Raises InputError for a model without the layers they act on."""
     handles = []
     try:
         for hook in hooks:

@@ -20,16 +20,16 @@ def check(model: Model, edit: Edit) -> None:
     """Raises EditError for an edit made from another denoiser, or from another text encoder where it changes one."""
     source = printable(str(edit.facts.get("source", "another model")))[:80]
     denoiser = model.family.DENOISER
-    own = {name for name in edit.components if name in encoders(model.pipe)}
-    fits = {name: edit.facts.get("fits", {}).get(name, "") for name in sorted(own)}
-    if edit.hooks or not own or set(edit.components) - own:
+    encoders_changed = {name for name in edit.components if name in encoders(model.pipe)}
+    fits = {name: edit.facts.get("fits", {}).get(name, "") for name in sorted(encoders_changed)}
+    if edit.hooks or not encoders_changed or set(edit.components) - encoders_changed:
         fits[denoiser] = edit.facts.get("base", "")
     for name, base in fits.items():
         here = model.fingerprint(None if name == denoiser else name)
         if base not in ("", here, *model.earlier_fingerprints):
             raise EditError(
                 f"the edit was made from {source} ({base[:12]}), not from {model.source} ({here[:12]}): load that "
-                "one, or wear edit.weights without this check"
+                "one, or apply edit.weights without this check"
             )
 
 

@@ -32,13 +32,12 @@ def load(
     edit: Edit | None = None,
     variant: str | None = None,
 ) -> Model:
-    """Open a model that can be edited.
+    """Open a model for editing.
 
     source: ``"canvas"`` or one of its relatives, a diffusers folder, a hub id, or a single ``.safetensors`` file.
-    device: a GPU if there is one, for each of several processes its own, else the CPU. dtype: float32 unless told.
-    edit: one that will be worn; without dtype the model has that of the edit, else it is opened in that and then cast,
-    so that the edit is known to be of this model whatever its precision.
-    variant: of the weights' files, such as ``"fp16"``; none takes the plain files, or the only variant there is.
+    device: default: a GPU if there is one (each process its own), else the CPU. dtype: default: the edit's or float32.
+    edit: to apply later. The model is opened in the edit's dtype, checked against the edit, and then cast to ``dtype``.
+    variant: of the weights' files, such as ``"fp16"``. Default: the plain files, or the only variant.
     Raises ModelError for a model that is missing, damaged or unsupported, InputError for a bad device or dtype,
     EditError for an edit made from another model.
     """
@@ -56,19 +55,19 @@ def load(
 
 
 def is_canvas(source: str | Path) -> bool:
-    """Whether this names the canvas or one of its relatives, whose pictures the canvas's evaluators know."""
+    """Whether this names the canvas or one of its relatives, for which the canvas's evaluators are made."""
     return str(source) in ("canvas", *RELATIVES)
 
 
 def folder_of(source: str | Path) -> Path:
-    """Where the model is, if it is a folder: the canvas and its relatives are in the package."""
+    """The path of a model in a folder. The canvas and its relatives are in the package."""
     if str(source) in RELATIVES:
         return CANVAS.with_name(str(source).removeprefix("canvas-"))
     return CANVAS if str(source) == "canvas" else Path(source).expanduser()
 
 
 def hints_of(source: str | Path) -> Hints:
-    """What the model says about itself, without opening it. Raises ModelError for hints that are wrong."""
+    """The model's hints, without opening it. Raises ModelError for invalid hints."""
     folder = folder_of(source)
     try:
         return hints.read(folder) if folder.is_dir() else hints.GENERAL
@@ -77,7 +76,7 @@ def hints_of(source: str | Path) -> Hints:
 
 
 def note_of(source: str | Path) -> str:
-    """One line for a folder that holds a distilled model and says nothing of how to draw with it; else empty."""
+    """A one-line note for a folder with a distilled model and no hints; else empty."""
     folder = folder_of(source)
     files = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
     if (folder / hints.FILE).exists() or not all(file.is_file() for file in files):

@@ -183,7 +183,7 @@ class Model:
     @steady()
     def predict(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """The network's raw output: latents (n, c, h, w), timesteps (n,), states (n, rows, width) of ``encode``."""
-        return processes.shared(self.forward, latents, t, states)
+        return processes.by_rows(self.forward, latents, t, states)
 
     @steady()
     def eps(self, latents: Tensor, t: Tensor, states: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What releases of transformers before 5 read: the longer names of weights, and tokenizers in several files.
+"""Files for releases of transformers before 5: longer names of weights, and tokenizers in several files.
 
-They fill a weight that they do not find by its name with random numbers, so a saved pipeline has the names that both
-read, as all published models do.
+These releases fill a weight with random numbers if they do not find its name. So a saved pipeline has the names that
+all releases read, as published models do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..io.tensors import renamed
 
 __all__ = ["add", "longer_names", "pieces"]
 
-# where transformers 5 writes shorter names: the class, how they begin, and how the longer ones do
+# classes whose names transformers 5 shortens: the short prefix and the long one
 LONGER = {
     "CLIPTextModel": ("", "text_model."),
     "StableDiffusionSafetyChecker": ("vision_model.", "vision_model.vision_model."),
@@ -37,20 +37,20 @@ def add(part: Any, folder: Path) -> None:
 def longer_names(folder: Path, front: str, longer: str) -> None:
     """Name the weights as transformers 4 does."""
 
-    def name(found: str) -> str:
-        short = found.startswith(front) and not found.startswith(longer)
-        return longer + found.removeprefix(front) if short else found
+    def longer_name(name: str) -> str:
+        short = name.startswith(front) and not name.startswith(longer)
+        return longer + name.removeprefix(front) if short else name
 
     for file in folder.glob("*.safetensors"):
-        renamed(file, name)
+        renamed(file, longer_name)
     for file in folder.glob("*.safetensors.index.json"):
         index = read_json(file, what="index", kind=dict)
-        index["weight_map"] = {name(found): shard for found, shard in index["weight_map"].items()}
+        index["weight_map"] = {longer_name(name): shard for name, shard in index["weight_map"].items()}
         file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _vocabulary(tokenizer: Any, folder: Path) -> None:
-    """Add the files of older tokenizers beside ``tokenizer.json``: transformers 4 opens CLIP's by these alone."""
+    """Add the files of older tokenizers to ``tokenizer.json``: transformers 4 opens CLIP's only with these."""
     if not (folder / "tokenizer.json").is_file():
         return
     whole = read_json(folder / "tokenizer.json", what="tokenizer", kind=dict)
@@ -73,18 +73,18 @@ def _vocabulary(tokenizer: Any, folder: Path) -> None:
 
 
 def _sentences(tokenizer: Any, known: Sequence[str], folder: Path) -> None:
-    """Add the file of SentencePiece from where the tokenizer was opened, if that has the same pieces."""
+    """Add the SentencePiece file from the tokenizer's own folder, if it has the same pieces."""
     source = Path(str(tokenizer.name_or_path)) / SENTENCES
     if not source.is_file() or (folder / SENTENCES).exists():
         return
     data = read_bytes(source, what="tokenizer", error=ModelError)
-    found = pieces(data)
-    if found and found == known[: len(found)]:
+    stored = pieces(data)
+    if stored and stored == known[: len(stored)]:
         (folder / SENTENCES).write_bytes(data)
 
 
 def pieces(data: bytes) -> list[str]:
-    """The pieces in a file of SentencePiece, a protobuf message of which they are field 1; none for other bytes."""
+    """The pieces in a SentencePiece file, which are field 1 of a protobuf message; empty for other files."""
     try:
         inner = [value for number, value in _fields(data) if number == 1]
         return [next(value for number, value in _fields(one) if number == 1).decode() for one in inner]
@@ -93,19 +93,19 @@ def pieces(data: bytes) -> list[str]:
 
 
 def _fields(data: bytes) -> list[tuple[int, bytes]]:
-    """The fields of a protobuf message: numbers, and the bytes of those that hold any."""
-    found, at = [], 0
+    """The fields of a protobuf message with bytes: their numbers and bytes."""
+    fields, position = [], 0
 
     def number() -> int:
-        nonlocal at
+        nonlocal position
         value = shift = 0
         while True:
-            byte = data[at]
-            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            byte = data[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
             if byte < 128:
                 return value
 
-    while at < len(data):
+    while position < len(data):
         field, kind = divmod(number(), 8)
         if kind == 0:
             number()
@@ -113,8 +113,8 @@ def _fields(data: bytes) -> list[tuple[int, bytes]]:
         if kind not in (1, 2, 5):
             raise ValueError(kind)
         size = {1: 8, 5: 4}[kind] if kind != 2 else number()
-        if at + size > len(data):
+        if position + size > len(data):
             raise ValueError(size)
-        found.append((field, data[at : at + size]))
-        at += size
-    return found
+        fields.append((field, data[position : position + size]))
+        position += size
+    return fields

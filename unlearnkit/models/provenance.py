@@ -1,4 +1,4 @@
-"""What a file that goes to others says of where it comes from."""
+"""The provenance of a file that is passed on to others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FILE = "unlearnkit.json"  # in a pipeline's folder
 
 
 def provenance(edit: Edit) -> dict[str, Any]:
-    """The facts of an edit, its hash and its seal; of a model in a folder the folder's name alone.
+    """The facts of an edit, its hash and its seal. Of a model's folder only the name is kept.
 
-    The time is that of the edit, so that the same edit is written alike at any time.
+    The time is that of the edit, so that the same edit always gives the same file.
     """
     facts = {"versions": versions(), **edit.facts, "edit": edit.hash(), "seal": edit.seal()}
     source = facts.get("source")

@@ -1,4 +1,4 @@
-"""Pipelines and networks used for a while, and then as they were found, on exceptions too."""
+"""Context managers that change a pipeline and restore it afterwards, also after exceptions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def networks(pipe: Any) -> list[nn.Module]:
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """Torch's own defaults, whatever the caller has set: float32 on the CPU, no autocast, tensors that can be trained.
+    """Torch's own defaults inside: float32 on the CPU, no autocast, no inference mode.
 
-    The same call so gives the same bits inside ``torch.inference_mode`` and under any default dtype or device. The
-    caller's settings are as they were afterwards. Also a decorator: ``@steady()``.
+    So a call gives the same bits under any settings of the caller, which are restored afterwards. Also a decorator:
+    ``@steady()``.
     """
     with ExitStack() as stack:
         if (dtype := torch.get_default_dtype()) != torch.float32:
@@ -32,7 +32,7 @@ def steady() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if torch.is_inference_mode_enabled():  # leaving it turns gradients on
+        if torch.is_inference_mode_enabled():  # leaving it enables gradients
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
         for device in ("cpu", "cuda"):
@@ -45,24 +45,26 @@ def steady() -> Iterator[None]:
 def frozen(pipe: Any) -> Iterator[None]:
     """Every network in eval mode and without gradients of its own."""
     modules = [module for network in networks(pipe) for module in network.modules() if module.training]
-    wanted = [weight for network in networks(pipe) for weight in network.parameters() if weight.requires_grad]
-    wanted = [weight for weight in wanted if weight.is_leaf and isinstance(weight, nn.Parameter)]
+    trainable = [
+        weight for network in networks(pipe) for weight in network.parameters() if weight.requires_grad
+    ]
+    trainable = [weight for weight in trainable if weight.is_leaf and isinstance(weight, nn.Parameter)]
     try:
         for module in modules:
             module.training = False
-        for weight in wanted:
+        for weight in trainable:
             weight.requires_grad_(False)
         yield
     finally:
         for module in modules:
             module.training = True
-        for weight in wanted:
+        for weight in trainable:
             weight.requires_grad_(True)
 
 
 @contextmanager
 def auxiliary_on(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterator[None]:
-    """The networks auxiliary_on the denoiser (text encoders, VAE) on a device, and then where they were."""
+    """Inside, the auxiliary networks (text encoders, VAE) are on this device; afterwards they move back."""
     others = [network for network in networks(pipe) if network is not denoiser]
     places = [next(network.parameters()).device for network in others]
     moved = [(network, place) for network, place in zip(others, places, strict=True) if place != device]
@@ -77,9 +79,9 @@ def auxiliary_on(pipe: Any, denoiser: nn.Module, device: torch.device) -> Iterat
 
 @contextmanager
 def checkpointing(denoiser: Any, on: bool, through: Callable[..., Any] | None = None) -> Iterator[None]:
-    """Activations recomputed in the backward pass instead of kept.
+    """Gradient checkpointing inside, if ``on``.
 
-    through: called with every block and what it is given, in place of torch's own checkpoint.
+    through: called with every block and its inputs, in place of torch's own checkpoint.
     """
     change = on and not denoiser.is_gradient_checkpointing
     try:
@@ -93,28 +95,28 @@ def checkpointing(denoiser: Any, on: bool, through: Callable[..., Any] | None = 
 
 @contextmanager
 def sampling(pipe: Any) -> Iterator[None]:
-    """Sample without a progress bar and with a fresh copy of the scheduler."""
-    found = dict(vars(pipe))  # with what its ``__call__`` leaves behind, such as ``_guidance_scale``
+    """Inside, the pipeline has no progress bar and a fresh copy of the scheduler."""
+    attributes = dict(vars(pipe))  # ``__call__`` sets attributes such as ``_guidance_scale``
     try:
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         yield
     finally:
         vars(pipe).clear()
-        vars(pipe).update(found)
+        vars(pipe).update(attributes)
 
 
 @contextmanager
 def running(source: str) -> Iterator[None]:
-    """Whatever the code of a pipeline raises inside becomes a ModelError; no memory and our own errors go through.
+    """Turn errors of a pipeline's code into ModelError, except out-of-memory and our own errors.
 
-    source: how the model is named in the message.
+    source: the model's name in the message.
     """
     try:
         yield
     except (UnlearnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the code is another project's, and any file of the folder may not fit it
+    except Exception as error:  # other projects' code, and any file of the folder may be wrong
         if no_memory(error):
             raise
         why = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
@@ -125,5 +127,5 @@ def running(source: str) -> Iterator[None]:
 
 
 def no_memory(error: BaseException) -> bool:
-    """Whether torch says that there is no memory: on the CPU that is a RuntimeError like any other."""
+    """Whether torch is out of memory; on the CPU that is a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -50,7 +50,7 @@ def drawn(
     for start in range(0, len(prompts), batch):
         states = model.encode(prompts[start : start + batch])
         null = model.encode([negative or ""]).expand_as(states)
-        generators = [seeds.plain(number) for number in numbers[start : start + batch]]
+        generators = [seeds.generator(number) for number in numbers[start : start + batch]]
         with model.frozen(), model.onload(), restore.sampling(model.pipe), restore.running(model.source):
             pictures = model.family.draw(model.pipe, states, null, guidance, generator=generators, **how)
         yield pictures

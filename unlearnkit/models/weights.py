@@ -1,4 +1,4 @@
-"""The weights of networks by name, and other values in their places for a while, without a copy of the network."""
+"""The weights of networks by name, and swapping them for other values without copying the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["WeightSwap", "component"]
 
 
 class WeightSwap:
-    """The weights of networks by component; full names begin with it: ``"unet.mid_block...weight"``."""
+    """The weights of networks by component. Full names start with the component: ``"unet.mid_block...weight"``."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self._slots = {
@@ -28,51 +28,51 @@ class WeightSwap:
             for leaf, weight in module._parameters.items()
             if weight is not None
         }
-        self._printed: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
-        self.replaced: Counter[str] = Counter()  # how many weights of each component are replaced now
+        self._fingerprints: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
+        self.replaced: Counter[str] = Counter()  # the number of swapped weights by component
 
     def weights(self, belongs: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-        """The weights that hang there now, of the names that belong."""
+        """The present weights whose names belong."""
         return {name: slot[leaf] for name, (slot, leaf) in self._slots.items() if belongs(name)}
 
     def values(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The weights of these names. Raises EditError for a name that no network has."""
+        """The present weights of these names. Raises EditError for a name that no network has."""
         return {name: slot[leaf] for name in names for slot, leaf in [self._slot(name)]}
 
     @contextmanager
     def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Other values in some slots, cast to what hung there, which hangs there again afterwards. It nests.
+        """Other values for some weights inside, cast to the weights' dtype and device. It nests.
 
         Raises EditError for a name or a shape that the network does not have.
         """
-        found: list[tuple[dict[str, Any], str, Tensor]] = []
+        replaced: list[tuple[dict[str, Any], str, Tensor]] = []
         try:
             for name, value in weights.items():
                 slot, leaf = self._slot(name)
-                worn = slot[leaf]
-                if value.shape != worn.shape:
+                original = slot[leaf]
+                if value.shape != original.shape:
                     raise EditError(
-                        f"weight {quoted(name)} is {tuple(value.shape)}, the model's is {tuple(worn.shape)}"
+                        f"weight {quoted(name)} is {tuple(value.shape)}, the model's is {tuple(original.shape)}"
                     )
-                found.append((slot, leaf, worn))
-                slot[leaf] = _trainable(value.to(worn.device, worn.dtype))
-            self.replaced.update(counted := Counter(map(component, weights)))
+                replaced.append((slot, leaf, original))
+                slot[leaf] = _trainable(value.to(original.device, original.dtype))
+            self.replaced.update(counts := Counter(map(component, weights)))
             try:
                 yield
             finally:
-                self.replaced.subtract(counted)
+                self.replaced.subtract(counts)
         finally:
-            for slot, leaf, worn in reversed(found):
-                slot[leaf] = worn
+            for slot, leaf, original in reversed(replaced):
+                slot[leaf] = original
 
     def fingerprint(self, of: str) -> str:
-        """sha256 over names, shapes and values of a component as they are now; kept while nothing changed."""
+        """sha256 over names, shapes and present values of a component; cached until a weight changes."""
         weights = self.weights(lambda name: component(name) == of)
-        if of in self._printed and _same(self._printed[of][0], weights.values()):
-            return self._printed[of][1]
-        printed = digest(weights.items())
-        self._printed[of] = ([_mark(weight) for weight in weights.values()], printed)
-        return printed
+        if of in self._fingerprints and _same(self._fingerprints[of][0], weights.values()):
+            return self._fingerprints[of][1]
+        fingerprint = digest(weights.items())
+        self._fingerprints[of] = ([_mark(weight) for weight in weights.values()], fingerprint)
+        return fingerprint
 
     def _slot(self, name: str) -> tuple[dict[str, Any], str]:
         if name not in self._slots:
@@ -86,7 +86,7 @@ def component(name: str) -> str:
 
 
 def _trainable(value: Tensor) -> Tensor:
-    """The value, or a copy of one that was made inside ``torch.inference_mode``."""
+    """The value, or a copy if it was made inside ``torch.inference_mode``."""
     if not value.is_inference():
         return value
     with torch.inference_mode(False), torch.no_grad():

@@ -117,7 +117,7 @@ def _separate_gradients(losses: Sequence[Tensor], weights: Weights) -> list[Grad
         gradients = torch.autograd.grad(
             loss, list(weights.values()), retain_graph=number + 1 < len(losses), materialize_grads=True
         )
-        separate.append(processes.added(dict(zip(weights, gradients, strict=True))))
+        separate.append(processes.sum_gradients(dict(zip(weights, gradients, strict=True))))
     return separate
 
 

@@ -16,7 +16,7 @@ from ..data.prompts import neighbours as nearest
 from ..data.superclasses import broader
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
-from ..io.files import slug, tidy, whole, writing
+from ..io.files import atomic_file, slug, tidy, writing
 from ..schema import Concept, Request, check_unicode, folded
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def save_png(image: Image.Image, path: Path, *, facts: Mapping[str, Any] | None 
     notes = PngInfo()
     if facts:
         notes.add_itxt("unlearnkit", json.dumps(facts, ensure_ascii=False))
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         image.save(partial, format="PNG", pnginfo=notes)
 
 

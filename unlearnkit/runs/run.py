@@ -26,7 +26,7 @@ from typing import Any
 from .. import methods
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import existing, locked, resumable, slug, there, tidy, user_path, write_text, writing
+from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..models.edit import Edit
 from ..models.load import hints_of, load
@@ -142,7 +142,7 @@ def run_recipe(
                 raise InputError(f"another process has used {quoted(folder)} since: choose another folder")
             manifest.no_links(folder)
             for stage in folder.glob(f"{runfolder.STAGE}*"):
-                tidy(stage, alone=True)
+                tidy(stage, exclusive=True)
             if not resuming:
                 write_text(folder / RECIPE, dump_recipe(recipe, settings))
         processes.wait()  # before another one makes a folder there
@@ -228,7 +228,7 @@ def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
 
 def check_folder(folder: Path, *, resume: bool) -> bool:
     """True if ``folder`` has a run to resume, False if it can be used for a new one. Raises InputError otherwise."""
-    if there(folder):
+    if entries(folder):
         if not (folder / RECIPE).is_file():
             raise InputError(
                 f"{quoted(folder)} is not empty and has no run: choose another folder with --out"

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import EditError, InputError, UnlearnError, printable, quoted
 from ..io import manifest
-from ..io.files import there, write_text
+from ..io.files import entries, write_text
 from ..io.reading import typed
 from ..models.edit import Edit
 from ..oldnames import current, removed
@@ -104,8 +104,8 @@ def damage(folder: Path) -> bool:
 
     Returns whether the whole pipeline is there. A pipeline may be removed, or added after the run.
     """
-    facts, there = read(folder), (folder / PIPELINE).is_dir()
-    whole = there and ("denoiser" in facts or not manifest.sealed(facts))
+    facts, has_pipeline = read(folder), (folder / PIPELINE).is_dir()
+    whole = has_pipeline and ("denoiser" in facts or not manifest.sealed(facts))
     for name, why in _changed(folder, facts):
         if whole or name.partition("/")[0] != PIPELINE:
             out = REMAKE if name.startswith(f"{PIPELINE}/") else COPY
@@ -166,7 +166,7 @@ def _changed(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 def _others(folder: Path) -> list[str]:
     """Names in a run folder that the run did not write: evaluation, report, and users' files."""
-    names = [path.name for path in there(folder)]
+    names = [path.name for path in entries(folder)]
     return [name for name in names if name not in OWN and not name.startswith(STAGE)]
 
 
@@ -209,7 +209,7 @@ def _pipeline(folder: Path, facts: Mapping[str, Any], edit: Edit) -> Iterator[st
     """The differences of a saved denoiser, or changed text encoder, from the base model with the edit."""
     denoiser = facts.get("denoiser") or next(iter(edit.weights), "").partition(".")[0]
     for part in dict.fromkeys((denoiser, *edit.components)):
-        if not isinstance(part, str) or part not in [path.name for path in there(folder)]:
+        if not isinstance(part, str) or part not in [path.name for path in entries(folder)]:
             yield f"{PIPELINE} has no {quoted(part)}"
             return
         start, where = f"{part}.", f"{PIPELINE}/{part}"

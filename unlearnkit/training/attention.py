@@ -157,15 +157,15 @@ class AttentionRecorder:
         """
         rows = rows if self._enabled else 0
         model, rest = self._model, len(t) - rows
-        read = processes.part(rows)
-        own = torch.cat([read, rows + processes.part(rest)]).to(t.device)
+        read = processes.own_rows(rows)
+        own = torch.cat([read, rows + processes.own_rows(rest)]).to(t.device)
         self._rows, self._maps = len(read), {}
         try:
             output = model.forward(latents[own], t[own], states[own])
             parts = zip(torch.split(output, [len(read), len(own) - len(read)]), (rows, rest), strict=True)
-            whole = torch.cat([processes.gathered(part, count) for part, count in parts])
+            whole = torch.cat([processes.gather_rows(part, count) for part, count in parts])
             noise = model.schedule.prediction(whole, latents, t)
-            return noise, [processes.gathered(one, rows) for one in self._maps.values()]
+            return noise, [processes.gather_rows(one, rows) for one in self._maps.values()]
         finally:
             self._maps = None
 

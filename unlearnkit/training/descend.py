@@ -141,7 +141,7 @@ def descend(
             state.done = done + 1
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), model.wearing(trained.cast_weights(masters)):
-                    values["score"] = state.score(processes.same(job.stop.score(model, state.done)))
+                    values["score"] = state.score(processes.broadcast(job.stop.score(model, state.done)))
             log.line(state.done, {**values, **step.log})
             if job.folder and state.done < before + steps and timer.due(state.done):
                 state.save(job.folder / CHECKPOINT, job.identity)

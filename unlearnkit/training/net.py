@@ -125,7 +125,7 @@ class Net:
                 raw = torch.autograd.grad(
                     mse(eps, target), vectors, allow_unused=True, materialize_grads=True
                 )
-            gradients = processes.added(dict(zip(attack, raw, strict=True)))
+            gradients = processes.sum_gradients(dict(zip(attack, raw, strict=True)))
             for name, vector in attack.items():
                 vector.grad = gradient = gradients[name]
                 if steps == 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ... import methods
 from ...errors import InputError, nearest, quoted
-from ...io.files import locked, there, user_path, writing
+from ...io.files import entries, locked, user_path, writing
 from ...models.load import is_canvas, load
 from ...models.model import Model
 from ...settings import build
@@ -90,7 +90,7 @@ def init(
 def _empty(folder: Path) -> None:
     """Raises InputError if the folder is not empty, or not a folder."""
     with writing(folder):
-        if folder.exists() and (not folder.is_dir() or there(folder)):
+        if folder.exists() and (not folder.is_dir() or entries(folder)):
             raise InputError(f"{quoted(folder)} is not empty: choose another folder for the chain")
 
 

@@ -17,7 +17,7 @@ from ...evaluation.plan import AFTER
 from ...evaluation.record import FOLDER, stored
 from ...evaluation.verify import LEVELS, levels_off
 from ...evaluation.verify import verify as verify_evaluation
-from ...io.files import there, user_path
+from ...io.files import entries, user_path
 from ...models.edit import Edit
 from ...models.model import Model
 from .. import ledger
@@ -115,7 +115,7 @@ def _foreign_files(project: Project) -> Iterator[str]:
     folder = project.folder
     ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, *PAGES, FORMER}
     yield from (
-        f"{quoted(path.name)} is no part of a chain" for path in there(folder) if path.name not in ours
+        f"{quoted(path.name)} is no part of a chain" for path in entries(folder) if path.name not in ours
     )
     if _unnamed(project):
         project = open_chain(folder)  # another process may have added them since
@@ -128,7 +128,7 @@ def _unnamed(project: Project) -> list[str]:
     return [
         f"{part}/{path.name}"
         for part, names in known.items()
-        for path in there(project.folder / part)
+        for path in entries(project.folder / part)
         if path.name not in names
     ]
 
