@@ -249,7 +249,7 @@ def test_requests_from_names():
     for wrong in ({"instead": "dog"}, {"phrases": ["kitten"]}):
         with pytest.raises(InputError, match="single concept"):
             request_for(Concept("cat"), **wrong)
-    with pytest.raises(InputError, match="says everything itself"):
+    with pytest.raises(InputError, match="has its own phrases"):
         request_for(CAT, keep=["dog"])
 
 
