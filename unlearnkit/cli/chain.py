@@ -193,7 +193,7 @@ def drop(
 @commands.command()
 def verify(
     project: Folder,
-    head: Annotated[str | None, typer.Option(help="The hash that the ledger must end with.")] = None,
+    head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
     share: Annotated[
         str | None, typer.Option("--redraw", help="Build the model and draw this share of pictures again.")
     ] = None,

@@ -89,7 +89,7 @@ def evaluate(
 
     rules = build(Rules, {"limit": limit, "margin": margin})
 
-    def opened(device: Any) -> Any:
+    def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators
         from ..suites import find
 
@@ -97,7 +97,7 @@ def evaluate(
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels or "strict", "threshold": threshold}
         return local_evaluators(**named, **read, words=find(suite or "canvas").words, device=device)
 
-    tools = opened if objects or styles or clip or features or nudenet else None
+    tools = open_evaluators if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"evaluators": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
