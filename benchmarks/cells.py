@@ -118,7 +118,7 @@ def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     )
     if known:
         sides.append(model_side("never-knew", never_knew(), batch=50))
-    told = plan_for(
+    evaluation_plan = plan_for(
         "canvas", cell.request, cases, [], sides, tools, Rules(), missing=missing if known else None
     )
     folder = _folder(cell, model) / f"{cell.size}-{cell.eye}-{_hash(tools.names)}"
@@ -129,7 +129,7 @@ def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     for own, common in shared.items():
         _link(common, own)
     began = time.process_time()
-    verdict = evaluate(folder, cases, sides, told, tools)
+    verdict = evaluate(folder, cases, sides, evaluation_plan, tools)
     for own, common in shared.items():
         _link(own, common)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
@@ -169,7 +169,7 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     if (folder / "cost.json").is_file():
         return Edit.load(folder / "edit.safetensors"), json.loads((folder / "cost.json").read_text())
     resumed = (folder / "stage-0").is_dir()
-    worn = Edit({}, {"base": model.fingerprint(), "source": model.source})
+    edited = Edit({}, {"base": model.fingerprint(), "source": model.source})
     clock, sampled = _Clock(), 0
     trimmed()
     with Peak() as idle:
@@ -177,18 +177,18 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
     with Peak() as peak:
         for stage, request in enumerate(cell.requests):
             job = Job(folder=folder / f"stage-{stage}", progress=clock.tick)
-            with model.wearing(worn):
+            with model.wearing(edited):
                 sampled += plan(model, request, method=cell.method, settings=cell.settings).sampled_images
                 edit = edit_for(
                     model, request, method=cell.method, settings=cell.settings, seed=cell.seed, job=job
                 )
-            worn = Edit(worn.weights | edit.weights, worn.facts, worn.hooks + edit.hooks)
+            edited = Edit(edited.weights | edit.weights, edited.facts, edited.hooks + edit.hooks)
     cost = {
         "seconds": round(clock.training + sampled * _picture(model), 1),
         "pictures": sampled,
         "peak MB above the model": round((peak.highest - idle.highest) / 1e6),
     } | ({"resumed": True} if resumed else {})
-    worn.save(folder / "edit.safetensors")
+    edited.save(folder / "edit.safetensors")
     write_text(folder / "cost.json", json.dumps(cost) + "\n")
     return Edit.load(folder / "edit.safetensors"), cost
 

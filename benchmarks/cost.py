@@ -76,10 +76,10 @@ def whole(model: Model, method: str, settings: dict[str, Any]) -> float:
     return ticks[-1] - ticks[0]
 
 
-def bare(model: Model, told: Plan, sides: int, steps: int) -> float:
+def bare(model: Model, planned: Plan, sides: int, steps: int) -> float:
     """Seconds of the passes of ``steps`` steps: some rows without gradient, then each side forward and backward."""
-    free, rows = (round(count) for count in told.passes)
-    weights = {name: w.detach().clone().requires_grad_() for name, w in model.weights(told.part).items()}
+    free, rows = (round(count) for count in planned.passes)
+    weights = {name: w.detach().clone().requires_grad_() for name, w in model.weights(planned.part).items()}
     n = max(free, rows)
     x, t = (
         torch.randn(n, *model.shape, generator=stream(0, "bare")),
@@ -103,27 +103,27 @@ def bare(model: Model, told: Plan, sides: int, steps: int) -> float:
 def cost(method: str, batch: int, steps: int, rounds: int, trains: str | None) -> dict[str, Any]:
     model = load("canvas")
     settings = chosen(method, batch, steps, trains)
-    told = plan(model, REQUEST, method=method, settings=settings)
+    planned = plan(model, REQUEST, method=method, settings=settings)
     sides = 1 if settings["combine"] == "sum" and method != "erasediff" else 2
-    bare(model, told, sides, 2)
+    bare(model, planned, sides, 2)
     with Peak() as idle:
-        bare(model, told, sides, 2)
+        bare(model, planned, sides, 2)
     with Peak() as trained:
         whole(model, method, settings | {"steps": 2})
-    found = [(whole(model, method, settings), bare(model, told, sides, steps)) for _ in range(rounds)]
+    found = [(whole(model, method, settings), bare(model, planned, sides, steps)) for _ in range(rounds)]
     ratios = [one / other for one, other in found]
     return {
         "method": method,
         "trains": settings["trains"],
         "batch": batch,
         "rows a step": {
-            "without gradient": round(told.passes[0]),
-            "forward and backward": round(told.passes[1]),
+            "without gradient": round(planned.passes[0]),
+            "forward and backward": round(planned.passes[1]),
         },
         "seconds a step": round(statistics.median(one for one, _ in found) / steps, 3),
         "over bare passes": round(statistics.median(ratios), 3),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "copies, gradients and moments MB": round(16 * told.weights / 1e6, 1),
+        "copies, gradients and moments MB": round(16 * planned.weights / 1e6, 1),
         "peak above that of bare passes MB": round((trained.highest - idle.highest) / 1e6, 1),
         "rounds": rounds,
         "threads": torch.get_num_threads(),
@@ -136,8 +136,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--method", choices=able, help="every method that trains, unless told")
-    parser.add_argument("--trains", help="the method's own default, unless told")
+    parser.add_argument("--method", choices=able, help="default: every method that trains")
+    parser.add_argument("--trains", help="default: the method's own")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2, help="a block")
     parser.add_argument("--rounds", type=int, default=5)

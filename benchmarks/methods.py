@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from cells import SIZES, TARGETS, TUNED, Cell, looked_at
-from papers import EXPERIMENTS, experiment
+from held_out import experiment
+from papers import EXPERIMENTS
 from rows import part, share
 from table import write
 

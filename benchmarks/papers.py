@@ -7,24 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from cells import ROWS, TARGETS, Cell, concept, made_of
-from rows import keep, read
+from cells import ROWS, TARGETS, Cell
+from held_out import STEPS
+from rows import read
 
-from unlearnkit import seeds
-from unlearnkit.data.image_sets import NoisyBatch
-from unlearnkit.methods import edit_for, resolve
-from unlearnkit.models.model import Model
-from unlearnkit.schema import Request
-from unlearnkit.training.job import EarlyStopping, Job, Run
-from unlearnkit.training.net import Net
-
-__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "experiment", "held", "left", "lost", "more"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "held", "left", "lost", "more"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
-HELD = 32  # held-out pictures of each side, for the share of steps in which both losses fall
-STEPS = "steps in which both held-out losses fall"
 
 Changes = dict[str, dict[str, Any]]  # by name: the settings that differ from the shipped ones
 DUGE: Changes = {
@@ -74,45 +64,6 @@ EXPERIMENTS = (
 )
 
 
-def experiment(model: Model) -> None:
-    """In how many steps do both held-out losses fall? For RGD, its data with plain addition, and GradDiff."""
-    for method, changes in (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {})):
-        cell = Cell(method, ("cat",), settings=changes)
-        facts = made_of(cell, model) | {"claim": STEPS, "held": HELD}
-        if any(row["key"] == facts for row in read(ROWS)):
-            continue
-        request = Request((concept("cat"),))
-        watch = _Both(model, request)
-        job = Job(stop=EarlyStopping(watch.look, every=1, patience=10**9))
-        edit_for(model, request, method=method, settings=cell.settings, job=job)
-        both = [a < b and c < d for (b, d), (a, c) in zip(watch.seen, watch.seen[1:], strict=False)]
-        keep(ROWS, {"key": facts, "both": [sum(both), len(both)]})
-
-
-class _Both:
-    """The losses on held-out prompts, with the same noise at every look: (erasing, keeping), after every step."""
-
-    def __init__(self, model: Model, request: Request) -> None:
-        method: Any = resolve(model, request, "rgd", {"pictures": HELD, "diverse": True})
-        pairs, run = method.sentences(model, request, seed=0, held_out=True), Run(model, request, Net(model))
-        sets = [run.images(prompts) for prompts in zip(*pairs, strict=True)]
-        every = torch.arange(HELD)
-        self.batches: list[NoisyBatch] = [
-            one.noisy_batch(every, seeds.stream(0, "held out", place)) for place, one in enumerate(sets)
-        ]
-        self.seen: list[tuple[float, float]] = []
-        self.look(model, 0)
-
-    @torch.no_grad()
-    def look(self, model: Model, step: int) -> float:
-        climbed, kept = (
-            (model.eps(one.input.x, one.input.t, one.input.cond) - one.noise).square().mean().item()
-            for one in self.batches
-        )
-        self.seen.append((-climbed, kept))
-        return 0.0
-
-
 Row = Mapping[str, Any]
 Find = Callable[[Cell], Row | None]
 Verdict = bool | None  # whether it holds; None where the rows are too close to tell
@@ -120,7 +71,7 @@ Said = tuple[Verdict, str] | None  # that, and the figure; None where a row is m
 
 
 def left(row: Row, *forms: str) -> float:
-    """Per cent of pictures on which what was erased is still seen; by name unless other forms are told."""
+    """Per cent of pictures on which what was erased is still seen; default: prompts by name."""
     return _share([_counts(row, forms or ("name",))])
 
 
