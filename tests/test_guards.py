@@ -239,7 +239,7 @@ def test_a_run_with_guards_goes_on_from_its_checkpoint_to_the_same_bits(model: M
     def job(folder: Path, progress: Any = None) -> Job:
         plain = Job(folder=folder, checkpoint_every=1, progress=progress)
         added = guard_losses(model, DOG, [CAT], base, [], alone(bank=2, replay=1), batch=2, seed=0, job=plain)
-        return Job(folder=folder, checkpoint_every=1, progress=progress, beside=added)
+        return Job(folder=folder, checkpoint_every=1, progress=progress, auxiliary=added)
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "training" and done == 2:
