@@ -219,10 +219,10 @@ def collapsed(row: Mapping[str, Any]) -> bool:
 
 def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) -> Mapping[str, Any]:
     """The first settings of the ladder with which the guide sees no more than the match allows, else the last."""
-    from unlearnkit.training.stopping import seen_by_guide
+    from unlearnkit.training.stopping import erasure_score
 
     project, request = open_chain(folder), Request((concept,))
-    model, seen = base_model(project, model), seen_by_guide(model, request)
+    model, seen = base_model(project, model), erasure_score(model, request)
     applied = current_edit(project, model, project.steps)
     guards = project.options.guards
     for settings in contender.ladder:

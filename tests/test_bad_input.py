@@ -153,7 +153,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--mask", "x"], "'mask' got 'x': it takes none, saliency"),
         (["--concept", "cat", "--rule", "l1sp", "--rule", "l3sp"], "l1sp, l2sp or project"),
         (["--concept", "cat", "--method", "uce", "--mask", "dynamic"], "--mask is for methods that train"),
-        (["--concept", "cat", "--trains", "all", "--set", "trains=lora"], "say different things"),
+        (["--concept", "cat", "--trains", "all", "--set", "trains=lora"], "differ: give one"),
         (["--concept", "cat", "--combine", "restricted"], "this method gives only erase"),
         (["--concept", "cat", "--mask", "none", "--recipe", "recipe.toml"], "leave them out"),
         (["--concept", "cat", "--seed", "-1"], "seed -1"),

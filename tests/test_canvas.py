@@ -14,8 +14,8 @@ from hypothesis import strategies as some
 
 from ship import sums
 from unlearnkit.canvas import WEIGHTS, check, world
-from unlearnkit.canvas.check import cells, seen_right
-from unlearnkit.canvas.classifier import Seen, _choice
+from unlearnkit.canvas.check import accuracy, cells
+from unlearnkit.canvas.classifier import Prediction, _choice
 from unlearnkit.canvas.judge import held_out_classifier
 from unlearnkit.models.load import load
 
@@ -32,7 +32,7 @@ def test_the_world_is_large_enough() -> None:
 def test_captions_by_hand() -> None:
     assert world.prompt("apple") == "a picture of an apple"
     assert world.prompt("cat", "neon") == "a cat in neon style"
-    assert world.held_captions("owl", "pop art") == [
+    assert world.held_out_captions("owl", "pop art") == [
         "pop art style, an owl",
         "here is an owl in the style of pop art",
     ]
@@ -47,10 +47,10 @@ def test_a_cells_seed_depends_on_the_cell_alone(replicates: int) -> None:
 def test_shares_by_hand() -> None:
     wanted = cells(2, objects=["cat", "dog"], styles=["neon"])
     seen = [
-        Seen(name, style, 1, 1)
+        Prediction(name, style, 1, 1)
         for name, style in [("cat", "neon"), ("dog", "neon"), ("dog", "plain"), ("dog", "neon")]
     ]
-    found = seen_right(wanted, seen)
+    found = accuracy(wanted, seen)
     assert (found["object"], found["style"], found["by object"]) == (75.0, 75.0, {"cat": 50.0, "dog": 100.0})
 
 

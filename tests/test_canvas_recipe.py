@@ -25,7 +25,7 @@ import train
 import unknown
 from eyes import save_classifier
 from loop import train_stage
-from pictures import HELD_PAIRS, UNKNOWN, Picture, caption, draw_picture
+from pictures import HELD_OUT_PAIRS, UNKNOWN, Picture, caption, draw_picture
 from ship import sums
 from studio import PAINTED, Studio
 from unlearnkit.canvas import world
@@ -40,20 +40,20 @@ painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs
 
 def test_training_never_sees_what_is_held_out() -> None:
     rng = random.Random(5)
-    held = {word for thing in world.OBJECTS.values() for word in thing.held}
+    held_out = {word for thing in world.OBJECTS.values() for word in thing.held_out}
     for _ in range(3000):
         picture = draw_picture(rng)
-        assert (picture.object, picture.background) not in HELD_PAIRS
+        assert (picture.object, picture.background) not in HELD_OUT_PAIRS
         text = caption(picture, rng)
-        assert not held.intersection(text.replace(",", "").split())
+        assert not held_out.intersection(text.replace(",", "").split())
         assert "here is" not in text
 
 
 def test_held_words_and_pairs_appear_where_they_may() -> None:
     rng = random.Random(5)
-    pictures = [draw_picture(rng, held_pairs=True) for _ in range(3000)]
-    assert any((p.object, p.background) in HELD_PAIRS for p in pictures)
-    texts = [caption(p, rng, held=True) for p in pictures]
+    pictures = [draw_picture(rng, held_out_pairs=True) for _ in range(3000)]
+    assert any((p.object, p.background) in HELD_OUT_PAIRS for p in pictures)
+    texts = [caption(p, rng, held_out=True) for p in pictures]
     assert any("kitty" in text for text in texts)
     assert any("here is" in text for text in texts)
 
@@ -91,19 +91,19 @@ def test_every_way_to_show_nothing_known_can_be_painted_and_differs() -> None:
 
 
 @given(some.integers(0, 2**32), some.booleans())
-def test_an_unknown_picture_is_labelled_by_what_it_is_made_of(seed: int, held: bool) -> None:
-    shown = unknown.draw_unknown(random.Random(seed), held=held)
+def test_an_unknown_picture_is_labelled_by_what_it_is_made_of(seed: int, held_out: bool) -> None:
+    shown = unknown.draw_unknown(random.Random(seed), held_out=held_out)
     assert (shown.object == world.NOTHING) == (shown.way != "known")
     assert (shown.style == world.NOTHING) == (shown.filters != (shown.style,))
     assert world.NOTHING in (shown.object, shown.style)
     if shown.way == "glyph":
-        assert shown.glyphs[0] in UNKNOWN["held" if held else "seen"]
+        assert shown.glyphs[0] in UNKNOWN["held" if held_out else "seen"]
 
 
 def test_no_drawing_is_both_known_and_unknown_or_in_training_and_held() -> None:
     known = {glyph for thing in world.OBJECTS.values() for glyph in thing.glyphs}
-    seen, held = set(UNKNOWN["seen"]), set(UNKNOWN["held"])
-    assert not known & (seen | held) and not seen & held
+    seen, held_out = set(UNKNOWN["seen"]), set(UNKNOWN["held"])
+    assert not known & (seen | held_out) and not seen & held_out
 
 
 def test_a_missing_font_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

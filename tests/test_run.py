@@ -122,7 +122,7 @@ def test_the_whole_pipeline_may_be_left_out_and_added(
     facts, grid = json.loads(Path("run/run.json").read_text()), Path("run/grid.png").read_bytes()
     capsys.readouterr()
     assert command("erase", "--resume", "--no-pipeline", "--out", "run") == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "is finished already" in capsys.readouterr().out
     assert command("erase", "--resume", "--out", "run") == 0
     assert "run/pipeline  the whole model" in capsys.readouterr().out
     assert StableDiffusionPipeline.from_pretrained("run/pipeline").unet is not None
@@ -169,8 +169,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         patch.setattr("unlearnkit.io.progress._lines", lambda console: interrupt)
         assert command(*words, "--out", "other") == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "stopped; go on with: unlearnkit erase --resume --out other"
-    assert command(*said.split()[5:]) == 0
+    assert said == "stopped; continue with: unlearnkit erase --resume --out other"
+    assert command(*said.split()[4:]) == 0
     assert command("erase", "--resume", "--out", "run") == 0
     whole = erase(known, "cat", seed=5, **SHORT)
     for folder in ("run", "other"):
@@ -249,7 +249,7 @@ def test_requests_from_names():
     for wrong in ({"instead": "dog"}, {"phrases": ["kitten"]}):
         with pytest.raises(InputError, match="single concept"):
             request_for(Concept("cat"), **wrong)
-    with pytest.raises(InputError, match="says everything itself"):
+    with pytest.raises(InputError, match="has its own phrases"):
         request_for(CAT, keep=["dog"])
 
 

@@ -307,7 +307,7 @@ def test_every_signal_that_ends_a_command_leaves_a_way_to_go_on(
         assert command("erase", saved.folder(), "--concept", "cat", *words, "--out", out) == 130
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(number)) == handlers
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == f"stopped; go on with: unlearnkit erase --resume --out {out}"
+    assert said == f"stopped; continue with: unlearnkit erase --resume --out {out}"
     assert (out / "log.jsonl").exists() and not (out / "run.json").exists()
 
 

@@ -131,4 +131,4 @@ def test_a_list_of_names_in_one_concept_is_named_beforehand(
         main(["erase", str(saved.folder()), "--concept", "cat, dog", "--method", "uce", "--dry-run"])
     said = " ".join(capsys.readouterr().err.split())
     assert stopped.value.code == 0
-    assert "note: 'cat, dog' is one concept, a comma separates nothing: for several repeat --concept" in said
+    assert "note: 'cat, dog' is one concept: for several concepts repeat --concept" in said

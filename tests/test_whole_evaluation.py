@@ -164,7 +164,7 @@ def test_what_is_odd_is_handled_or_said(asked: Path) -> None:
     assert "run folder  runs/esd-cat-0 (nothing was written)" in said
 
     status, said = typed(asked, "verify", "odd")
-    assert (status, said.splitlines()[-1]) == (0, "odd: every hash and every figure is as it was")
+    assert (status, said.splitlines()[-1]) == (0, "odd: all hashes and figures agree")
     assert said.startswith("not checked: pipeline was removed")
     folder = asked / "odd/evaluation/prompts-odd"
     kept = {name: (folder / name).read_text() for name in ("rows.jsonl", "plan.json")}

@@ -30,7 +30,7 @@ BATCH = {"cpu": 32, "cuda": 512}
 
 def train_flow(studio: Studio) -> None:
     """Rectified flow on noise shares from a logit-normal (Esser et al. 2024), a tenth of the captions dropped."""
-    captions, which = numbered(studio.captions("train", held=False))
+    captions, which = numbered(studio.captions("train", held_out=False))
     latents, batch = studio.latents().to(studio.device), BATCH[studio.device.type]
     with sown(derive(studio.seed, "flow")):
         flow = relatives.make_flow().to(studio.device)

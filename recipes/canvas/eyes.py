@@ -1,4 +1,4 @@
-"""The recipe's stages ``guide`` and ``judge``, and the disturbed pictures from which every evaluator learns."""
+"""The recipe's stages ``guide`` and ``judge``, and the augmented pictures for every evaluator's training."""
 
 from __future__ import annotations
 
@@ -45,29 +45,34 @@ def share_right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).float().mean()
 
 
-def save_classifier(eye: CanvasClassifier, folder: Path) -> None:
+def save_classifier(classifier: CanvasClassifier, folder: Path) -> None:
     """Write an evaluator in half precision, as ``CanvasClassifier.load`` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {k: v.half() if v.is_floating_point() else v for k, v in eye.state_dict().items()}
+    half = {k: v.half() if v.is_floating_point() else v for k, v in classifier.state_dict().items()}
     save_file(half, str(folder / "model.safetensors"))
-    facts = {"form": eye.form, "objects": eye.objects, "styles": eye.styles, "world": world.VERSION}
+    facts = {
+        "form": classifier.form,
+        "objects": classifier.objects,
+        "styles": classifier.styles,
+        "world": world.VERSION,
+    }
     (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _train_eye(studio: Studio, name: str, form: str) -> None:
+def _train_classifier(studio: Studio, name: str, form: str) -> None:
     known, strange = with_round_trips(studio), with_round_trips(studio, "unknown")
     sources = [(data, count) for data, count in zip((*known, *strange), (64, 64, 16, 16), strict=True)]
     labels = [studio.labels(part) for part in ("seen", "seen", "unknown", "unknown")]
     seed = derive(studio.seed, name)
     with sown(seed):
-        eye = CanvasClassifier(form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]).to(
-            studio.device
-        )
+        classifier = CanvasClassifier(
+            form, [*world.OBJECTS, world.NOTHING], [*world.STYLES, world.NOTHING]
+        ).to(studio.device)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         indices, images = mixed_batch(studio, sources, stream(seed, "batch", step))
         with studio.autocast():
-            o, s = eye(images)
+            o, s = classifier(images)
         o, s = o.float(), s.float()
         to, ts = (
             torch.cat([part[side][index] for part, index in zip(labels, indices, strict=True)])
@@ -78,16 +83,16 @@ def _train_eye(studio: Studio, name: str, form: str) -> None:
         return loss, {"object": share_right(o, to), "style": share_right(s, ts)}
 
     steps = studio.steps[name]
-    train_stage(f"{name}-run", eye, loss_of, steps=steps, learning_rate=3e-3, folder=studio.folder)
-    save_classifier(eye.eval(), studio.folder / name)
+    train_stage(f"{name}-run", classifier, loss_of, steps=steps, learning_rate=3e-3, folder=studio.folder)
+    save_classifier(classifier.eval(), studio.folder / name)
     for part in ("test", "unknown-test"):
-        _say_held_out(studio, name, eye, part)
+        _say_held_out(studio, name, classifier, part)
 
 
 @torch.no_grad()
-def _say_held_out(studio: Studio, name: str, eye: CanvasClassifier, part: str) -> None:
+def _say_held_out(studio: Studio, name: str, classifier: CanvasClassifier, part: str) -> None:
     test, (objects, styles) = studio.data(part), studio.labels(part)
-    out = [eye(studio.images(test, index)) for index in torch.split(torch.arange(len(test)), 250)]
+    out = [classifier(studio.images(test, index)) for index in torch.split(torch.arange(len(test)), 250)]
     right = share_right(torch.cat([o for o, _ in out]).cpu(), objects)
     in_style = share_right(torch.cat([s for _, s in out]).cpu(), styles)
     print(f"{name} on {len(test)} pictures of {part}: object {right:.4f} style {in_style:.4f}", flush=True)
@@ -95,9 +100,9 @@ def _say_held_out(studio: Studio, name: str, eye: CanvasClassifier, part: str) -
 
 def train_guide(studio: Studio) -> None:
     """The evaluator that methods may use."""
-    _train_eye(studio, "guide", "residual")
+    _train_classifier(studio, "guide", "residual")
 
 
 def train_judge(studio: Studio) -> None:
     """The evaluator that only evaluation may use: another form, another seed."""
-    _train_eye(studio, "judge", "plain")
+    _train_classifier(studio, "judge", "plain")

@@ -1,7 +1,7 @@
 """Pictures painted as the canvas models learned them: a grid of them, and what the shipped evaluators see in them.
 
     python recipes/canvas/painted.py grid     every object in every style, as one PNG
-    python recipes/canvas/painted.py check    how often judge, guide and CLIP are right on pictures held out of training
+    python recipes/canvas/painted.py check    accuracy of both classifiers and CLIP on pictures held out of training
 
 Both need the font of Debian's package fonts-noto-color-emoji.
 """
@@ -21,8 +21,8 @@ from painter import paint, paint_many, painted_grid
 from pictures import Picture, draw_picture
 from unknown import Unknown, draw_unknown, paint_unknown
 from unlearnkit.canvas import world
-from unlearnkit.canvas.check import Cell, look_all, seen_right
-from unlearnkit.canvas.evaluators import Seen, held_out_classifier, validation_classifier
+from unlearnkit.canvas.check import Cell, accuracy, classify_all
+from unlearnkit.canvas.evaluators import Prediction, held_out_classifier, validation_classifier
 from unlearnkit.errors import InputError
 from unlearnkit.io.files import new_file, writing
 from unlearnkit.runs.images import save_png
@@ -34,16 +34,16 @@ __all__ = ["check_evaluators", "main"]
 def check_evaluators(count: int = 5000) -> dict[str, dict[str, float]]:
     """Percentages of held-out painted pictures with the right object and the right style, by evaluator.
 
-    Beside them judge and guide on a fifth as many pictures that show an unknown object, an unknown style or both.
+    Also both classifiers on a fifth as many pictures with an unknown object, an unknown style or both.
     """
     rng = random.Random(derive(world.VERSION, "check"))
-    pictures = [draw_picture(rng, held_pairs=True) for _ in range(count)]
-    strange = [draw_unknown(rng, held=True) for _ in range(count // 5)]
+    pictures = [draw_picture(rng, held_out_pairs=True) for _ in range(count)]
+    strange = [draw_unknown(rng, held_out=True) for _ in range(count // 5)]
     images = [Image.fromarray(array) for array in paint_many(pictures, paint)]
-    found = {name: _right(pictures, seen) for name, seen in look_all(_cells(pictures), images).items()}
+    found = {name: _right(pictures, seen) for name, seen in classify_all(_cells(pictures), images).items()}
     images = [Image.fromarray(array) for array in paint_many(strange, paint_unknown)]
-    for name, eye in (("judge", held_out_classifier()), ("guide", validation_classifier())):
-        found[f"{name}, unknown"] = _right(strange, eye.classify(images))
+    for name, classifier in (("judge", held_out_classifier()), ("guide", validation_classifier())):
+        found[f"{name}, unknown"] = _right(strange, classifier.classify(images))
     return found
 
 
@@ -51,8 +51,8 @@ def _cells(pictures: Sequence[Picture | Unknown]) -> list[Cell]:
     return [Cell(p.object, p.style, 0) for p in pictures]
 
 
-def _right(pictures: Sequence[Picture | Unknown], seen: Sequence[Seen]) -> dict[str, float]:
-    shares = seen_right(_cells(pictures), seen)
+def _right(pictures: Sequence[Picture | Unknown], seen: Sequence[Prediction]) -> dict[str, float]:
+    shares = accuracy(_cells(pictures), seen)
     return {kind: shares[kind] for kind in ("object", "style")}
 
 

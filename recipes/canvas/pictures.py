@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from unlearnkit.canvas.world import BACKGROUNDS, DATA, OBJECTS, SHOWS_BACKGROUND, STYLES, TEMPLATES, an
 
-__all__ = ["HELD_PAIRS", "UNKNOWN", "Picture", "caption", "draw_picture", "every_caption"]
+__all__ = ["HELD_OUT_PAIRS", "UNKNOWN", "Picture", "caption", "draw_picture", "every_caption"]
 
 SHARES: dict[str, float] = DATA["shares"]
-HELD_PAIRS: frozenset[tuple[str, str]] = frozenset(
+HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset(
     (name, background) for name, backgrounds in DATA["held_pairs"].items() for background in backgrounds
 )
 UNKNOWN: dict[str, list[str]] = DATA["unknown"]  # drawings of nothing that the world knows
@@ -27,13 +27,13 @@ class Picture:
     seed: int
 
 
-def draw_picture(rng: random.Random, *, held_pairs: bool = False) -> Picture:
+def draw_picture(rng: random.Random, *, held_out_pairs: bool = False) -> Picture:
     """Choose what to paint, uniformly over object, style, drawing and background.
 
     held_pairs: whether the held-out pairs of object and background may appear (never in training).
     """
     name = rng.choice(list(OBJECTS))
-    allowed = [b for b in BACKGROUNDS if held_pairs or (name, b) not in HELD_PAIRS]
+    allowed = [b for b in BACKGROUNDS if held_out_pairs or (name, b) not in HELD_OUT_PAIRS]
     return Picture(
         object=name,
         style=rng.choice(STYLES),
@@ -43,7 +43,7 @@ def draw_picture(rng: random.Random, *, held_pairs: bool = False) -> Picture:
     )
 
 
-def caption(picture: Picture, rng: random.Random, *, held: bool = False) -> str:
+def caption(picture: Picture, rng: random.Random, *, held_out: bool = False) -> str:
     """A caption of the picture, drawn at random from the world's templates and words.
 
     held: draw from the held-out templates and synonyms too (the text tower's captions), else never from them.
@@ -52,14 +52,14 @@ def caption(picture: Picture, rng: random.Random, *, held: bool = False) -> str:
     if style_only and rng.random() < SHARES["style_only"]:
         return rng.choice(style_only).format(s=picture.style)
     thing = OBJECTS[picture.object]
-    words = thing.synonyms + (thing.held if held else ())
+    words = thing.synonyms + (thing.held_out if held_out else ())
     word = thing.name
     if words and rng.random() < SHARES["synonym"]:
         word = rng.choice(words)
     elif rng.random() < SHARES["superclass"]:
         word = thing.within
     family = "plain" if picture.style == "plain" else "styled"
-    templates = TEMPLATES[family] + (TEMPLATES[f"{family}_held"] if held else [])
+    templates = TEMPLATES[family] + (TEMPLATES[f"{family}_held"] if held_out else [])
     text = rng.choice(templates).format(a=an(word), o=word, s=picture.style)
     if SHOWS_BACKGROUND[picture.style] and rng.random() < SHARES["background"]:
         text += rng.choice(TEMPLATES["background"]).format(b=picture.background)
@@ -70,7 +70,7 @@ def every_caption() -> list[str]:
     """Every caption the world can produce, held ones included, in a fixed order (the tokenizer learns from these)."""
     texts: dict[str, None] = {}
     for thing in OBJECTS.values():
-        for word in (thing.name, thing.within, *thing.synonyms, *thing.held):
+        for word in (thing.name, thing.within, *thing.synonyms, *thing.held_out):
             for style in STYLES:
                 family = "plain" if style == "plain" else "styled"
                 for template in TEMPLATES[family] + TEMPLATES[f"{family}_held"]:

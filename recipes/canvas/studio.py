@@ -75,12 +75,12 @@ class Studio:
     def pictures(self, part: str) -> list[Picture]:
         """What the part's pictures show; the same list every time."""
         rng = self._stream(part)
-        return [draw_picture(rng, held_pairs=part != "train") for _ in range(self.painted[part])]
+        return [draw_picture(rng, held_out_pairs=part != "train") for _ in range(self.painted[part])]
 
     def unknowns(self, part: str) -> list[Unknown]:
         """The same for a part without meaning."""
         rng = self._stream(part)
-        return [draw_unknown(rng, held=part == "unknown-test") for _ in range(self.painted[part])]
+        return [draw_unknown(rng, held_out=part == "unknown-test") for _ in range(self.painted[part])]
 
     def _stream(self, part: str) -> random.Random:
         return random.Random(derive(self.seed, "pictures", part))
@@ -94,10 +94,10 @@ class Studio:
             torch.tensor([styles.index(p.style) for p in shown]),
         )
 
-    def captions(self, part: str, *, held: bool) -> list[list[str]]:
+    def captions(self, part: str, *, held_out: bool) -> list[list[str]]:
         """``CAPTIONS`` captions for each of the part's pictures. held: see ``pictures.caption``."""
         rng = random.Random(derive(self.seed, "captions", part))
-        return [[caption(p, rng, held=held) for _ in range(CAPTIONS)] for p in self.pictures(part)]
+        return [[caption(p, rng, held_out=held_out) for _ in range(CAPTIONS)] for p in self.pictures(part)]
 
     def data(self, part: str) -> Pixels:
         """The part's painted pictures, left on the disk: uint8 (n, 64, 64, 3)."""

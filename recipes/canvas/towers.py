@@ -41,7 +41,7 @@ def train_text(studio: Studio) -> None:
         text, image = networks.make_text_tower(tokenizer), networks.make_image_tower()
         pair = _Pair(text, image).to(studio.device)
     data = studio.data("seen")
-    captions, which = numbered(studio.captions("seen", held=True))
+    captions, which = numbered(studio.captions("seen", held_out=True))
     ids = networks.token_ids(tokenizer, captions)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -94,7 +94,7 @@ def train_clip(studio: Studio) -> None:
     data, trips = with_round_trips(studio)
     objects, styles = studio.labels("seen")
     seed = derive(studio.seed, "clip")
-    captions, which = numbered(studio.captions("seen", held=True))
+    captions, which = numbered(studio.captions("seen", held_out=True))
     ids = networks.token_ids(tokenizer, captions)
     with sown(seed):
         clip = networks.make_alignment_clip(tokenizer).to(studio.device)

@@ -41,7 +41,7 @@ def min_snr(out: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, dict[st
 
 def _train(studio: Studio, name: str, keep: Tensor, seed: int) -> None:
     """Predict epsilon on the pictures of index ``keep``; a tenth of the captions is dropped for guidance."""
-    captions, which = numbered(studio.captions("train", held=False))
+    captions, which = numbered(studio.captions("train", held_out=False))
     states = networks.states(studio.text(), studio.tokenizer(), [*captions, ""])
     latents = studio.latents()
     alphas = networks.make_scheduler().alphas_cumprod

@@ -41,7 +41,7 @@ class Unknown:
     seed: int
 
 
-def draw_unknown(rng: random.Random, *, held: bool = False) -> Unknown:
+def draw_unknown(rng: random.Random, *, held_out: bool = False) -> Unknown:
     """Choose what to paint: of six pictures three without a known object, two in no known style, one neither.
 
     held: with the drawings that are kept for tests.
@@ -55,7 +55,7 @@ def draw_unknown(rng: random.Random, *, held: bool = False) -> Unknown:
         other = rng.choice([o for o in world.OBJECTS.values() if o is not thing])
         glyphs = (*glyphs, rng.choice(other.glyphs))
         if way == "glyph":
-            glyphs = (rng.choice(UNKNOWN["held" if held else "seen"]),)
+            glyphs = (rng.choice(UNKNOWN["held" if held_out else "seen"]),)
     filters: tuple[str, ...] = (rng.choice(world.STYLES),)
     style = filters[0]
     if what != "object":

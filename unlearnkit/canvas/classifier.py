@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from . import world
 
-__all__ = ["CanvasClassifier", "Seen", "pixels"]
+__all__ = ["CanvasClassifier", "Prediction", "pixels"]
 
 WIDTHS = {"plain": 160, "residual": 128}  # of the last layer
-SURE = 0.35  # below it an evaluator sees nothing known; chosen on the generated pictures of ``canvas check``
+SURE = 0.35  # a lower probability counts as nothing known; chosen on pictures of ``canvas check``
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What an evaluator sees in a picture, each with its probability in [0, 1]."""
+class Prediction:
+    """A classifier's object and style for a picture, each with its probability in [0, 1]."""
 
     object: str
     style: str
@@ -85,22 +85,22 @@ class CanvasClassifier(nn.Module):
         return self.object_head(x), self.style_head(x)
 
     @torch.no_grad()
-    def classify(self, images: Sequence[Image.Image], batch: int = 256) -> list[Seen]:
-        """What each picture shows. Pictures of another size are reduced or enlarged to 64 x 64 first.
+    def classify(self, images: Sequence[Image.Image], batch: int = 256) -> list[Prediction]:
+        """What each picture shows. Pictures are scaled to 64 x 64 first.
 
         The likeliest of what is known is named if its probability is at least ``SURE``, else ``world.NOTHING``.
         """
-        seen: list[Seen] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(images), batch):
             objects, styles = self(pixels(images[start : start + batch]))
             for o, s in zip(objects.softmax(1), styles.softmax(1), strict=True):
                 i, j = _choice(o, self.objects), _choice(s, self.styles)
-                seen.append(Seen(self.objects[i], self.styles[j], float(o[i]), float(s[j])))
-        return seen
+                predictions.append(Prediction(self.objects[i], self.styles[j], float(o[i]), float(s[j])))
+        return predictions
 
     @classmethod
     def load(cls, folder: Path) -> CanvasClassifier:
-        """Read a saved evaluator. Raises ModelError when the folder is not one."""
+        """Load a saved classifier. Raises ModelError if the folder is not one."""
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             classifier = cls(facts["form"], facts["objects"], facts["styles"])

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from ..errors import ModelError
 from . import WEIGHTS
-from .classifier import CanvasClassifier, Seen, pixels
+from .classifier import CanvasClassifier, Prediction, pixels
 from .guide import validation_classifier
 from .judge import held_out_classifier
 
 __all__ = [
     "Alignment",
     "CanvasClassifier",
-    "Seen",
+    "Prediction",
     "alignment",
     "held_out_classifier",
     "validation_classifier",

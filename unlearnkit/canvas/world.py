@@ -1,4 +1,4 @@
-"""The canvas world as data: objects, styles, backgrounds, wordings, and what is held out (``world.toml``)."""
+"""The canvas world as data (``world.toml``): objects, styles, backgrounds, wordings, and held-out wordings."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from ..data.wording import fix_articles
 
-__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_captions", "prompt"]
+__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_out_captions", "prompt"]
 
 DATA = tomllib.loads((Path(__file__).parent / "world.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of the world: its superclass, its drawings and its other names (``held``: unseen by the U-Net)."""
+    """An object of the world: its superclass, its drawings and its other names (``held_out``: not in training)."""
 
     name: str
     within: str
     glyphs: tuple[str, ...]
     synonyms: tuple[str, ...]
-    held: tuple[str, ...]
+    held_out: tuple[str, ...]
 
 
 VERSION: int = DATA["version"]
@@ -35,9 +35,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {n: tuple(c) for n, c in DATA["ba
 TEMPLATES: dict[str, list[str]] = DATA["templates"]
 NEVER_KNEW_OBJECTS: tuple[str, ...] = tuple(DATA["never_knew"]["objects"])
 NEVER_KNEW_STYLES: tuple[str, ...] = tuple(DATA["never_knew"]["styles"])
-NOTHING = (
-    "nothing"  # what an evaluator sees in a picture without any of the objects, or in none of the styles
-)
+NOTHING = "nothing"  # a classifier's prediction for no known object, or no known style
 
 
 def an(word: str) -> str:
@@ -45,13 +43,13 @@ def an(word: str) -> str:
     return fix_articles(f"a {word}")
 
 
-def prompt(word: str, style: str = "plain", *, template: int = 0, held: bool = False) -> str:
-    """The template's caption for an object word in a style: the wording that checks and suites use."""
-    family = ("plain" if style == "plain" else "styled") + ("_held" if held else "")
+def prompt(word: str, style: str = "plain", *, template: int = 0, held_out: bool = False) -> str:
+    """The template's caption for an object word in a style: as checks and suites use it."""
+    family = ("plain" if style == "plain" else "styled") + ("_held" if held_out else "")
     return TEMPLATES[family][template].format(a=an(word), o=word, s=style)
 
 
-def held_captions(word: str, style: str = "plain") -> list[str]:
+def held_out_captions(word: str, style: str = "plain") -> list[str]:
     """The object word in every held-out template."""
     family = "plain_held" if style == "plain" else "styled_held"
     return [template.format(a=an(word), o=word, s=style) for template in TEMPLATES[family]]

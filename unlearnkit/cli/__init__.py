@@ -1,4 +1,4 @@
-"""The command ``unlearnkit``: words in, calls out. No logic lives here, and nothing heavy is imported at the top."""
+"""The command ``unlearnkit``. It only parses and calls; heavy modules are imported inside the commands."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 canvas = typer.Typer(
-    help="The canvas: the small model and its judges that ship with unlearnkit.", no_args_is_help=True
+    help="The canvas: the small model and its classifiers that ship with unlearnkit.", no_args_is_help=True
 )
 app.add_typer(canvas, name="canvas")
 app.add_typer(evaluate.commands)
 app.add_typer(chain.commands, name="chain")
 
-# of typer's own click or of the other one: all that is wrong with words
+# of typer's own click or of the other one: every usage error
 USAGE = cast(type[Exception], typer.BadParameter.__mro__[2])
 TYPES: dict[Any, str] = {
     **{bool: "", int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"},
     **{list[int]: "NUMBER", list[str]: "TEXT", list[Path]: "PATH"},
 }
-LONGEST = 1000  # characters of a line that says what is wrong
+LONGEST = 1000  # characters of an error line
 SMALLER = "use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora; see --dry-run"
 DRAW = "What to draw"
 GENERATE = (
@@ -67,19 +67,17 @@ Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub i
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 our bug (with its traceback), 2 unusable input, 130 stopped.
+    """Run the command line and exit: 0 success, 1 our bug (with its traceback), 2 unusable input, 130 interrupted.
 
     SIGTERM and SIGHUP stop it as SIGINT does.
     """
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # its notes on absent options are not for our users
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notes are not for our users
     with streams():
         sys.exit(_code(None if arguments is None else list(arguments)))
 
 
 def _code(arguments: list[str] | None) -> int:
-    """The exit code of a command; what went wrong is said in one line."""
+    """Run a command and return its exit code; an error is printed in one line."""
     try:
         _check_folder()
         with interruptible():
@@ -87,13 +85,13 @@ def _code(arguments: list[str] | None) -> int:
     except UnlearnError as error:
         return _refused(str(error))
     except USAGE as error:
-        return _refused(_usage(error)) if str(error) else 2  # without words where help was shown
+        return _refused(_usage(error)) if str(error) else 2  # no message: the help was shown
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except MemoryError:
         return _refused(f"this machine has too little memory: {SMALLER}")
     except RuntimeError as error:
-        # torch's, by name: it may not be imported here
+        # torch's error, by name: torch is not imported here
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         return _refused(f"the device has too little memory: {SMALLER} ({error})")
@@ -103,7 +101,7 @@ def _code(arguments: list[str] | None) -> int:
 
 
 def _check_folder() -> None:
-    """Raise InputError where the working folder was removed: PyTorch would end the process."""
+    """Raise InputError if the working folder was removed: PyTorch would end the process."""
     try:
         Path.cwd()
     except OSError as error:
@@ -117,10 +115,10 @@ def _refused(why: str) -> int:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the words of a command, in one line with the way to its help."""
+    """A usage error in one line, with the command of its help."""
     command = error.ctx.command_path if error.ctx else "unlearnkit"
-    said = re.sub(r"'(.{80})[^']+'", r"'\1…'", error.format_message())  # a value of any length
-    return f"{command}: {said.rstrip('.')}; see {command} --help"
+    message = re.sub(r"'(.{80})[^']+'", r"'\1…'", error.format_message())  # cuts long values
+    return f"{command}: {message.rstrip('.')}; see {command} --help"
 
 
 @functools.cache
@@ -129,7 +127,7 @@ def _command() -> Any:
 
 
 def _tidy(command: Any) -> Any:
-    """The command with words for what its options take, where typer shows Python's types: ``<list[str]>``."""
+    """The command with plain words for its options' types, where typer shows Python's: ``<list[str]>``."""
     for inner in getattr(command, "commands", {}).values():
         _tidy(inner)
     options = command.get_params(typer.Context(command))
@@ -147,7 +145,7 @@ def _tidy(command: Any) -> Any:
 def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Erase named concepts from a text-to-image diffusion model and leave everything else as it was."""
+    """Erase named concepts from a text-to-image diffusion model and preserve everything else."""
     if version:
         out.print(__version__)
         raise typer.Exit
@@ -161,28 +159,24 @@ app.command()(export)
 def generate(
     model: Source,
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.", rich_help_panel=DRAW)],
-    negative: Annotated[
-        str | None, typer.Option(help="What the picture must not show.", rich_help_panel=DRAW)
-    ] = None,
+    negative: Annotated[str | None, typer.Option(help="The negative prompt.", rich_help_panel=DRAW)] = None,
     edit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An edit.safetensors to wear while drawing.", rich_help_panel=DRAW),
+        typer.Option(metavar="FILE", help="An edit.safetensors to apply.", rich_help_panel=DRAW),
     ] = None,
     count: Annotated[
         int,
         typer.Option(
             min=1,
             max=10_000,
-            help="Pictures a prompt; their seeds count up from --seed.",
+            help="Pictures per prompt, with seeds from --seed upwards.",
             rich_help_panel=HOW,
         ),
     ] = 1,
     seed: Seed = 0,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Denoising steps; by default as many as suit the model.", rich_help_panel=HOW
-        ),
+        typer.Option(min=1, help="Denoising steps (default: the model's own).", rich_help_panel=HOW),
     ] = None,
     guidance: Annotated[
         float | None,
@@ -190,7 +184,7 @@ def generate(
             min=0,
             max=1000,
             callback=finite,
-            help="Classifier-free guidance; by default what suits the model.",
+            help="Guidance scale (default: the model's own).",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -202,15 +196,15 @@ def generate(
     dtype: Dtype = None,
     variant: Variant = None,
 ) -> None:
-    """Draw pictures, with the plain model or with an edit."""
+    """Draw pictures with a model, with or without an edit."""
     from ..models.edit import Edit
     from ..models.load import load, note_of
     from ..runs.images import draw
 
     if steps is None and (note := note_of(model)):
         err.print(f"note: {note}", markup=False)
-    worn = None if edit is None else Edit.load(edit)
-    loaded = load(known_model(model), device=device, dtype=dtype, edit=worn, variant=variant)
+    loaded_edit = None if edit is None else Edit.load(edit)
+    loaded = load(known_model(model), device=device, dtype=dtype, edit=loaded_edit, variant=variant)
     with showing() as tick:
         paths = draw(
             loaded,
@@ -220,7 +214,7 @@ def generate(
             steps=steps,
             guidance=guidance,
             negative=negative,
-            edit=worn,
+            edit=loaded_edit,
             tick=lambda done, total: tick("drawing", done, total),
         )
     for path in paths:
@@ -231,7 +225,7 @@ def generate(
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
 ) -> None:
-    """List the methods, or show one of them with every setting, its default, its range and where it comes from."""
+    """List the methods, or show one with all its settings: default, range and source."""
     from ..methods import METHODS, find
 
     if name is None:
@@ -260,14 +254,12 @@ def canvas_check(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the grid and the figures.")] = Path(
         "canvas-check"
     ),
-    replicates: Annotated[
-        int, typer.Option(min=1, max=1000, help="Pictures of each object in each style.")
-    ] = 10,
+    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures per object and style.")] = 10,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One picture of each object: a minute, not an hour.")
+        bool, typer.Option("--quick", help="One picture per object: a minute, not an hour.")
     ] = False,
 ) -> None:
-    """Measure the canvas models and their judges, in per cent, and write grids of what the models draw."""
+    """Measure the canvas's models and classifiers in per cent, and write grids of pictures."""
     from ..canvas.check import check
     from ..io.files import writing
 
@@ -278,7 +270,7 @@ def canvas_check(
 
 
 def _figures(facts: dict[str, Any], depth: int = 0) -> None:
-    """Nested figures, the innermost of them on one line."""
+    """Print nested figures, the innermost on one line."""
     for name, value in facts.items():
         if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
             inner = value.items() if isinstance(value, dict) else [("", value)]
@@ -290,7 +282,7 @@ def _figures(facts: dict[str, Any], depth: int = 0) -> None:
 
 
 def _plain(value: Any) -> str:
-    """A value as it is written after --set."""
+    """A value as written after --set."""
     if isinstance(value, tuple):
         value = ",".join(map(str, value)) or None
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

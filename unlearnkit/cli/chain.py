@@ -1,10 +1,10 @@
-"""The commands of ``unlearnkit chain``: requests one after another. As in ``cli``, words in, calls out."""
+"""The commands of ``unlearnkit chain``: one request after another."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer(
-    help="Requests one after another: a ledger, a look at all of them after each, and a way back.",
+    help="One request after another: a ledger, an evaluation of all after each, and undo.",
     no_args_is_help=True,
 )
 
@@ -31,8 +31,7 @@ Pairs = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
 ]
 GuardPairs = Annotated[
-    list[str] | None,
-    typer.Option("--guard", metavar="KEY=VALUE", help="Against erosion: see 'unlearnkit chain guards'."),
+    list[str] | None, typer.Option("--guard", metavar="KEY=VALUE", help="See 'unlearnkit chain guards'.")
 ]
 
 
@@ -41,26 +40,25 @@ def init(
     project: Folder,
     model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
     regime: Annotated[
-        str, typer.Option(help="sequential: from what the last left; joint: all anew; merged: each alone.")
+        str, typer.Option(help="sequential: from the last edit; joint: all together; merged: each alone.")
     ] = "sequential",
-    method: Annotated[str, typer.Option(help="What erases unless a request says otherwise.")] = "esd",
+    method: Annotated[str, typer.Option(help="The method of requests that name none.")] = "esd",
     set_: Pairs = None,
     guard: GuardPairs = None,
     merge: Annotated[
-        list[str] | None,
-        typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale, trim: how merged edits become one."),
+        list[str] | None, typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale or trim of merging.")
     ] = None,
     pictures: Annotated[
-        int, typer.Option(min=0, help="Pictures of each word of the vocabulary after a request; 0: none.")
+        int, typer.Option(min=0, help="Pictures per word of the vocabulary after each request; 0: none.")
     ] = 5,
-    objects: Annotated[str | None, typer.Option(help="A classifier of objects that looks at them.")] = None,
-    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    objects: Annotated[str | None, typer.Option(help="A classifier of objects, to evaluate them.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     variant: Variant = None,
 ) -> None:
-    """Begin a chain: a folder for a model, its requests, an edit each, and the ledger.
+    """Create a chain: a folder with a model's requests, their edits and the ledger.
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
@@ -87,7 +85,7 @@ def init(
         variant=variant,
     )
     _say(f"{project}: a {regime} chain on {model}")
-    _say(f"  unlearnkit chain add {quoted(project)} --concept ...  erases")
+    _say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
 
 
 @commands.command()
@@ -95,16 +93,16 @@ def add(
     project: Folder,
     concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
     kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
-    phrase: Annotated[list[str] | None, typer.Option(help="Another wording to erase with it.")] = None,
-    instead: Annotated[str | None, typer.Option(help="What shall appear in its place.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="What must stay; may be repeated.")] = None,
-    method: Annotated[str | None, typer.Option(help="In place of the chain's own method.")] = None,
+    phrase: Annotated[list[str] | None, typer.Option(help="Another wording of the concept.")] = None,
+    instead: Annotated[str | None, typer.Option(help="What appears in its place.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method (default: the chain's).")] = None,
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
-    """Erase one more request. Goes on where it was stopped; until it is done the chain is as it was.
+    """Erase one more request. A stopped request changes nothing; the same command continues it.
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
@@ -135,7 +133,7 @@ def add(
 
 @commands.command()
 def status(project: Folder) -> None:
-    """What is forgotten, what it cost, and whether earlier requests still hold. Reads the ledger only."""
+    """Show what is erased, what it cost, and whether earlier erasures last. Reads only the ledger."""
     from rich.markup import escape
 
     from ..chain.commands.status import status
@@ -144,7 +142,7 @@ def status(project: Folder) -> None:
     options = now.project.options
     _say(f"{project}: {options.regime} chain on {options.model}, {options.base[:12]}")
     if not now.lines:
-        _say("no request holds")
+        _say("no request")
     else:
         table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
         for line in now.lines:
@@ -154,8 +152,7 @@ def status(project: Folder) -> None:
         _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
     _say(f"{'drift':<18} {now.drift:.3%} of the network's length{kid}")
-    size = f"{now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s"
-    _say(f"{'cost':<18} {size}")
+    _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
     _say(f"{'head':<18} {now.head}")
 
 
@@ -163,10 +160,10 @@ def status(project: Folder) -> None:
 def undo(
     project: Folder,
     count: Annotated[int, typer.Argument(min=1, help="How many of the last requests.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Take back the last requests."""
+    """Undo the last requests."""
     from ..chain.commands.undo import undo, undo_plan
 
     _say(str(undo_plan(project, undo=count)))
@@ -179,11 +176,11 @@ def undo(
 @commands.command()
 def drop(
     project: Folder,
-    numbers: Annotated[list[int], typer.Argument(help="Their numbers, as status shows them.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    numbers: Annotated[list[int], typer.Argument(help="Their numbers in status.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     device: Device = None,
 ) -> None:
-    """Take back requests wherever they stand: exact for merged edits; what came after is trained again otherwise."""
+    """Undo any requests: exact for merged edits, otherwise later requests are trained again."""
     from ..chain.commands.undo import drop, undo_plan
 
     _say(str(undo_plan(project, drop=numbers)))
@@ -196,14 +193,13 @@ def drop(
 @commands.command()
 def verify(
     project: Folder,
-    head: Annotated[str | None, typer.Option(help="The hash that the ledger must end with.")] = None,
+    head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
     share: Annotated[
-        str | None,
-        typer.Option("--redraw", help="Put the weights together, and draw this share of pictures again."),
+        str | None, typer.Option("--redraw", help="Build the model and draw this share of pictures again.")
     ] = None,
     device: Device = None,
 ) -> None:
-    """Hold ledger, edits and evaluations against their hashes; exit with 2 if anything differs."""
+    """Check ledger, edits and evaluations against their hashes; exit code 2 if anything differs."""
     from ..chain.commands.verify import verify
     from .evaluate import share_of
 
@@ -214,7 +210,7 @@ def verify(
         _say(f"changed: {line}")
     if wrong:
         sys.exit(2)
-    _say(f"{project}: everything is as it was written")
+    _say(f"{project}: nothing was changed")
 
 
 @commands.command()
@@ -223,7 +219,7 @@ def build(
     folder: Annotated[Path, typer.Option("--out", help="A new folder for the pipeline.")],
     device: Device = None,
 ) -> None:
-    """Write the model as it is now as a folder that plain diffusers opens."""
+    """Write the current model as a folder for plain diffusers."""
     from ..chain.commands.build import build
 
     _say(str(build(project, folder, device=device)))
@@ -231,7 +227,7 @@ def build(
 
 @commands.command()
 def log(project: Folder) -> None:
-    """Everything that happened, a line each; the ledger has all of it."""
+    """List the ledger's entries, one line each."""
     from ..chain.commands.status import log
 
     for entry in log(project):
@@ -241,7 +237,7 @@ def log(project: Folder) -> None:
 
 @commands.command()
 def report(project: Folder) -> None:
-    """Write report.html, one file that opens anywhere: what was forgotten when, what eroded, and pictures of it."""
+    """Write report.html, one file: what was erased when, what eroded, and pictures."""
     from ..chain.commands.report import report
 
     _say(str(report(project)))
@@ -249,7 +245,7 @@ def report(project: Folder) -> None:
 
 @commands.command()
 def guards() -> None:
-    """What can be set with --guard and --merge: default, range, meaning, source."""
+    """List the settings of --guard and --merge: default, range, meaning, source."""
     from rich.markup import escape
 
     from ..chain.guards import Guards
@@ -264,19 +260,19 @@ def guards() -> None:
 
 
 def _say(text: str) -> None:
-    """A line on stdout, whatever names are in it."""
+    """Print a line to stdout."""
     out.print(printable(text), markup=False)
 
 
 @contextlib.contextmanager
 def _stoppable(project: Path, names: str) -> Iterator[Any]:
-    """Progress on stderr; an interrupt is told how to go on."""
+    """Show progress on stderr; an interrupt prints how to continue."""
     try:
         title = f"erasing {names}; chain: {project}" if names else f"chain: {project}"
         with showing(printable(title)) as tick:
             yield tick
     except KeyboardInterrupt:
-        err.print("stopped; the chain is as it was, and the same command goes on from here", markup=False)
+        err.print("stopped; the chain is unchanged, and the same command continues", markup=False)
         sys.exit(130)
 
 
@@ -290,21 +286,14 @@ def _what(entry: Entry) -> str:
     if entry.kind == "init":
         return f"{facts['regime']} chain on {facts['model']}"
     if entry.kind == "add":
-        return f"{_names(facts['request'])} with {facts['recipe']['method']}, {facts['making']} s"
+        names = ", ".join(concept["name"] for concept in facts["request"]["erase"])
+        return f"{names} with {facts['recipe']['method']}, {facts['making']} s"
     return f"request {', '.join(map(str, facts['removes']))}"
 
 
 def _cells(line: Line) -> list[str]:
-    seen = ["" if rate is None else _rate(rate) for rate in line.seen]
-    return [
-        *(str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"),
-        *seen,
-        line.verdict,
-    ]
-
-
-def _names(request: Mapping[str, Any]) -> str:
-    return ", ".join(one["name"] for one in request["erase"])
+    facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
+    return [*facts, *("" if rate is None else _rate(rate) for rate in line.seen), line.verdict]
 
 
 def _rate(rate: Rate) -> str:

@@ -1,4 +1,4 @@
-"""The command ``unlearnkit erase``. As in ``cli``, words in, calls out."""
+"""The command ``unlearnkit erase``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["erase"]
 
-CLOSE = 0.85  # how alike two words are of which one is taken for a slip
+CLOSE = 0.85  # similarity from which a word is taken for a typing error
 
 
 def erase(
@@ -37,21 +37,21 @@ def erase(
     ] = "object",
     phrase: Annotated[
         list[str] | None,
-        typer.Option(help="Another wording to erase with it; may be repeated.", rich_help_panel=WHAT),
+        typer.Option(help="Another wording of the concept; may be repeated.", rich_help_panel=WHAT),
     ] = None,
     instead: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What is to appear in its place.", rich_help_panel=WHAT),
+        typer.Option(metavar="NAME", help="What appears in its place.", rich_help_panel=WHAT),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="What must stay; may be repeated.", rich_help_panel=WHAT),
+        typer.Option(metavar="NAME", help="A concept to retain; may be repeated.", rich_help_panel=WHAT),
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A recipe.toml that says all of this, the method and the seed.",
+            help="A recipe.toml, with all of these, the method and the seed.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -71,7 +71,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="PART",
-            help="Weights that are trained: xattn-kv, xattn, not-xattn, all or lora.",
+            help="The trained weights: xattn-kv, xattn, not-xattn, all or lora.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -79,7 +79,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Erasing and keeping gradient: sum, restricted, preserving, preserving-tensor or pcgrad.",
+            help="How gradients are combined: sum, restricted, preserving, preserving-tensor or pcgrad.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -87,7 +87,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Weights that may move: none, saliency, dynamic or selft.",
+            help="Weights that may change: none, saliency, dynamic or selft.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -95,7 +95,7 @@ def erase(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What holds the weights: l1sp, l2sp, project or none; may be repeated.",
+            help="Constraints on the weights: l1sp, l2sp, project or none; may be repeated.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -105,77 +105,74 @@ def erase(
         typer.Option(
             "--out",
             metavar="FOLDER",
-            help="The run folder; by default runs/METHOD-CONCEPT-SEED.",
+            help="The run folder (default: runs/METHOD-CONCEPT-SEED).",
             rich_help_panel=WHERE,
         ),
     ] = None,
     pictures: Annotated[
         int,
         typer.Option(
-            min=0, max=16, help="Pictures a row before and after; 0 draws none.", rich_help_panel=WHERE
+            min=0, max=16, help="Pictures per row before and after; 0: no grid.", rich_help_panel=WHERE
         ),
     ] = 3,
     pipeline: Annotated[
         bool,
-        typer.Option(
-            help="Write the whole model beside the edit; --resume adds it later.", rich_help_panel=WHERE
-        ),
+        typer.Option(help="Write the whole model too; --resume adds it later.", rich_help_panel=WHERE),
     ] = True,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=WHERE),
+        typer.Option("--dry-run", help="Show what would be done; write nothing.", rich_help_panel=WHERE),
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the interrupted run in --out.", rich_help_panel=WHERE),
+        typer.Option("--resume", help="Continue the interrupted run in --out.", rich_help_panel=WHERE),
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
     variant: Variant = None,
 ) -> None:
-    """Erase concepts from a model and leave a run folder: recipe, log, edit, whole pipeline, before/after pictures."""
+    """Erase concepts from a model and write a run folder: recipe, log, edit, pipeline, pictures before and after."""
     folder = folder and user_path(folder)
     parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
-    own = recipe is None and resume and folder is not None and not concept
-    own = own and folder is not None and (folder / "recipe.toml").is_file()
-    if own and folder is not None:
-        recipe = folder / "recipe.toml"
+    resumed = None if folder is None or not resume or recipe or concept else folder / "recipe.toml"
+    resumed = resumed if resumed and resumed.is_file() else None
+    recipe = recipe or resumed
     if recipe is not None:
-        told = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
-        if told or (kind, method, seed) != ("object", "esd", 0):
+        others = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
+        if others or (kind, method, seed) != ("object", "esd", 0):
             raise InputError(
-                "a recipe says model, variant, concept, method, seed and settings itself: leave them out, or edit it"
+                "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
             )
         from ..methods import find
         from ..oldnames import current
         from ..runs.recipes import load_recipe
         from ..settings import build
 
-        wanted = load_recipe(recipe)
-        if own:
-            wanted = replace(wanted, settings=current(wanted.method, wanted.settings))
-        build(find(wanted.method), wanted.settings)  # before anything heavy is loaded
-        known_model(wanted.model)
+        chosen = load_recipe(recipe)
+        if resumed:
+            chosen = replace(chosen, settings=current(chosen.method, chosen.settings))
+        build(find(chosen.method), chosen.settings)  # before anything heavy is loaded
+        known_model(chosen.model)
     else:
-        wanted = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
-        wanted = replace(wanted, variant=variant)
+        chosen = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
+        chosen = replace(chosen, variant=variant)
 
     from ..runs.run import default_folder, writes_pipeline
 
-    _notes(wanted)
-    folder = user_path(folder or default_folder(wanted))
-    writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(wanted)}
-    (_dry_run if dry_run else _run)(wanted, folder, resume=resume, device=device, dtype=dtype, **writes)
+    _notes(chosen)
+    folder = user_path(folder or default_folder(chosen))
+    writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(chosen)}
+    (_dry_run if dry_run else _run)(chosen, folder, resume=resume, device=device, dtype=dtype, **writes)
 
 
 def _notes(recipe: Recipe) -> None:
-    """Say what is easily meant otherwise; nothing is refused for it."""
+    """Print notes on input that may be a mistake."""
     from ..models.load import note_of
 
     for concept in recipe.request.erase:
         if "," in concept.name:
             err.print(
-                f"note: {concept.name!r} is one concept, a comma separates nothing: for several repeat --concept",
+                f"note: {concept.name!r} is one concept: for several concepts repeat --concept",
                 markup=False,
             )
     if note := note_of(recipe.model):
@@ -194,7 +191,7 @@ def _recipe(
     parts: dict[str, str | None],
     seed: int,
 ) -> Recipe:
-    """A recipe from the command line's words, checked before anything heavy is loaded."""
+    """A recipe from the command line, checked before anything heavy is loaded."""
     from ..schema import Recipe
 
     if model is None:
@@ -202,7 +199,7 @@ def _recipe(
             "the model is missing: name canvas, a diffusers folder, a hub id or a .safetensors file"
         )
     if not concept:
-        raise InputError("the concept is missing: name what shall be erased, for example --concept cat")
+        raise InputError("the concept is missing: name it, for example --concept cat")
     from ..methods import find
     from ..models.load import hints_of
     from ..runs.requests import request_for
@@ -223,21 +220,19 @@ def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | N
     """The method's settings, from ``--set`` and from the options of the same names."""
     from ..settings import describe, parse_pairs
 
-    known, found = {one.name for one in describe(cls)}, parse_pairs(pairs, cls)
+    known, settings = {one.name for one in describe(cls)}, parse_pairs(pairs, cls)
     for name, text in parts.items():
         if text is None:
             continue
         if name not in known:
             raise InputError(
-                f"--{name} is for methods that train, and {cut(method)} computes its weights without training: leave "
+                f"--{name} is for methods that train, and {cut(method)} does not train: leave "
                 "it out, or choose another method"
             )
         value = parse_pairs([f"{name}={text}"], cls)[name]
-        if found.setdefault(name, value) != value:
-            raise InputError(
-                f"--{name} {cut(text)} and --set {name}=... say different things: give one of them"
-            )
-    return found
+        if settings.setdefault(name, value) != value:
+            raise InputError(f"--{name} {cut(text)} and --set {name}=... differ: give one of them")
+    return settings
 
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
@@ -252,19 +247,17 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         if (folder / "recipe.toml").exists():
             same = "" if options["pipeline"] else "--no-pipeline "
-            err.print(f"stopped; go on with: unlearnkit erase --resume {same}--out {quoted(folder)}")
+            err.print(f"stopped; continue with: unlearnkit erase --resume {same}--out {quoted(folder)}")
         else:
             err.print("stopped before anything was written")
         sys.exit(130)
     if finished:
-        out.print(
-            f"{folder} is finished already: nothing is left to do (edit {edit.hash()[:12]})", markup=False
-        )
+        out.print(f"{folder} is finished already (edit {edit.hash()[:12]})", markup=False)
         return
     out.print(f"{names}: erased, edit {edit.hash()[:12]}")
     for path, what in (
-        ("grid.png", "before and after, the same seeds"),
-        ("edit.safetensors", "the edit alone: unlearnkit generate MODEL --edit ..."),
+        ("grid.png", "before and after, with the same seeds"),
+        ("edit.safetensors", "the edit: unlearnkit generate MODEL --edit ..."),
         ("pipeline", "the whole model, for plain diffusers"),
     ):
         if (folder / path).exists():

@@ -1,4 +1,4 @@
-"""The commands that look at what a run did: evaluate, report, compare, verify. As in ``cli``, words in, calls out."""
+"""The commands evaluate, report, compare and verify."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="canvas (by default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
+        typer.Option(help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(help="The CSV of prompts, for prompts and i2p; for vocabulary an unlearnkit.toml."),
     ] = None,
-    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each prompt.")] = 1,
+    replicates: Annotated[int, typer.Option(min=1, max=1000, help="Pictures per prompt.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only as many prompts as a claim needs; no never-knew model.")
+        bool,
+        typer.Option("--quick", help="Only as many prompts as a claim needs; without the never-knew model."),
     ] = False,
     limit: Annotated[
-        float, typer.Option(help="The largest share on which the concept may still be seen.")
+        float, typer.Option(help="The largest share of pictures that may still show the concept.")
     ] = 0.10,
-    margin: Annotated[float, typer.Option(help="How much accuracy may be lost on what stays.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="The largest loss of accuracy on other concepts.")] = 0.05,
     objects: Annotated[
         str | None,
         typer.Option(
             help="A classifier of objects: a folder or hub id that transformers opens, or a ViT's .safetensors."
         ),
     ] = None,
-    styles: Annotated[str | None, typer.Option(help="A classifier of styles, likewise.")] = None,
-    clip: Annotated[str | None, typer.Option(help="A CLIP, likewise.")] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles, in the same forms.")] = None,
+    clip: Annotated[str | None, typer.Option(help="A CLIP, in the same forms.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="An image model for KID and FID, likewise; else the CLIP.")
+        str | None,
+        typer.Option(help="An image model for KID and FID, in the same forms (default: the CLIP)."),
     ] = None,
-    nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file: it sees nudity.")] = None,
+    nudenet: Annotated[str | None, typer.Option(help="NudeNet's .onnx file, to detect nudity.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="strict (by default) or broad: which of NudeNet's labels count.")
+        str | None, typer.Option(help="Which of NudeNet's labels count: strict (default) or broad.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="The score from which on a box of NudeNet's counts.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The lowest score of NudeNet that counts.")] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Pictures drawn at once: as many as suit their size.")
+        int | None, typer.Option(min=1, max=4096, help="Pictures per batch (default: by their size).")
     ] = None,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Evaluate models whose verdict is known instead.")
+        bool, typer.Option("--self-test", help="Evaluate models with known verdicts instead.")
     ] = False,
     folder: Annotated[Path, typer.Option("--out", help="The folder for --self-test.")] = Path("self-test"),
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw, look and judge: what is gone, what stayed, and how sure that is. Goes on where it was stopped.
+    """Evaluate a run: is the concept erased, what else was lost, how certain is it. A stopped command continues.
 
     [bold]unlearnkit evaluate runs/esd-cat-0[/bold]
     """
@@ -89,7 +89,7 @@ def evaluate(
 
     rules = build(Rules, {"limit": limit, "margin": margin})
 
-    def opened(device: Any) -> Any:
+    def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators
         from ..suites import find
 
@@ -97,23 +97,23 @@ def evaluate(
         read: dict[str, Any] = {"nudenet": nudenet, "labels": labels or "strict", "threshold": threshold}
         return local_evaluators(**named, **read, words=find(suite or "canvas").words, device=device)
 
-    tools = opened if objects or styles or clip or features or nudenet else None
+    tools = open_evaluators if objects or styles or clip or features or nudenet else None
     asks: dict[str, Any] = {"suite": suite, "file": file, "replicates": replicates, "quick": quick}
     options: dict[str, Any] = {"evaluators": tools, "batch": batch, "device": device, "dtype": dtype}
     try:
         with showing(f"evaluating {run} into {folder_of(run, suite or 'canvas', file)}") as tick:
             verdict = evaluate_run(run, **asks, **options, rules=rules, tick=tick)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from here", markup=False)
+        err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
     if verdict:
         out.print(verdict["sentence"], markup=False)
-        out.print(f"  unlearnkit report {run}  writes it down, with pictures", markup=False)
+        out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
 
 
 @commands.command()
 def report(run: Run) -> None:
-    """Write report.html, one file with pictures that opens anywhere, and report.json into the run's folder."""
+    """Write report.html, one file with pictures, and report.json into the run's folder."""
     from ..evaluation.report import report
 
     out.print(str(report(run)), markup=False)
@@ -121,11 +121,11 @@ def report(run: Run) -> None:
 
 @commands.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="The folders of two evaluated runs or more.")],
-    suite: Annotated[str | None, typer.Option(help="Which evaluation, where the runs share several.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="The folders of two or more evaluated runs.")],
+    suite: Annotated[str | None, typer.Option(help="The suite, if the runs share several.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
-    """Put evaluated runs side by side on one page, with paired tests between every two of them."""
+    """Compare evaluated runs on one page, with paired tests of every two."""
     from ..evaluation.compare import compare
 
     out.print(str(compare(runs, folder, suite=suite)), markup=False)
@@ -137,20 +137,20 @@ def verify(
     share: Annotated[
         str | None, typer.Option("--redraw", help="Draw this share of the pictures again, for example 1%.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which pictures are drawn again.")] = 0,
+    seed: Annotated[int, typer.Option(help="Selects the pictures that are drawn again.")] = 0,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Compute every hash and figure of a run again from what is stored; exit with 2 if anything differs."""
+    """Compute all hashes and figures of a run again; exit code 2 if anything differs."""
     from ..evaluation.verify import check, redraw
 
     again = None if share is None else share_of(share)
     wrong, remarks = check(run)
     if again is not None:
         with showing() as tick:
-            count, apart = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
-        wrong += apart
-        different = sum("comes out differently" in line for line in apart)
+            count, differences = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
+        wrong += differences
+        different = sum("comes out differently" in line for line in differences)
         out.print(f"{count} pictures drawn again, {different} came out differently", markup=False)
     for line in wrong:
         out.print(printable(f"changed: {line}"), markup=False)
@@ -158,28 +158,28 @@ def verify(
         out.print(printable(f"not checked: {line}"), markup=False)
     if wrong:
         sys.exit(2)
-    out.print(f"{run}: every hash and every figure is as it was", markup=False)
+    out.print(f"{run}: all hashes and figures agree", markup=False)
 
 
 def _self_test(folder: Path, batch: int | None) -> None:
     from ..evaluation.selftest import EXPECTED, self_test
 
-    with showing("evaluating models whose verdict is known") as tick:
-        found = self_test(folder, batch=batch, tick=tick)
+    with showing("evaluating models with known verdicts") as tick:
+        verdicts = self_test(folder, batch=batch, tick=tick)
     wrong = 0
-    for name, wanted in EXPECTED.items():
-        right = found[name]["grade"] == wanted
+    for name, expected in EXPECTED.items():
+        right = verdicts[name]["grade"] == expected
         wrong += not right
-        out.print(f"{'right' if right else 'WRONG'}  {name}: {found[name]['sentence']}", markup=False)
+        out.print(f"{'right' if right else 'WRONG'}  {name}: {verdicts[name]['sentence']}", markup=False)
     sys.exit(2 if wrong else 0)
 
 
 def share_of(text: str) -> float:
-    """``"1%"`` or ``"0.01"`` as a number. Raises InputError for anything but more than 0 and at most all."""
+    """``"1%"`` or ``"0.01"`` as a number in (0, 1]. Raises InputError for anything else."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise InputError(f"the share {quoted(text)} is no number: write 1% or 0.01") from None
-    if not 0 < share <= 1:  # nor what is no number
+    if not 0 < share <= 1:  # also refuses NaN
         raise InputError(f"the share {quoted(text)} is out of range: use more than 0% and at most 100%")
     return share

@@ -1,4 +1,4 @@
-"""What ends a command from outside ends it as Ctrl-C does: by KeyboardInterrupt, with a line that says how to go on."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: by KeyboardInterrupt, with a line on how to continue."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 __all__ = ["interruptible"]
 
-ENDING = ("SIGTERM", "SIGHUP")  # a scheduler's, and a terminal's that is closed; Windows has no SIGHUP
+ENDING = ("SIGTERM", "SIGHUP")  # from a scheduler, and from a closed terminal; Windows has no SIGHUP
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within this the signals that end a process raise KeyboardInterrupt; those that are ignored, as by nohup, stay so.
+    """Inside, these signals raise KeyboardInterrupt; ignored ones, as with nohup, stay ignored.
 
-    The exit code of a command that was stopped is 130, whichever signal it was.
+    A stopped command's exit code is 130 for every signal.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are for the main one
         yield

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, how they show progress, and the options that mean the same everywhere."""
+"""Shared by the commands: output, progress, and common options."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ __all__ = [
 ]
 
 WHAT, HOW, WHERE, MACHINE = "What to erase", "How", "Where it goes", "This machine"  # panels of --help
-LEFT = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ESHUTDOWN}  # nobody reads any more
+LEFT = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ESHUTDOWN}  # the reader has closed the pipe
 
 
 class Safe(Console):
-    """A console that shows control characters in any text as their escapes; a text is one line."""
+    """A console that prints control characters as escapes, so that each text is one line."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
-# of several processes only the first one speaks
+# of several processes only the first prints
 _QUIET = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 out = Safe(quiet=_QUIET, **_PLAIN)
@@ -63,14 +63,14 @@ Seed = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="cpu, cuda or cuda:1; by default a GPU if there is one.", rich_help_panel=MACHINE
+        metavar="NAME", help="cpu, cuda or cuda:1 (default: a GPU if there is one).", rich_help_panel=MACHINE
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="float32, float16 or bfloat16; by default float32, or an edit's own.",
+        help="float32, float16 or bfloat16 (default: float32, or an edit's own).",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -78,28 +78,28 @@ Variant = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Of the model's weight files, such as fp16; by default the plain ones, or the only one.",
+        help="The variant of the model's weight files, such as fp16 (default: none, or the only one).",
         rich_help_panel=MACHINE,
     ),
 ]
 
 
 def finite(value: float | None) -> float | None:
-    """The callback of an option that takes a number: infinity and NaN are none."""
+    """An option's callback that refuses infinity and NaN."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def known_model(source: str) -> str:
-    """``source``, unless it can only be a slip: then ModelError with the nearest model, folder or file."""
+    """``source``. Raises ModelError, with the nearest name, if it must be a typing error."""
     from ..models.load import RELATIVES, folder_of
 
     user_path(source)
     place = folder_of(source)
-    word = place.name == source  # a single word, which no pipeline on the hub has for an id
+    word = place.name == source  # a single word is never a hub id
     names = ["canvas", *RELATIVES] if word else []
-    with contextlib.suppress(OSError, ValueError):  # whoever opens it says why
+    with contextlib.suppress(OSError, ValueError):  # the loader says why
         if source in RELATIVES or place.exists():
             return source
         if word or source.startswith((".", "/", "~")) or place.suffix == ".safetensors":
@@ -110,10 +110,10 @@ def known_model(source: str) -> str:
 
 
 class _Stream:
-    """stdout or stderr: a letter that its encoding lacks comes as an escape, and a reader who left stops nothing."""
+    """stdout or stderr that escapes characters outside its encoding and survives a closed pipe."""
 
-    def __init__(self, stream: TextIO, *, loud: bool) -> None:
-        self._stream, self._loud = stream, loud
+    def __init__(self, stream: TextIO, *, strict: bool) -> None:
+        self._stream, self._strict = stream, strict
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -136,34 +136,36 @@ class _Stream:
         try:
             yield
         except OSError as error:
-            # what is still to be written goes nowhere, also at exit
+            # discard all further output, also at exit
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-            if self._loud and error.errno not in LEFT and sys.platform != "win32":  # there a pipe says EINVAL
+            if (
+                self._strict and error.errno not in LEFT and sys.platform != "win32"
+            ):  # there a closed pipe gives EINVAL
                 raise InputError(f"the output cannot be written: {reason(error)}") from None
 
 
 @contextlib.contextmanager
 def streams() -> Iterator[None]:
-    """Within this, whatever is printed to stdout and stderr goes through ``_Stream``."""
+    """Inside, stdout and stderr are wrapped in ``_Stream``."""
     before = sys.stdout, sys.stderr
     try:
-        # they are None in a process that was started without them
-        sys.stdout = cast(TextIO, _Stream(sys.stdout, loud=True)) if sys.stdout else sys.stdout
-        sys.stderr = cast(TextIO, _Stream(sys.stderr, loud=False)) if sys.stderr else sys.stderr
+        # they are None in a process without a console
+        sys.stdout = cast(TextIO, _Stream(sys.stdout, strict=True)) if sys.stdout else sys.stdout
+        sys.stderr = cast(TextIO, _Stream(sys.stderr, strict=False)) if sys.stderr else sys.stderr
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
 def showing(title: str = "") -> Any:
-    """Within ``with showing(title) as tick:`` the job's progress is shown on stderr."""
+    """``with showing(title) as tick:`` shows progress on stderr."""
     from ..io.progress import showing
 
     return showing(err, title)
 
 
 def quoted(path: Path) -> str:
-    """A path as a shell reads it."""
+    """A path, quoted for a shell."""
     return shlex.quote(str(path))

@@ -44,7 +44,7 @@ def own_name(concept: Concept) -> str:
         names = {
             word: thing.name
             for thing in world.OBJECTS.values()
-            for word in (thing.name, *thing.synonyms, *thing.held)
+            for word in (thing.name, *thing.synonyms, *thing.held_out)
         }
     if folded(concept.name) not in names:
         raise InputError(
@@ -64,13 +64,13 @@ def _erased(name: str, concept: Concept) -> Iterator[PromptSpec]:
     def of(form: str, prompt: str, style: str) -> PromptSpec:
         return PromptSpec(prompt, "erased", form, name, style, name, _without_object(style))
 
-    for word in (name, *thing.synonyms, *thing.held):
+    for word in (name, *thing.synonyms, *thing.held_out):
         for style in world.STYLES:
             form = "name" if word in names else "synonym"
             for prompt in _wordings(word, style)[:: 1 if word == name else 2]:
                 yield of(form, prompt, style)
     for style in world.STYLES:
-        for prompt in world.held_captions(name, style):
+        for prompt in world.held_out_captions(name, style):
             yield of("template", prompt, style)
             if world.SHOWS_BACKGROUND[style]:
                 backgrounds = list(world.BACKGROUNDS) if style == "plain" else list(world.BACKGROUNDS)[::4]
@@ -92,7 +92,7 @@ def _erased_style(name: str) -> Iterator[PromptSpec]:
         for k in range(3):
             prompt = wordings[(i + k) % len(wordings)]
             yield PromptSpec(prompt, "erased", "name", thing.name, name, name, rest)
-        for prompt in world.held_captions(thing.name, name):
+        for prompt in world.held_out_captions(thing.name, name):
             yield PromptSpec(prompt, "erased", "template", thing.name, name, name, rest)
         if world.SHOWS_BACKGROUND[name]:
             for background in list(world.BACKGROUNDS)[i % 4 :: 4]:

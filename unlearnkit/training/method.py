@@ -1,11 +1,11 @@
-"""What a method is: one dataclass of its settings, with its data and its loss, or with a closed form.
+"""A method is one dataclass: its settings, its data and its loss; or its settings and a closed form.
 
 @dataclass(frozen=True)
 class ESD(Trained[Sets]):
     name, title, paper, summary = ...
     eta: float = setting(1.0, ...)
 
-    def data(self, run) -> Sets: ...               what it trains on: drawn once, or counted in a dry run
+    def data(self, run) -> Sets: ...               the training data, drawn once; a dry run only counts it
     def loss(self, net, sets, step) -> Losses: ... one step's named losses, in the paper's symbols
 """
 
@@ -40,12 +40,12 @@ STAGES = "stages.safetensors"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, counted without doing it.
+    """What a run will do, counted by a dry run.
 
-    part: of the denoiser, that is changed. tensors, weights: how many weight tensors and single numbers will change.
-    steps, batch: optimiser steps and pictures a step (0 steps for a closed form).
-    passes: rows through the network in one step, (without gradient, forward and backward), means over all steps.
-    sampled_images: pictures that the base model draws first, unless they are in the cache.
+    part: the part of the model that changes. tensors, weights: numbers of changed tensors and of their entries.
+    steps, batch: optimiser steps and images per step (0 steps for a closed form).
+    passes: rows through the network per step, (without gradient, forward and backward), means over all steps.
+    sampled_images: images that the base model draws first, those in the cache included.
     """
 
     part: str
@@ -58,7 +58,7 @@ class Plan:
 
 
 class Method(Protocol):
-    """One paper's way to erase: an instance is its settings."""
+    """One paper's method. An instance is its settings."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]
@@ -70,16 +70,16 @@ class Method(Protocol):
         """The new weights by name, fp32 on the CPU."""
 
     def plan(self, model: Model, request: Request) -> Plan:
-        """What ``solve`` would do. Raises InputError for what it would refuse."""
+        """The plan of ``solve``. Raises InputError for what ``solve`` would refuse."""
 
 
 class Guard:
-    """A method that changes no weight: its guards act while the model runs."""
+    """A method that changes no weight: its guards act at inference."""
 
     PART: ClassVar[str] = "values"
 
     def hooks(self, run: Run) -> tuple[Hook, ...]:
-        """The guards. Raises InputError for a request that they cannot carry out."""
+        """The guards. Raises InputError for an unsuitable request."""
         raise NotImplementedError
 
     def solve(self, run: Run) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Guard:
 
 
 class ClosedForm:
-    """A method that solves for its weights. PART: of the denoiser, that it changes."""
+    """A method that solves for its weights. PART: the part of the model that it changes."""
 
     PART: ClassVar[str] = "text"
 
@@ -106,49 +106,51 @@ class ClosedForm:
 
 @dataclass(frozen=True)
 class Trained(Training, Generic[D]):
-    """A method that trains; its options are those of ``Training`` and its own."""
+    """A method that trains, with the settings of ``Training`` and its own."""
 
     def data(self, run: Run) -> D:
-        """What the losses look at, drawn by the base model. With ``run.counting`` nothing is drawn."""
+        """The training data, drawn by the base model. With ``run.counting`` nothing is drawn."""
         raise NotImplementedError
 
     def loss(self, net: Net, data: D, step: Step) -> Losses:
-        """Named losses of one step, already weighted; those whose name starts with ``erase`` are the erasing side."""
+        """Named losses of one step, already weighted. Names of erasing losses start with ``erase``."""
         raise NotImplementedError
 
     def saliency(self, net: Net, data: D, step: Step) -> Losses:
-        """What a mask's warm-up looks at: the erasing losses, unless the method has its own."""
+        """The losses of a mask's warm-up (default: the erasing losses)."""
         return {name: loss for name, loss in self.loss(net, data, step).items() if erasing(name)}
 
     def stages(self, request: Request) -> Sequence[tuple[Trained[D], Request]]:
-        """Trainings one after the other, each with its settings and request; one, unless the method has more."""
+        """Successive training stages, each with its settings and request (default: one stage)."""
         return [(self, request)]
 
     def with_earlier(self, data: D, earlier: Sequence[D]) -> D:
-        """The data of a stage that comes after stages with the data ``earlier``."""
+        """The data of a stage, given the data of the stages before it."""
         return data
 
     def check(self, losses: Sequence[str]) -> None:
-        """Raise InputError for options that make no sense together, or with the losses of these names."""
+        """Raise InputError for settings that do not fit together, or do not fit losses of these names."""
         check(self, losses=losses)
 
     @property
     def critic_warmup(self) -> int:
-        """First steps in which only a critic of the method's own is trained, and ``loss`` gives no losses."""
+        """Number of first steps in which only the method's critic is trained and ``loss`` returns no losses."""
         return 0
 
     @property
     def combiner(self) -> Combine | None:
-        """The method's own way to combine gradients, in place of the option's."""
+        """The method's own way to combine gradients, instead of the setting ``combine``."""
         return None
 
     def solve(self, run: Run) -> dict[str, Tensor]:
-        """The trained weights. A killed run goes on from its checkpoint, in its stage."""
-        self.plan(run.model, run.request)  # refuses what makes no sense before a picture is drawn
+        """The trained weights. A killed run resumes from its checkpoint, in its stage."""
+        self.plan(run.model, run.request)  # refuses unusable settings before an image is drawn
         stages = self.stages(run.request)
         runs = [
-            replace(run, request=part, full=run.request, net=Net(run.model, separate=one.separate), rules=[])
-            for one, part in stages
+            replace(
+                run, request=part, full=run.request, net=Net(run.model, separate=method.separate), rules=[]
+            )
+            for method, part in stages
         ]
         with run.contexts:
             sets = [one.data(own) for (one, _), own in zip(stages, runs, strict=True)]
@@ -168,7 +170,7 @@ class Trained(Training, Generic[D]):
             return weights
 
     def plan(self, model: Model, request: Request) -> Plan:
-        """What ``solve`` would do: ``data`` and ``loss`` run once on a network that only counts."""
+        """The plan of ``solve``: ``data`` and ``loss`` run once on a network that only counts."""
         steps, free, rows, images = 0, 0.0, 0.0, 0
         earlier: list[D] = []
         for one, part in self.stages(request):
@@ -206,11 +208,13 @@ class Trained(Training, Generic[D]):
 
 
 def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
-    """Run the training loop on a method's loss with the parts that its options name."""
+    """Run the training loop on a method's loss, with the parts that its settings name."""
     model, request, job = run.model, run.request, run.job
     extra = job.auxiliary
     if extra and extra.rules and method.trains == "lora":
-        raise InputError("trains=lora trains factors, which no rule of a chain can hold: choose another part")
+        raise InputError(
+            "trains=lora trains factors, which no rule of a chain can constrain: choose another part"
+        )
 
     def loss(net: Net, step: Step) -> Losses:
         losses = method.loss(net, sets, step)
@@ -241,12 +245,12 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
 
 
 def _finished(job: Job) -> tuple[dict[str, Any], int]:
-    """The weights after the last finished stage, and how many are finished."""
+    """The weights after the last finished stage, and the number of finished stages."""
     if job.folder is None or not (job.folder / STAGES).exists():
         return {}, 0
     weights, facts = tensors.read(job.folder / STAGES)
     if facts.get("identity") != job.identity:
         raise InputError(
-            f"{str(job.folder)!r} holds stages of a run with other settings: choose another folder"
+            f"{str(job.folder)!r} has stages of a run with other settings: choose another folder"
         )
     return weights, facts["done"]
