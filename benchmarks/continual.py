@@ -5,13 +5,12 @@
     python benchmarks/continual.py plan               what is left, and how long it should take
     python benchmarks/continual.py table              docs/continual.md and docs/continual.png from the rows
 
-A cell is a chain: contender, sequence, order, seed. It stands in ``runs/continual`` and goes on request by request;
-each request adds one line to ``results/continual.jsonl``, whose key says all that it depends on, and which is not
-made again. Erasure is matched: training ends at the first look (each 20 steps) at which the guide sees the requested
-concept in no more than 5 % of 40 pictures; a closed form takes the first value of its ladder that gets there. "as
-shipped", what ``chain add`` does on the canvas when nothing is told, "uce, whole", UCE with the canvas's settings,
-and "uce-diverse" go their whole way. The judge gives the rows. A contender of which less than 30 % of the kept
-objects or styles are left has collapsed: its cell ends there.
+A cell is a chain: contender, sequence, order, seed. It is stored in ``runs/continual`` and resumes request by request.
+Each request adds one line to ``results/continual.jsonl``; its key has all that it depends on, and it is not repeated.
+Erasure is matched: training ends at the first score (every 20 steps) at which the validation classifier sees the
+concept in at most 5 % of 40 pictures; a closed form takes the first value of its ladder that does so. "as shipped"
+(``chain add`` with its defaults), "uce, whole" (UCE with the canvas's settings) and "uce-diverse" run in full. The
+held-out classifier gives the rows. A contender that keeps less than 30 % of the other objects or styles has collapsed.
 """
 
 from __future__ import annotations
@@ -218,24 +217,20 @@ def collapsed(row: Mapping[str, Any]) -> bool:
 
 
 def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) -> Mapping[str, Any]:
-    """The first settings of the ladder with which the guide sees no more than the match allows, else the last."""
+    """The first settings of the ladder whose erasure matches by the validation classifier, else the last."""
     from unlearnkit.training.stopping import erasure_score
 
     project, request = open_chain(folder), Request((concept,))
-    model, seen = base_model(project, model), erasure_score(model, request)
+    model, score = base_model(project, model), erasure_score(model, request)
     applied = current_edit(project, model, project.steps)
     guards = project.options.guards
     for settings in contender.ladder:
         filled = resolve(model, request, contender.method, dict(contender.settings) | dict(settings))
-        recipe = {
-            "method": contender.method,
-            "settings": dataclasses.asdict(filled),
-            "seed": 0,
-            "guards": guards,
-        }
+        settings_of = dataclasses.asdict(filled)
+        recipe = {"method": contender.method, "settings": settings_of, "seed": 0, "guards": guards}
         edit = make_edit(project, model, project.steps, request, recipe, job=Job())
         with model.wearing(applied | edit.weights):
-            if seen(model, 0) <= MATCH["stop_at"]:
+            if score(model, 0) <= MATCH["stop_at"]:
                 return settings
     return contender.ladder[-1]
 
