@@ -20,6 +20,7 @@ from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.methods import check_moved, edit_for, plan
+from unlearnkit.models.edit import Edit
 from unlearnkit.models.model import Model
 from unlearnkit.runs.requests import request_for
 from unlearnkit.runs.run import erase
@@ -238,11 +239,12 @@ def test_a_zeroed_network_is_refused(make: Callable[..., Model], method: str):
 
 def test_predictions_that_are_not_finite_are_refused_before_and_after(make: Callable[..., Model]):
     model = make()
-    bias = {"unet.conv_out.bias": torch.full((4,), float("inf"))}
+    last = model.values(["unet.conv_out.weight"])["unet.conv_out.weight"]
+    huge = Edit({"unet.conv_out.weight": torch.full(last.shape, 3e38)})
     with pytest.raises(EditError, match="the edit makes tiny predict no finite number for 'cat'"):
-        check_moved(model, request_for("cat"), bias)
-    with model.wearing(bias), pytest.raises(ModelError, match="tiny predicts no finite number for 'cat'"):
-        check_moved(model, request_for("cat"), {"unet.conv_out.bias": torch.zeros(4)})
+        check_moved(model, request_for("cat"), huge)
+    with model.wearing(huge), pytest.raises(ModelError, match="tiny predicts no finite number for 'cat'"):
+        check_moved(model, request_for("cat"), Edit({"unet.conv_out.bias": torch.zeros(4)}))
 
 
 def test_looking_whether_an_edit_moves_anything_disturbs_nothing(model: Model):
