@@ -31,8 +31,8 @@ from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.io.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, plan, resolve
 from unlearnkit.metrics.evaluators import Evaluators, canvas_evaluators, evaluators_of
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Case, Request
 from unlearnkit.settings import changed
 

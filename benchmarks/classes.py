@@ -28,7 +28,7 @@ from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
 from unlearnkit.io.files import slug
 from unlearnkit.metrics.evaluators import Evaluators, canvas_evaluators
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.suites.vocabulary import panel
 
 ROWS = Path(__file__).parent / "results" / "classes.jsonl"

@@ -37,7 +37,7 @@ from unlearnkit.chain.weights import current_edit
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import find, resolve
 from unlearnkit.metrics.evaluators import Evaluators
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.settings import changed
 from unlearnkit.training.job import Job

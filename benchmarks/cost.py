@@ -27,7 +27,7 @@ from rows import keep
 
 from unlearnkit import Concept, load
 from unlearnkit.methods import METHODS, edit_for, plan
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.seeds import stream
 from unlearnkit.settings import describe

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from unlearnkit.evaluation.draw import draw, model_side
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Case
 
 

@@ -35,8 +35,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from unlearnkit.errors import UnlearnError
 from unlearnkit.methods import METHODS, Job, edit_for, plan, resolve
-from unlearnkit.models import restore
-from unlearnkit.models.model import Model
+from unlearnkit.model import restore
+from unlearnkit.model.model import Model
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.schema import Recipe
 from unlearnkit.settings import describe

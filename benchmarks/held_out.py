@@ -11,7 +11,7 @@ from rows import keep, read
 from unlearnkit import seeds
 from unlearnkit.data.image_sets import NoisyBatch
 from unlearnkit.methods import edit_for, resolve
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Request
 from unlearnkit.training.job import EarlyStopping, Job, Run
 from unlearnkit.training.net import Net

@@ -29,8 +29,8 @@ import kinds
 import unlearnkit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
-from unlearnkit.models.hints import Hints
-from unlearnkit.models.model import Model
+from unlearnkit.model.hints import Hints
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

@@ -33,9 +33,9 @@ from transformers import (
     T5Tokenizer,
 )
 
-from unlearnkit.models.hints import GENERAL
-from unlearnkit.models.load import CANVAS
-from unlearnkit.models.model import Model
+from unlearnkit.model.hints import GENERAL
+from unlearnkit.model.load import CANVAS
+from unlearnkit.model.model import Model
 
 __all__ = ["SIZES", "opened"]
 

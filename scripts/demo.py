@@ -19,8 +19,8 @@ from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
 from unlearnkit.io.progress import showing
 from unlearnkit.io.reading import read_json
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.runs import images
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.run import is_finished, run_recipe

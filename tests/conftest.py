@@ -18,8 +18,8 @@ import torch
 
 import saved
 import tiny
-from unlearnkit.models.hints import Hints
-from unlearnkit.models.model import Model
+from unlearnkit.model.hints import Hints
+from unlearnkit.model.model import Model
 
 HINTS = Hints(
     steps=3,

@@ -13,7 +13,7 @@ from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.families.opening import quiet
 from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
-from unlearnkit.models.load import load
+from unlearnkit.model.load import load
 from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept
 

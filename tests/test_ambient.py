@@ -21,9 +21,9 @@ import unlearnkit
 from unlearnkit import chain
 from unlearnkit.errors import ModelError
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
-from unlearnkit.models.sampling import sample_latents
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import sample_latents
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.requests import request_for
 from unlearnkit.schema import Recipe

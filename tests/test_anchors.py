@@ -12,7 +12,7 @@ from unlearnkit.data.bank import memory_prompts
 from unlearnkit.data.prompts import neighbours
 from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchor, anchored, retained, templates_for
 from unlearnkit.training.job import Run

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProces
 from torch import Tensor
 
 from unlearnkit.errors import ModelError
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.training.attention import record_attention
 
 NAMES = (

@@ -21,8 +21,8 @@ from unlearnkit.data.image_sets import ImageSet
 from unlearnkit.data.prompts import unerased
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchored
 from unlearnkit.training.attention import detach_bos

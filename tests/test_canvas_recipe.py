@@ -32,7 +32,7 @@ from unlearnkit.canvas import world
 from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.families import borrowing, opening
-from unlearnkit.models.load import load
+from unlearnkit.model.load import load
 from unlearnkit.seeds import stream
 
 painting = pytest.mark.skipif(not painter.FONT.is_file(), reason="painting needs fonts-noto-color-emoji")

@@ -22,7 +22,7 @@ from unlearnkit.errors import DivergedError, EditError, InputError
 from unlearnkit.io.files import locked
 from unlearnkit.methods import edit_for
 from unlearnkit.metrics.evaluators import evaluators_of
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
@@ -316,7 +316,7 @@ def test_it_is_built_as_a_pipeline_with_its_ledger(model: Model, tmp_path: Path)
     project = begun(tmp_path / "p", model, method="uce", settings={})
     entry = chain.add(project, "cat", model=model)
     chain.build(project, tmp_path / "built", model=model)
-    from unlearnkit.models.load import load
+    from unlearnkit.model.load import load
 
     assert load(tmp_path / "built").fingerprint() == entry.facts["weights"]
     assert (tmp_path / "built" / "unlearnkit-ledger.jsonl").read_bytes() == (project / LEDGER).read_bytes()

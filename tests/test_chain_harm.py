@@ -25,8 +25,8 @@ from unlearnkit.chain.project import EDITS, LOOKS, WORK
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError, UnlearnError
 from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept
 
 BAD: tuple[Any, ...] = (None, 1, -1, 2**70, "", "x", [], {}, [[]], float("nan"), 1e300, True, [{}])

@@ -19,8 +19,8 @@ from unlearnkit import chain
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, WORK, open_chain
 from unlearnkit.errors import InputError
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 COMMANDS: dict[str, Callable[[Path, Model], object]] = {

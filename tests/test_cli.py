@@ -15,8 +15,8 @@ import unlearnkit
 from unlearnkit.cli import main
 from unlearnkit.io.progress import showing
 from unlearnkit.methods import METHODS
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.runs.images import draw, neighbours, sheet
 from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept, Request

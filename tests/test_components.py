@@ -16,8 +16,8 @@ from unlearnkit import Edit, Model, chain, erase, load
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.methods import edit_for
-from unlearnkit.models.encoders import encoders, placeholder, random_vectors
-from unlearnkit.models.hooks import Hook, ValueGuard, gram_schmidt
+from unlearnkit.model.encoders import encoders, placeholder, random_vectors
+from unlearnkit.model.hooks import Hook, ValueGuard, gram_schmidt
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.net import Net, mse
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from saved import tools
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

@@ -20,9 +20,9 @@ from torch import nn
 import tiny
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.methods import METHODS, Guard, edit_for, plan
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training

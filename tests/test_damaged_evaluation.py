@@ -27,7 +27,7 @@ from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.io import manifest
 from unlearnkit.metrics.evaluators import Evaluators, local_evaluators
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Case, Score
 
 

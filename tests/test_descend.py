@@ -18,8 +18,8 @@ from unlearnkit import seeds
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import DivergedError, InputError, ModelError
 from unlearnkit.methods import edit_for, resolve
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.parts import Losses
 from unlearnkit.parts.mask import Mask
 from unlearnkit.schema import Concept, Request

@@ -18,7 +18,7 @@ import kinds
 from unlearnkit import chain
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 
 CLOSE = 2e-3  # kernels differ, and Adam's first steps go by a gradient's sign: a share of the edit's length
 CHOSEN = {"salun": 2e-2, "sculpting": 2e-2}  # a mask chooses between weights that matter alike

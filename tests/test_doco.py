@@ -15,8 +15,8 @@ from torch import Tensor
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import doco, edit_for, plan
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.parts.discriminator import Discriminator
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job

@@ -14,8 +14,8 @@ from test_ca import batch, plain
 from unlearnkit.data.bank import memory_prompts
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.attention import map_distance, steer_maps, token_alignment
 from unlearnkit.training.job import Job

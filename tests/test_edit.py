@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.io import manifest
-from unlearnkit.models.edit import TYPES, Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import TYPES, Edit
+from unlearnkit.model.model import Model
 from unlearnkit.runs import runfolder
 
 values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=6)

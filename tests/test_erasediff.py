@@ -16,8 +16,8 @@ from torch import Tensor
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.methods.erasediff import balanced
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

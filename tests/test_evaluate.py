@@ -28,7 +28,7 @@ from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoile
 from unlearnkit.evaluation.tables import tables
 from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.metrics.stats import needed
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Case, Concept, Request, Score
 
 CAT = Request((Concept("cat"),))

@@ -673,7 +673,7 @@ def test_where_a_file_goes_is_checked_before_any_work(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    with patch("unlearnkit.models.load.load", dead):  # the model is not opened for these
+    with patch("unlearnkit.model.load.load", dead):  # the model is not opened for these
         for place, said in {
             "a.pt": "let it end in .safetensors",
             "file/a.safetensors": "file' is a file",

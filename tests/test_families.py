@@ -25,9 +25,9 @@ import unlearnkit
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
-from unlearnkit.models.sampling import denoise, sample_latents
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import denoise, sample_latents
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.job import Job

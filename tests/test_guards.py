@@ -19,7 +19,7 @@ from unlearnkit.data.bank import contains_word
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import KINDS, Concept, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.net import Net, Step

@@ -20,7 +20,7 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import ModelError
 from unlearnkit.families.index import ALLOWED, REQUIRED
-from unlearnkit.models.load import CANVAS, load
+from unlearnkit.model.load import CANVAS, load
 from unlearnkit.runs.recipes import load_recipe
 
 CODE = "from pathlib import Path\nPath({marker!r}).touch()\nclass Thing:\n    pass\n"

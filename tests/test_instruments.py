@@ -17,7 +17,7 @@ from unlearnkit.errors import InputError, ModelError
 from unlearnkit.metrics.checkpoint import Checkpoint
 from unlearnkit.metrics.evaluators import local_evaluators
 from unlearnkit.metrics.nudenet import LABELS, SETS, NudeNet
-from unlearnkit.models.edit import digest
+from unlearnkit.model.edit import digest
 
 # NudeNet: a network whose scores are the mean red, green and blue of the picture's upper left quarter
 

@@ -18,7 +18,7 @@ from unlearnkit.metrics import METRICS
 from unlearnkit.metrics.distance import cmmd, diversity, fid, kid
 from unlearnkit.metrics.evaluators import TransformersClassifier, evaluators_of, local_evaluators
 from unlearnkit.metrics.pixels import change, spoilt
-from unlearnkit.models.edit import digest
+from unlearnkit.model.edit import digest
 
 RNG = np.random.default_rng(0)
 PROMPTS = range(60)

@@ -26,16 +26,16 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 import kinds
 import tiny
-import unlearnkit.models.load
+import unlearnkit.model.load
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
 from unlearnkit.io.versions import versions
-from unlearnkit.models import older, restore
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.hints import FILE
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
-from unlearnkit.models.sampling import denoise, sample_latents
+from unlearnkit.model import older, restore
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.hints import FILE
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import denoise, sample_latents
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +79,9 @@ def test_an_edit_fits_its_model_in_every_dtype_and_no_other(made: str, folder: P
 def test_the_canvas_is_a_folder_in_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unlearnkit.models.load, "CANVAS", folder)
+    monkeypatch.setattr(unlearnkit.model.load, "CANVAS", folder)
     assert load("canvas").source == "canvas"
-    monkeypatch.setattr(unlearnkit.models.load, "CANVAS", tmp_path / "none")
+    monkeypatch.setattr(unlearnkit.model.load, "CANVAS", tmp_path / "none")
     with pytest.raises(ModelError, match="weights of canvas are not installed"):
         load("canvas")
 
@@ -240,10 +240,10 @@ def test_text_is_encoded_once_and_as_the_pipeline_does(model: Model, monkeypatch
 
 
 def test_remembered_text_is_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unlearnkit.models.encoders, "REMEMBERED", 2)
+    monkeypatch.setattr(unlearnkit.model.encoders, "REMEMBERED", 2)
     assert len(model.encode(["cat", "dog", "bear", "cat"])) == 4
     assert len(model._states._states) <= 2
-    monkeypatch.setattr(unlearnkit.models.encoders, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
+    monkeypatch.setattr(unlearnkit.model.encoders, "ROOM", 4 * tiny.LENGTH * tiny.WIDTH)
     assert len(model.encode(["tree", "car"])) == 2
     assert list(model._states._states) == ["car"]
 
@@ -665,7 +665,7 @@ def test_a_sentencepiece_file_of_the_source_is_kept(
 
 
 @pytest.mark.parametrize(
-    "place", ["unlearnkit.models.saving.write", "unlearnkit.models.saving.check", "pathlib.Path.replace"]
+    "place", ["unlearnkit.model.saving.write", "unlearnkit.model.saving.check", "pathlib.Path.replace"]
 )
 def test_a_killed_save_leaves_no_folder_once_it_is_done_again(
     place: str, model: Model, tmp_path: Path

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import saved
 from unlearnkit.errors import ModelError
 from unlearnkit.families.single import SETTINGS, V1
-from unlearnkit.models.load import load
+from unlearnkit.model.load import load
 
 ROOT = Path(__file__).parents[1]
 Change = Callable[[Path], object]

@@ -9,7 +9,7 @@ from unlearnkit.data.bank import contains_word
 from unlearnkit.data.prompts import neighbours, unerased
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.runs.images import neighbours as shown
 from unlearnkit.runs.requests import request_for
 from unlearnkit.runs.run import erase

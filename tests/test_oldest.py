@@ -10,8 +10,8 @@ from diffusers import DiffusionPipeline
 
 import kinds
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 
 REQUEST = Request((Concept("cat", instead="bear"),), keep=(Concept("dog"),))

@@ -18,9 +18,9 @@ from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.verify import check
 from unlearnkit.methods import METHODS
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.oldnames import _REMOVED, OLD, current
 from unlearnkit.runs.run import erase
 from unlearnkit.settings import build, describe, parse_pairs

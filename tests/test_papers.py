@@ -16,7 +16,7 @@ from unlearnkit import seeds
 from unlearnkit.data import grammar, pictures
 from unlearnkit.errors import InputError
 from unlearnkit.methods import UCE, edit_for
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

@@ -18,7 +18,7 @@ from unlearnkit import seeds
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.parts import Combine, Losses, lora
 from unlearnkit.parts.combine import pcgrad, preserving, restricted, summed
 from unlearnkit.parts.mask import Mask, swapped, top

@@ -14,8 +14,8 @@ from unlearnkit.data.prompts import neighbours, prompts, texts
 from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.io import tensors
-from unlearnkit.models.hints import FILE, GENERAL, Hints, parse, read
-from unlearnkit.models.model import Model
+from unlearnkit.model.hints import FILE, GENERAL, Hints, parse, read
+from unlearnkit.model.model import Model
 from unlearnkit.schema import HIDDEN, Concept, Request
 
 WORDS = ["a photo of a cat"] * 9 + ["dog"]

@@ -17,10 +17,10 @@ import kinds
 import saved
 from unlearnkit.io import processes
 from unlearnkit.methods import METHODS, edit_for
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.hints import Hints
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.hints import Hints
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 

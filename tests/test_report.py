@@ -28,7 +28,7 @@ from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.io.files import locked
 from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
-from unlearnkit.models.edit import Edit
+from unlearnkit.model.edit import Edit
 from unlearnkit.runs.images import save_png
 from unlearnkit.runs.recipes import load_recipe
 

@@ -20,7 +20,7 @@ from unlearnkit.data.image_sets import noise_ratio
 from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
 from unlearnkit.methods import RGD, edit_for, plan
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.parts.ascent import ascent
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build

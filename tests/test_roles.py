@@ -16,8 +16,8 @@ import kinds
 from unlearnkit import chain
 from unlearnkit.chain.project import EDITS
 from unlearnkit.methods import DUGE, METHODS, UCE, SculptingMemory, resolve
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import setting, with_role
 from unlearnkit.training.job import Run

@@ -19,11 +19,11 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.io.files import entries
-from unlearnkit.models import restore
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.hints import Hints
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model import restore
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.hints import Hints
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.runs.estimate import estimate
 from unlearnkit.runs.recipes import load_recipe
 from unlearnkit.runs.requests import request_for

@@ -18,9 +18,9 @@ import saved
 import tiny
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.models.load import note_of
-from unlearnkit.models.model import Model
-from unlearnkit.models.sampling import denoise
+from unlearnkit.model.load import note_of
+from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import denoise
 
 SCHEDULERS = [
     *("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"),

@@ -16,7 +16,7 @@ from unlearnkit.data import pictures
 from unlearnkit.data.superclasses import superclass_of
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 

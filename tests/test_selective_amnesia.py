@@ -15,8 +15,8 @@ from unlearnkit.data import pictures
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.methods.selective_amnesia import Elastic, SelectiveAmnesia
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job, Run
 from unlearnkit.training.net import Net

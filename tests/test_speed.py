@@ -13,7 +13,7 @@ from torch import Tensor
 from unlearnkit.errors import InputError
 from unlearnkit.methods import SPEED, edit_for
 from unlearnkit.methods.speed import _moved, _solution
-from unlearnkit.models.model import Model
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 
 CAT = Request((Concept("cat"),))

@@ -11,8 +11,8 @@ from unlearnkit.canvas import WEIGHTS
 from unlearnkit.canvas.guide import validation_classifier
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
-from unlearnkit.models.load import load
-from unlearnkit.models.model import Model
+from unlearnkit.model.load import load
+from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 from unlearnkit.training.stopping import accuracy_score, erasure_score

@@ -9,7 +9,7 @@ import pytest
 import saved
 from unlearnkit import suites
 from unlearnkit.errors import InputError
-from unlearnkit.models.hints import Hints
+from unlearnkit.model.hints import Hints
 from unlearnkit.schema import Concept, Request
 from unlearnkit.suites.vocabulary import panel
 

@@ -20,8 +20,8 @@ from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.methods import check_moved, edit_for, plan
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 from unlearnkit.runs.requests import request_for
 from unlearnkit.runs.run import erase
 from unlearnkit.schema import Concept, Request

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from unlearnkit.models.edit import Edit
-from unlearnkit.models.model import Model
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
 
 WORDS = (
     *("cat", "dog", "bear", "car", "tree", "van", "gogh", "neon", "kitten"),

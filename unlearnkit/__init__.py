@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate_run as evaluate
     from .export import save_checkpoint, save_lora
     from .methods import METHODS
-    from .models.edit import Edit
-    from .models.load import load
-    from .models.model import Model
+    from .model.edit import Edit
+    from .model.load import load
+    from .model.model import Model
     from .runs.run import erase, run_recipe
     from .schema import Concept, Recipe, Request
 
@@ -53,10 +53,10 @@ _HOME = {
     "METHODS": "methods",
     "Concept": "schema",
     "DivergedError": "errors",
-    "Edit": "models.edit",
+    "Edit": "model.edit",
     "EditError": "errors",
     "InputError": "errors",
-    "Model": "models.model",
+    "Model": "model.model",
     "ModelError": "errors",
     "Recipe": "schema",
     "Request": "schema",
@@ -65,7 +65,7 @@ _HOME = {
     "erase": "runs.run",
     "evaluate": "evaluation.evaluate:evaluate_run",
     "export": "export",
-    "load": "models.load",
+    "load": "model.load",
     "run_recipe": "runs.run",
     "save_checkpoint": "export",
     "save_lora": "export",

@@ -19,7 +19,7 @@ from . import WEIGHTS, world
 from .evaluators import Prediction, alignment, held_out_classifier, validation_classifier
 
 if TYPE_CHECKING:
-    from ..models.model import Model
+    from ..model.model import Model
 
 __all__ = [
     "Cell",
@@ -73,8 +73,8 @@ def never_knew(**options: Any) -> Model:
     from diffusers import UNet2DConditionModel
 
     from ..families.opening import quiet
-    from ..models.load import load
-    from ..models.model import Model
+    from ..model.load import load
+    from ..model.model import Model
 
     canvas = load("canvas", **options)
     with quiet():
@@ -171,7 +171,7 @@ def check(
     replicates: pictures per cell. quick: ``few_cells`` instead. tick: called as ``tick(what, done, total)``. Returns
     the content of ``check.json``; all figures are percentages. Pictures that exist in ``out`` are not drawn again.
     """
-    from ..models.load import RELATIVES, folder_of, load
+    from ..model.load import RELATIVES, folder_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}

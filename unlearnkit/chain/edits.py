@@ -16,9 +16,9 @@ from torch import Tensor
 from .. import methods
 from ..errors import InputError
 from ..methods import Job
-from ..models.edit import Edit
-from ..models.model import Model
-from ..models.selection import TEXT_ENCODER
+from ..model.edit import Edit
+from ..model.model import Model
+from ..model.selection import TEXT_ENCODER
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training

@@ -15,8 +15,8 @@ from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..evaluation.record import FOLDER, file_hash
 from ..io.files import atomic_file, user_path
 from ..io.reading import read_json
-from ..models.edit import Edit
-from ..models.model import Model
+from ..model.edit import Edit
+from ..model.model import Model
 from ..suites.vocabulary import NAME, panel
 from .file_list import unchanged_files, write_list
 from .project import LOOKS, Project, Step
@@ -38,7 +38,7 @@ def open_evaluators(project: Project) -> Evaluators:
     """
     from ..families.opening import quiet
     from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
-    from ..models.load import is_canvas
+    from ..model.load import is_canvas
 
     options = project.options
     if not options.pictures:

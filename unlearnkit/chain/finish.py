@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, quoted
 from ..io.versions import versions
-from ..models.load import load
-from ..models.model import Model
-from ..models.restore import steady
+from ..model.load import load
+from ..model.model import Model
+from ..model.restore import steady
 from . import ledger
 from .evaluate import evaluate_steps
 from .ledger import Entry

@@ -23,7 +23,7 @@ from torch import Tensor
 from .. import seeds
 from ..data.image_sets import DenoiserInput
 from ..data.prompts import neighbours, prompts_for
-from ..models.model import Model
+from ..model.model import Model
 from ..parts import Rule
 from ..parts.rules import Projection
 from ..schema import Request

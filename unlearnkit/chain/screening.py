@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.bank import contains_word
 from ..data.prompts import neighbours, prompts
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..parts.rules import residual_share, span_basis
 from ..schema import Concept, Request, folded
 from ..seeds import derive

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
-from ..models.edit import Edit
-from ..models.encoders import encoders
-from ..models.model import Model
+from ..model.edit import Edit
+from ..model.encoders import encoders
+from ..model.model import Model
 from ..settings import build
 from .facts import Stored
 from .merging import Merge, merged

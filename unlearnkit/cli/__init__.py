@@ -197,8 +197,8 @@ def generate(
     variant: Variant = None,
 ) -> None:
     """Draw pictures with a model, with or without an edit."""
-    from ..models.edit import Edit
-    from ..models.load import load, note_of
+    from ..model.edit import Edit
+    from ..model.load import load, note_of
     from ..runs.images import draw
 
     if steps is None and (note := note_of(model)):

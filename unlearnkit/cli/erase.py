@@ -167,7 +167,7 @@ def erase(
 
 def _notes(recipe: Recipe) -> None:
     """Print notes on input that may be a mistake."""
-    from ..models.load import note_of
+    from ..model.load import note_of
 
     for concept in recipe.request.erase:
         if "," in concept.name:
@@ -201,7 +201,7 @@ def _recipe(
     if not concept:
         raise InputError("the concept is missing: name it, for example --concept cat")
     from ..methods import find
-    from ..models.load import hints_of
+    from ..model.load import hints_of
     from ..runs.requests import request_for
 
     known = hints_of(known_model(model))
@@ -267,7 +267,7 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 def _dry_run(
     recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
 ) -> None:
-    from ..models.load import load
+    from ..model.load import load
     from ..runs.estimate import estimate
     from ..runs.run import check_folder
 

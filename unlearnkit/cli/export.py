@@ -12,8 +12,8 @@ from ..errors import InputError, printable, quoted
 from .terminal import Device, Variant, out, showing
 
 if TYPE_CHECKING:
-    from ..models.edit import Edit
-    from ..models.model import Model
+    from ..model.edit import Edit
+    from ..model.model import Model
 
 __all__ = ["export"]
 
@@ -94,8 +94,8 @@ def _opened(run: Path, model: str | None, device: str | None, variant: str | Non
     from ..chain.ledger import LEDGER
     from ..chain.project import open_chain
     from ..io.files import user_path
-    from ..models.edit import Edit
-    from ..models.load import load
+    from ..model.edit import Edit
+    from ..model.load import load
     from ..runs.recipes import load_recipe
     from ..runs.runfolder import EDIT, RECIPE
 

@@ -9,7 +9,7 @@ import torch
 
 from .. import seeds
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .wording import format_prompt
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ..models.model import Model
+from ..model.model import Model
 
 __all__ = ["DenoiserInput", "ImageSet", "NoisyBatch", "noise_ratio"]
 

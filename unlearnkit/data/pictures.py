@@ -20,8 +20,8 @@ from .. import seeds
 from ..errors import InputError
 from ..io import manifest, processes, tensors
 from ..io.files import tidy
-from ..models.model import Model
-from ..models.sampling import sample_latents
+from ..model.model import Model
+from ..model.sampling import sample_latents
 
 __all__ = ["default_folder", "draw", "image_seeds"]
 

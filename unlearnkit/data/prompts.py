@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.hints import Hints
-from ..models.model import Model
+from ..model.hints import Hints
+from ..model.model import Model
 from ..schema import KINDS, Concept, Request, folded
 from .wording import format_prompt
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.reading import read_toml
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .prompts import unerased
 

@@ -7,7 +7,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept
 from .wording import format_prompt, prefix_through
 

@@ -26,8 +26,8 @@ from ..runs.images import save_png
 from ..schema import Case
 
 if TYPE_CHECKING:
-    from ..models.edit import Edit
-    from ..models.model import Model
+    from ..model.edit import Edit
+    from ..model.model import Model
 
 __all__ = ["Side", "draw", "model_side", "picture_hash", "read"]
 

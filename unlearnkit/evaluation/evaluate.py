@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..metrics.evaluators import Evaluators
-    from ..models.model import Model
+    from ..model.model import Model
 
 __all__ = ["evaluate", "evaluate_run"]
 
@@ -73,8 +73,8 @@ def evaluate_run(
     Raises InputError for a folder without a finished run or with another evaluation, and for what the suite refuses.
     """
     from ..families.opening import quiet
-    from ..models.edit import Edit
-    from ..models.load import load
+    from ..model.edit import Edit
+    from ..model.load import load
     from ..runs.recipes import load_recipe
 
     run = user_path(run)
@@ -123,7 +123,7 @@ def evaluate_run(
 def _of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
     from ..canvas import world
-    from ..models.load import hints_of, is_canvas
+    from ..model.load import hints_of, is_canvas
 
     if is_canvas(source):
         return True

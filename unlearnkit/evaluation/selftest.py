@@ -14,7 +14,7 @@ from PIL import Image
 
 from .. import suites
 from ..metrics.stats import needed
-from ..models.edit import Edit
+from ..model.edit import Edit
 from ..schema import Case, Concept, Request
 from .draw import Side, model_side
 from .evaluate import Tick, evaluate
@@ -22,7 +22,7 @@ from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, plan_for, thinned
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
-    from ..models.model import Model
+    from ..model.model import Model
 
 __all__ = ["EXPECTED", "filtered", "self_test", "spoiler", "trial"]
 
@@ -45,7 +45,7 @@ def self_test(
     from ..canvas.check import never_knew
     from ..families.opening import quiet
     from ..metrics import evaluators as known
-    from ..models.load import load
+    from ..model.load import load
 
     model = load("canvas")
     with quiet():

@@ -102,7 +102,7 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
 
 
 def _hash(run: Path) -> str:
-    from ..models.edit import Edit
+    from ..model.edit import Edit
 
     return Edit.load(run / runfolder.EDIT).hash()
 
@@ -193,8 +193,8 @@ def redraw(
 
     Weights of the saved pipeline that the edit does not change are compared with the base model's, too.
     """
-    from ..models.edit import Edit
-    from ..models.load import load
+    from ..model.edit import Edit
+    from ..model.load import load
     from ..runs.recipes import load_recipe
 
     if not 0 < share <= 1:

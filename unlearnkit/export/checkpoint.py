@@ -19,9 +19,9 @@ from torch import Tensor
 from ..errors import InputError, printable, quoted
 from ..io.files import atomic_file, user_path, writing
 from ..io.tensors import copied
-from ..models.edit import Edit
-from ..models.model import Model
-from ..models.provenance import provenance
+from ..model.edit import Edit
+from ..model.model import Model
+from ..model.provenance import provenance
 from .report import LOSE, ExportReport, base_values, check_loss, inner, output_path, percent, share_lost
 
 __all__ = ["save_checkpoint"]

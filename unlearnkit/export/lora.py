@@ -18,10 +18,10 @@ from torch.nn.functional import pad
 from .. import seeds
 from ..errors import InputError
 from ..io import tensors
-from ..models.edit import Edit
-from ..models.encoders import encoders
-from ..models.model import Model
-from ..models.provenance import provenance
+from ..model.edit import Edit
+from ..model.encoders import encoders
+from ..model.model import Model
+from ..model.provenance import provenance
 from .names import blocks, encoder, is_outer, kohya
 from .report import LOSE, ExportReport, base_values, check_loss, inner, output_path, percent, share_lost
 

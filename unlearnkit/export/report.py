@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..errors import EditError, InputError, quoted
 from ..io.files import existing, new_file, user_path
-from ..models.edit import Edit
-from ..models.model import Model
+from ..model.edit import Edit
+from ..model.model import Model
 
 __all__ = [
     "LOSE",

@@ -18,11 +18,11 @@ import transformers
 from .. import __version__
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
-from ..models import hints
-from ..models.edit import Edit
-from ..models.encoders import encoders
-from ..models.model import Model
-from ..models.restore import steady
+from ..model import hints
+from ..model.edit import Edit
+from ..model.encoders import encoders
+from ..model.model import Model
+from ..model.restore import steady
 from ..schema import Request
 from ..settings import build, with_role
 from ..training.job import Job, Run

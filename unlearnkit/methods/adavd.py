@@ -5,7 +5,7 @@ every cross-attention layer and at every step, more strongly the more similar th
 
     v - δ(v) <v, v*> / |v*|² v*            δ(v) = c σ(a (cos(v, v*) - b))
 
-``unlearnkit.models.hooks`` computes it. v* is the value of the concept's last token.
+``unlearnkit.model.hooks`` computes it. v* is the value of the concept's last token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from ..data.prompts import texts
 from ..data.text_columns import retained_columns
-from ..models.hooks import Hook
+from ..model.hooks import Hook
 from ..settings import setting
 from ..training.job import Run
 from ..training.method import Guard

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, retain_concepts
-from ..models.encoders import placeholder
+from ..model.encoders import placeholder
 from ..parts import Losses
 from ..settings import setting
 from ..training.job import Run

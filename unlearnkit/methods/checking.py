@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .. import seeds
 from ..errors import EditError, InputError, ModelError, quoted
-from ..models.edit import Edit
-from ..models.model import Model
-from ..models.restore import steady
+from ..model.edit import Edit
+from ..model.model import Model
+from ..model.restore import steady
 from ..schema import Request, folded
 
 __all__ = ["check_moved", "check_names"]

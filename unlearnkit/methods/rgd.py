@@ -22,7 +22,7 @@ from ..data.grammar import pairs, read
 from ..data.image_sets import ImageSet, noise_ratio
 from ..data.prompts import neighbours, unerased
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..parts import Losses
 from ..parts.ascent import CapOn, ascent
 from ..schema import Concept, Request

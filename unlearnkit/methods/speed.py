@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data.prompts import neighbours, texts
 from ..data.text_columns import centroids, erased_columns, retained_columns
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run

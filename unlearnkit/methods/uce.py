@@ -24,7 +24,7 @@ from ..data.grammar import forms, read
 from ..data.prompts import neighbours, texts, unerased
 from ..data.text_columns import erased_columns, retained_columns
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run

@@ -40,7 +40,7 @@ class Checkpoint:
         self, file: str | Path, kind: str, words: Sequence[str], *, device: Device = "cpu", batch: int = 32
     ) -> None:
         """Raises InputError where there are no words, ModelError for a file that is no such checkpoint."""
-        from ..models.edit import digest
+        from ..model.edit import digest
 
         if not words:
             raise InputError(

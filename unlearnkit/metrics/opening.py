@@ -21,7 +21,7 @@ from ..errors import ModelError, nearest, printable, quoted
 from ..families.opening import quiet
 from ..io.files import user_path
 from ..io.reading import read_json
-from ..models.edit import digest
+from ..model.edit import digest
 from .kinds import POOLER, TEACHER, NetworkRole, matches
 
 __all__ = ["Opened", "check_runs", "labels_of", "open_network", "refuse_nan", "sentence"]

@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from .. import methods
 from ..data.pictures import BATCH
 from ..methods import Plan
-from ..models import restore
-from ..models.encoders import ROOM, encoders
-from ..models.model import Model
-from ..models.selection import TEXT_ENCODER
+from ..model import restore
+from ..model.encoders import ROOM, encoders
+from ..model.model import Model
+from ..model.selection import TEXT_ENCODER
 from ..schema import Recipe
 from ..settings import changed
 from ..training.masters import MasterWeights

@@ -20,8 +20,8 @@ from ..io.files import atomic_file, slug, tidy, writing
 from ..schema import Concept, Request, check_unicode, folded
 
 if TYPE_CHECKING:
-    from ..models.edit import Edit
-    from ..models.model import Model
+    from ..model.edit import Edit
+    from ..model.model import Model
 
 __all__ = ["before_and_after", "draw", "neighbours", "save_png", "sheet"]
 

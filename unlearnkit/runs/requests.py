@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from ..errors import InputError
-from ..models.hints import GENERAL, Hints
+from ..model.hints import GENERAL, Hints
 from ..schema import Concept, Kind, Request, folded
 
 __all__ = ["request_for"]

@@ -28,9 +28,9 @@ from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
 from ..io.versions import versions
-from ..models.edit import Edit
-from ..models.load import hints_of, load
-from ..models.model import Model
+from ..model.edit import Edit
+from ..model.load import hints_of, load
+from ..model.model import Model
 from ..oldnames import current
 from ..schema import Concept, Recipe, Request
 from ..settings import build, changed

@@ -16,13 +16,13 @@ from ..errors import EditError, InputError, UnlearnError, printable, quoted
 from ..io import manifest
 from ..io.files import entries, write_text
 from ..io.reading import typed
-from ..models.edit import Edit
+from ..model.edit import Edit
 from ..oldnames import current, removed
 from ..settings import build
 from .recipes import load_recipe
 
 if TYPE_CHECKING:
-    from ..models.model import Model
+    from ..model.model import Model
 
 __all__ = [
     "EDIT",

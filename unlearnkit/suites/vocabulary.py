@@ -15,7 +15,7 @@ from ..data.superclasses import broader
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.reading import read_text
-from ..models.hints import Hints, parse
+from ..model.hints import Hints, parse
 from ..schema import KINDS, Case, Request, Role, folded
 from .prompt_specs import PromptSpec, build_cases
 

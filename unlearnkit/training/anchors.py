@@ -14,7 +14,7 @@ from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, prompts_for, texts, unerased
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .job import Run
 

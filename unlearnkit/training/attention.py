@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 from ..data.wording import prefix_through
 from ..errors import InputError
 from ..io import processes
-from ..models.model import Model
+from ..model.model import Model
 
 __all__ = [
     "Alignment",

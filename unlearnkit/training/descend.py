@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import DivergedError, ModelError, quoted
 from ..io import processes
-from ..models.selection import TEXT_ENCODER
+from ..model.selection import TEXT_ENCODER
 from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask

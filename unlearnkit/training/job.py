@@ -17,7 +17,7 @@ from .. import seeds
 from ..data import pictures
 from ..data.image_sets import ImageSet
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..parts import Losses, Rule, Stateful
 from ..schema import Request
 from .net import CountingNet, Net, Step

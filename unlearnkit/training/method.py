@@ -21,8 +21,8 @@ from torch import Tensor
 from .. import seeds
 from ..errors import InputError
 from ..io import tensors
-from ..models.hooks import Hook
-from ..models.model import Model
+from ..model.hooks import Hook
+from ..model.model import Model
 from ..parts import Combine, Losses, erasing, lora
 from ..schema import Request
 from .descend import Objective, constant, descend, onecycle

@@ -20,9 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from .. import seeds
 from ..data.image_sets import DenoiserInput
 from ..io import processes
-from ..models.encoders import random_vectors
-from ..models.model import Model
-from ..models.sampling import denoise
+from ..model.encoders import random_vectors
+from ..model.model import Model
+from ..model.sampling import denoise
 from .attention import AttentionRecorder
 
 __all__ = ["CountingNet", "DenoiserInput", "Net", "Step", "mse"]

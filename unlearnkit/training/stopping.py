@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..canvas.guide import validation_classifier
 from ..data.prompts import neighbours, prompts
 from ..errors import InputError, nearest, quoted
-from ..models.model import Model
+from ..model.model import Model
 from ..schema import Concept, Request
 from ..seeds import derive
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..data.prompts import neighbours, texts
 from ..data.wording import format_prompt, prefix_through
 from ..errors import InputError
-from ..models.model import Model
+from ..model.model import Model
 from ..parts import Combine, Rule
 from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask

@@ -16,9 +16,9 @@ from ... import methods
 from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...methods import Job
-from ...models.load import hints_of
-from ...models.model import Model
-from ...models.restore import steady
+from ...model.load import hints_of
+from ...model.model import Model
+from ...model.restore import steady
 from ...runs.requests import request_for
 from ...schema import Concept, Request, folded
 from ...settings import build

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...io.files import new_folder, user_path
-from ...models.edit import Edit
-from ...models.model import Model
+from ...model.edit import Edit
+from ...model.model import Model
 from .. import ledger
 from ..finish import base_model
 from ..project import Project, open_chain

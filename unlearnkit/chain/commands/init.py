@@ -10,8 +10,8 @@ from typing import Any
 from ... import methods
 from ...errors import InputError, nearest, quoted
 from ...io.files import entries, locked, user_path, writing
-from ...models.load import is_canvas, load
-from ...models.model import Model
+from ...model.load import is_canvas, load
+from ...model.model import Model
 from ...settings import build
 from .. import ledger
 from ..evaluate import open_evaluators, resolved

@@ -17,7 +17,7 @@ from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...methods import Job
 from ...metrics.evaluators import Evaluators
-from ...models.model import Model
+from ...model.model import Model
 from ..edits import make_edit, stale
 from ..evaluate import open_evaluators
 from ..finish import Tick, base_model, finish

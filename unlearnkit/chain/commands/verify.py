@@ -18,8 +18,8 @@ from ...evaluation.record import FOLDER, stored
 from ...evaluation.verify import LEVELS, levels_off
 from ...evaluation.verify import verify as verify_evaluation
 from ...io.files import entries, user_path
-from ...models.edit import Edit
-from ...models.model import Model
+from ...model.edit import Edit
+from ...model.model import Model
 from .. import ledger
 from ..file_list import hash_error, list_errors
 from ..finish import base_model

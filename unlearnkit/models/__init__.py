@@ -1,1 +1,0 @@
-"""A pipeline that can be edited, and what an edit is."""
