@@ -675,7 +675,7 @@ def test_where_a_file_goes_is_checked_before_any_work(
     (tmp_path / "file").touch()
     with patch("unlearnkit.model.load.load", dead):  # the model is not opened for these
         for place, said in {
-            "a.pt": "let it end in .safetensors",
+            "a.pt": "end it in .safetensors",
             "file/a.safetensors": "file' is a file",
             "run/edit.safetensors": "exists already",
         }.items():

@@ -141,7 +141,7 @@ def test_an_untouched_evaluation_verifies(run: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as stopped:
         main(["verify", str(run)])
     assert stopped.value.code in (0, None)
-    assert "every hash and every figure" in capsys.readouterr().out
+    assert "all hashes and figures agree" in capsys.readouterr().out
 
 
 def changed(path: Path, old: str, new: str) -> None:

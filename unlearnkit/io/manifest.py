@@ -89,8 +89,8 @@ def changes(folder: Path, listed: Any, *, leave: Collection[str] = ()) -> Iterat
     links = tuple(f"{name}/" for name, path in present.items() if path.is_symlink())
     missing = [name for name in entries if name not in present and not name.startswith(links)]
     folders = {name.partition("/")[0] for name in missing if "/" in name}
-    gone = {name for name in folders if not any(name.partition("/")[0] == name for name in present)}
-    yield from ((name, "is missing") for name in sorted(gone))
+    gone = folders - {name.partition("/")[0] for name in present}
+    yield from ((folder_name, "is missing") for folder_name in sorted(gone))
     yield from ((name, "is missing") for name in missing if name.partition("/")[0] not in gone)
     for name, path in present.items():
         if name not in entries:
