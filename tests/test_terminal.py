@@ -192,6 +192,9 @@ def test_a_reader_who_leaves_early_ends_nothing_badly(command: str, code: int, s
     assert (done.returncode, done.stderr) == (code, says)
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="a background shell: interrupts are ignored"
+)
 def test_an_interrupt_is_130_and_one_line(tmp_path: Path):
     words = [sys.executable, "-m", "unlearnkit", "canvas", "check", "--out", str(tmp_path / "check")]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
