@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
 from ..model.edit import Edit
-from ..model.encoders import encoders
+from ..model.identity import encoder_fingerprints
 from ..model.model import Model
 from ..settings import build
 from .facts import Stored
@@ -58,7 +58,7 @@ def current_edit(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
         weights = {name: value for edit in edits for name, value in edit.weights.items()}
     hooks = tuple(hook for edit in edits for hook in edit.hooks)
     edit = Edit(weights, {"base": project.options.base}, hooks)
-    if fits := {part: model.fingerprint(part) for part in edit.components if part in encoders(model.pipe)}:
+    if fits := encoder_fingerprints(model, edit):
         edit.facts["fits"] = fits
     return edit
 

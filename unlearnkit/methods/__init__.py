@@ -20,7 +20,7 @@ from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..model import hints
 from ..model.edit import Edit
-from ..model.encoders import encoders
+from ..model.identity import encoder_fingerprints
 from ..model.model import Model
 from ..model.restore import steady
 from ..schema import Request
@@ -182,7 +182,7 @@ def edit_for(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
-    if fits := {part: model.fingerprint(part) for part in edit.components if part in encoders(model.pipe)}:
+    if fits := encoder_fingerprints(model, edit):
         edit.facts["fits"] = fits
     check_moved(model, request, edit)
     if job.folder:

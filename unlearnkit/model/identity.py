@@ -13,7 +13,12 @@ from .encoders import encoders
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["check", "fingerprint"]
+__all__ = ["check", "encoder_fingerprints", "fingerprint"]
+
+
+def encoder_fingerprints(model: Model, edit: Edit) -> dict[str, str]:
+    """The fingerprints of the text encoders that the edit changes, by component: what its fact ``fits`` says."""
+    return {name: model.fingerprint(name) for name in edit.components if name in encoders(model.pipe)}
 
 
 def check(model: Model, edit: Edit) -> None:
