@@ -10,6 +10,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -120,8 +121,9 @@ def call(words: list[str]) -> object:
 
 
 def read_as_it_stands(page: str, folder: Path) -> None:
-    """Run a page in a shell, slow blocks too; a toy stands in for the hub's model alone."""
-    (folder / "scripts").symlink_to(ROOT / "scripts")
+    """Run a page in a shell in a copy of the repository, slow blocks too; a toy stands in for the hub's model alone."""
+    ours = shutil.ignore_patterns(".*", "runs", "project", "build", "dist", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=ours, dirs_exist_ok=True)
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     torch.save(THEIRS, folder / "cls.pth")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
