@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from unlearnkit import seeds
 from unlearnkit.attacks import ATTACKS, Attempt, Budget, Found, Victim, find
 from unlearnkit.attacks.drawing import batches, drawn
-from unlearnkit.attacks.inversion import denoising_loss
+from unlearnkit.attacks.learning import denoising_loss
+from unlearnkit.attacks.partial import SDEdit
+from unlearnkit.attacks.probe import losses
+from unlearnkit.attacks.random_search import RandomSearch
+from unlearnkit.attacks.wording import typos, words_for
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import decoded, denoising, sample_latents
@@ -72,7 +79,8 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
     one.examples()  # drawn by the pipeline itself, which ``forward`` does not count
     find(name).search(one)
     cost = find(name).cost(TINY)
-    assert (rows[True], rows[False]) == (cost.gradient, cost.forward)
+    begun = 2 * 2 * (1 + 1) if name == "completion" else 0  # two pictures, guided, one step each of two arms
+    assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)
 
 
 def test_the_denoising_loss_is_that_of_ddpm(model: Model):
@@ -157,3 +165,76 @@ def test_a_damaged_find_is_refused(model: Model, tmp_path: Path):
     assert Found.load(tmp_path / "nowhere") is None
     with pytest.raises(InputError, match="attack 'inversio' is unknown"):
         find("inversio")
+
+
+def test_the_probe_is_the_mean_over_times(model: Model):
+    x = torch.randn(2, *model.shape, generator=seeds.stream(0, "x"))
+    loss = losses(model, x, "cat", 2, seeds.stream(0, "draws"))
+    draws, bar, total = seeds.stream(0, "draws"), model.pipe.scheduler.alphas_cumprod, torch.zeros(2)
+    for t in (250, 750):
+        noise = torch.randn(x.shape, generator=draws)
+        with torch.no_grad():
+            noisy = bar[t].sqrt() * x + (1 - bar[t]).sqrt() * noise
+            output = model.pipe.unet(noisy, t, model.encode(["cat"] * 2)).sample
+        total += ((output - noise) ** 2).sum((1, 2, 3)) / noise[0].numel() / 2
+    assert loss.tolist() == pytest.approx(total.tolist(), rel=1e-5)
+
+
+def test_half_noised_pictures_lie_on_the_schedule(model: Model):
+    found = SDEdit(shares=(0.7,)).search(victim(model))
+    (x,), one = found.tensors.values(), found.attempts[0]
+    assert one.at == 1  # of three steps, round(0.3 * 3)
+    scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config)
+    scheduler.set_timesteps(3)
+    t = int(scheduler.timesteps[1])
+    noise = torch.randn(x.shape, generator=victim(model).stream("sdedit", "noised to 70%"))
+    bar = scheduler.alphas_cumprod[t]
+    expected = bar.sqrt() * victim(model).examples(2) + (1 - bar).sqrt() * noise
+    assert torch.allclose(x, expected, atol=1e-6)
+
+
+def test_what_the_untouched_model_begins_it_would_end_as_its_own(model: Model):
+    one = victim(model)
+    found = find("completion").search(one)
+    own = [each for each in found.attempts if each.arm.endswith("own prompt")][:2]
+    noise = torch.randn((2, *model.shape), generator=one.stream("completion"))
+    whole = Found(tuple(Attempt("x", one.prompt, 0, start="x", row=i) for i in (0, 1)), {"x": noise})
+    ours, theirs = pixels(drawn(one, found, own)), pixels(drawn(one, whole, whole.attempts))
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+def test_the_untouched_encoder_is_put_back(model: Model):
+    encoder = {n: 0.5 * v.detach() for n, v in model.weights("text-encoder").items()}
+    one = victim(model, worn=encoder)
+    found = find("inversion").search(one)
+    assert "4 vectors, untouched encoder" in found.arms
+    assert "4 vectors, untouched encoder" not in find("inversion").search(victim(model)).arms
+    (attempt, *_) = [each for each in found.attempts if each.encoder == "base"]
+    states = model.conditioning([attempt.prompt], found.group(attempt.vectors))
+    with one.edited(one.base_encoders()):
+        again = model.conditioning([attempt.prompt], found.group(attempt.vectors))
+    assert torch.equal(states, again)
+
+
+def test_wordings_leave_out_what_the_model_cannot_read(model: Model):
+    found = find("wording").search(victim(model))
+    assert found.arms == ("words", "sentences")
+    assert all(len(model.pipe.tokenizer(one.prompt).input_ids) <= 12 for one in found.attempts)
+    assert list(typos("cat")) == ["at", "ccat", "act", "ct", "caat", "cta", "ca", "catt"]
+    words = words_for(Concept("cat", phrases=("moggy",)))
+    assert words[:2] == ["moggy", "kitten"]
+    assert {"CAT", "Cat", "Katze"} <= {*words}
+    assert not {"cat"} & {*words}
+    assert words_for(Concept("zorp"))[:2] == ["ZORP", "Zorp"]
+
+
+def test_prefixes_under_which_the_classifier_sees_it_are_kept(model: Model):
+    def held(pictures: Sequence[Any]) -> list[bool]:
+        return [i % 2 == 1 for i in range(len(pictures))]
+
+    attack = RandomSearch(kept=1)
+    prompts = attack.candidates(victim(model))
+    assert len(prompts) == 2
+    assert attack.chosen(victim(model, held=held), prompts) == prompts[1:]
+    assert attack.chosen(victim(model), prompts) == prompts
+    assert not any("cat" in p.removesuffix("a photo of a cat").split() for p in prompts)

@@ -5,11 +5,22 @@ from __future__ import annotations
 from ..errors import InputError, nearest, quoted
 from .attack import BUDGETS, Attack, Budget, Cost, Victim
 from .found import Attempt, Found
+from .inpainting import Inpainting
 from .inversion import Inversion
+from .partial import Completion, SDEdit
+from .probe import Probe
+from .random_search import RandomSearch
+from .wording import Wording
 
 __all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "Found", "Victim", "find"]
 
-ATTACKS: dict[str, Attack] = {attack.name: attack for attack in (Inversion(),)}
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack
+    for attack in (
+        *(Probe(), Wording(), RandomSearch()),
+        *(Inversion(), SDEdit(), Completion(), Inpainting()),
+    )
+}
 
 
 def find(name: str) -> Attack:

@@ -52,11 +52,11 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the denoiser with gradient and without, and pictures drawn while searching."""
+    """Rows through the denoiser with gradient and without, and pictures drawn while searching, whole ones or shares."""
 
     gradient: int = 0
     forward: int = 0
-    pictures: int = 0
+    pictures: float = 0
 
 
 @dataclass
@@ -84,6 +84,11 @@ class Victim:
         """The attacked model inside. more: weights on top of it."""
         with self.model.wearing(self.worn), self.model.wearing(more or {}):
             yield self.model
+
+    def base_encoders(self) -> dict[str, Tensor]:
+        """The untouched model's values of the text encoders' weights that the edit changes."""
+        weights = self.worn.weights if isinstance(self.worn, Edit) else self.worn
+        return self.model.values(name for name in weights if name.startswith("text_encoder"))
 
     def stream(self, *labels: str | int) -> torch.Generator:
         """A generator for the draw that these labels name."""

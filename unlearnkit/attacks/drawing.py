@@ -86,11 +86,6 @@ def _continued(
     )
     for x, t in path:
         if kept is not None:
-            known = rows if t < 0 else model.add_noise(rows, noise, _whole(model.num_timesteps, t, len(rows)))
+            known = rows if t < 0 else model.add_noise(rows, noise, t.expand(len(rows)))
             x.copy_(kept * known + (1 - kept) * x)
     return x
-
-
-def _whole(times: int, t: Tensor, n: int) -> Tensor:
-    """A timestep as a whole one (n,): those of a flow's sampler lie between two."""
-    return t.round().long().clamp(0, times - 1).expand(n)

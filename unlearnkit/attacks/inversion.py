@@ -11,26 +11,25 @@ encoder put back, which is how an edit of a text encoder is undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..model.encoders import placeholder, random_vectors
-from ..model.model import Model
+from ..model.model import Model, Weights
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
 from .found import Attempt, Found
+from .learning import learned
 
-__all__ = ["Inversion", "denoising_loss", "learned"]
+__all__ = ["Inversion"]
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """counts: vectors of each arm. lr: of Adam, times the spread of the embeddings. states_lr: of the text states."""
+    """counts: vectors of each arm. lr: of Adam, times the spread of what is learned."""
 
     name: ClassVar = "inversion"
     title: ClassVar = "Learned vectors"
@@ -46,56 +45,41 @@ class Inversion:
 
     def search(self, victim: Victim) -> Found:
         attempts, tensors = list[Attempt](), dict[str, Tensor]()
-        for count in self.counts:
-            arm = f"{count} vector{'s' * (count > 1)}"
-            vectors = victim.part(arm, partial(self._vectors, victim, count, arm))
-            tensors |= {f"{arm}.{name}": one for name, one in vectors.items()}
+        put_back = victim.base_encoders()
+        arms: list[tuple[str, int, Weights]] = [(f"{n} vector{'s' * (n > 1)}", n, {}) for n in self.counts]
+        arms += (
+            [(f"{self.counts[-1]} vectors, untouched encoder", self.counts[-1], put_back)] if put_back else []
+        )
+        for arm, count, weights in arms:
             prompt = placeholder(victim.model.pipe, count)
-            attempts += [Attempt(arm, prompt, seed, vectors=arm) for seed in victim.seeds(self.name)]
-        return Found(tuple(attempts), tensors)
+            vectors = victim.part(arm, partial(self._vectors, victim, prompt, count, arm, weights))
+            tensors |= {f"{arm}.{name}": one for name, one in vectors.items()}
+            how: dict[str, Any] = {"vectors": arm, "encoder": "base" if weights else "victim"}
+            attempts += [Attempt(arm, prompt, seed, **how) for seed in victim.seeds(self.name)]
+        stored = victim.part("all states", partial(self._states, victim))
+        attempts += [Attempt("all states", "", seed, states="states") for seed in victim.seeds(self.name)]
+        return Found(tuple(attempts), tensors | stored)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(gradient=len(self.counts) * budget.steps * budget.batch, pictures=budget.examples)
+        return Cost(gradient=(len(self.counts) + 1) * budget.steps * budget.batch, pictures=budget.examples)
 
-    def _vectors(self, victim: Victim, count: int, arm: str) -> dict[str, Tensor]:
+    def _vectors(
+        self, victim: Victim, prompt: str, count: int, arm: str, weights: Weights
+    ) -> dict[str, Tensor]:
         model, draws = victim.model, victim.stream(self.name, arm)
-        vectors, prompt = random_vectors(model.pipe, count, draws), placeholder(model.pipe, count)
-        spread = max(float(one.std()) for one in vectors.values()) if count * len(vectors) else 1.0
+        vectors = random_vectors(model.pipe, count, draws)
+        rates = [self.lr * float(one.std()) for one in vectors.values()]
         learned(
-            victim,
-            list(vectors.values()),
-            lambda: model.conditioning([prompt], vectors),
-            self.lr * spread,
-            draws,
+            victim, [*vectors.values()], rates, lambda: model.conditioning([prompt], vectors), draws, weights
         )
         return vectors
 
-
-def learned(
-    victim: Victim,
-    variables: Sequence[Tensor],
-    states: Callable[[], Tensor],
-    lr: float,
-    draws: torch.Generator,
-    encoding: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> None:
-    """Change the variables, by Adam, until ``states()`` (1, rows, width) explains the victim's examples best."""
-    examples, budget = victim.examples(), victim.budget
-    adam = torch.optim.Adam([one.requires_grad_() for one in variables], lr=lr)
-    with victim.model.frozen(), torch.enable_grad(), victim.edited() as model:
-        for step in range(budget.steps):
-            x = examples[torch.randint(len(examples), (budget.batch,), generator=draws)]
-            loss = denoising_loss(model, x, states(), draws)
-            gradients = torch.autograd.grad(loss, variables, allow_unused=True, materialize_grads=True)
-            for one, gradient in zip(variables, gradients, strict=True):
-                one.grad = gradient
-            adam.step()
-            victim.tick(step + 1, budget.steps)
-
-
-def denoising_loss(model: Model, x: Tensor, states: Tensor, draws: torch.Generator) -> Tensor:
-    """The mean squared error of the prediction for latents x (n, c, h, w), noised at random, under states."""
-    t = torch.randint(model.num_timesteps, (len(x),), generator=draws).to(x.device)
-    noise = torch.randn(x.shape, generator=draws).to(x.device)
-    eps = model.eps(model.add_noise(x, noise, t), t, states.expand(len(x), -1, -1))
-    return (eps - model.training_target(x, noise)).square().mean()
+    def _states(self, victim: Victim) -> dict[str, Tensor]:
+        """The states of the tokens; what a family packs after them stays that of the empty prompt."""
+        model = victim.model
+        with victim.edited(), torch.no_grad():
+            empty, count = model.encode([""]).float(), model.text([""]).shape[1]
+        tokens, rest = empty[:, :count].clone(), empty[:, count:]
+        rates, draws = [self.lr * float(tokens.std())], victim.stream(self.name, "states")
+        learned(victim, [tokens], rates, lambda: torch.cat([tokens, rest], dim=1), draws)
+        return {"states": torch.cat([tokens, rest], dim=1)}
