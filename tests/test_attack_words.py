@@ -11,7 +11,7 @@ import torch
 from test_families import SIZE, TITLES
 
 import kinds
-from unlearnkit.attacks.words import Words, no_text, sampled, simplex, swaps, words_of
+from unlearnkit.attacks.words import Words, sampled, simplex, swaps, words_of
 from unlearnkit.model.encoders import placeholder, pooled
 from unlearnkit.model.model import Model
 
@@ -38,11 +38,6 @@ def test_words_leave_out_the_concept(model: Model) -> None:
     assert not {"a", "kitten", "van", "gogh"} & set(known)
     assert "cat" in known  # a piece of two letters or less counts only as a whole word
     assert "in" in words_of(model, without=["cat"]).texts
-
-
-def test_a_class_conditional_model_has_no_words(words: Path) -> None:
-    for title in set(TITLES) - set(TEXT):
-        assert "class" in str(no_text(Model(kinds.pipeline(title, words), source="tiny", hints=SIZE)))
 
 
 def test_the_sentence_vector_is_the_encoders_own(make: Callable[..., Model], words: Path) -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..model.encoders import shared_words
 from ..model.model import Model
 
-__all__ = ["Words", "no_text", "sampled", "simplex", "swaps", "words_of"]
+__all__ = ["Words", "fits", "sampled", "simplex", "swaps", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,14 @@ def _within(word: str, banned: str) -> bool:
     return word == banned or (len(banned) > 2 and banned in word) or (len(word) > 2 and word in banned)
 
 
-def no_text(model: Model) -> str | None:
-    """Why no prompt can be searched for; None if it can."""
-    return "its conditioning is a class, and there are no words to search over" if model.classes else None
+def fits(model: Model, prompt: str, length: int) -> int:
+    """How many of ``length`` words fit before the prompt. Raises InputError if none does."""
+    tokens, room = model.family.room(model.pipe, prompt, model.hints.tokens)
+    if tokens >= room:
+        raise InputError(
+            f"{quoted(prompt)} leaves no room for words before it: {model.source} reads {room} tokens"
+        )
+    return min(length, room - tokens)
 
 
 def simplex(rows: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from ..errors import ModelError
 __all__ = [
     "ROOM",
     "States",
+    "embedding_spread",
     "encoders",
+    "known_words",
     "placeholder",
     "pooled",
     "random_vectors",
@@ -76,18 +78,23 @@ class _Weight:
 def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
     vectors_by_encoder = {}
-    for name, encoder in encoders(pipe).items():
-        embeddings = _embedding(encoder).weight.detach()
-        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * embeddings.float().std().item()
+    for name, spread in embedding_spread(pipe).items():
+        embeddings = _embedding(encoders(pipe)[name]).weight
+        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * spread
         vectors_by_encoder[name] = vectors.to(embeddings.device)
     return vectors_by_encoder
+
+
+def embedding_spread(pipe: Any) -> dict[str, float]:
+    """The standard deviation of the token embeddings' entries, by text encoder."""
+    parts = encoders(pipe).items()
+    return {name: _embedding(part).weight.detach().float().std().item() for name, part in parts}
 
 
 def placeholder(pipe: Any, count: int) -> str:
     """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces at the start of a prompt."""
     tokenizers = list(_tokenizers(pipe).values())
-    known = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizers[0].get_vocab()))
-    for word in (*string.ascii_lowercase, *(word for word in known if word.isascii() and word.isalpha())):
+    for word in (*string.ascii_lowercase, *known_words(pipe)):
         text = " ".join([word] * count)
         if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
             return text
@@ -97,14 +104,11 @@ def placeholder(pipe: Any, count: int) -> str:
 def shared_words(pipe: Any) -> tuple[list[str], dict[str, Tensor]]:
     """The m words that are one token for every tokenizer, in order, and their embeddings (m, width) by text encoder.
 
-    A word has lower-case letters and digits of ASCII. The embeddings are fp32 copies.
+    A word has lower-case letters of ASCII. The embeddings are fp32 copies.
     """
-    tokenizers = _tokenizers(pipe)
-    first = next(iter(tokenizers.values()))
-    known = {token.strip("▁").removesuffix("</w>") for token in first.get_vocab()}
-    words = sorted(word for word in known if word.isascii() and word.isalnum() and word == word.lower())
+    words = [word for word in known_words(pipe) if word == word.lower()]
     ids: dict[str, dict[str, int]] = {}
-    for name, one in tokenizers.items():
+    for name, one in _tokenizers(pipe).items():
         tokens = one(words, add_special_tokens=False, verbose=False).input_ids if words else []
         ids[name] = {
             word: found[0]
@@ -137,6 +141,13 @@ def pooled(pipe: Any) -> Iterator[dict[str, Tensor]]:
 
             stack.callback(encoder.register_forward_hook(keep).remove)
         yield found
+
+
+def known_words(pipe: Any) -> list[str]:
+    """The words of letters in the vocabulary of the first tokenizer, sorted."""
+    tokenizer = next(iter(_tokenizers(pipe).values()))
+    words = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizer.get_vocab()))
+    return list(dict.fromkeys(word for word in words if word.isascii() and word.isalpha()))
 
 
 @contextmanager
