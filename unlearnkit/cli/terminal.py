@@ -93,7 +93,7 @@ def finite(value: float | None) -> float | None:
 
 def known_model(source: str) -> str:
     """``source``. Raises ModelError, with the nearest name, if it must be a typing error."""
-    from ..model.load import RELATIVES, folder_of
+    from ..model.places import RELATIVES, folder_of
 
     user_path(source)
     place = folder_of(source)
