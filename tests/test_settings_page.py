@@ -126,7 +126,9 @@ def test_what_the_command_line_knows_without_torch_is_what_is_declared() -> None
     table = known.table(METHODS, others, {name: suite.summary for name, suite in SUITES.items()})
     if os.environ.get("UNLEARNKIT_WRITE"):
         known.FILE.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    assert json.loads(known.FILE.read_text("utf-8")) == table, "make it anew: UNLEARNKIT_WRITE=1 and this test"
+    assert json.loads(known.FILE.read_text("utf-8")) == table, (
+        "make it anew: UNLEARNKIT_WRITE=1 and this test"
+    )
     assert list(known.methods()) == list(METHODS)
     for name, cls in METHODS.items():
         assert describe(known.find(name)) == describe(cls)

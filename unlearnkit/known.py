@@ -13,25 +13,34 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .errors import InputError, nearest, quoted
 from .settings import Setting, describe, setting, without_none
 
-__all__ = ["FILE", "METHOD", "find", "find_suite", "methods", "settings_of", "table"]
+__all__ = ["FILE", "METHOD", "Known", "find", "find_suite", "methods", "settings_of", "table"]
 
 FILE = Path(__file__).with_name("known.json")
 METHOD = ("name", "title", "paper", "summary")  # a method's own words
 _PLAIN = {one.__name__: one for one in (int, float, bool, str)}
 
 
-def methods() -> dict[str, type]:
-    """By name, for each method a dataclass with its settings and the attributes of ``METHOD``, but no code."""
+class Known:
+    """Settings, and what their method says of itself."""
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+
+def methods() -> dict[str, type[Known]]:
+    """By name, for each method a dataclass with its settings and its own words, but no code."""
     return {name: find(name) for name in _read()["methods"]}
 
 
 @functools.cache
-def find(name: str) -> type:
+def find(name: str) -> type[Known]:
     """The settings of the method called ``name``; InputError with the nearest name for an unknown one."""
     known = _read()["methods"]
     if name not in known:
@@ -43,7 +52,7 @@ def find(name: str) -> type:
 
 
 @functools.cache
-def settings_of(name: str) -> type:
+def settings_of(name: str) -> type[Known]:
     """The settings ``"guards"`` and ``"merge"`` of a chain, and ``"rules"`` of an evaluation."""
     return _class(name, _read()[name]["settings"], {"name": name})
 
@@ -62,7 +71,7 @@ def _read() -> dict[str, Any]:
     return read
 
 
-def _class(name: str, settings: Mapping[str, dict[str, Any]], attributes: dict[str, str]) -> type:
+def _class(name: str, settings: Mapping[str, dict[str, Any]], attributes: dict[str, str]) -> type[Known]:
     common, fields = _read()["settings"], []
     for key, own in settings.items():
         facts = {**common[key], **own}
@@ -70,7 +79,7 @@ def _class(name: str, settings: Mapping[str, dict[str, Any]], attributes: dict[s
         default = tuple(default) if isinstance(default, list) else default
         words = {word: facts[word] for word in ("low", "high", "choices", "source", "min_items")}
         fields.append((key, annotation, setting(default, facts["doc"], **words)))
-    return dataclasses.make_dataclass(name, fields, frozen=True, namespace=attributes)
+    return dataclasses.make_dataclass(name, fields, frozen=True, bases=(Known,), namespace=attributes)
 
 
 def table(
@@ -78,7 +87,7 @@ def table(
 ) -> dict[str, Any]:
     """The content of ``known.json``.
 
-    declared: the methods by name. others: more settings by the name that ``settings_of`` takes. suites: their summaries.
+    declared: the methods by name. others: more settings by the name that ``settings_of`` takes. suites: summaries.
     """
     common: dict[str, dict[str, Any]] = {}
 
@@ -125,4 +134,5 @@ def _decoded(written: Any) -> Any:
     (kind, inside), *_ = written.items()
     if kind == "one of":
         return Literal[tuple(inside)]
-    return tuple[_decoded(inside), ...] if kind == "list of" else _decoded(inside) | types.NoneType
+    inner: Any = _decoded(inside)
+    return types.GenericAlias(tuple, (inner, ...)) if kind == "list of" else inner | types.NoneType
