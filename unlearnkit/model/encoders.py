@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 
-__all__ = ["ROOM", "States", "encoders", "known_words", "placeholder", "random_vectors", "soft_prefix"]
+__all__ = [
+    "ROOM",
+    "States",
+    "embedding_spread",
+    "encoders",
+    "known_words",
+    "placeholder",
+    "random_vectors",
+    "soft_prefix",
+]
 
 REMEMBERED, ROOM = 4096, 2**30  # the cache's most prompts and bytes; the oldest leave first
 
@@ -67,11 +76,17 @@ class _Weight:
 def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
     vectors_by_encoder = {}
-    for name, encoder in encoders(pipe).items():
-        embeddings = _embedding(encoder).weight.detach()
-        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * embeddings.float().std().item()
+    for name, spread in embedding_spread(pipe).items():
+        embeddings = _embedding(encoders(pipe)[name]).weight
+        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * spread
         vectors_by_encoder[name] = vectors.to(embeddings.device)
     return vectors_by_encoder
+
+
+def embedding_spread(pipe: Any) -> dict[str, float]:
+    """The standard deviation of the token embeddings' entries, by text encoder."""
+    parts = encoders(pipe).items()
+    return {name: _embedding(part).weight.detach().float().std().item() for name, part in parts}
 
 
 def placeholder(pipe: Any, count: int) -> str:
