@@ -168,11 +168,26 @@ LIGHT = [
     "import unlearnkit; unlearnkit.Concept; unlearnkit.Recipe; unlearnkit.InputError",
     HELP.format(["--help"]),
     HELP.format(["erase", "--help"]),
+    HELP.format(["methods"]),
+    HELP.format(["methods", "esd"]),
+    HELP.format(["methods", "esdd"]),
+    HELP.format(["eraze"]),
+    HELP.format(["erase", "canvas", "--concept", "cat", "--method", "esdd"]),
+    HELP.format(["erase", "canvas", "--concept", "cat", "--set", "stepz=3"]),
+    HELP.format(["erase", "canvas", "--concept", "cat", "--set", "steps=many"]),
+    HELP.format(["erase", "canvas", "--concept", "cat", "--trains", "xatn"]),
+    HELP.format(["erase", "canvas", "--concept", "cat", "--kind", "thing"]),
+    HELP.format(["erase", "canvass", "--concept", "cat"]),
+    HELP.format(["evaluate", "runs/esd-cat-0", "--suite", "canvass"]),
+    HELP.format(["evaluate", "runs/esd-cat-0", "--limit", "2"]),
+    HELP.format(["chain", "guards"]),
+    HELP.format(["chain", "init", "p", "canvas", "--guard", "repaly=3"]),
+    HELP.format(["chain", "init", "p", "canvas", "--merge", "rule=tie"]),
 ]
 
 
 @pytest.mark.parametrize("code", LIGHT)
-def test_importing_and_help_are_light(code: str):
+def test_importing_help_and_refusals_are_light(code: str):
     code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert HEAVY.isdisjoint(done.stderr.split())

@@ -228,11 +228,11 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
 ) -> None:
     """List the methods, or show one with all its settings: default, range and source."""
-    from ..methods import METHODS, find
+    from .. import known
 
     if name is None:
         table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
-        for method in METHODS.values():
+        for method in known.methods().values():
             table.add_row(method.name, method.summary, method.paper)
         out.print(table)
         return
@@ -241,7 +241,7 @@ def methods(
 
     from ..settings import describe
 
-    method = find(name)
+    method = known.find(name)
     out.print(method.title, style="bold")
     for line in (method.paper, "", method.summary, ""):
         out.print(line)

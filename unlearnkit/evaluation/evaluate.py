@@ -123,7 +123,7 @@ def evaluate_run(
 def of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
     from ..canvas import world
-    from ..model.load import hints_of, is_canvas
+    from ..model.places import hints_of, is_canvas
 
     if is_canvas(source):
         return True
