@@ -16,6 +16,7 @@ from rich.table import Table
 from .. import __version__
 from ..errors import InputError, UnlearnError, printable, reason
 from . import chain, evaluate
+from .attack import attack
 from .erase import erase
 from .export import export
 from .signals import interruptible
@@ -152,6 +153,7 @@ def root(
 
 
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
+app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
 
 
