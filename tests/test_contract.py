@@ -185,6 +185,7 @@ NEAR: dict[str, dict[str, Any]] = {
     "graddiff": {**HELD, "cap": 1e9, "retain_weight": 0.0, "pictures": 12, "batch": 8},
     "rgd": {**HELD, "cap": 1e9, "retain_weight": 0.0, "diverse": False},
     "salun": {**HELD, "retain_weight": 0.0},
+    "robust": HELD,
     "sculpting": {**HELD, "retain_weight": 0.0},
     "advunlearn": {"steps": 30, "retain_weight": 20.0, "batch": 4, "retain_batch": 4, "attack_steps": 1},
     "selective_amnesia": {**HELD, "retain_weight": 0.0, "elastic": 0.0},

@@ -104,6 +104,14 @@ def erase(
             rich_help_panel=HOW,
         ),
     ] = None,
+    adversary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Learn vectors that bring the concept back, and erase there too: none, embedding or prefix.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     seed: Seed = 0,
     folder: Annotated[
         Path | None,
@@ -138,7 +146,13 @@ def erase(
 ) -> None:
     """Erase concepts from a model and write a run folder: recipe, log, edit, pipeline, pictures before and after."""
     folder = folder and user_path(folder)
-    parts = {"trains": trains, "combine": combine, "mask": mask, "rule": ",".join(rule) if rule else None}
+    parts = {
+        "trains": trains,
+        "combine": combine,
+        "mask": mask,
+        "adversary": adversary,
+        "rule": ",".join(rule) if rule else None,
+    }
     resumed = None if folder is None or not resume or recipe or concept else folder / "recipe.toml"
     resumed = resumed if resumed and resumed.is_file() else None
     recipe = recipe or resumed

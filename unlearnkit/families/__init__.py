@@ -72,6 +72,9 @@ class Family(Protocol):
     def latents(self, pipe: Any, pixels: Tensor) -> Tensor:
         """Latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
 
+    def decoded(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Pixels (n, 3, height, width), about -1 to 1, of latents without noise: the inverse of ``latents``."""
+
     def schedule(self, pipe: Any, shape: tuple[int, int, int]) -> Schedule:
         """A fresh schedule for latents of this shape."""
 

@@ -20,6 +20,7 @@ __all__ = [
     "NO_ATTENTION_MAPS",
     "classes",
     "cross_attention",
+    "decoded",
     "draw_with_pooled",
     "guided",
     "last_t5_token",
@@ -125,6 +126,20 @@ def latents(pipe: Any, pixels: Tensor) -> Tensor:
     shift = getattr(vae.config, "shift_factor", None)
     scaled: Tensor = (mean - shift if shift else mean) * vae.config.scaling_factor
     return scaled
+
+
+def decoded(pipe: Any, latents: Tensor) -> Tensor:
+    """The inverse of ``latents``: pixels (n, 3, height, width) by the VAE's decoder, which a half VAE does in full."""
+    vae, dtype = pipe.vae, pipe.vae.dtype
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    vae = vae.float() if upcast else vae
+    pixels: Tensor = vae.decode(
+        (latents / vae.config.scaling_factor + shift).to(vae.device, vae.dtype)
+    ).sample
+    if upcast:
+        vae.to(dtype)
+    return pixels
 
 
 def latent_size(pipe: Any, size: int | None, stock: tuple[int, int], step: int = 1) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from .class_conditional import belongs as belongs
 from .class_conditional import class_names, class_numbers, class_state
 from .class_conditional import last_token as last_token
 from .common import cross_attention as cross_attention
+from .common import decoded as decoded
 from .common import guided as guided
 from .common import latents as latents
 from .schedules import Diffusion

@@ -17,6 +17,7 @@ from ..errors import ModelError
 from . import mmdit
 from .common import classes as classes
 from .common import cross_attention as cross_attention
+from .common import decoded as decoded
 from .common import last_t5_token, latent_size, pack, token_count, unpack
 from .common import latents as latents
 from .common import saved as saved

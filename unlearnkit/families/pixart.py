@@ -12,6 +12,7 @@ from . import stable_diffusion
 from .common import NO_ATTENTION_MAPS, last_t5_token, latent_size, pack, token_count, unpack
 from .common import classes as classes
 from .common import cross_attention as cross_attention
+from .common import decoded as decoded
 from .common import guided as guided
 from .common import latents as latents
 from .common import saved as saved

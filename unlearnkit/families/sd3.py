@@ -12,6 +12,7 @@ from ..errors import ModelError
 from . import mmdit
 from .common import classes as classes
 from .common import cross_attention as cross_attention
+from .common import decoded as decoded
 from .common import draw_with_pooled, latent_size, pack, token_count, unpack
 from .common import guided as guided
 from .common import latents as latents

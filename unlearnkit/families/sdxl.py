@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .common import classes as classes
+from .common import decoded as decoded
 from .common import draw_with_pooled, pack, unpack
 from .common import guided as guided
 from .common import latents as latents

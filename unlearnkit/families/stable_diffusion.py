@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ModelError, quoted
 from .common import classes as classes
+from .common import decoded as decoded
 from .common import guided as guided
 from .common import latent_size, plain_attention, token_count
 from .common import latents as latents

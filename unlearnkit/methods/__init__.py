@@ -41,6 +41,7 @@ from .finetune import FineTune
 from .ga import GA
 from .graddiff import GradDiff
 from .rgd import RGD
+from .robust import Robust
 from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
@@ -68,7 +69,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD),
+        *(AdvUnlearn, AdaVD, Robust),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

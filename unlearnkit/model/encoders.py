@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 
-__all__ = ["ROOM", "States", "encoders", "placeholder", "random_vectors", "soft_prefix"]
+__all__ = [
+    "ROOM",
+    "States",
+    "embedding_spread",
+    "encoders",
+    "known_words",
+    "placeholder",
+    "random_vectors",
+    "soft_prefix",
+]
 
 REMEMBERED, ROOM = 4096, 2**30  # the cache's most prompts and bytes; the oldest leave first
 
@@ -67,22 +76,34 @@ class _Weight:
 def random_vectors(pipe: Any, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """``count`` random vectors (count, width), fp32, by text encoder, with the spread of its tokens' embeddings."""
     vectors_by_encoder = {}
-    for name, encoder in encoders(pipe).items():
-        embeddings = _embedding(encoder).weight.detach()
-        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * embeddings.float().std().item()
+    for name, spread in embedding_spread(pipe).items():
+        embeddings = _embedding(encoders(pipe)[name]).weight
+        vectors = torch.randn((count, embeddings.shape[1]), generator=draws) * spread
         vectors_by_encoder[name] = vectors.to(embeddings.device)
     return vectors_by_encoder
+
+
+def embedding_spread(pipe: Any) -> dict[str, float]:
+    """The standard deviation of the token embeddings' entries, by text encoder."""
+    parts = encoders(pipe).items()
+    return {name: _embedding(part).weight.detach().float().std().item() for name, part in parts}
 
 
 def placeholder(pipe: Any, count: int) -> str:
     """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces at the start of a prompt."""
     tokenizers = list(_tokenizers(pipe).values())
-    known = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizers[0].get_vocab()))
-    for word in (*string.ascii_lowercase, *(word for word in known if word.isascii() and word.isalpha())):
+    for word in (*string.ascii_lowercase, *known_words(pipe)):
         text = " ".join([word] * count)
         if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
             return text
     raise ModelError("the model's tokenizers share no word of one token, so no vector can replace a token")
+
+
+def known_words(pipe: Any) -> list[str]:
+    """The words of letters in the vocabulary of the first tokenizer, sorted."""
+    tokenizer = next(iter(_tokenizers(pipe).values()))
+    words = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizer.get_vocab()))
+    return list(dict.fromkeys(word for word in words if word.isascii() and word.isalpha()))
 
 
 @contextmanager

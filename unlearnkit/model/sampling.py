@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .. import seeds
@@ -17,7 +19,7 @@ from .restore import steady
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["denoise", "drawn", "sample_latents"]
+__all__ = ["decoded", "denoise", "denoising", "drawn", "from_states", "sample_latents"]
 
 
 def drawn(
@@ -44,16 +46,29 @@ def drawn(
     if not 1 <= batch <= 2**20:
         raise InputError(f"batch {quoted(batch)} is out of range: use 1 to {2**20}")
     check_steps(model.pipe.scheduler, steps)
-    how: dict[str, Any] = {"num_inference_steps": steps, "output_type": output}
-    if model.hints.size:
-        how |= {"height": model.hints.size, "width": model.hints.size}
     for start in range(0, len(prompts), batch):
         states = model.encode(prompts[start : start + batch])
         null = model.encode([negative or ""]).expand_as(states)
-        generators = [seeds.generator(number) for number in numbers[start : start + batch]]
-        with model.frozen(), model.onload(), restore.sampling(model.pipe), restore.running(model.source):
-            pictures = model.family.draw(model.pipe, states, null, guidance, generator=generators, **how)
-        yield pictures
+        yield from_states(model, states, null, numbers[start : start + batch], steps, guidance, output)
+
+
+@torch.no_grad()
+def from_states(
+    model: Model,
+    states: Tensor,
+    null: Tensor,
+    numbers: Sequence[int],
+    steps: int,
+    guidance: float,
+    output: str = "pil",
+) -> Any:
+    """The pictures (``"pil"``) or latents (``"latent"``) of states and null states (n, rows, width), and n seeds."""
+    how: dict[str, Any] = {"num_inference_steps": steps, "output_type": output}
+    if model.hints.size:
+        how |= {"height": model.hints.size, "width": model.hints.size}
+    how["generator"] = [seeds.generator(number) for number in numbers]
+    with model.frozen(), model.onload(), restore.sampling(model.pipe), restore.running(model.source):
+        return model.family.draw(model.pipe, states, null, guidance, **how)
 
 
 @steady()
@@ -67,12 +82,34 @@ def denoise(
     Returns the latents and their timestep (n,).
     """
     check_steps(getattr(model.schedule, "ddim", model.pipe.scheduler), steps, whole=False)
-    schedule, x, n = model.family.schedule(model.pipe, model.shape), noise, len(noise)
-    times = schedule.timesteps(steps, model.device)
-    for t in times[:stop]:
+    path = denoising(model, noise, states, null, steps=steps, guidance=guidance)
+    x, t = next(islice(path, stop, None))
+    return x, t.expand(len(noise))
+
+
+def denoising(
+    model: Model, x: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each x (n, c, h, w) of DDIM or Euler sampling with its timestep, from x at step ``first`` of ``steps``.
+
+    A caller may change x in place before it asks for the next. The last one is the picture's latents, at timestep -1.
+    """
+    schedule, n = model.family.schedule(model.pipe, model.shape), len(x)
+    for t in schedule.timesteps(steps, model.device)[first:]:
+        yield x, t
         output = model.family.guided(model.predict, x, t.expand(n), states, null, guidance)
         x = schedule.step(output, t, x)
-    return x, times[stop].expand(n)
+    yield x, torch.full((), -1, device=model.device)
+
+
+@steady()
+@torch.no_grad()
+def decoded(model: Model, latents: Tensor) -> list[Image.Image]:
+    """The pictures of latents (n, c, h, w), as the VAE's decoder gives them."""
+    with model.frozen(), model.onload(), restore.running(model.source):
+        pixels = model.family.decoded(model.pipe, latents.to(model.device)).float().cpu()
+    whole = (pixels / 2 + 0.5).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one) for one in whole]
 
 
 @steady()

@@ -145,7 +145,7 @@ class AttentionRecorder:
     """Passes through a model that also give its attention maps. Made by ``record_attention``."""
 
     def __init__(self, model: Model, enabled: bool) -> None:
-        self._model, self._enabled = model, enabled
+        self._model, self.enabled = model, enabled
         self._states: Tensor | None = None
         self._rows = 0
         self._maps: dict[str, Tensor] | None = None
@@ -155,7 +155,7 @@ class AttentionRecorder:
 
         Shapes: latents (n, c, h, w), t (n,), states (n, tokens, width). A disabled recorder gives no maps.
         """
-        rows = rows if self._enabled else 0
+        rows = rows if self.enabled else 0
         model, rest = self._model, len(t) - rows
         read = processes.own_rows(rows)
         own = torch.cat([read, rows + processes.own_rows(rest)]).to(t.device)

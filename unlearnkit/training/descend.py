@@ -39,13 +39,14 @@ class Objective:
 
     loss: ``loss(net, step)`` gives named scalars, already weighted; called with gradients enabled.
     saliency: the losses of a mask's warm-up; needed only with a mask.
-    state: the method's own state, saved in each checkpoint.
+    state: the method's own state, saved in each checkpoint. adversary: the adversary's.
     critic_warmup: number of first steps in which ``loss`` trains only a critic and returns no losses.
     """
 
     loss: Loss
     saliency: Loss | None = None
     state: Stateful | None = None
+    adversary: Stateful | None = None
     critic_warmup: int = 0
 
 
@@ -97,7 +98,7 @@ def descend(
         raise ModelError("training in float16 loses small gradients: load the model in bfloat16 or float32")
     trained = MasterWeights(model.weights(part), rank)
     masters = trained.init(seed)
-    parts = {"mask": mask, "objective": objective.state}
+    parts = {"mask": mask, "objective": objective.state, "adversary": objective.adversary}
     stateful = {name: part for name, part in parts.items() if part is not None}
     state = State(masters, stateful, Adam(masters))
     critic_warmup, rules = objective.critic_warmup, tuple(rules)

@@ -11,7 +11,8 @@ class ESD(Trained[Sets]):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from ..model.hooks import Hook
 from ..model.model import Model
 from ..parts import Combine, Losses, erasing, lora
 from ..schema import Request
+from .adversary import Adversary, adversary_of
 from .descend import Objective, constant, descend, onecycle
 from .job import Job, Run
 from .net import CountingNet, Net, Step
@@ -180,6 +182,7 @@ class Trained(Training, Generic[D]):
                 earlier.append(one.data(run))
                 sets = one.with_earlier(earlier[-1], earlier[:-1])
                 warmup = one.mask_warmup if one.mask != "none" else 0
+                adversary = adversary_of(model, part, one)
                 before = one.critic_warmup + warmup
                 for count, first, loss in (
                     (one.critic_warmup, 0, one.loss),
@@ -187,7 +190,8 @@ class Trained(Training, Generic[D]):
                     (one.steps, before, one.loss),
                 ):
                     once = net.free, net.rows
-                    losses = loss(net, sets, Step(first, 0)) if count or first == before else {}
+                    with _attacking(net, adversary if first == before else None, Step(first, 0)):
+                        losses = loss(net, sets, Step(first, 0)) if count or first == before else {}
                     own = net.free - once[0], net.rows - once[1]
                     net.free, net.rows = (old + count * new for old, new in zip(once, own, strict=True))
                 one.check(list(losses))
@@ -210,14 +214,15 @@ class Trained(Training, Generic[D]):
 def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
     """Run the training loop on a method's loss, with the parts that its settings name."""
     model, request, job = run.model, run.request, run.job
-    extra = job.auxiliary
+    extra, adversary = job.auxiliary, adversary_of(model, request, method)
     if extra and extra.rules and method.trains == "lora":
         raise InputError(
             "trains=lora trains factors, which no rule of a chain can constrain: choose another part"
         )
 
     def loss(net: Net, step: Step) -> Losses:
-        losses = method.loss(net, sets, step)
+        with _attacking(net, adversary if step.number >= method.critic_warmup else None, step):
+            losses = method.loss(net, sets, step)
         return (
             {**losses, **extra.losses(net, step)} if extra and step.number >= method.critic_warmup else losses
         )
@@ -229,6 +234,7 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
             loss,
             saliency=lambda net, step: method.saliency(net, sets, step),
             state=run.state,
+            adversary=adversary,
             critic_warmup=method.critic_warmup,
         ),
         steps=method.steps,
@@ -242,6 +248,17 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
         rank=method.updates,
         seed=run.seed,
     )
+
+
+@contextmanager
+def _attacking(net: Net, adversary: Adversary | None, step: Step) -> Iterator[None]:
+    """Inside, the adversary changes the erasing rows of the student's first pass."""
+    if adversary:
+        adversary.attach(net, step)
+    try:
+        yield
+    finally:
+        net.adversary = None
 
 
 def _finished(job: Job) -> tuple[dict[str, Any], int]:

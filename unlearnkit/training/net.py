@@ -19,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import seeds
 from ..data.image_sets import DenoiserInput
+from ..errors import InputError
 from ..io import processes
-from ..model.encoders import random_vectors
+from ..model.encoders import embedding_spread, random_vectors
 from ..model.model import Model
 from ..model.sampling import denoise
 from .attention import AttentionRecorder
@@ -50,10 +51,12 @@ class Net:
     """The network as a method's loss uses it.
 
     separate: each of the student's inputs has a pass of its own, so that each loss has its own graph.
+    adversary: changes the first input of the student's next pass, once; that input is of the erasing side.
     """
 
     def __init__(self, model: Model, *, separate: bool = False) -> None:
         self.model, self.separate = model, separate
+        self.adversary: Callable[[DenoiserInput], DenoiserInput] | None = None
         self._cast: Callable[[], Mapping[str, Tensor]] = dict
         self._weights: Mapping[str, Tensor] | None = None
 
@@ -75,6 +78,7 @@ class Net:
 
         joint: one pass in any case, because the inputs belong to one loss.
         """
+        inputs = self._attacked(inputs)
         with self.as_student():
             if self.separate and not joint:
                 return [self.model.eps(one.x, one.t, one.cond) for one in inputs]
@@ -106,17 +110,23 @@ class Net:
         *,
         tokens: int,
         steps: int,
-        lr: float,
+        lr: float | Mapping[str, float],
         draws: torch.Generator,
+        start: Mapping[str, Tensor] | None = None,
+        radius: float = 0.0,
     ) -> dict[str, Tensor]:
         """Vectors in place of the prompts' first tokens that make the student predict ``target`` for these rows.
 
-        Starts from random vectors; takes ``steps`` of Adam, or one step by the gradient's sign.
+        Takes ``steps`` of Adam, or one step by the gradient's sign. lr: one, or one by text encoder. start: vectors to
+        start from; none: random ones. radius: longest vector, in lengths of a random vector (mean square); 0: any.
         Returns (tokens, width) by text encoder.
         """
-        attack = random_vectors(self.model.pipe, tokens, draws)
+        attack = {name: vector.clone() for name, vector in (start or {}).items()}
+        attack = attack or random_vectors(self.model.pipe, tokens, draws)
         vectors = [vector.requires_grad_() for vector in attack.values()]
-        adam = torch.optim.Adam(vectors, lr=lr)
+        rates = lr if isinstance(lr, Mapping) else dict.fromkeys(attack, lr)
+        adam = torch.optim.Adam([{"params": [vector], "lr": rates[name]} for name, vector in attack.items()])
+        spread = embedding_spread(self.model.pipe) if radius else {}
         with self.as_student():
             weights = {name: weight.detach() for name, weight in (self._weights or {}).items()}
         for _ in range(steps):
@@ -129,9 +139,13 @@ class Net:
             for name, vector in attack.items():
                 vector.grad = gradient = gradients[name]
                 if steps == 1:
-                    vector.data -= lr * gradient.sign()
+                    vector.data -= rates[name] * gradient.sign()
             if steps > 1:
                 adam.step()
+            for name, longest in spread.items():
+                length = attack[name].data.norm(dim=1, keepdim=True)
+                most = radius * longest * attack[name].shape[1] ** 0.5
+                attack[name].data *= (most / length).clamp_max(1)
         return {name: vector.detach() for name, vector in attack.items()}
 
     @torch.no_grad()
@@ -155,6 +169,7 @@ class Net:
         self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         """As ``student``, and of the first ``rows`` rows of the first input each layer's map."""
+        inputs = self._attacked(inputs, maps=recorder.enabled)
         with self.as_student():
             if not self.separate:
                 return self._attention(recorder, inputs, rows)
@@ -175,6 +190,18 @@ class Net:
         """x_t and t (n,) after ``stop`` of ``steps`` sampling steps of the student from noise (n, c, h, w)."""
         with self.as_student():
             return denoise(self.model, noise, cond, null, steps=steps, guidance=guidance, stop=stop)
+
+    def _attacked(self, inputs: Sequence[DenoiserInput], *, maps: bool = False) -> Sequence[DenoiserInput]:
+        """The inputs, the first of them changed by the adversary if there is one."""
+        adversary, self.adversary = self.adversary, None
+        if adversary is None:
+            return inputs
+        if maps:
+            raise InputError(
+                "an adversary changes the prompt, and attention maps compare its tokens one by one: set "
+                "attention_weight=0 and output_weight above 0, or adversary=none"
+            )
+        return [adversary(inputs[0]), *inputs[1:]]
 
     def _together(self, inputs: Sequence[DenoiserInput]) -> list[Tensor]:
         if not inputs:
@@ -201,6 +228,7 @@ class CountingNet(Net):
         self.free, self.rows, self._calls = 0.0, 0.0, 0
 
     def student(self, inputs: Sequence[DenoiserInput], *, joint: bool = False) -> list[Tensor]:
+        inputs = self._attacked(inputs)
         self.rows += sum(len(one.t) for one in inputs)
         return self._numbers(inputs)
 
@@ -229,6 +257,7 @@ class CountingNet(Net):
     def student_attention(
         self, recorder: AttentionRecorder, inputs: Sequence[DenoiserInput], *, rows: int
     ) -> tuple[list[Tensor], list[Tensor]]:
+        inputs = self._attacked(inputs, maps=recorder.enabled)
         return self.student(inputs), self._maps(inputs, rows)
 
     def teacher_attention(

@@ -104,6 +104,25 @@ class Training:
         low=1,
         source="ours",
     )
+    adversary: Literal["none", "embedding", "prefix"] = setting(
+        "none",
+        "look for vectors that bring the concept back while training, and erase there too; embedding: in place of the "
+        "whole prompt; prefix: before the concept's name",
+        source="none; the search: AdvUnlearn, STEREO",
+    )
+    adversary_steps: int = setting(
+        10, "steps of each search", low=1, high=10_000, source="ours; AdvUnlearn: 30"
+    )
+    adversary_every: int = setting(5, "steps between two searches", low=1, source="ours; AdvUnlearn: 1")
+    adversary_vectors: int = setting(
+        4, "number of vectors that it learns", low=1, high=16, source="ours; AdvUnlearn: 1"
+    )
+    adversary_radius: float = setting(
+        0.0,
+        "longest vector, in lengths of a random token embedding; 0: any",
+        low=0.0,
+        source="AdvUnlearn: none",
+    )
     steps: int = setting(500, "optimiser steps", low=0, source="ours")
     lr: float = setting(1e-5, "Adam's learning rate", low=0.0, source="ours")
     schedule: Schedules = setting(
@@ -235,6 +254,11 @@ def check(settings: Training, *, losses: Sequence[str]) -> None:
     if (trains == "text-encoder") != settings.ENCODES:
         only = "this method trains the text encoder" if settings.ENCODES else "only advunlearn trains it"
         raise InputError(f"trains={trains} is not for this method: {only}; leave the setting out")
+    if settings.adversary != "none" and (settings.ENCODES or not erase):
+        reason = (
+            "advunlearn has an adversary of its own" if settings.ENCODES else f"{given}, none that erases"
+        )
+        raise InputError(f"adversary={settings.adversary} is not for this method: {reason}; leave it out")
     if combine != "sum" and not (erase and keep):
         raise InputError(
             f"combine={combine} needs an erasing and a retain loss, and {given} with these settings: "

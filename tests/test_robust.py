@@ -1,0 +1,84 @@
+"""Robust anchoring: its first losses by a plain route, what its latents are for, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_ca import batch, first, plain
+
+import tiny
+from unlearnkit import seeds
+from unlearnkit.data.prompts import neighbours, prompts_for
+from unlearnkit.methods import edit_for, plan
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.model import Model
+from unlearnkit.schema import Concept, Request
+from unlearnkit.training.job import Job
+
+CAT = Request((Concept("cat", instead="dog"),))
+FORMS = ("{}", "a photo of a {}", "{} in a picture")
+QUICK: dict[str, Any] = {
+    "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "prompt_dropout": 0.0, "lr": 1e-3,
+}  # fmt: skip
+
+
+def robust(model: Model, *, folder: Path | None = None, **changes: Any) -> Edit:
+    return edit_for(model, CAT, method="robust", settings=QUICK | changes, seed=2, job=Job(folder=folder))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_its_first_losses_are_those_of_the_plain_network(
+    prediction: str, make: Callable[..., Model], tmp_path: Path
+) -> None:
+    model = make(prediction=prediction)
+    robust(model, latent_weight=0.5, folder=tmp_path)
+    dogs, cats = ([form.format(word) for form in FORMS] for word in ("dog", "cat"))
+    x, t, _, which = batch(model, "robust", dogs)
+    named = plain(model, x, t, [cats[place] for place in which])
+    anchor = plain(model, x, t, [dogs[place] for place in which])
+    assert first(tmp_path)["erase"] == pytest.approx((named - anchor).square().mean().item(), rel=1e-4)
+    assert first(tmp_path)["keep"] == pytest.approx(0, abs=1e-9)  # the student still is the base model
+
+    x, t, _, which = batch(model, "robust latents", cats)
+    draws = seeds.stream(2, "robust latents", 0)
+    for shape in (3, 3):  # which pictures, which times
+        torch.randint(1, (shape,), generator=draws)
+    torch.randn((3, *model.shape), generator=draws)
+    near = neighbours(model, CAT, 2)
+    turns = zip(*(prompts_for(model, concept, 2) for concept in near), strict=True)
+    kept = list(dict.fromkeys([*dogs, *[prompt for turn in turns for prompt in turn][:3]]))
+    others = [kept[place] for place in torch.randint(len(kept), (3,), generator=draws)]
+    empty = torch.rand(3, generator=draws) < 0.5
+    asked = ["" if no else other for no, other in zip(empty, others, strict=True)]
+    assert 0 < len([prompt for prompt in asked if not prompt]) < 3  # both kinds are in this batch
+    finished = plain(model, x, t, asked)
+    wanted = plain(model, x, t, [dogs[place] for place in which])
+    expected = 0.5 * (finished - wanted).square().mean().item()
+    assert first(tmp_path)["erase_latents"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tmp_path: Path) -> None:
+    robust(model, latent_weight=0.0, folder=tmp_path)
+    assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "keep"}
+    counts = [plan(model, CAT, method="robust", settings=QUICK | {"latent_weight": w}) for w in (0.0, 1.0)]
+    assert [(one.sampled_images, one.passes) for one in counts] == [(6, (6.0, 6.0)), (9, (9.0, 9.0))]
+
+
+def test_the_empty_prompt_follows_the_anchor_on_noised_pictures_of_the_concept(
+    model: Model, tmp_path: Path
+) -> None:
+    """More training lowers this loss, and only with its weight above 0."""
+    robust(model, steps=60, batch=8, retain_weight=0.1, folder=tmp_path)
+    losses = [json.loads(line)["erase_latents"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_concepts_of_both_kinds_go_in_one_request(model: Model) -> None:
+    request = Request((Concept("cat", instead="car"), Concept("van gogh", kind="style", instead="art")))
+    edit = edit_for(model, request, method="robust", settings=QUICK | {"steps": 2})
+    assert edit.weights and tiny.moved(model, edit)["cat"] > 0

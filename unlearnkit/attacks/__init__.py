@@ -1,0 +1,32 @@
+"""Attacks: searches for prompts, embeddings, latents or weights that bring an erased concept back."""
+
+from __future__ import annotations
+
+from ..errors import InputError, nearest, quoted
+from .attack import BUDGETS, Attack, Budget, Cost, Victim
+from .found import Attempt, Found
+from .inpainting import Inpainting
+from .inversion import Inversion
+from .partial import Completion, SDEdit
+from .probe import Probe
+from .random_search import RandomSearch
+from .wording import Wording
+
+__all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "Found", "Victim", "find"]
+
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack
+    for attack in (
+        *(Probe(), Wording(), RandomSearch()),
+        *(Inversion(), SDEdit(), Completion(), Inpainting()),
+    )
+}
+
+
+def find(name: str) -> Attack:
+    """The attack called ``name``; InputError with the nearest name for an unknown one."""
+    if name not in ATTACKS:
+        raise InputError(
+            f"attack {quoted(name)} is unknown{nearest(name, ATTACKS)}: use one of {', '.join(ATTACKS)}"
+        )
+    return ATTACKS[name]

@@ -1,0 +1,91 @@
+"""Draw the pictures that an attack asks for: the pipeline's own sampler, or DDIM and Euler steps from a given x."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import seeds
+from ..model.sampling import decoded, denoising, from_states
+from .attack import Victim
+from .found import Attempt, Found
+
+__all__ = ["batches", "drawn"]
+
+
+def batches(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
+    """The numbers of attempts in batches of like ones, each of at most ``size``, in order."""
+    groups: dict[Attempt, list[int]] = {}
+    for number, one in enumerate(attempts):
+        groups.setdefault(one.like, []).append(number)
+    for numbers in groups.values():
+        for start in range(0, len(numbers), size):
+            yield numbers[start : start + size]
+
+
+@torch.no_grad()
+def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Image.Image]:
+    """One picture for each attempt; all are alike but for prompt, seed and row."""
+    model, one = victim.model, attempts[0]
+    states, null = _conditioning(victim, found, attempts)
+    steps = one.steps or model.hints.steps
+    guidance = model.hints.guidance if one.guidance is None else one.guidance
+    numbers = [each.seed for each in attempts]
+    with victim.edited(found.group(one.weights, "/") if one.weights else None):
+        if not one.start:
+            pictures: list[Image.Image] = from_states(model, states, null, numbers, steps, guidance)
+            return pictures
+        with ExitStack() as stack:
+            stack.enter_context(model.frozen())
+            x = _continued(victim, found, attempts, states, null, steps, guidance)
+        return decoded(model, x)
+
+
+def _conditioning(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> tuple[Tensor, Tensor]:
+    """The states and the negative prompts' states (n, rows, width)."""
+    model, one = victim.model, attempts[0]
+    texts = [victim.read(each.prompt) for each in attempts]
+    with ExitStack() as stack:
+        if one.encoder == "victim":
+            stack.enter_context(victim.edited())
+        null = model.encode([negative for _, negative in texts])
+        if one.states:
+            states = found.tensors[one.states].to(null).expand_as(null)
+        elif one.vectors:
+            vectors = {name: each.to(model.device) for name, each in found.group(one.vectors).items()}
+            states = model.conditioning([prompt for prompt, _ in texts], vectors)
+        else:
+            states = model.encode([prompt for prompt, _ in texts])
+    return states, null
+
+
+def _continued(
+    victim: Victim,
+    found: Found,
+    attempts: Sequence[Attempt],
+    states: Tensor,
+    null: Tensor,
+    steps: int,
+    guidance: float,
+) -> Tensor:
+    """Latents (n, c, h, w): from x at step ``at`` to the end; with a mask, what it keeps is put back at each step."""
+    model, one = victim.model, attempts[0]
+    rows = found.tensors[one.start][[each.row for each in attempts]].to(model.device)
+    noise = torch.stack([torch.randn(model.shape, generator=seeds.generator(each.seed)) for each in attempts])
+    noise = noise.to(rows)
+    kept = found.tensors[one.mask].to(rows) if one.mask else None
+    path = denoising(
+        *(model, rows if kept is None else noise.clone(), states, null),
+        steps=steps,
+        guidance=guidance,
+        first=one.at,
+    )
+    for x, t in path:
+        if kept is not None:
+            known = rows if t < 0 else model.add_noise(rows, noise, t.expand(len(rows)))
+            x.copy_(kept * known + (1 - kept) * x)
+    return x

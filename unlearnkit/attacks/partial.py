@@ -1,0 +1,93 @@
+"""Partial denoising: the edited model goes on where something else of the concept was left off.
+
+SDEdit (Meng et al. 2022, arXiv 2108.01073): a picture of the concept, noised to a share of the schedule, is denoised
+under the empty prompt. Diffusion completion (Lu et al. 2025, arXiv 2505.17013): the untouched model draws the first
+steps, the edited one the rest, under the same or the empty prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..model.model import Model
+from ..model.sampling import denoise
+from .attack import Budget, Cost, Group, Victim
+from .found import Attempt, Found
+
+__all__ = ["Completion", "SDEdit"]
+
+
+@dataclass(frozen=True)
+class SDEdit:
+    """shares: of the schedule to which pictures are noised."""
+
+    name: ClassVar = "sdedit"
+    title: ClassVar = "Half-noised pictures"
+    paper: ClassVar = "Meng et al. 2022, arXiv 2108.01073"
+    summary: ClassVar = "A noised picture of the concept is denoised under the empty prompt."
+    group: ClassVar[Group] = "latents"
+
+    shares: tuple[float, ...] = (0.3, 0.5, 0.7)
+
+    def refuses(self, model: Model) -> str | None:
+        return None
+
+    def search(self, victim: Victim) -> Found:
+        model, attempts, tensors = victim.model, list[Attempt](), dict[str, Tensor]()
+        x, steps = victim.examples(victim.budget.pictures), model.hints.steps
+        times = model.family.schedule(model.pipe, model.shape).timesteps(steps, model.device)
+        for share in self.shares:
+            arm, at = f"noised to {share:.0%}", min(steps - 1, round((1 - share) * steps))
+            noise = torch.randn(x.shape, generator=victim.stream(self.name, arm)).to(x)
+            tensors[arm] = model.add_noise(x, noise, times[at].expand(len(x)))
+            seeds = victim.seeds(self.name, arm)
+            attempts += [Attempt(arm, "", s, start=arm, row=i, at=at) for i, s in enumerate(seeds)]
+        return Found(tuple(attempts), tensors)
+
+    def cost(self, budget: Budget) -> Cost:
+        return Cost(pictures=budget.pictures)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """shares: of the sampling steps that the untouched model draws."""
+
+    name: ClassVar = "completion"
+    title: ClassVar = "Completed pictures"
+    paper: ClassVar = "Lu et al. 2025, arXiv 2505.17013"
+    summary: ClassVar = "The untouched model draws the first steps, the edited model goes on."
+    group: ClassVar[Group] = "latents"
+
+    shares: tuple[float, ...] = (0.2, 1 / 3)
+
+    def refuses(self, model: Model) -> str | None:
+        return None
+
+    def search(self, victim: Victim) -> Found:
+        attempts, tensors, steps = list[Attempt](), dict[str, Tensor](), victim.model.hints.steps
+        for share in self.shares:
+            start, at = f"{share:.0%} of the steps", min(steps - 1, max(1, round(share * steps)))
+            tensors |= victim.part(start, lambda start=start, at=at: {start: self._begun(victim, at)})  # type: ignore[misc]
+            for arm, prompt in ((f"{start}, own prompt", victim.prompt), (f"{start}, no prompt", "")):
+                seeds = victim.seeds(self.name, arm)
+                attempts += [Attempt(arm, prompt, s, start=start, row=i, at=at) for i, s in enumerate(seeds)]
+        return Found(tuple(attempts), tensors)
+
+    def cost(self, budget: Budget) -> Cost:
+        return Cost(pictures=sum(self.shares) * budget.pictures)  # these shares of a picture
+
+    def _begun(self, victim: Victim, stop: int) -> Tensor:
+        """x (n, c, h, w) after the untouched model's first steps."""
+        model, n, rows = victim.model, victim.budget.pictures, list[Tensor]()
+        noise = torch.randn((n, *model.shape), generator=victim.stream(self.name)).to(model.device)
+        for first in range(0, n, model.batch):
+            part = noise[first : first + model.batch]
+            states = model.encode([victim.prompt] * len(part))
+            null, steps = model.encode([""] * len(part)), model.hints.steps
+            x, _ = denoise(model, part, states, null, steps=steps, guidance=model.hints.guidance, stop=stop)
+            rows.append(x)
+        return torch.cat(rows)

@@ -1,0 +1,101 @@
+"""Robust anchoring: ours. Concept Ablation (arXiv 2303.13516) plus a loss on the concept's own noised pictures.
+
+c is a prompt of the concept, a the same prompt with the anchor, x_t a noised picture of c or a drawn by the base θ*:
+
+    by name     E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²          Concept Ablation
+    latents     w E ||ε_θ(x_t(c), o) - ε_θ*(x_t(c), a)||²        o: half the time the empty prompt, else a kept one
+    retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
+
+The second loss is about what no prompt reaches: a half-noised picture of the concept is finished as the anchor,
+whatever the prompt says. Without it, partial denoising and inpainting bring the concept back from every other method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data.image_sets import DenoiserInput, ImageSet
+from ..data.wording import format_prompt
+from ..parts import Losses
+from ..settings import setting
+from ..training.anchors import Anchored, anchor, anchored, retained, templates_for
+from ..training.job import Run
+from ..training.method import Trained
+from ..training.net import Net, Step, mse
+from ..training.settings import Trains, default
+
+__all__ = ["Robust"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """latents: pictures of the concepts. targets (pictures, tokens, width): their prompts with the anchor instead."""
+
+    anchors: Anchored
+    retain: ImageSet
+    latents: ImageSet | None
+    targets: Tensor
+    null: Tensor
+
+
+@dataclass(frozen=True)
+class Robust(Trained[Sets]):
+    name: ClassVar = "robust"
+    title: ClassVar = "Robust anchoring"
+    paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
+    summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
+
+    trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
+    steps: int = default("steps", 60, source="ours")
+    lr: float = default("lr", 2e-4, source="ours, on the canvas; lower for large models")
+    batch: int = default("batch", 6, source="ours")
+    latent_weight: float = setting(
+        1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
+    )
+    latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
+    retain_weight: float = default("retain_weight", 4.0, source="ours")
+    neighbours: int = default("neighbours", 32, source="ours")
+    pictures: int = default("pictures", 40, source="ours")
+    grammar: str = default("grammar", "", source="ours")
+    prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
+
+    def data(self, run: Run) -> Sets:
+        anchors = anchored(run, self.pictures, grammar=self.grammar)
+        retain = retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.prompt_dropout)
+        prompts, targets = list[list[str]](), list[str]()
+        for concept in run.request.erase if self.latent_weight else ():
+            pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
+            place = anchor(run.model, run.request, concept)
+            prompts.append([format_prompt(form, word) for form, word in pairs])
+            targets += [format_prompt(form, place) for form, _ in pairs]
+        latents = run.image_groups(prompts, title="pictures to erase") if prompts else None
+        return Sets(anchors, retain, latents, run.encode(targets or [""]), run.encode([""]))
+
+    def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
+        x_a = sets.anchors.images.batch(self.batch, step.stream("robust"))
+        x_r = sets.retain.batch(self.batch, step.stream("robust keep"))
+        taught = [x_a.input, x_r.input]
+        inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
+        if sets.latents:
+            asked, target = self._latents(sets, sets.latents, step.stream("robust latents"))
+            inputs, taught = [*inputs, asked], [*taught, target]
+        targets, eps = net.teacher(taught), net.student(inputs)
+        names = ("erase", "keep", "erase_latents")
+        weights = {"erase": 1.0, "keep": self.retain_weight, "erase_latents": self.latent_weight}
+        return {
+            name: weights[name] * mse(one, base) for name, one, base in zip(names, eps, targets, strict=False)
+        }
+
+    def _latents(
+        self, sets: Sets, latents: ImageSet, draws: torch.Generator
+    ) -> tuple[DenoiserInput, DenoiserInput]:
+        """Noised pictures of the concept under other prompts, and under their own with the anchor."""
+        x = latents.batch(self.batch, draws)
+        others = sets.retain.cond[torch.randint(len(sets.retain.cond), (self.batch,), generator=draws)]
+        empty = torch.rand(self.batch, generator=draws) < 0.5
+        cond = torch.where(empty.to(others.device).view(-1, 1, 1), sets.null, others)
+        return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which])
