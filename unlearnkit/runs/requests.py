@@ -37,7 +37,7 @@ def request_for(
             "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
             "or a recipe file"
         )
-    kinds = [cast(Kind, kind) if kind else _kind(one, "object", known) for one in several]
+    kinds = [_kind(one, "object", known) if kind is None else cast(Kind, kind) for one in several]
     usual = kinds[0] if kinds else "object"
     return Request(
         tuple(
