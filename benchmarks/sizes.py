@@ -34,8 +34,8 @@ from transformers import (
 )
 
 from unlearnkit.model.hints import GENERAL
-from unlearnkit.model.load import CANVAS
 from unlearnkit.model.model import Model
+from unlearnkit.model.places import CANVAS
 
 __all__ = ["SIZES", "opened"]
 

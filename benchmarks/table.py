@@ -19,7 +19,7 @@ from unlearnkit import load
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
-from unlearnkit.model.load import folder_of
+from unlearnkit.model.places import folder_of
 
 __all__ = ["write"]
 

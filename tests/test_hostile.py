@@ -20,7 +20,8 @@ import saved
 from unlearnkit.cli import main
 from unlearnkit.errors import ModelError
 from unlearnkit.families.index import ALLOWED, REQUIRED
-from unlearnkit.model.load import CANVAS, load
+from unlearnkit.model.load import load
+from unlearnkit.model.places import CANVAS
 from unlearnkit.runs.recipes import load_recipe
 
 CODE = "from pathlib import Path\nPath({marker!r}).touch()\nclass Thing:\n    pass\n"

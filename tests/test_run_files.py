@@ -26,7 +26,8 @@ from unlearnkit.io import manifest
 from unlearnkit.io.files import FullError, entries, locked, resumable
 from unlearnkit.methods import find
 from unlearnkit.model.edit import Edit
-from unlearnkit.model.load import RELATIVES, load
+from unlearnkit.model.load import load
+from unlearnkit.model.places import RELATIVES
 from unlearnkit.runs.images import draw
 from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
 from unlearnkit.runs.run import default_folder, erase, run_recipe

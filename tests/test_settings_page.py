@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from unlearnkit import known
 from unlearnkit.chain.guards import Guards
 from unlearnkit.chain.merging import Merge
+from unlearnkit.evaluation.plan import Rules
 from unlearnkit.methods import METHODS
-from unlearnkit.settings import Setting, describe
+from unlearnkit.settings import Setting, describe, setting
+from unlearnkit.suites import SUITES
 from unlearnkit.training.settings import Shared, Training
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -27,6 +32,7 @@ Every setting of every method, listed once. A name means the same in every metho
 The page is generated from what the methods declare: `UNLEARNKIT_WRITE=1 python -m pytest tests/test_settings_page.py`.
 [glossary.md](glossary.md) explains the terms.
 """
+WORDS = dict.fromkeys(known.METHOD, "x")
 TABLE = "\n| setting | default | range | meaning | source |\n|---|---|---|---|---|\n"
 
 
@@ -113,3 +119,27 @@ def test_the_page_has_every_setting_once_and_is_what_is_declared() -> None:
     methods = found.partition("## Of chains")[0]
     for name in declared():
         assert methods.count(f"\n| `{name}` |") == 1, name
+
+
+def test_what_the_command_line_knows_without_torch_is_what_is_declared() -> None:
+    others = {"guards": Guards, "merge": Merge, "rules": Rules}
+    table = known.table(METHODS, others, {name: suite.summary for name, suite in SUITES.items()})
+    if os.environ.get("UNLEARNKIT_WRITE"):
+        known.FILE.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(known.FILE.read_text("utf-8")) == table, (
+        "make it anew: UNLEARNKIT_WRITE=1 and this test"
+    )
+    assert list(known.methods()) == list(METHODS)
+    for name, cls in METHODS.items():
+        assert describe(known.find(name)) == describe(cls)
+        assert all(getattr(known.find(name), word) == getattr(cls, word) for word in known.METHOD)
+    for name, cls in others.items():
+        assert describe(known.settings_of(name)) == describe(cls)
+
+
+def test_equal_numbers_of_other_types_are_other_defaults() -> None:
+    one = dataclasses.make_dataclass("one", [("x", float, setting(1.0, "size"))], namespace=WORDS)
+    two = dataclasses.make_dataclass("two", [("x", int, setting(1, "size"))], namespace=WORDS)
+    written = known.table({"one": one, "two": two}, {}, {})
+    assert written["methods"]["one"]["settings"] == {"x": {}}
+    assert written["methods"]["two"]["settings"] == {"x": {"type": "int", "default": 1}}

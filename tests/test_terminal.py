@@ -181,7 +181,8 @@ def shell(command: str, **more: str) -> subprocess.CompletedProcess[str]:
     [
         ("unlearnkit methods | head -1", 0, ""),
         ("unlearnkit --help | true", 0, ""),
-        ("unlearnkit methods >&-", 0, ""),
+        ("unlearnkit methods >&-", 2, "the output cannot be written: it is closed\n"),
+        ("unlearnkit --version >&-", 2, "the output cannot be written: it is closed\n"),
         ("unlearnkit methods nothing 2>&1 >&- | true", 2, ""),
         ("unlearnkit methods > /dev/full", 2, "the output cannot be written: No space left on device\n"),
         ("PYTHONIOENCODING=ascii unlearnkit methods duge", 0, ""),

@@ -35,6 +35,7 @@ __all__ = [
     "setting",
     "with_default",
     "with_role",
+    "without_none",
 ]
 
 T = TypeVar("T")
@@ -230,7 +231,7 @@ def _refusal(known: Setting, value: Any) -> InputError:
 
 def fitted(annotation: Any, value: Any) -> Any:
     """A Python or TOML value in the annotated type (an int becomes a float, a list a tuple), or ValueError."""
-    inner = _without_none(annotation)
+    inner = without_none(annotation)
     if inner is not annotation:
         return None if value is None or value == "none" else fitted(inner, value)
     if typing.get_origin(annotation) is Literal:
@@ -252,7 +253,7 @@ def fitted(annotation: Any, value: Any) -> Any:
 
 def _parsed(annotation: Any, text: str) -> Any:
     """The text of a KEY=VALUE pair in the annotated type, or ValueError."""
-    inner = _without_none(annotation)
+    inner = without_none(annotation)
     if inner is not annotation:
         return None if text == "none" else _parsed(inner, text)
     if typing.get_origin(annotation) is tuple:
@@ -268,7 +269,8 @@ def _parsed(annotation: Any, text: str) -> Any:
     return annotation(text)
 
 
-def _without_none(annotation: Any) -> Any:
+def without_none(annotation: Any) -> Any:
+    """The type ``T`` of ``T | None``; any other type unchanged."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         inner = [arg for arg in typing.get_args(annotation) if arg is not types.NoneType]
         if len(inner) == 1:
@@ -277,7 +279,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _literal(annotation: Any) -> tuple[Any, ...] | None:
-    annotation = _without_none(annotation)
+    annotation = without_none(annotation)
     if typing.get_origin(annotation) is tuple:
         annotation = typing.get_args(annotation)[0]
     return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else None
@@ -289,7 +291,7 @@ _WORDS |= {list: "a list of tables", dict: "a table"}
 
 def in_words(annotation: Any) -> str:
     """The allowed values of a type in words: ``"a whole number, or none"``."""
-    inner = _without_none(annotation)
+    inner = without_none(annotation)
     if inner is not annotation:
         return f"{in_words(inner)}, or none"
     if typing.get_origin(annotation) is tuple:

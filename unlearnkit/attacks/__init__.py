@@ -10,6 +10,7 @@ from .inversion import Inversion
 from .partial import Completion, SDEdit
 from .probe import Probe
 from .random_search import RandomSearch
+from .unlearndiffatk import UnlearnDiffAtk
 from .wording import Wording
 
 __all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "Found", "Victim", "find"]
@@ -18,6 +19,7 @@ ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
         *(Probe(), Wording(), RandomSearch()),
+        *(UnlearnDiffAtk(),),
         *(Inversion(), SDEdit(), Completion(), Inpainting()),
     )
 }

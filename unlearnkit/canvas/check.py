@@ -171,7 +171,8 @@ def check(
     replicates: pictures per cell. quick: ``few_cells`` instead. tick: called as ``tick(what, done, total)``. Returns
     the content of ``check.json``; all figures are percentages. Pictures that exist in ``out`` are not drawn again.
     """
-    from ..model.load import RELATIVES, folder_of, load
+    from ..model.load import load
+    from ..model.places import RELATIVES, folder_of
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}

@@ -38,7 +38,7 @@ def open_evaluators(project: Project) -> Evaluators:
     """
     from ..families.opening import quiet
     from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
-    from ..model.load import is_canvas
+    from ..model.places import is_canvas
 
     options = project.options
     if not options.pictures:

@@ -16,6 +16,7 @@ from rich.table import Table
 from .. import __version__
 from ..errors import InputError, UnlearnError, printable, reason
 from . import chain, evaluate
+from .attack import attack
 from .erase import erase
 from .export import export
 from .signals import interruptible
@@ -152,6 +153,7 @@ def root(
 
 
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
+app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
 
 
@@ -226,11 +228,11 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
 ) -> None:
     """List the methods, or show one with all its settings: default, range and source."""
-    from ..methods import METHODS, find
+    from .. import known
 
     if name is None:
         table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
-        for method in METHODS.values():
+        for method in known.methods().values():
             table.add_row(method.name, method.summary, method.paper)
         out.print(table)
         return
@@ -239,7 +241,7 @@ def methods(
 
     from ..settings import describe
 
-    method = find(name)
+    method = known.find(name)
     out.print(method.title, style="bold")
     for line in (method.paper, "", method.summary, ""):
         out.print(line)

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ..errors import printable
-from .terminal import Device, Dtype, Seed, Variant, err, out, quoted, showing
+from .terminal import Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..chain.commands.status import Line
@@ -62,20 +62,24 @@ def init(
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
-    from ..chain.commands.init import init
-    from ..chain.guards import Guards
-    from ..chain.merging import Merge
-    from ..methods import find
+    from ..known import find, settings_of
     from ..settings import parse_pairs
+
+    settings = parse_pairs(set_ or [], find(method))
+    guards = parse_pairs(guard or [], settings_of("guards"))
+    merging = parse_pairs(merge or [], settings_of("merge"))
+    known_model(model)
+
+    from ..chain.commands.init import init
 
     init(
         project,
         model,
         regime=regime,
         method=method,
-        settings=parse_pairs(set_ or [], find(method)),
-        guards=parse_pairs(guard or [], Guards),
-        merge=parse_pairs(merge or [], Merge),
+        settings=settings,
+        guards=guards,
+        merge=merging,
         pictures=pictures,
         objects=objects,
         styles=styles,
@@ -108,13 +112,16 @@ def add(
 
     [bold]unlearnkit chain add project --concept cat[/bold]
     """
-    from ..chain.commands.add import add
-    from ..chain.guards import Guards
     from ..chain.project import open_chain
-    from ..methods import find
+    from ..known import find, settings_of
     from ..settings import parse_pairs
 
     chosen = method or open_chain(project).options.method
+    settings = parse_pairs(set_ or [], find(chosen))
+    guards = parse_pairs(guard or [], settings_of("guards"))
+
+    from ..chain.commands.add import add
+
     with _stoppable(project, ", ".join(concept)) as tick:
         entry = add(
             project,
@@ -124,8 +131,8 @@ def add(
             instead=instead,
             keep=keep or (),
             method=method,
-            settings=parse_pairs(set_ or [], find(chosen)),
-            guards=parse_pairs(guard or [], Guards),
+            settings=settings,
+            guards=guards,
             seed=seed,
             device=device,
             tick=tick,
@@ -250,12 +257,11 @@ def guards() -> None:
     """List the settings of --guard and --merge: default, range, meaning, source."""
     from rich.markup import escape
 
-    from ..chain.guards import Guards
-    from ..chain.merging import Merge
+    from ..known import settings_of
     from ..settings import describe
 
-    for option, cls in (("--guard", Guards), ("--merge", Merge)):
-        for one in describe(cls):
+    for option, name in (("--guard", "guards"), ("--merge", "merge")):
+        for one in describe(settings_of(name)):
             default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
             out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}", markup=True)
             out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}", markup=True)

@@ -162,7 +162,7 @@ def erase(
             raise InputError(
                 "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
             )
-        from ..methods import find
+        from ..known import find
         from ..oldnames import current
         from ..runs.recipes import load_recipe
         from ..settings import build
@@ -220,8 +220,8 @@ def _recipe(
         )
     if not concept:
         raise InputError("the concept is missing: name it, for example --concept cat")
-    from ..methods import find
-    from ..model.load import hints_of
+    from ..known import find
+    from ..model.places import hints_of
     from ..runs.requests import request_for
 
     known = hints_of(known_model(model))

@@ -83,12 +83,18 @@ def evaluate(
         raise InputError(
             "--labels and --threshold belong to --nudenet: name its .onnx file, or leave them out"
         )
+    from ..known import find_suite, settings_of
+    from ..settings import build
+
+    if suite is not None:
+        find_suite(suite)
+    build(settings_of("rules"), {"limit": limit, "margin": margin})
+
     from ..evaluation.evaluate import evaluate_run
     from ..evaluation.plan import Rules
     from ..evaluation.record import folder_of
-    from ..settings import build
 
-    rules = build(Rules, {"limit": limit, "margin": margin})
+    rules = Rules(limit=limit, margin=margin)
 
     def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import shlex
@@ -93,7 +94,7 @@ def finite(value: float | None) -> float | None:
 
 def known_model(source: str) -> str:
     """``source``. Raises ModelError, with the nearest name, if it must be a typing error."""
-    from ..model.load import RELATIVES, folder_of
+    from ..model.places import RELATIVES, folder_of
 
     user_path(source)
     place = folder_of(source)
@@ -146,13 +147,23 @@ class _Stream:
                 raise InputError(f"the output cannot be written: {reason(error)}") from None
 
 
+class _Closed(io.TextIOBase):
+    """A stdout that was closed before the command started (``>&-``): what is printed cannot be lost in silence."""
+
+    def write(self, text: str) -> int:
+        raise InputError("the output cannot be written: it is closed")
+
+
 @contextlib.contextmanager
 def streams() -> Iterator[None]:
     """Inside, stdout and stderr are wrapped in ``_Stream``."""
     before = sys.stdout, sys.stderr
     try:
-        # they are None in a process without a console
-        sys.stdout = cast(TextIO, _Stream(sys.stdout, strict=True)) if sys.stdout else sys.stdout
+        # they are None where they are closed, and in a process of Windows without a console
+        if sys.stdout is not None:
+            sys.stdout = cast(TextIO, _Stream(sys.stdout, strict=True))
+        elif sys.platform != "win32":
+            sys.stdout = cast(TextIO, _Closed())
         sys.stderr = cast(TextIO, _Stream(sys.stderr, strict=False)) if sys.stderr else sys.stderr
         yield
     finally:

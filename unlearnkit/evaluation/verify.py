@@ -23,7 +23,7 @@ from ..io.files import user_path
 from ..io.reading import typed
 from ..runs import runfolder
 from ..schema import Case, Score
-from . import claims
+from . import attack_record, claims
 from .draw import Side, model_side, picture_hash, read
 from .plan import AFTER, BEFORE
 from .record import FACTS, FOLDER, changes, facts_of, figures, file_hash, finished, folders, stored
@@ -63,6 +63,9 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
             wrong += [f"{where}/{line}" for line in _evaluation(run, folder, edit=not damaged)]
         else:
             remarks.append(f"{where} is not finished: unlearnkit evaluate goes on with it")
+    for folder in attack_record.finished_attacks(run):
+        where = folder.relative_to(run).as_posix()
+        wrong += [f"{where}/{line}" for line in attack_record.wrong(folder)]
     if not wrong and ((run / JSON).exists() or (run / HTML).exists()):
         for line, bad in _report(run):
             (wrong if bad else remarks).append(line)

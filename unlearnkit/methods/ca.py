@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 from ..data.image_sets import ImageSet
 from ..parts import Losses
+from ..parts.divergence import Divergence, divergence
 from ..settings import setting
 from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import detach_bos
@@ -47,6 +48,8 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     teacher: Literal["frozen", "student"] = default(
         "teacher", "frozen", source="frozen: paper's derivation; student: released code"
     )
+    divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
+    divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")
     retain_weight: float = default(
         "retain_weight", 0.0, source="paper: only where names overlap; 0.2 in the released code"
     )
@@ -78,7 +81,8 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
             inputs.append(other.input)
             retain_targets = net.teacher([other.input]) if self.retain_target == "teacher" else [other.noise]
         eps, *eps_retain = net.student(inputs)
-        losses = {"erase": mse(eps, target)}  # eq. 6 (model) or eq. 7 (noise)
+        # eq. 6 (model) or eq. 7 (noise)
+        losses = {"erase": divergence(eps, target, self.divergence, self.divergence_scale)}
         for one, base in zip(eps_retain, retain_targets, strict=True):
             losses["keep"] = self.retain_weight * mse(one, base)
         return losses

@@ -26,6 +26,7 @@ from ..data.prompts import retain_concepts
 from ..data.wording import format_prompt
 from ..errors import InputError
 from ..parts import Losses
+from ..parts.divergence import Divergence, divergence
 from ..settings import setting
 from ..training import attention
 from ..training.anchors import target_pairs, target_prompt, templates_for
@@ -79,6 +80,8 @@ class DUGE(Trained[Sets]):
         role="output",
         source="paper: none; canvas: 3",
     )
+    divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
+    divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")
     retain_weight: float = default("retain_weight", 1.0, source="ours, as in DreamBooth: λ_pr")
     retain_target: RetainTarget = default("retain_target", "noise", source="paper, at second hand")
     neighbours: int = default("neighbours", 8, source="ours: these are the related concepts")
@@ -115,7 +118,8 @@ class DUGE(Trained[Sets]):
         if self.attention_weight:  # λ_U L_U
             losses["erase"] = sets.scale * sets.alignment.distance(a_theta, a_phi, x.which)
         if self.output_weight:
-            losses["erase_output"] = self.output_weight * mse(eps, e_phi)
+            output = divergence(eps, e_phi, self.divergence, self.divergence_scale)
+            losses["erase_output"] = self.output_weight * output
         if self.retain_weight:  # λ_pr L_pr
             noise = e_phi_retain if self.retain_target == "teacher" else [one.noise for one in retain]
             errors = [mse(one, true) for one, true in zip(eps_retain, noise, strict=True)]

@@ -20,6 +20,7 @@ from ..data.image_sets import DenoiserInput
 from ..data.prompts import retain_concepts, texts
 from ..data.wording import format_prompt
 from ..parts import Losses
+from ..parts.divergence import Divergence, divergence
 from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
@@ -62,6 +63,8 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
     start_steps: int = setting(50, "DDIM steps of a full denoising", low=1, source="paper")
     templates: bool = default("templates", False, source="ours; paper: bare")
     pictures: int = default("pictures", 32, source="ours, for start = pictures")
+    divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
+    divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")
     retain_weight: float = default("retain_weight", 0.0, source="ours; paper: 0")
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 8, source="ours")
@@ -79,7 +82,8 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
         inputs = [noisy] if retain is None else [noisy, self._noisy(net, retain, step.stream("esd keep"))[0]]
         e_null, e_c, *e_retain = net.teacher([noisy.with_cond(null), *inputs])
         eps, *eps_retain = net.student(inputs)
-        losses = {"erase": mse(eps, e_null - self.eta * (e_c - e_null))}  # eq. 7
+        target = e_null - self.eta * (e_c - e_null)  # eq. 7
+        losses = {"erase": divergence(eps, target, self.divergence, self.divergence_scale)}
         for one, base in zip(eps_retain, e_retain, strict=True):
             losses["keep"] = self.retain_weight * mse(one, base)
         return losses

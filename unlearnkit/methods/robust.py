@@ -3,7 +3,8 @@
 c is a prompt of the concept, a the same prompt with the anchor, x_t a noised picture of c or a drawn by the base θ*:
 
     by name     E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²          Concept Ablation
-    latents     w E ||ε_θ(x_t(c), o) - ε_θ*(x_t(c), a)||²        o: half the time the empty prompt, else a kept one
+    latents     w E ||ε_θ(x_t(c), o) - e||²                      o: half the time the empty prompt, else a kept one
+                e = ε_θ*(x_t(c), a) + η (ε_θ*(x_t(c), a) - ε_θ*(x_t(c), c))
     retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
 
 The second loss is about what no prompt reaches: a half-noised picture of the concept is finished as the anchor,
@@ -56,6 +57,7 @@ class Robust(Trained[Sets]):
     latent_weight: float = setting(
         1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
+    eta: float = default("eta", 1.0, source="ours: a half-noised cat is a cat under any prompt")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
     retain_weight: float = default("retain_weight", 4.0, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
@@ -81,9 +83,12 @@ class Robust(Trained[Sets]):
         taught = [x_a.input, x_r.input]
         inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
         if sets.latents:
-            asked, target = self._latents(sets, sets.latents, step.stream("robust latents"))
-            inputs, taught = [*inputs, asked], [*taught, target]
+            asked, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
+            inputs, taught = [*inputs, asked], [*taught, *both]
         targets, eps = net.teacher(taught), net.student(inputs)
+        if sets.latents:
+            e_a, e_c = targets[2:]
+            targets[2:] = [e_a + self.eta * (e_a - e_c)]
         names = ("erase", "keep", "erase_latents")
         weights = {"erase": 1.0, "keep": self.retain_weight, "erase_latents": self.latent_weight}
         return {
@@ -92,10 +97,10 @@ class Robust(Trained[Sets]):
 
     def _latents(
         self, sets: Sets, latents: ImageSet, draws: torch.Generator
-    ) -> tuple[DenoiserInput, DenoiserInput]:
-        """Noised pictures of the concept under other prompts, and under their own with the anchor."""
+    ) -> tuple[DenoiserInput, DenoiserInput, DenoiserInput]:
+        """Noised pictures of the concept under other prompts, under the anchor's, and under their own."""
         x = latents.batch(self.batch, draws)
         others = sets.retain.cond[torch.randint(len(sets.retain.cond), (self.batch,), generator=draws)]
         empty = torch.rand(self.batch, generator=draws) < 0.5
         cond = torch.where(empty.to(others.device).view(-1, 1, 1), sets.null, others)
-        return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which])
+        return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which]), x.input

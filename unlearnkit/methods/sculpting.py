@@ -27,6 +27,7 @@ from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, swap_word
 from ..data.superclasses import superclass_of, words_within
 from ..parts import Losses
+from ..parts.divergence import Divergence, divergence
 from ..schema import Concept, Request, folded
 from ..settings import setting
 from ..training.job import Run
@@ -73,6 +74,8 @@ class SculptingMemory(Trained[Sets]):
     )
     teacher: Literal["frozen", "student"] = default("teacher", "frozen", source="ours; code: student")
     eta: float = default("eta", 0.0, source="ours, if the superclass shows the concept; released code: 0")
+    divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
+    divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")
     retain_weight: float = default("retain_weight", 0.25, source="released code: λ_a, on the superclass")
     retain_set: Literal["superclass", "members", "all"] = setting(
         "superclass",
@@ -123,7 +126,7 @@ class SculptingMemory(Trained[Sets]):
         if self.eta:
             e_s, rest = e_s + self.eta * (e_s - rest[0]), rest[1:]
         eps, *others = net.student([x.input for x in (x_f, x_s, x_j) if x is not None])
-        losses = {"erase": mse(eps, e_s)}
+        losses = {"erase": divergence(eps, e_s, self.divergence, self.divergence_scale)}
         if x_s is not None and align:
             losses["align"] = align * mse(others[0], x_s.noise)
         if x_s is not None and distil:

@@ -19,7 +19,9 @@ __all__ = [
     "encoders",
     "known_words",
     "placeholder",
+    "pooled",
     "random_vectors",
+    "shared_words",
     "soft_prefix",
 ]
 
@@ -97,6 +99,48 @@ def placeholder(pipe: Any, count: int) -> str:
         if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
             return text
     raise ModelError("the model's tokenizers share no word of one token, so no vector can replace a token")
+
+
+def shared_words(pipe: Any) -> tuple[list[str], dict[str, Tensor]]:
+    """The m words that are one token for every tokenizer, in order, and their embeddings (m, width) by text encoder.
+
+    A word has lower-case letters of ASCII. The embeddings are fp32 copies.
+    """
+    words = [word for word in known_words(pipe) if word == word.lower()]
+    ids: dict[str, dict[str, int]] = {}
+    for name, one in _tokenizers(pipe).items():
+        tokens = one(words, add_special_tokens=False, verbose=False).input_ids if words else []
+        ids[name] = {
+            word: found[0]
+            for word, found in zip(words, tokens, strict=True)
+            if len(found) == 1 and found[0] not in one.all_special_ids
+        }
+    words = [word for word in words if all(word in by_word for by_word in ids.values())]
+    vectors = {}
+    for name, encoder in encoders(pipe).items():
+        table = _embedding(encoder).weight.detach()
+        vectors[name] = table[[ids[name][word] for word in words]].float()
+    return words, vectors
+
+
+@contextmanager
+def pooled(pipe: Any) -> Iterator[dict[str, Tensor]]:
+    """A dictionary that holds, by text encoder, the sentence vector (n, width) of the prompts encoded last, fp32.
+
+    It is the encoder's pooled output, and the mean over the tokens' states for one that has none, such as T5.
+    """
+    found: dict[str, Tensor] = {}
+
+    with ExitStack() as stack:
+        for name, encoder in encoders(pipe).items():
+
+            def keep(_: Any, __: Any, output: Any, name: str = name) -> None:
+                vector = getattr(output, "text_embeds", None)
+                vector = getattr(output, "pooler_output", None) if vector is None else vector
+                found[name] = (output[0].mean(1) if vector is None else vector).float()
+
+            stack.callback(encoder.register_forward_hook(keep).remove)
+        yield found
 
 
 def known_words(pipe: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Open a model by name, and read what its folder says about it without opening it."""
+"""Open a model by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from ..families.opening import checked_device, checked_dtype, open_pipeline
 from ..io.reading import read_json
 from . import hints
 from .edit import Edit
-from .hints import Hints
 from .model import Model
+from .places import folder_of, hints_of, is_canvas
 from .restore import steady
 
-__all__ = ["CANVAS", "RELATIVES", "folder_of", "hints_of", "is_canvas", "load", "note_of"]
+__all__ = ["load", "note_of"]
 
-CANVAS = Path(__file__).parents[1] / "canvas" / "weights" / "pipeline"
-RELATIVES = ("canvas-flow", "canvas-classes")  # in folders next to it
 FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # schedulers of distilled models
 
 
@@ -52,27 +50,6 @@ def load(
     if edit:
         model.check(edit)
     return model if model.dtype == dtype else model.cast(dtype)
-
-
-def is_canvas(source: str | Path) -> bool:
-    """Whether this names the canvas or one of its relatives, for which the canvas's evaluators are made."""
-    return str(source) in ("canvas", *RELATIVES)
-
-
-def folder_of(source: str | Path) -> Path:
-    """The path of a model in a folder. The canvas and its relatives are in the package."""
-    if str(source) in RELATIVES:
-        return CANVAS.with_name(str(source).removeprefix("canvas-"))
-    return CANVAS if str(source) == "canvas" else Path(source).expanduser()
-
-
-def hints_of(source: str | Path) -> Hints:
-    """The model's hints, without opening it. Raises ModelError for invalid hints."""
-    folder = folder_of(source)
-    try:
-        return hints.read(folder) if folder.is_dir() else hints.GENERAL
-    except PermissionError:
-        raise ModelError(f"there is no permission to read the model {str(folder)!r}: give another") from None
 
 
 def note_of(source: str | Path) -> str:

@@ -29,8 +29,9 @@ from ..io import manifest, processes
 from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..model.edit import Edit
-from ..model.load import hints_of, load
+from ..model.load import load
 from ..model.model import Model
+from ..model.places import hints_of
 from ..oldnames import current
 from ..schema import Concept, Recipe, Request
 from ..settings import build, changed

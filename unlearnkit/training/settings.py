@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from ..errors import InputError
 from ..parts import erasing
 from ..parts.ascent import CapOn
+from ..parts.divergence import Divergence
 from ..settings import setting, with_default
 
 __all__ = [
@@ -209,6 +210,14 @@ class Shared:
         high=0.9,
     )
     eta: float = setting(1.0, "η, how far the target is steered away from the concept", low=0.0)
+    divergence: Divergence = setting(
+        "mse",
+        "distance of the concept's prediction from its target; hellinger: samples that are far off count less; chi2: "
+        "they count more",
+    )
+    divergence_scale: float = setting(
+        1.0, "k, how much more or less they count with divergence = hellinger and chi2", low=1e-6, high=1e6
+    )
     null: Literal["empty", "rest"] = setting(
         "empty",
         "prompt without the concept, if there is no 'instead': the empty prompt, or the concept's prompt less its word",

@@ -16,8 +16,8 @@ from ... import methods
 from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...methods import Job
-from ...model.load import hints_of
 from ...model.model import Model
+from ...model.places import hints_of
 from ...model.restore import steady
 from ...runs.requests import request_for
 from ...schema import Concept, Request, folded

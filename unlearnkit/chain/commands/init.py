@@ -10,8 +10,9 @@ from typing import Any
 from ... import methods
 from ...errors import InputError, nearest, quoted
 from ...io.files import entries, locked, user_path, writing
-from ...model.load import is_canvas, load
+from ...model.load import load
 from ...model.model import Model
+from ...model.places import is_canvas
 from ...settings import build
 from .. import ledger
 from ..evaluate import open_evaluators, resolved

@@ -1,0 +1,83 @@
+"""UnlearnDiffAtk: To Generate or Not? (Zhang et al. 2024, arXiv 2310.11868).
+
+The edited model is its own classifier: a prefix p of k words before a prompt c of the concept is sought under which it
+explains pictures x of the concept, drawn by the untouched model, best:
+
+    min over p   E over x, t, ε  | ε_θ(x_t, t, E(p + c)) - ε |²
+
+p is a matrix of shares (k, m) over m words. A step draws one word for each row, takes the gradient through the draw as
+if it were not there, clips it to ±1, steps with Adam, and puts the rows back on the simplex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data.prompts import prompts_for
+from ..model.encoders import placeholder
+from ..model.model import Model
+from .attack import NO_TEXT, Budget, Cost, Group, Victim
+from .found import Attempt, Found
+from .learning import denoising_loss
+from .words import Words, fits, sampled, simplex, words_of
+
+__all__ = ["UnlearnDiffAtk"]
+
+RATE = 0.01  # of Adam: the released code's
+
+
+@dataclass(frozen=True)
+class UnlearnDiffAtk:
+    """length: words of a prefix. prompts: of the concept, each with a prefix of its own, which share the steps."""
+
+    name: ClassVar = "unlearndiffatk"
+    title: ClassVar = "UnlearnDiffAtk"
+    paper: ClassVar = "Zhang et al. 2024, arXiv 2310.11868"
+    summary: ClassVar = "Words before the prompt are learned from pictures of the concept."
+    group: ClassVar[Group] = "prompts"
+
+    length: int = 5
+    prompts: int = 4
+
+    def refuses(self, model: Model) -> str | None:
+        return NO_TEXT if model.classes else None
+
+    def search(self, victim: Victim) -> Found:
+        words = words_of(victim.model, victim.concept.wordings)
+        found = list[str]()
+        for number, prompt in enumerate(prompts_for(victim.model, victim.concept, self.prompts)):
+            made = partial(self._prefix, victim, words, prompt, number)
+            part = victim.part(f"{self.name} {number}", made)
+            found.append(f"{words.text(part['which'].long())} {prompt}".strip())
+        seeds = victim.seeds(self.name)
+        return Found(tuple(Attempt("prefix", found[i % len(found)], seed) for i, seed in enumerate(seeds)))
+
+    def cost(self, budget: Budget) -> Cost:
+        return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, pictures=budget.examples)
+
+    def _steps(self, budget: Budget) -> int:
+        return max(1, budget.steps // self.prompts)
+
+    def _prefix(self, victim: Victim, words: Words, prompt: str, number: int) -> dict[str, Tensor]:
+        """``which``: the numbers (k,) of the prefix's words."""
+        model, budget, draws = victim.model, victim.budget, victim.stream(self.name, number)
+        k = fits(model, prompt, self.length)
+        shares = torch.full((k, len(words)), 1 / len(words), device=model.device)
+        adam = torch.optim.Adam([shares], lr=RATE)
+        examples, text = victim.examples(), f"{placeholder(model.pipe, k)} {prompt}"
+        with model.frozen(), torch.enable_grad(), victim.edited():
+            for step in range(self._steps(budget)):
+                picked = sampled(shares, draws)
+                x = examples[torch.randint(len(examples), (budget.batch,), generator=draws)]
+                states = model.conditioning([text], words.vectors(picked))
+                (gradient,) = torch.autograd.grad(denoising_loss(model, x, states, draws), picked)
+                shares.grad = gradient.clamp(-1, 1)
+                adam.step()
+                shares.copy_(simplex(shares))
+                victim.tick(number * self._steps(budget) + step + 1, self.prompts * self._steps(budget))
+        return {"which": shares.argmax(1)}
