@@ -77,8 +77,10 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
     monkeypatch.setattr(Model, "forward", counted)
     one = victim(model)
     one.examples()  # drawn by the pipeline itself, which ``forward`` does not count
-    find(name).search(one)
+    found = find(name).search(one)
     cost = find(name).cost(TINY)
+    assert len(found.arms) == cost.arms
+    assert len(found.attempts) == cost.arms * TINY.pictures
     begun = 2 * 2 * (1 + 1) if name == "completion" else 0  # two pictures, guided, one step each of two arms
     assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)
 

@@ -14,7 +14,9 @@ from .io.lazy import lazily
 
 if TYPE_CHECKING:
     from . import chain, export
+    from .attacks import ATTACKS
     from .errors import DivergedError, EditError, InputError, ModelError, UnlearnError
+    from .evaluation.attack import attack
     from .evaluation.evaluate import evaluate_run as evaluate
     from .export import save_checkpoint, save_lora
     from .methods import METHODS
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATTACKS",
     "METHODS",
     "Concept",
     "DivergedError",
@@ -39,6 +42,7 @@ __all__ = [
     "Request",
     "UnlearnError",
     "__version__",
+    "attack",
     "chain",
     "erase",
     "evaluate",
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ATTACKS": "attacks",
     "METHODS": "methods",
     "Concept": "schema",
     "DivergedError": "errors",
@@ -61,6 +66,7 @@ _HOME = {
     "Recipe": "schema",
     "Request": "schema",
     "UnlearnError": "errors",
+    "attack": "evaluation.attack",
     "chain": "chain",
     "erase": "runs.run",
     "evaluate": "evaluation.evaluate:evaluate_run",

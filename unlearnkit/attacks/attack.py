@@ -52,11 +52,15 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows through the denoiser with gradient and without, and pictures drawn while searching, whole ones or shares."""
+    """What a search computes: rows of the denoiser with gradient and without, and pictures, whole ones or shares.
+
+    arms: variants of the attack, each of which has ``budget.pictures`` judged.
+    """
 
     gradient: int = 0
     forward: int = 0
     pictures: float = 0
+    arms: int = 1
 
 
 @dataclass

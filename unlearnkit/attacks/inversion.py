@@ -61,7 +61,11 @@ class Inversion:
         return Found(tuple(attempts), tensors | stored)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(gradient=(len(self.counts) + 1) * budget.steps * budget.batch, pictures=budget.examples)
+        return Cost(
+            gradient=(len(self.counts) + 1) * budget.steps * budget.batch,
+            pictures=budget.examples,
+            arms=len(self.counts) + 1,
+        )
 
     def _vectors(
         self, victim: Victim, prompt: str, count: int, arm: str, weights: Weights

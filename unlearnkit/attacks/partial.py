@@ -49,7 +49,7 @@ class SDEdit:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=budget.pictures)
+        return Cost(pictures=budget.pictures, arms=len(self.shares))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Completion:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=sum(self.shares) * budget.pictures)  # these shares of a picture
+        return Cost(pictures=sum(self.shares) * budget.pictures, arms=2 * len(self.shares))
 
     def _begun(self, victim: Victim, stop: int) -> Tensor:
         """x (n, c, h, w) after the untouched model's first steps."""

@@ -48,7 +48,7 @@ class RandomSearch:
         return Found(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=budget.candidates)
+        return Cost(pictures=budget.candidates, arms=2)
 
     def candidates(self, victim: Victim) -> list[str]:
         """``budget.candidates`` prompts with a random prefix, which does not name the concept."""

@@ -50,7 +50,7 @@ class Wording:
         return Found(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost()
+        return Cost(arms=2)
 
     def words(self, victim: Victim) -> list[str]:
         """Each word for the concept in the model's first template."""

@@ -16,6 +16,7 @@ from rich.table import Table
 from .. import __version__
 from ..errors import InputError, UnlearnError, printable, reason
 from . import chain, evaluate
+from .attack import attack
 from .erase import erase
 from .export import export
 from .signals import interruptible
@@ -152,6 +153,7 @@ def root(
 
 
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
+app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
 
 
@@ -245,7 +247,7 @@ def methods(
         out.print(line)
     for one in describe(method):
         out.print(f"[bold]{one.name}[/bold] = {escape(_plain(one.default))}", markup=True)
-        source = f" (default: {one.source})" if one.source else ""
+        source = f" (source: {one.source})" if one.source else ""
         out.print(Padding(f"{one.doc}: {one.allowed}{source}", (0, 0, 0, 4)), soft_wrap=False)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
     from ..model.model import Model
 
-__all__ = ["evaluate", "evaluate_run"]
+__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows", "of_the_canvas"]
 
 LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
 Tick = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def evaluate_run(
     if not (run / runfolder.RUN).is_file():
         raise runfolder.no_run(run)
     recipe = load_recipe(run / runfolder.RECIPE)
-    fits = _of_the_canvas(recipe.model)
+    fits = of_the_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
             f"{quoted(recipe.model)} is not the canvas, so its prompts are not known: choose prompts and a "
@@ -102,9 +102,9 @@ def evaluate_run(
         )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():
-        tools = evaluators(model.device) if evaluators else _canvas_evaluators(model)
+        tools = evaluators(model.device) if evaluators else canvas_evaluators_for(model)
     sides = [model_side(BEFORE, model, batch=batch), model_side(AFTER, model, edit=edit, batch=batch)]
-    missing = _missing(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
+    missing = never_knows(recipe.request) if suite == recipe.model == "canvas" and not quick else {}
     if missing:
         from ..canvas.check import never_knew
 
@@ -120,7 +120,7 @@ def evaluate_run(
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
-def _of_the_canvas(source: str) -> bool:
+def of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
     from ..canvas import world
     from ..model.places import hints_of, is_canvas
@@ -131,7 +131,7 @@ def _of_the_canvas(source: str) -> bool:
     return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
 
 
-def _canvas_evaluators(model: Model) -> Evaluators:
+def canvas_evaluators_for(model: Model) -> Evaluators:
     """The canvas's evaluators. Raises InputError for a model whose pictures are not like the canvas's."""
     from ..metrics.evaluators import canvas_evaluators
 
@@ -223,7 +223,7 @@ def _draw_all(
     return drawn
 
 
-def _missing(request: Request) -> dict[str, list[str]]:
+def never_knows(request: Request) -> dict[str, list[str]]:
     """The words that the canvas's never-knew model does not know; empty if it is not shipped or knows the request."""
     from ..canvas import WEIGHTS, world
 

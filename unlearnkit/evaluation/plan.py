@@ -28,6 +28,7 @@ __all__ = [
     "Rules",
     "cases_for",
     "lines",
+    "lines_of",
     "plan_for",
     "thinned",
 ]
@@ -183,7 +184,12 @@ def thinned(cases: Sequence[Case], *, each: int = ENOUGH) -> list[Case]:
 
 def lines(records: Iterable[Any]) -> str:
     """Dataclasses as JSON, one a line."""
-    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in records)
+    return lines_of(dataclasses.asdict(row) for row in records)
+
+
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as JSON, one a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _reference(

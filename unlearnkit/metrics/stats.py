@@ -1,8 +1,9 @@
 """The statistics of an evaluation. The unit is the prompt: pictures of one prompt are not independent.
 
-Rates have Wilson intervals, paired differences Tango's score interval and an exact test, means a cluster bootstrap,
-distances between sets of pictures a cluster jackknife. Several concepts are corrected with Holm's method. Retention
-is tested for non-inferiority, with a margin that was set before. Shares are in [0, 1] throughout.
+Rates have Wilson intervals, paired differences Tango's score interval and an exact test, independent ones Newcombe's
+interval, means a cluster bootstrap, distances between sets of pictures a cluster jackknife. Several concepts are
+corrected with Holm's method. Retention is tested for non-inferiority, with a margin that was set before. Shares are in
+[0, 1] throughout.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "jackknife",
     "mcnemar",
     "needed",
+    "newcombe",
     "non_inferior",
     "rate",
     "tango",
@@ -118,6 +120,18 @@ def tango(gained: float, lost: float, n: float, *, level: float = LEVEL) -> tupl
 
     middle = (gained - lost) / n
     return _solve(lambda d: score(d) - z, -1.0, middle), _solve(lambda d: score(d) + z, middle, 1.0)
+
+
+def newcombe(k: int, n: int, k_control: int, n_control: int, *, level: float = LEVEL) -> Interval:
+    """The share ``k`` of ``n`` minus that of an independent control, between hybrid score limits.
+
+    Newcombe 1998b, method 10: from Wilson's limits l, u of both, the limits are d - √((p-l)² + (u_c-p_c)²) and
+    d + √((u-p)² + (p_c-l_c)²).
+    """
+    p, c = k / n, k_control / n_control
+    (low, high), (low_c, high_c) = wilson(k, n, level=level), wilson(k_control, n_control, level=level)
+    below, above = math.hypot(p - low, high_c - c), math.hypot(high - p, c - low_c)
+    return Interval(p - c, p - c - below, p - c + above)
 
 
 def mcnemar(gained: int, lost: int) -> float:

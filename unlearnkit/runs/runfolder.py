@@ -43,7 +43,7 @@ RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors
 FORMAT = 2  # of run.json; the first format had no number and no list of files
 OLD = ("edit", "base", "seconds", "method seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
-LATER = ("evaluation", "report.html", "report.json")  # have their own manifests
+LATER = ("evaluation", "attacks", "report.html", "report.json")  # have their own manifests
 LONGER = "text_model."  # prefix of CLIP's weights in files, as ``older`` writes them
 STAGE = "stage-"  # prefix of the folders of a method that trains in stages
 REMAKE = "remove the folder 'pipeline', and --resume writes it again"
@@ -84,6 +84,8 @@ def no_run(folder: Path) -> InputError:
         return InputError(
             f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out"
         )
+    if not folder.exists():
+        return InputError(f"{quoted(folder)} does not exist: name the folder of a finished run")
     return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
 
 

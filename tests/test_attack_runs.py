@@ -1,0 +1,279 @@
+"""Attacks of a run: a folder of records beside a control, gone on with after kills, verified, and graded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saved
+from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.errors import InputError
+from unlearnkit.evaluation import attack_record, attacking
+from unlearnkit.evaluation.attack import attack, plan, targets
+from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.resistance import LADDER, graded
+from unlearnkit.evaluation.verify import verify
+from unlearnkit.io import manifest
+from unlearnkit.metrics.stats import newcombe
+from unlearnkit.model.load import load
+from unlearnkit.schema import Concept, Request
+
+TINY = Budget("quick", steps=2, batch=2, candidates=2, pictures=3, examples=2)
+TOOLS: dict[str, Any] = {"evaluators": lambda device: saved.tools()}
+
+
+@pytest.fixture
+def run(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the evaluated run, to be attacked with a tiny budget."""
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    return Path(shutil.copytree(evaluated, tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file but the one that has times."""
+    files = manifest.contents(folder)
+    return {name: manifest.file_hash(path) for name, path in files.items() if "attack.json" not in name}
+
+
+def test_an_attack_is_recorded_and_verified(run: Path):
+    figures = attack(run, attacks=["sdedit", "probe"], **TOOLS)
+    assert set(figures) == {"sdedit", "probe"}
+    one = figures["sdedit"]["arms"]["noised to 50%"]
+    assert one["after"]["n"] == one["control"]["n"] == 3
+    assert figures["probe"]["figures"].keys() == {"after"}  # of an unrelated concept it says nothing
+    control = json.loads((run / "attacks/sdedit/plan.json").read_text())["control"]
+    assert control["kind"] == "unrelated concept"
+    assert control["concept"] in ("dog", "bear", "car", "tree")
+    assert verify(run) == []
+    assert attack(run, attacks=["sdedit"], **TOOLS)["sdedit"] == figures["sdedit"]  # nothing is done again
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pictures/after/0001.png", "changed later"),
+        ("rows.jsonl", "changed later"),
+        ("after/found.json", "changed later"),
+        ("control/found.safetensors", "is missing"),
+    ],
+)
+def test_a_changed_file_is_found(run: Path, name: str, says: str):
+    attack(run, attacks=["inpainting"], **TOOLS)
+    path = run / "attacks" / "inpainting" / name
+    if says == "is missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"\n")
+    (line,) = verify(run)
+    assert says in line
+    with pytest.raises(InputError, match="remove the folder and attack again"):
+        attack(run, attacks=["inpainting"], **TOOLS)
+
+
+def test_figures_that_do_not_follow_are_found(run: Path):
+    attack(run, attacks=["inpainting"], **TOOLS)
+    folder = run / "attacks" / "inpainting"
+    figures = json.loads((folder / "figures.json").read_text())
+    figures["arms"]["no prompt"]["after"]["k"] = 3
+    (folder / "figures.json").write_text(attack_record.text_of(figures))
+    facts = json.loads((folder / "attack.json").read_text())
+    facts["sha256"]["figures.json"] = manifest.file_hash(folder / "figures.json")
+    (folder / "attack.json").write_text(manifest.dump(facts))
+    assert verify(run) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
+
+
+def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):
+    whole = Path(shutil.copytree(run, tmp_path / "whole"))
+    attack(whole, attacks=["inversion"], **TOOLS)
+    stops = iter([3, 9, 6])
+    drawn: list[str] = []
+
+    class Stopped(Exception):
+        pass
+
+    def ticking(limit: float) -> Any:
+        count = 0
+
+        def tick(stage: str, done: int, total: int) -> None:
+            nonlocal count
+            count += 1
+            drawn.append(stage)
+            if count >= limit:
+                raise Stopped
+
+        return tick
+
+    for limit in stops:
+        with pytest.raises(Stopped):
+            attack(run, attacks=["inversion"], tick=ticking(limit), **TOOLS)
+    attack(run, attacks=["inversion"], tick=ticking(10**9), **TOOLS)
+    assert contents(run / "attacks") == contents(whole / "attacks")
+    assert verify(run) == []
+
+
+def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
+    counted = []
+    draw = attacking.drawn
+
+    def counting(victim: Any, found: Any, attempts: Any) -> Any:
+        counted.extend(attempts)
+        if len(counted) > 7:
+            raise KeyboardInterrupt
+        return draw(victim, found, attempts)
+
+    monkeypatch.setattr(attacking, "drawn", counting)
+    with pytest.raises(KeyboardInterrupt):
+        attack(run, attacks=["completion"], **TOOLS)
+    begun = {path.name for path in (run / "attacks/completion/pictures/after").iterdir()}
+    stopped, counted[:] = len(counted), []
+    monkeypatch.setattr(attacking, "drawn", lambda v, f, a: counted.extend(a) or draw(v, f, a))
+    figures = attack(run, attacks=["completion"], **TOOLS)["completion"]
+    asked = sum(one[side]["n"] for one in figures["arms"].values() for side in ("after", "control"))
+    assert len(counted) == asked - len(begun)
+    assert 0 < len(begun) < stopped
+
+
+def test_another_plan_is_refused(run: Path):
+    attack(run, attacks=["probe"], **TOOLS)
+    with pytest.raises(InputError, match=r"begun with another plan \(seed differs\)"):
+        attack(run, attacks=["probe"], seed=1, **TOOLS)
+    with pytest.raises(InputError, match="budget 'quik' is unknown"):
+        attack(run, budget="quik", **TOOLS)
+    with pytest.raises(InputError, match="attack 'sdedi' is unknown"):
+        attack(run, attacks=["sdedi"], **TOOLS)
+    with pytest.raises(InputError, match="belong to --base"):
+        attack(run, concepts=[Concept("cat")], **TOOLS)
+    with pytest.raises(InputError, match="no finished run"):
+        attack(run / "evaluation", **TOOLS)
+
+
+def test_a_model_is_attacked_beside_its_base(run: Path, tmp_path: Path):
+    how: dict[str, Any] = {"base": str(saved.folder()), "concepts": [Concept("cat")], "out": tmp_path / "out"}
+    figures = attack(run / "pipeline", attacks=["inpainting"], **how, **TOOLS)
+    assert figures["inpainting"]["arms"].keys() == {"own prompt", "no prompt"}
+    ours = attack(run, attacks=["inpainting"], **TOOLS)
+    assert figures["inpainting"]["arms"] == ours["inpainting"]["arms"]
+    with pytest.raises(InputError, match="there is nothing to attack"):
+        attack(saved.folder(), attacks=["inpainting"], **how, **TOOLS)
+    with pytest.raises(InputError, match="needs --concept"):
+        attack(run / "pipeline", base=str(saved.folder()), **TOOLS)
+
+
+def test_the_dry_run_names_every_attack(run: Path):
+    rows = {one.name: one for one in plan(run)}
+    assert set(rows) == set(ATTACKS)
+    assert rows["inversion"].pictures == 2 * (2 + 4 * 3)
+    assert all(one.seconds >= 0 and not one.why for one in rows.values())
+
+
+def test_the_canvas_has_a_model_that_never_knew_cats():
+    model = load("canvas")
+    (one,) = targets(model, {}, Request((Concept("kitten"),)))
+    assert one.seen_as == "cat"
+    assert one.never_knew is not None
+    assert one.facts()["control"]["kind"] == "never knew"
+    assert one.held is not None
+    before = model.fingerprint()
+    victims = one.victims(TINY, 0, Path("nowhere"))
+    with victims["control"].edited() as other:
+        assert other.fingerprint() != before
+    (other_target,) = targets(model, {}, Request((Concept("dog"),)))
+    assert other_target.never_knew is None
+    assert other_target.facts()["control"]["kind"] == "unrelated concept"
+
+
+# the figures
+
+
+def test_newcombes_interval_is_that_of_his_paper():
+    one = newcombe(56, 70, 48, 80)  # Newcombe 1998b, table II, method 10, cases (a), (c) and (g)
+    assert [round(each, 4) for each in (one.value, one.low, one.high)] == [0.2, 0.0524, 0.3339]
+    one = newcombe(6, 7, 2, 7)
+    assert [round(each, 4) for each in (one.low, one.high)] == [0.0582, 0.8062]
+    one = newcombe(10, 10, 0, 10)
+    assert [round(each, 4) for each in (one.low, one.high)] == [0.6075, 1.0]
+
+
+def rows(after: int, control: int, n: int = 50, arm: str = "arm") -> list[dict[str, Any]]:
+    return [
+        {"side": side, "arm": arm, "shows": i < k}
+        for side, k in (("after", after), ("control", control))
+        for i in range(n)
+    ]
+
+
+def test_an_arm_whose_control_finds_it_is_not_counted():
+    figures = arm_figures(rows(30, 5) + rows(50, 6, arm="other"))
+    assert figures["arm"]["counted"]
+    assert not figures["other"]["counted"]
+    assert headline(figures) == "arm"
+    assert figures["arm"]["difference"]["value"] == pytest.approx(0.5)
+    alone = arm_figures([row for row in rows(1, 1) if row["side"] == "after"])
+    assert alone["arm"]["control"] is None
+    assert not alone["arm"]["counted"]
+    assert headline(alone) is None
+
+
+GROUPS = {name: find(name).group for name in ("wording", "inversion", "probe")} | {"relearn": "relearning"}
+
+
+def case(name: str, after: int, control: int = 0, n: int = 50) -> tuple[dict[str, Any], dict[str, Any]]:
+    own, none = {"value": 0.2, "low": 0.19, "high": 0.21}, {"value": 0.1, "low": 0.09, "high": 0.11}
+    known = {"own caption, after": own, "no caption, after": none}
+    figures = {"arms": arm_figures(rows(after, control, n)), "figures": {"after": known, "control": known}}
+    return {"attack": name, "control": {"kind": "never knew"}}, figures
+
+
+def grade(*cases: tuple[dict[str, Any], dict[str, Any]], before: str = "generalises") -> tuple[str, str]:
+    plans, figures = zip(*cases, strict=True) if cases else ((), ())
+    name, reasons = graded(before, plans, figures, GROUPS)
+    return name, "; ".join(reasons)
+
+
+def test_the_ladder_of_grades():
+    steps = [case(name, 0) for name in ("wording", "inversion", "relearn")]
+    probe = case("probe", 0, n=1)
+    probe[1]["arms"] = {}
+    assert grade() == ("generalises", "not attacked with wording")
+    assert grade(steps[0]) == ("resists prompts", "not attacked with inversion")
+    assert grade(*steps[:2]) == ("resists embeddings and latents", "not attacked with relearn")
+    assert grade(*steps) == ("resists relearning", "not attacked with probe")
+    assert grade(*steps, probe) == ("gone", "")
+    assert grade(*steps, probe, before="suppressed")[0] == "suppressed"
+    assert list(LADDER)[-1] == "gone"
+
+
+def test_reasons_against_a_grade():
+    assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
+    assert "control is missing or above 10%" in grade(case("wording", 20, 20))[1]
+    assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
+    assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
+    knows = case("probe", 0)
+    knows[1]["arms"] = {}
+    knows[1]["figures"] = {
+        "after": {
+            "own caption, after": {"value": 0.1, "high": 0.12},
+            "no caption, after": {"value": 0.2, "high": 0.3},
+        },
+        "control": {
+            "own caption, after": {"value": 0.2, "low": 0.18},
+            "no caption, after": {"value": 0.2, "low": 0.1},
+        },
+    }
+    steps = [case(name, 0) for name in ("wording", "inversion", "relearn")]
+    name, why = grade(*steps, knows)
+    assert name == "resists relearning"
+    assert "with own caption its pictures are denoised with a loss of 0.1" in why
+    assert "no caption" not in why
+    knows[0]["control"]["kind"] = "unrelated concept"
+    assert grade(*steps, knows)[1] == "there is no model that never knew it"
+
+
+def test_budgets_are_large_enough_to_grade():
+    for one in BUDGETS.values():
+        assert dataclasses.asdict(newcombe(0, one.pictures, 0, one.pictures))["high"] <= 0.10

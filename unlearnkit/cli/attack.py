@@ -1,0 +1,128 @@
+"""The command attack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, out, showing
+
+__all__ = ["attack"]
+
+
+def attack(
+    run: Annotated[str, typer.Argument(help="The folder of a finished run; with --base, a model.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME",
+            help="An attack; may be repeated (default: all that fit the model).",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="quick or full.", rich_help_panel=HOW)] = "quick",
+    seed: Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will cost.", rich_help_panel=HOW)
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="The untouched model that RUN was made from.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    concepts: Annotated[
+        list[str] | None,
+        typer.Option("--concept", metavar="NAME", help="With --base: what was erased.", rich_help_panel=WHAT),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="With --base: object or style.", rich_help_panel=WHAT)] = "object",
+    objects: Annotated[
+        str | None,
+        typer.Option(help="A classifier of objects, as for evaluate.", rich_help_panel=HOW),
+    ] = None,
+    styles: Annotated[str | None, typer.Option(help="A classifier of styles.", rich_help_panel=HOW)] = None,
+    nudenet: Annotated[
+        str | None, typer.Option(help="NudeNet's .onnx file, to detect nudity.", rich_help_panel=HOW)
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The lowest score of NudeNet that counts.", rich_help_panel=HOW)
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="With --base: where to write.", rich_help_panel=WHERE),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Attack what was erased, each attack beside a control. A stopped command continues.
+
+    [bold]unlearnkit attack runs/esd-cat-0 --attack inversion[/bold]
+    """
+    from ..evaluation import attack as attacking
+    from ..schema import Concept
+
+    def open_evaluators(device: Any) -> Any:
+        from ..metrics.evaluators import local_evaluators
+
+        read: dict[str, Any] = {"nudenet": nudenet, "threshold": threshold}
+        return local_evaluators(objects=objects, styles=styles, **read, device=device)
+
+    asked: dict[str, Any] = {
+        "base": base,
+        "concepts": tuple(Concept(name, kind) for name in concepts or ()),  # type: ignore[arg-type]
+        "out": folder,
+        "device": device,
+        "dtype": dtype,
+    }
+    if dry_run:
+        _print_plan(attacking.plan(run, attacks=names, budget=budget, **asked))
+        return
+    tools = open_evaluators if objects or styles or nudenet else None
+    try:
+        with showing(f"attacking {run}") as tick:
+            figures = attacking.attack(
+                run, attacks=names, budget=budget, seed=seed, evaluators=tools, tick=tick, **asked
+            )
+    except KeyboardInterrupt:
+        err.print("stopped; the same command continues", markup=False)
+        sys.exit(130)
+    for name, one in figures.items():
+        _print_figures(name, one)
+    if base is None:
+        out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
+
+
+def _print_plan(planned: Any) -> None:
+    """One line for each attack, and the sum."""
+    for one in planned:
+        if one.why:
+            out.print(f"{one.name:<16} not for this model: {one.why}", markup=False)
+            continue
+        work = f"{one.pictures:>5} pictures"
+        work += f", {one.gradient:,} rows with gradient" if one.gradient else ""
+        out.print(f"{one.name:<16} {_span(one.seconds):>9}  {work}", markup=False)
+    out.print(f"{'together':<16} {_span(sum(one.seconds for one in planned)):>9}", markup=False)
+
+
+def _print_figures(name: str, figures: Any) -> None:
+    """The rate of each arm beside its control's, and the figures of an attack without pictures."""
+    for arm, one in figures["arms"].items():
+        text = f"{one['after']['k']} of {one['after']['n']}"
+        if control := one["control"]:
+            text += f", control {control['k']} of {control['n']}"
+            low, high = (one["difference"][end] * 100 for end in ("low", "high"))
+            text += f", difference {one['difference']['value'] * 100:+.0f} points ({low:+.0f} to {high:+.0f})"
+        note = "" if one["counted"] else "; not counted"
+        out.print(f"{name}, {arm}: {text}{note}", markup=False)
+    for side, numbers in figures["figures"].items():
+        for title, one in numbers.items():
+            if isinstance(one, dict) and isinstance(value := one.get("value"), float):
+                out.print(f"{name}, {side}, {title}: {value:.4g}", markup=False)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

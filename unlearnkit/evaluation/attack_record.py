@@ -1,0 +1,149 @@
+"""The folder of an attack, ``RUN/attacks/NAME``: its files are written, read and verified here.
+
+plan.json         attack, settings, budget, seed, concept, hashes of model and edit, control, classifiers
+SIDE/found.json   what was found for ``after`` and for ``control``, with found.safetensors
+pictures/SIDE/    one PNG for every attempt, by its number
+rows.jsonl        one line for every picture: its hash, what the classifier sees, whether that is the concept
+figures.json      rates, differences, and the figures of attacks without pictures: computed from the rows
+attack.json       the hash of every file, seconds, versions; written last
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..attacks.found import Found
+from ..errors import InputError, UnlearnError, printable, quoted
+from ..io import manifest
+from ..io.files import slug
+from ..io.reading import read_json, read_lines, typed
+from .attack_figures import AFTER, CONTROL, LIMIT, arm_figures, headline
+from .draw import picture_hash, read
+
+__all__ = [
+    "FACTS",
+    "FOLDER",
+    "computed",
+    "figures_of",
+    "finished_attacks",
+    "folder_of",
+    "plan_of",
+    "rows_of",
+    "same_plan",
+    "text_of",
+    "wrong",
+]
+
+FOLDER, FACTS, FORMAT = "attacks", "attack.json", 1
+ROW: dict[str, Any] = {**dict.fromkeys(("side", "arm", "image", "seen"), str), "attempt": int, "shows": bool}
+PLAN: dict[str, Any] = {
+    **dict.fromkeys(("attack", "group", "unlearnkit", "model", "base"), str),
+    **dict.fromkeys(("budget", "concept", "control"), dict),
+    **{"format": int, "seed": int, "limit": float, "instruments": list},
+}
+FIGURES: dict[str, Any] = {"arms": dict, "figures": dict, "headline": (str, type(None))}
+
+
+def folder_of(run: Path, attack: str, concept: str, alone: bool = True) -> Path:
+    """``RUN/attacks/inversion``; with several erased concepts ``RUN/attacks/inversion-cat``."""
+    return run / FOLDER / (attack if alone else f"{attack}-{slug(concept)}")
+
+
+def finished_attacks(run: Path) -> list[Path]:
+    """The folders of a run's finished attacks, by name."""
+    return sorted(path.parent for path in (run / FOLDER).glob(f"*/{FACTS}"))
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """The plan. Raises InputError if this version cannot read it."""
+    plan = read_json(folder / "plan.json", what="plan", kind=dict)
+    typed(plan, PLAN, where=f"plan {quoted(folder / 'plan.json')}")
+    if plan["format"] != FORMAT:
+        raise InputError(
+            f"{quoted(folder)} has format {plan['format']} of attacks, this unlearnkit reads {FORMAT}: remove the "
+            "folder and attack again"
+        )
+    return dict(plan)
+
+
+def same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Raises InputError naming the first difference, if the folder holds an attack with another plan."""
+    if not (folder / "plan.json").exists():
+        return
+    old = plan_of(folder)
+    for name, value in json.loads(json.dumps(plan)).items():
+        if old.get(name) != value:
+            raise InputError(
+                f"{quoted(folder)} was begun with another plan ({name} differs): finish it with the same options and "
+                "version, or remove it"
+            )
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    rows = read_lines(folder / "rows.jsonl", what="rows")
+    for row in rows:
+        typed(row, ROW, where=f"a line of {quoted(folder / 'rows.jsonl')}")
+    return rows
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    """``figures.json`` of a finished attack, none of whose files was changed. Raises InputError for others."""
+    facts = manifest.load(folder / FACTS, old=(), what="attack")
+    typed(facts, {"sha256": dict, "seconds": dict}, where=f"attack {quoted(folder / FACTS)}")
+    for name, why in manifest.changes(folder, facts["sha256"], leave=[FACTS]):
+        raise InputError(
+            f"{printable(name)} of {quoted(folder)} {why}: put a copy of it back, or remove the folder and attack again"
+        )
+    figures = read_json(folder / "figures.json", what="figures", kind=dict)
+    return {**typed(figures, FIGURES, where=f"figures {quoted(folder)}"), "seconds": facts["seconds"]}
+
+
+def computed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``figures.json`` holds, from the rows and from what was found."""
+    found = {side: one for side in (AFTER, CONTROL) if (one := Found.load(folder / side))}
+    arms = arm_figures(rows)
+    return {
+        "arms": arms,
+        "figures": {side: dict(one.figures) for side, one in found.items()},
+        "headline": headline(arms),
+        "limit": LIMIT,
+    }
+
+
+def text_of(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def wrong(folder: Path) -> Iterator[str]:
+    """What is wrong in a finished attack, one line each; everything that needs no model is computed again."""
+    try:
+        was, plan, rows = figures_of(folder), plan_of(folder), rows_of(folder)
+        del was["seconds"]
+        found = {side: one for side in (AFTER, CONTROL) if (one := Found.load(folder / side))}
+    except UnlearnError as error:
+        yield str(error)
+        return
+    named = {(row["side"], row["attempt"]): row for row in rows}
+    asked = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
+    if named.keys() != asked or len(rows) != len(asked):
+        yield "rows.jsonl has other pictures than those that found.json asks for"
+        return
+    for (side, number), row in named.items():
+        where = f"pictures/{side}/{number:04d}.png"
+        try:
+            picture, facts = read(folder / where)
+        except InputError as error:
+            yield f"{where}: {error}"
+            continue
+        attempt = found[side].attempts[number]
+        if picture_hash(picture) != row["image"]:
+            yield f"{where} is not the picture that was judged"
+        if (facts["seed"], facts["prompt"], row["arm"]) != (attempt.seed, attempt.prompt, attempt.arm):
+            yield f"{where} was drawn for another attempt"
+    if json.loads(text_of(computed(folder, rows))) != was:
+        yield "figures.json does not follow from rows.jsonl"
+    if plan["limit"] != LIMIT:
+        yield f"plan.json has another limit than {LIMIT}"
