@@ -26,9 +26,10 @@ def trained(
 ) -> dict[int, dict[str, Tensor]]:
     """The weights, fp32 on the CPU, after each number of steps on the untouched model's pictures of the prompts.
 
-    rank: of updates of the matrices of cross-attention; 0: all weights of the denoiser are trained.
+    rank: of updates of the matrices of cross-attention, or of all in a family without it; 0: all weights are trained.
     """
-    model, size, part = victim.model, victim.budget.batch, "xattn" if rank else "all"
+    model, size = victim.model, victim.budget.batch
+    part = "xattn" if rank and "xattn" not in model.family.LACKS else "all"
     x, seen = pictures.draw(model, prompts, folder=victim.cache), dict[int, dict[str, Tensor]]()
 
     def loss(net: Net, step: Step) -> Losses:
