@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearnkit import suites
+from unlearnkit.cli.signals import interruptible
 from unlearnkit.errors import UnlearnError
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import thinned
@@ -53,9 +54,13 @@ def main(
     model = load("canvas")
     if not is_finished(out):
         _say_how_long(model, recipe, 2 * len(cases if full else thinned(cases)))
-    with showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging") as tick:
-        run_recipe(recipe, out, model=model, resume=True, tick=tick)
-        verdict = evaluate_run(out, suite=suite, file=file, quick=not full, tick=tick)
+    try:
+        with interruptible(), showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging") as tick:
+            run_recipe(recipe, out, model=model, resume=True, tick=tick)
+            verdict = evaluate_run(out, suite=suite, file=file, quick=not full, tick=tick)
+    except KeyboardInterrupt:
+        notes.print("stopped; the same command continues", markup=False)
+        sys.exit(130)
     page = report(out)
     tables = read_json(folder_of(out, suite, file) / "tables.json", what="figures", kind=dict)["tables"]
     console.print(_seen(tables))

@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str]):
         assert stopped.value.code == 2, said
         assert said.out == ""
         assert "Traceback" not in said.err
-        lines = said.err.splitlines()
+        lines = [line for line in said.err.splitlines() if not line.startswith("note: ")]
         assert begun or len(lines) == 1, said.err
         return lines[-1]
 

@@ -56,6 +56,16 @@ def test_a_concept_that_comes_twice_counts_once(model: Model):
     assert Request((Concept("neon"), Concept("neon", "style"))).erase[1].kind == "style"
 
 
+def test_the_kind_is_what_the_hints_say(model: Model):
+    kinds = {one.name: one.kind for one in request_for(["Neon", "cat", "zebu"], known=model.hints).erase}
+    assert kinds == {"Neon": "style", "cat": "object", "zebu": "object"}
+    assert request_for("Van Gogh").erase[0].kind == "style", "the general hints know it"
+    assert request_for("neon", kind="object", known=model.hints).erase[0].kind == "object"
+    assert request_for("neon", known=model.hints, keep=["cat"]).keep[0].kind == "object"
+    with pytest.raises(InputError, match="use one of object, style"):
+        request_for("cat", kind="")
+
+
 @pytest.mark.parametrize("other", [Concept("kitten"), Concept("dog", phrases=(" KITTEN",)), Concept("cat")])
 def test_a_wording_of_two_different_concepts_is_refused(other: Concept):
     with pytest.raises(InputError, match="is erased twice, as two different concepts"):

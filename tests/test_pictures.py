@@ -57,6 +57,36 @@ def test_a_cache_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
         pictures.draw(model, ["cat"], folder=tmp_path / "file")
 
 
+def test_what_a_grid_shows_before_the_edit_is_drawn_once(
+    make: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path))
+    asked, model = (["cat", "dog"], [0, 1]), make()
+    first = [one.tobytes() for one in pictures.images(model, *asked)]
+    assert first == [one.tobytes() for one in model.sample(*asked)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "sample", None)
+        assert [one.tobytes() for one in pictures.images(make(), *asked)] == first
+        with pytest.raises(TypeError):  # another network, another decoder, other weights, other seeds
+            pictures.images(make(seed=1), *asked)
+        other = make()
+        with torch.no_grad():
+            other.pipe.vae.decoder.conv_out.bias += 0.5
+        with pytest.raises(TypeError):
+            pictures.images(other, *asked)
+        name, weight = next(iter(model.weights("text").items()))
+        with model.wearing({name: weight + 0.1}), pytest.raises(TypeError):
+            pictures.images(model, *asked)
+        with pytest.raises(TypeError):
+            pictures.images(model, ["cat", "dog"], [0, 2])
+
+
+def test_a_grid_needs_no_cache(model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "file"))
+    assert len(pictures.images(model, ["cat"], [0])) == 1
+
+
 NAMES = st.text(st.characters(exclude_categories=HIDDEN), min_size=1, max_size=30).filter(str.strip)
 
 

@@ -223,7 +223,10 @@ def _checked(known: Setting, value: Any) -> Any:
 
 def _refusal(known: Setting, value: Any) -> InputError:
     close = nearest(value, map(str, known.choices)) if known.choices and isinstance(value, str) else ""
-    return InputError(f"setting {known.name!r} got {quoted(value)}{close}: it takes {known.allowed}")
+    takes = known.allowed
+    if isinstance(value, float) and not math.isfinite(value):
+        takes = takes.replace("a number", "a finite number")
+    return InputError(f"setting {known.name!r} got {quoted(value)}{close}: it takes {takes}")
 
 
 def fitted(annotation: Any, value: Any) -> Any:

@@ -7,9 +7,12 @@ from .attack import BUDGETS, Attack, Budget, Cost, Victim
 from .found import Attempt, Found
 from .inpainting import Inpainting
 from .inversion import Inversion
+from .mma import MMA
+from .p4d import P4D
 from .partial import Completion, SDEdit
 from .probe import Probe
 from .random_search import RandomSearch
+from .ring_a_bell import RingABell
 from .unlearndiffatk import UnlearnDiffAtk
 from .wording import Wording
 
@@ -19,7 +22,7 @@ ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
         *(Probe(), Wording(), RandomSearch()),
-        *(UnlearnDiffAtk(),),
+        *(UnlearnDiffAtk(), P4D(), RingABell(), MMA()),
         *(Inversion(), SDEdit(), Completion(), Inpainting()),
     )
 }

@@ -18,13 +18,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.prompts import prompts_for
 from ..model.encoders import placeholder
 from ..model.model import Model
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .found import Found
 from .learning import denoising_loss
-from .words import Words, fits, sampled, simplex, words_of
+from .words import Words, fits, in_turn, prompts_found, sampled, simplex
 
 __all__ = ["UnlearnDiffAtk"]
 
@@ -48,14 +47,8 @@ class UnlearnDiffAtk:
         return NO_TEXT if model.classes else None
 
     def search(self, victim: Victim) -> Found:
-        words = words_of(victim.model, victim.concept.wordings)
-        found = list[str]()
-        for number, prompt in enumerate(prompts_for(victim.model, victim.concept, self.prompts)):
-            made = partial(self._prefix, victim, words, prompt, number)
-            part = victim.part(f"{self.name} {number}", made)
-            found.append(f"{words.text(part['which'].long())} {prompt}".strip())
-        seeds = victim.seeds(self.name)
-        return Found(tuple(Attempt("prefix", found[i % len(found)], seed) for i, seed in enumerate(seeds)))
+        found = prompts_found(victim, self.name, self.prompts, partial(self._prefix, victim))
+        return in_turn(victim, self.name, "prefix", [f"{words} {prompt}" for prompt, words in found])
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, pictures=budget.examples)
@@ -63,8 +56,8 @@ class UnlearnDiffAtk:
     def _steps(self, budget: Budget) -> int:
         return max(1, budget.steps // self.prompts)
 
-    def _prefix(self, victim: Victim, words: Words, prompt: str, number: int) -> dict[str, Tensor]:
-        """``which``: the numbers (k,) of the prefix's words."""
+    def _prefix(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+        """The numbers (k,) of the prefix's words."""
         model, budget, draws = victim.model, victim.budget, victim.stream(self.name, number)
         k = fits(model, prompt, self.length)
         shares = torch.full((k, len(words)), 1 / len(words), device=model.device)
@@ -80,4 +73,4 @@ class UnlearnDiffAtk:
                 adam.step()
                 shares.copy_(simplex(shares))
                 victim.tick(number * self._steps(budget) + step + 1, self.prompts * self._steps(budget))
-        return {"which": shares.argmax(1)}
+        return shares.argmax(1)

@@ -6,18 +6,22 @@ one search goes through all text encoders at once, and what it finds is a text t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
+from ..data.prompts import prompts_for
 from ..errors import InputError, quoted
 from ..model.encoders import shared_words
 from ..model.model import Model
+from .attack import Victim
+from .found import Attempt, Found
 
-__all__ = ["Words", "fits", "sampled", "simplex", "swaps", "words_of"]
+__all__ = ["Words", "fits", "in_turn", "prompts_found", "sampled", "simplex", "swaps", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Words:
     def vectors(self, shares: Tensor) -> dict[str, Tensor]:
         """(k, width) by text encoder for shares (k, m), with gradient to them."""
         return {name: shares.to(table) @ table for name, table in self.embeddings.items()}
+
+    def exact(self, which: Tensor) -> dict[str, Tensor]:
+        """The vectors (k, width) by text encoder of the words of these numbers (k,)."""
+        return {name: table[which] for name, table in self.embeddings.items()}
 
     def nearest(self, vectors: Mapping[str, Tensor]) -> Tensor:
         """The numbers (k,) of the words nearest to vectors (k, width): by the mean of the encoders' cosines."""
@@ -75,6 +83,33 @@ def fits(model: Model, prompt: str, length: int) -> int:
             f"{quoted(prompt)} leaves no room for words before it: {model.source} reads {room} tokens"
         )
     return min(length, room - tokens)
+
+
+def prompts_found(
+    victim: Victim, name: str, count: int, find: Callable[[Words, str, int], Tensor]
+) -> list[tuple[str, str]]:
+    """For each of the concept's first ``count`` prompts, the prompt and the words that ``find`` gives for it.
+
+    find: called with the words, the prompt and its number; gives the numbers (k,) of words. Kept as a part of the
+    search.
+    """
+    words, found = words_of(victim.model, victim.concept.wordings), list[tuple[str, str]]()
+    for number, prompt in enumerate(prompts_for(victim.model, victim.concept, count)):
+        part = victim.part(f"{name} {number}", partial(_named, find, words, prompt, number))
+        found.append((prompt, words.text(part["which"].long())))
+    return found
+
+
+def _named(
+    find: Callable[[Words, str, int], Tensor], words: Words, prompt: str, number: int
+) -> dict[str, Tensor]:
+    return {"which": find(words, prompt, number)}
+
+
+def in_turn(victim: Victim, name: str, arm: str, texts: Sequence[str]) -> Found:
+    """Attempts at the budget's number of pictures, which take the texts in turn."""
+    seeds = victim.seeds(name)
+    return Found(tuple(Attempt(arm, texts[i % len(texts)], seed) for i, seed in enumerate(seeds)))
 
 
 def simplex(rows: Tensor) -> Tensor:

@@ -129,8 +129,9 @@ class Project:
         for step in self.steps:
             if step.number == number:
                 return step
-        numbers = ", ".join(str(step.number) for step in self.steps) or "none"
-        raise InputError(f"request {number} is not active in {quoted(self.folder)}: active are {numbers}")
+        numbers = ", ".join(str(step.number) for step in self.steps)
+        there = f"active are {numbers}" if numbers else "there are no active requests"
+        raise InputError(f"request {number} is not active in {quoted(self.folder)}: {there}")
 
     def at_head(self, head: str) -> Project | None:
         """The chain as it was when its ledger ended with this hash; None if it never did."""

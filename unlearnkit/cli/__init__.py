@@ -247,7 +247,7 @@ def methods(
         out.print(line)
     for one in describe(method):
         out.print(f"[bold]{one.name}[/bold] = {escape(_plain(one.default))}", markup=True)
-        source = f" (default: {one.source})" if one.source else ""
+        source = f" (source: {one.source})" if one.source else ""
         out.print(Padding(f"{one.doc}: {one.allowed}{source}", (0, 0, 0, 4)), soft_wrap=False)
 
 

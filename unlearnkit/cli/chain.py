@@ -96,7 +96,9 @@ def init(
 def add(
     project: Folder,
     concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
-    kind: Annotated[str, typer.Option(help="object or style: what the concept is.")] = "object",
+    kind: Annotated[
+        str | None, typer.Option(help="object or style (default: what the model's hints say, else object).")
+    ] = None,
     phrase: Annotated[list[str] | None, typer.Option(help="Another wording of the concept.")] = None,
     instead: Annotated[str | None, typer.Option(help="What appears in its place.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
@@ -158,7 +160,7 @@ def status(project: Folder) -> None:
     for group, rates in now.kept.items():
         _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
-    _say(f"{'drift':<18} {now.drift:.3%} of the network's length{kid}")
+    _say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
     _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
     _say(f"{'head':<18} {now.head}")
 

@@ -33,8 +33,13 @@ def erase(
         ),
     ] = None,
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="object or style: what the concept is.", rich_help_panel=WHAT)
-    ] = "object",
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="object or style (default: what the model's hints say, else object).",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     phrase: Annotated[
         list[str] | None,
         typer.Option(help="Another wording of the concept; may be repeated.", rich_help_panel=WHAT),
@@ -71,7 +76,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="PART",
-            help="The trained weights: xattn-kv, xattn, not-xattn, all or lora.",
+            help="The trained weights: xattn-kv, xattn, not-xattn, all, lora or text-encoder.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -153,7 +158,7 @@ def erase(
     recipe = recipe or resumed
     if recipe is not None:
         others = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
-        if others or (kind, method, seed) != ("object", "esd", 0):
+        if others or (kind, method, seed) != (None, "esd", 0):
             raise InputError(
                 "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
             )
@@ -196,7 +201,7 @@ def _notes(recipe: Recipe) -> None:
 def _recipe(
     model: str | None,
     concept: list[str] | None,
-    kind: str,
+    kind: str | None,
     phrase: list[str] | None,
     instead: str | None,
     keep: list[str] | None,
@@ -206,7 +211,8 @@ def _recipe(
     seed: int,
 ) -> Recipe:
     """A recipe from the command line, checked before anything heavy is loaded."""
-    from ..schema import Recipe
+    from ..model.hints import GENERAL
+    from ..schema import Recipe, folded
 
     if model is None:
         raise InputError(
@@ -224,8 +230,10 @@ def _recipe(
     )
     for one in request.erase:
         words = known.vocabulary(one.kind)
-        if one.name not in words and (close := nearest(one.name, words, cutoff=CLOSE)):
-            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
+        close = nearest(one.name, words, cutoff=CLOSE)
+        # the general hints list examples; a model's own hints list what it knows
+        if folded(one.name) not in map(folded, words) and (close or known is not GENERAL):
+            err.print(f"note: the model's vocabulary of {one.kind}s does not have {cut(one.name)}{close}")
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 

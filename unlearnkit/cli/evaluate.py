@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError, printable, quoted
 from .terminal import Device, Dtype, err, out, showing
+from .terminal import quoted as shown
 
 __all__ = ["commands", "share_of"]
 
@@ -114,7 +115,7 @@ def evaluate(
         sys.exit(130)
     if verdict:
         out.print(verdict["sentence"], markup=False)
-        out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
+        out.print(f"  for a report with pictures: unlearnkit report {shown(run)}", markup=False)
 
 
 @commands.command()

@@ -1,4 +1,4 @@
-"""Images of the base model as latents: drawn once, cached on disk, shared between methods and runs.
+"""Images of the base model, as latents or pixels: drawn once, cached on disk, shared between methods and runs.
 
 A batch is one file. Its name is a hash of all inputs: the denoiser's fingerprint, scheduler, text states, seeds, steps,
 guidance, dtype and device. So a resumed run reads the same batch that the killed one drew. Its header has a hash of
@@ -7,23 +7,27 @@ this name and the latents: a batch whose file was changed or exchanged is drawn 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from .. import seeds
 from ..errors import InputError
 from ..io import manifest, processes, tensors
 from ..io.files import tidy
+from ..model.encoders import encoders
 from ..model.model import Model
 from ..model.sampling import sample_latents
 
-__all__ = ["default_folder", "draw", "image_seeds"]
+__all__ = ["default_folder", "draw", "image_seeds", "images"]
 
 BATCH = 8
 
@@ -65,6 +69,42 @@ def draw(
     return torch.cat(latents).to(model.device)
 
 
+def images(
+    model: Model,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    *,
+    tick: Callable[[int, int], None] | None = None,
+) -> list[Image.Image]:
+    """What ``model.sample`` draws for prompts and seeds at the hints' steps and guidance, from the cache if it can be.
+
+    They are cached as pixels, all in one file, so its name depends on the image decoder as well. A cache that
+    cannot be written is not used.
+    """
+    others = {
+        name: part
+        for name, part in model.pipe.components.items()
+        if isinstance(part, nn.Module) and part is not model.denoiser and name not in encoders(model.pipe)
+    }
+    total = hashlib.sha256(_key(model, list(zip(prompts, numbers, strict=True)), "").encode())
+    for name, part in others.items():
+        total.update(f"{name} {getattr(part, 'config', '')!r}".encode())
+        total.update(manifest.tensor_hash(sorted(part.state_dict().items())).encode())
+    key = f"{total.hexdigest()[:24]}-pixels"
+    path = default_folder() / "pictures" / f"{key}.safetensors"
+    if path.is_file() and (pixels := _read(path, key, "pixels")) is not None and len(pixels) == len(prompts):
+        if tick:
+            tick(len(prompts), len(prompts))
+        return [Image.fromarray(one.numpy()) for one in pixels]
+    drawn = model.sample(prompts, numbers, tick=tick)
+    if drawn and all(image.mode == "RGB" and image.size == drawn[0].size for image in drawn):
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in drawn]))
+        facts = {"prompts": list(prompts), "seeds": list(numbers), "sha256": _hash(key, pixels)}
+        with contextlib.suppress(InputError):
+            tensors.write(path, {"pixels": pixels}, facts)
+    return drawn
+
+
 def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:
     """The latents of a batch, from the cache or drawn and written there."""
     key = _key(model, chunk, negative)
@@ -104,11 +144,11 @@ def _hash(key: str, latents: Tensor) -> str:
     return manifest.tensor_hash([(key, latents)])
 
 
-def _read(path: Path, key: str) -> Tensor | None:
-    """The latents in a cache file, or None for a damaged or changed file."""
+def _read(path: Path, key: str, name: str = "latents") -> Tensor | None:
+    """The latents or pixels in a cache file, or None for a damaged or changed file."""
     try:
         stored, facts = tensors.read(path)
-        latents = stored["latents"]
-        return latents if facts["sha256"] == _hash(key, latents) else None
+        found = stored[name]
+        return found if facts["sha256"] == _hash(key, found) else None
     except (InputError, KeyError, TypeError):
         return None

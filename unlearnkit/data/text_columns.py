@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from ..model.model import Model
@@ -38,6 +37,8 @@ def retained_columns(model: Model, form: str, wording: str, *, last: bool) -> Te
 
 def centroids(columns: Tensor, count: int, seed: int) -> Tensor:
     """The centroids (width, count) of columns by k-means; the distinct columns if there are at most ``count``."""
+    from scipy.cluster.vq import kmeans2  # takes half a second
+
     unique = np.unique(columns.T.numpy(), axis=0)
     if len(unique) > count:
         unique, _ = kmeans2(unique, count, minit="++", seed=seed % 2**32)

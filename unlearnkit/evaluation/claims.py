@@ -177,7 +177,7 @@ def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
     if not groups:
         return ""
     margin = f"{rules.margin * 100:g} points"
-    says = {"lost": f"Damaged by more than {margin}", "not shown": f"Not shown to stay within {margin}"}
+    says = {"lost": f"Damaged by more than {margin}", "not shown": f"Not proven to be kept within {margin}"}
     parts = []
     for verdict, words in says.items():
         named = [

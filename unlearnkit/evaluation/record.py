@@ -78,6 +78,8 @@ def finished(run: Path) -> list[Path]:
     """The folders of a run's finished evaluations. Raises InputError where there is none."""
     if ready := [folder for folder in folders(run) if (folder / FACTS).is_file()]:
         return ready
+    if not run.exists():
+        raise InputError(f"{quoted(run)} does not exist: name the folder of a finished run")
     raise InputError(f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate")
 
 

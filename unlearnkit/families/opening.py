@@ -52,7 +52,9 @@ def checked_device(device: str | torch.device | None) -> str | torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {reason}; use --device cpu, or leave it out"
+        ) from None
     return device
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from ..data.pictures import images
 from ..data.prompts import neighbours as nearest
 from ..data.superclasses import broader
 from ..data.wording import format_prompt
@@ -116,7 +117,8 @@ def before_and_after(
 ) -> Image.Image:
     """One row for each erased concept and each retained neighbour: left before the edit, right after it.
 
-    Both halves of a row use the same seeds. tick: called as tick(done, total).
+    Both halves of a row use the same seeds. The half before the edit comes from the cache of pictures if it is there.
+    tick: called as tick(done, total).
     """
     concepts = [("erased", one) for one in request.erase] + [
         ("kept", one) for one in neighbours(model, request)
@@ -129,7 +131,7 @@ def before_and_after(
     def ticks(start: int) -> Callable[[int, int], None] | None:
         return None if tick is None else lambda done, _: tick(start + done, total)
 
-    before = model.sample(cases, drawn, tick=ticks(0))
+    before = images(model, cases, drawn, tick=ticks(0))
     with model.wearing(edit):
         after = model.sample(cases, drawn, tick=ticks(len(cases)))
     width = len(seeds)

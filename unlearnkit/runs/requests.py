@@ -15,7 +15,7 @@ __all__ = ["request_for"]
 def request_for(
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
-    kind: str = "object",
+    kind: str | None = None,
     phrases: Iterable[str] = (),
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
@@ -23,7 +23,8 @@ def request_for(
 ) -> Request:
     """A Request from names: ``kind`` applies to every plain name, ``phrases`` and ``instead`` to a single one.
 
-    A plain name to keep has this kind too, unless the model's hints know it only as the other kind.
+    kind: None: style for a name that the model's hints know only as a style, else object.
+    keep: a plain name has the kind under which the hints know it; if they know neither or both, the erased kind.
     """
     phrases, keep = tuple(phrases), tuple(keep)
     if isinstance(concept, Request):
@@ -36,17 +37,20 @@ def request_for(
             "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
             "or a recipe file"
         )
-    checked = cast(Kind, kind)  # Concept refuses any other
+    kinds = [_kind(one, "object", known) if kind is None else cast(Kind, kind) for one in several]
+    usual = kinds[0] if kinds else "object"
     return Request(
         tuple(
-            one if isinstance(one, Concept) else Concept(one, checked, phrases=phrases, instead=instead)
-            for one in several
+            one if isinstance(one, Concept) else Concept(one, own, phrases=phrases, instead=instead)
+            for one, own in zip(several, kinds, strict=True)
         ),
-        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, checked, known)) for one in keep),
+        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, usual, known)) for one in keep),
     )
 
 
-def _kind(name: str, kind: Kind, known: Hints) -> Kind:
+def _kind(name: str | Concept, kind: Kind, known: Hints) -> Kind:
     """The kind under which the model knows the name; ``kind`` if it knows both or neither."""
+    if isinstance(name, Concept):
+        return name.kind
     kinds: tuple[Kind, ...] = (kind, "object", "style")
     return next((k for k in kinds if folded(name) in map(folded, known.vocabulary(k))), kind)

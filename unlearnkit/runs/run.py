@@ -52,7 +52,7 @@ def erase(
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
     method: str = "esd",
-    kind: str = "object",
+    kind: str | None = None,
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
     seed: int = 0,

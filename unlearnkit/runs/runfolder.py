@@ -84,6 +84,8 @@ def no_run(folder: Path) -> InputError:
         return InputError(
             f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out"
         )
+    if not folder.exists():
+        return InputError(f"{quoted(folder)} does not exist: name the folder of a finished run")
     return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
 
 

@@ -42,7 +42,7 @@ def add(
     folder: str | Path,
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
-    kind: str = "object",
+    kind: str | None = None,
     phrases: Iterable[str] = (),
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
