@@ -30,10 +30,10 @@ def attacked(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
         by_concept.setdefault(plan["concept"]["name"], []).append((folder.name, plan, figures))
     result = {}
     for concept, listed in by_concept.items():
-        plans, figures = [plan for _, plan, _ in listed], [one for _, _, one in listed]
+        plans, found = [plan for _, plan, _ in listed], [one for _, _, one in listed]
         refused = {name for plan in plans for name in plan.get("refused", ())}
         possible = {name: one.group for name, one in ATTACKS.items() if name not in refused}
-        grade, reasons = graded(_before(evaluations, concept), plans, figures, possible)
+        grade, reasons = graded(_before(evaluations, concept), plans, found, possible)
         rows = [_facts(*one) for one in listed]
         result[concept] = {"grade": grade, "reasons": reasons, "attacks": rows}
     return result
