@@ -81,7 +81,8 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
     cost = find(name).cost(TINY)
     assert len(found.arms) == cost.arms
     assert len(found.attempts) == cost.arms * TINY.pictures
-    begun = 2 * 2 * (1 + 1) if name == "completion" else 0  # two pictures, guided, one step each of two arms
+    # two guided pictures: one step each of two arms; three steps three times; two of three steps of three arms
+    begun = {"completion": 4 * 2, "text_free": 4 * 3 * 3, "latent_guidance": 4 * 2 * 3}.get(name, 0)
     assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)
 
 

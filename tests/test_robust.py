@@ -23,7 +23,8 @@ from unlearnkit.training.job import Job
 CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
-    "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "prompt_dropout": 0.0, "lr": 1e-3,
+    "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
+    "prompt_dropout": 0.0, "lr": 1e-3,
 }  # fmt: skip
 
 
@@ -51,11 +52,12 @@ def test_its_first_losses_are_those_of_the_plain_network(
     torch.randn((3, *model.shape), generator=draws)
     near = neighbours(model, CAT, 2)
     turns = zip(*(prompts_for(model, concept, 2) for concept in near), strict=True)
-    kept = list(dict.fromkeys([*dogs, *[prompt for turn in turns for prompt in turn][:3]]))
+    kept = list(dict.fromkeys([*dogs, *[prompt for turn in turns for prompt in turn]]))
     others = [kept[place] for place in torch.randint(len(kept), (3,), generator=draws)]
-    empty = torch.rand(3, generator=draws) < 0.5
-    asked = ["" if no else other for no, other in zip(empty, others, strict=True)]
-    assert 0 < len([prompt for prompt in asked if not prompt]) < 3  # both kinds are in this batch
+    kinds = torch.randint(3, (3, 1, 1), generator=draws).flatten().tolist()
+    choices = [("", cats[place], other) for place, other in zip(which, others, strict=True)]
+    asked = [choice[kind] for kind, choice in zip(kinds, choices, strict=True)]
+    assert len(set(kinds)) > 1
     finished = plain(model, x, t, asked)
     wanted = plain(model, x, t, [dogs[place] for place in which])
     own = plain(model, x, t, [cats[place] for place in which])
@@ -67,7 +69,7 @@ def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tm
     robust(model, latent_weight=0.0, folder=tmp_path)
     assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "keep"}
     counts = [plan(model, CAT, method="robust", settings=QUICK | {"latent_weight": w}) for w in (0.0, 1.0)]
-    assert [(one.sampled_images, one.passes) for one in counts] == [(6, (6.0, 6.0)), (9, (12.0, 9.0))]
+    assert [(one.sampled_images, one.passes) for one in counts] == [(7, (6.0, 6.0)), (10, (12.0, 9.0))]
 
 
 def test_the_empty_prompt_follows_the_anchor_on_noised_pictures_of_the_concept(

@@ -31,6 +31,7 @@ from ..training.net import Net
 from ..training.state import CHECKPOINT
 from .adavd import AdaVD
 from .advunlearn import AdvUnlearn
+from .aegis import AEGIS
 from .ca import CA
 from .checking import check_moved, check_names
 from .doco import DoCo
@@ -69,7 +70,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

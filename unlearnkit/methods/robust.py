@@ -3,7 +3,7 @@
 c is a prompt of the concept, a the same prompt with the anchor, x_t a noised picture of c or a drawn by the base θ*:
 
     by name     E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²          Concept Ablation
-    latents     w E ||ε_θ(x_t(c), o) - e||²                      o: half the time the empty prompt, else a kept one
+    latents     w E ||ε_θ(x_t(c), o) - e||²                      o in equal parts: empty, c itself, a kept prompt
                 e = ε_θ*(x_t(c), a) + η (ε_θ*(x_t(c), a) - ε_θ*(x_t(c), c))
     retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
 
@@ -61,13 +61,15 @@ class Robust(Trained[Sets]):
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
     retain_weight: float = default("retain_weight", 4.0, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
+    retain_pictures: int = default("retain_pictures", 4, source="ours")
     pictures: int = default("pictures", 40, source="ours")
     grammar: str = default("grammar", "", source="ours")
     prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
 
     def data(self, run: Run) -> Sets:
         anchors = anchored(run, self.pictures, grammar=self.grammar)
-        retain = retained(run, anchors, self.pictures, nearest=self.neighbours, dropout=self.prompt_dropout)
+        count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
+        retain = retained(run, anchors, count, nearest=self.neighbours, dropout=self.prompt_dropout)
         prompts, targets = list[list[str]](), list[str]()
         for concept in run.request.erase if self.latent_weight else ():
             pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
@@ -101,6 +103,6 @@ class Robust(Trained[Sets]):
         """Noised pictures of the concept under other prompts, under the anchor's, and under their own."""
         x = latents.batch(self.batch, draws)
         others = sets.retain.cond[torch.randint(len(sets.retain.cond), (self.batch,), generator=draws)]
-        empty = torch.rand(self.batch, generator=draws) < 0.5
-        cond = torch.where(empty.to(others.device).view(-1, 1, 1), sets.null, others)
+        which = torch.randint(3, (self.batch, 1, 1), generator=draws).to(others.device)
+        cond = torch.where(which == 0, sets.null, torch.where(which == 1, x.input.cond, others))
         return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which]), x.input

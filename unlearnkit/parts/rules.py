@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import Gradients
+from .combine import dot
 
-__all__ = ["Projection", "StartPenalty", "residual_share", "span_basis"]
+__all__ = ["Directional", "Projection", "StartPenalty", "residual_share", "span_basis"]
 
 FLAT = 1e-3  # of the largest singular value: smaller ones count as zero
 
@@ -40,6 +41,31 @@ class StartPenalty:
             offset = weights[name].detach() - self.start[name].to(gradient)
             direction = offset.sign() if self.power == 1 else offset
             gradients[name] = gradient.add(direction, alpha=scale * self.power)
+        return gradients
+
+    def project_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Nothing to correct."""
+
+
+@dataclass
+class Directional:
+    """Steps away from the start θ⁰ are damped, as AEGIS (arXiv 2602.06771) does; over all weights as one vector.
+
+    g - ω <g, r> / |r|² r   with r = θ - θ⁰, where <g, r> < 0; there ω rises by ``rise`` afterwards, to 1 at most
+    """
+
+    start: Mapping[str, Tensor]
+    omega: Tensor
+    rise: float
+
+    def regularize_grad(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
+        offset = {name: weights[name].detach() - self.start[name].to(one) for name, one in gradients.items()}
+        s, length = dot(gradients, offset), dot(offset, offset)
+        if s < 0 and length > 0:
+            share = (-self.omega.to(s) * s / length).item()
+            for name, gradient in gradients.items():
+                gradient.add_(offset[name], alpha=share)
+            self.omega = (self.omega + self.rise).clamp_max(1)
         return gradients
 
     def project_weights(self, weights: Mapping[str, Tensor]) -> None:

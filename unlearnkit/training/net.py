@@ -102,6 +102,11 @@ class Net:
         with self.as_student():
             return self.model.conditioning(prompts, vectors)
 
+    @torch.no_grad()
+    def encoded(self, prompts: Sequence[str], vectors: Mapping[str, Tensor]) -> Tensor:
+        """The conditioning (n, tokens, width) by the base model's text encoders, with ``vectors`` as they are there."""
+        return self.model.conditioning(prompts, vectors)
+
     def attack(
         self,
         rows: DenoiserInput,
@@ -114,11 +119,13 @@ class Net:
         draws: torch.Generator,
         start: Mapping[str, Tensor] | None = None,
         radius: float = 0.0,
+        base: bool = False,
     ) -> dict[str, Tensor]:
         """Vectors in place of the prompts' first tokens that make the student predict ``target`` for these rows.
 
         Takes ``steps`` of Adam, or one step by the gradient's sign. lr: one, or one by text encoder. start: vectors to
         start from; none: random ones. radius: longest vector, in lengths of a random vector (mean square); 0: any.
+        base: the base model predicts, not the student.
         Returns (tokens, width) by text encoder.
         """
         attack = {name: vector.clone() for name, vector in (start or {}).items()}
@@ -128,7 +135,7 @@ class Net:
         adam = torch.optim.Adam([{"params": [vector], "lr": rates[name]} for name, vector in attack.items()])
         spread = embedding_spread(self.model.pipe) if radius else {}
         with self.as_student():
-            weights = {name: weight.detach() for name, weight in (self._weights or {}).items()}
+            weights = {} if base else {name: one.detach() for name, one in (self._weights or {}).items()}
         for _ in range(steps):
             with self.model.wearing(weights):
                 eps = self.model.eps(rows.x, rows.t, self.model.conditioning(prompts, attack))
@@ -241,6 +248,9 @@ class CountingNet(Net):
 
     def student_cond(self, prompts: Sequence[str], vectors: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.model.encode([""]).expand(len(prompts), -1, -1)
+
+    def encoded(self, prompts: Sequence[str], vectors: Mapping[str, Tensor]) -> Tensor:
+        return self.student_cond(prompts)
 
     def attack(
         self, rows: DenoiserInput, prompts: Sequence[str], target: Tensor, *, steps: int, **how: Any
