@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.batches import MANY, last_states
 from ..model.hints import Hints
 from ..model.model import Model
 from ..schema import KINDS, Concept, Request, folded
@@ -57,15 +58,12 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     """
     if request.keep or count == 0:
         return request.keep
-    erased_states = torch.stack(
-        [_state(model, wording) for concept in request.erase for wording in concept.wordings]
-    )
-    kinds = {concept.kind for concept in request.erase}
-    ranked = []
-    for word in model.hints.words:
-        if folded(word.name) not in request.erased:
-            similarity = torch.cosine_similarity(erased_states, _state(model, word.name)[None]).max().item()
-            ranked.append((word.kind not in kinds, -similarity, word.name, word.kind))
+    erased_states = _states(model, [word for concept in request.erase for word in concept.wordings])
+    kinds, ranked, erased = {concept.kind for concept in request.erase}, [], request.erased
+    words = [word for word in model.hints.words if folded(word.name) not in erased]
+    for word, state in zip(words, _states(model, [word.name for word in words]), strict=True):
+        similarity = torch.cosine_similarity(erased_states, state[None]).max().item()
+        ranked.append((word.kind not in kinds, -similarity, word.name, word.kind))
     return tuple(Concept(name, kind) for _, _, name, kind in sorted(ranked)[:count])
 
 
@@ -77,5 +75,10 @@ def unerased(model: Model, request: Request) -> dict[str, list[str]]:
     }
 
 
-def _state(model: Model, word: str) -> Tensor:
-    return model.text([word])[0, model.last_token(word)].double()
+def _states(model: Model, words: Sequence[str]) -> Tensor:
+    """The states (n, width) at the words' last tokens, float64; of many words from batches."""
+    places = [model.last_token(word) for word in words]
+    if len(words) > MANY:
+        return last_states(model, words, places)
+    rows = [model.text([word])[0, place].double() for word, place in zip(words, places, strict=True)]
+    return torch.stack(rows) if rows else torch.empty(0)

@@ -48,6 +48,12 @@ def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS
     return pack(text[0], pooled[0], torch.ones(1, device=device))
 
 
+def encode_many(pipe: Any, prompts: list[str], device: torch.device, *, tokens: int = TOKENS) -> Tensor:
+    """The text states (n, tokens, width) of prompts, in one batch."""
+    states: Tensor = pipe.encode_prompt(prompts, None, device=device, max_sequence_length=tokens)[0]
+    return states
+
+
 def text(pipe: Any, states: Tensor) -> Tensor:
     return _unpack_states(pipe, states)[0]
 

@@ -42,13 +42,22 @@ def belongs(part: str, name: str) -> bool:
 
 
 def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
-    clean = (
-        is_bs4_available() and is_ftfy_available()
-    )  # as the pipeline does, which asks for it where it can be done
-    encoded = pipe.encode_prompt(
-        prompt, False, device=device, clean_caption=clean, max_sequence_length=TOKENS
-    )
+    encoded = _encoded(pipe, prompt, device)
     return pack(encoded[0][0], encoded[1][0])
+
+
+def encode_many(pipe: Any, prompts: list[str], device: torch.device) -> Tensor:
+    """The text states (n, tokens, width) of prompts, in one batch."""
+    projected: Tensor = pipe.transformer.caption_projection(
+        _encoded(pipe, prompts, device)[0].to(pipe.transformer.dtype)
+    )
+    return projected
+
+
+def _encoded(pipe: Any, prompt: str | list[str], device: torch.device) -> Any:
+    # cleaned as the pipeline does, which asks for it where it can be done
+    clean = is_bs4_available() and is_ftfy_available()
+    return pipe.encode_prompt(prompt, False, device=device, clean_caption=clean, max_sequence_length=TOKENS)
 
 
 def text(pipe: Any, states: Tensor) -> Tensor:

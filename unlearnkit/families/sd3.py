@@ -48,6 +48,13 @@ def encode(pipe: Any, prompt: str, device: torch.device, *, tokens: int = TOKENS
     return pack(encoded[0][0], encoded[2][0])
 
 
+def encode_many(pipe: Any, prompts: list[str], device: torch.device, *, tokens: int = TOKENS) -> Tensor:
+    """The text states (n, tokens, width) of prompts, in one batch."""
+    how = {"device": device, "do_classifier_free_guidance": False, "max_sequence_length": tokens}
+    states: Tensor = pipe.encode_prompt(prompts, None, None, **how)[0]
+    return states
+
+
 def text(pipe: Any, states: Tensor) -> Tensor:
     return _unpack_states(pipe, states)[0]
 

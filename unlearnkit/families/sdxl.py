@@ -40,6 +40,12 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
     return torch.zeros_like(states) if not prompt and pipe.config.force_zeros_for_empty_prompt else states
 
 
+def encode_many(pipe: Any, prompts: list[str], device: torch.device) -> Tensor:
+    """The text states (n, tokens, width) of prompts, in one batch."""
+    states: Tensor = pipe.encode_prompt(prompts, device=device, do_classifier_free_guidance=False)[0]
+    return states
+
+
 def text(pipe: Any, states: Tensor) -> Tensor:
     return _unpack_states(pipe, states)[0]
 

@@ -75,6 +75,12 @@ def encode(pipe: Any, prompt: str, device: torch.device) -> Tensor:
     return states
 
 
+def encode_many(pipe: Any, prompts: list[str], device: torch.device) -> Tensor:
+    """The text states (n, tokens, width) of prompts, in one batch."""
+    states: Tensor = pipe.encode_prompt(prompts, device, 1, False)[0]
+    return states
+
+
 def last_token(pipe: Any, text: str) -> int:
     # the start token is at 0, so the number of tokens is the index of the last one; the end token needs a position
     return min(room(pipe, text, None))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
-from torch import Tensor
 
 from .. import seeds
 from ..errors import EditError, InputError, ModelError, quoted
+from ..model.batches import MANY
 from ..model.edit import Edit
+from ..model.encoders import encoders, token_ids
 from ..model.model import Model
 from ..model.restore import steady
 from ..schema import Request, folded
 
 __all__ = ["check_moved", "check_names"]
+
+SAMPLE = 4  # of many concepts
 
 
 def check_names(model: Model, request: Request) -> None:
@@ -20,28 +25,40 @@ def check_names(model: Model, request: Request) -> None:
     for concept in (*request.erase, *request.keep):
         for text in (*concept.wordings, concept.instead or ""):
             model.reads(text)
-    erased: list[tuple[int, str, Tensor]] = []
+    read = _reader(model, request)
+    erased: dict[Hashable, list[tuple[int, str]]] = {}
     for number, concept in enumerate((*request.erase, *request.keep)):
-        states = model.encode(concept.wordings)
+        states = [read(word) for word in concept.wordings]
         for word, state in zip(concept.wordings, states, strict=True):
-            for other, name, known in erased:
-                if other != number and folded(name) != folded(word) and torch.equal(known, state):
+            for other, name in erased.get(state, ()):
+                if other != number and folded(name) != folded(word):
                     raise InputError(
                         f"{quoted(name)} and {quoted(word)} are one and the same to {model.source}: leave one out"
                     )
         if number < len(request.erase):
-            erased += [(number, word, state) for word, state in zip(concept.wordings, states, strict=True)]
-        if concept.instead is not None and torch.equal(model.encode([concept.instead])[0], states[0]):
+            for word, state in zip(concept.wordings, states, strict=True):
+                erased.setdefault(state, []).append((number, word))
+        if concept.instead is not None and read(concept.instead) == states[0]:
             raise InputError(
                 f"{quoted(concept.name)} and {quoted(concept.instead)} are one and the same to {model.source}: "
                 "give another 'instead'"
             )
 
 
+def _reader(model: Model, request: Request) -> Callable[[str], Hashable]:
+    """What tells texts apart: their states; in a request of many wordings their tokens, which need no encoder."""
+    many = sum(len(concept.wordings) for concept in (*request.erase, *request.keep)) > MANY
+    if many and encoders(model.pipe):
+        return lambda text: token_ids(model.pipe, text)
+    return lambda text: model.encode([text])[0].float().cpu().contiguous().numpy().tobytes()
+
+
 @steady()
 @torch.no_grad()
 def check_moved(model: Model, request: Request, edit: Edit) -> None:
     """Predict for every erased name with and without the edit: as noise draws it, early and late.
+
+    Of more than ``MANY`` concepts a sample of ``SAMPLE`` is predicted, evenly spaced.
 
     Raises InputError where a prediction is what it was, to the last bit; ModelError and EditError where one is not
     finite, before or after. No global generator is read, and nothing is changed.
@@ -51,7 +68,9 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
             "the edit changes no weight: raise lr or steps, lower ridge, or choose another method"
         )
     times = (model.num_timesteps // 4, 3 * model.num_timesteps // 4)
-    rows = [(concept.name, time) for concept in request.erase for time in times]
+    every = len(request.erase)
+    some = request.erase if every <= MANY else [request.erase[i * every // SAMPLE] for i in range(SAMPLE)]
+    rows = [(concept.name, time) for concept in some for time in times]
     moved: dict[str, bool] = {}
     for start in range(0, len(rows), model.batch):
         part = rows[start : start + model.batch]

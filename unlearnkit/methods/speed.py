@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours, texts
-from ..data.text_columns import centroids, erased_columns, retained_columns
+from ..data.text_columns import centroids, erased_columns, last_columns, retained_columns, target_of
 from ..errors import InputError
+from ..model.batches import MANY
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
@@ -53,11 +54,22 @@ class SPEED(ClosedForm):
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model, last = run.model, self.tokens == "last"
-        pairs = [erased_columns(model, *one, last=last) for one in self._texts(model, run.request.erase)]
-        c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-        others = self._texts(model, neighbours(model, run.request, self.neighbours))
-        words = [retained_columns(model, *text, last=True) for _, *text in others]
-        c0 = torch.cat([c1[:, :0], *words], dim=1)
+        erased = self._texts(model, run.request.erase)
+        if last and len(erased) > MANY:
+            c1 = last_columns(model, [(form, word) for _, form, word in erased])
+            target = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
+        else:
+            pairs = [erased_columns(model, *one, last=last) for one in erased]
+            c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        others = [
+            (form, word)
+            for _, form, word in self._texts(model, neighbours(model, run.request, self.neighbours))
+        ]
+        if len(others) > MANY:
+            c0 = last_columns(model, others)
+        else:
+            words = [retained_columns(model, *text, last=True) for text in others]
+            c0 = torch.cat([c1[:, :0], *words], dim=1)
         empty = model.text([""])[0].T.cpu().double()
         c2 = torch.cat([empty[:, :1], centroids(empty[:, 1:], self.centroids, run.seed)], dim=1)
         scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()

@@ -14,6 +14,7 @@ change has at most the rank of the number of erased columns:
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,8 +23,9 @@ from torch import Tensor
 
 from ..data.grammar import forms, read
 from ..data.prompts import neighbours, texts, unerased
-from ..data.text_columns import erased_columns, retained_columns
+from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
 from ..errors import InputError
+from ..model.batches import MANY
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
@@ -34,6 +36,7 @@ from ..training.settings import Tokens, default
 __all__ = ["UCE"]
 
 ILL, MOST = 1e12, 100_000
+BLOCK = 2048  # texts whose columns are in memory at once
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,31 @@ class UCE(ClosedForm):
             words = unerased(model, request)
             return forms(read(self.grammar), kind, words, count=count, seed=run.seed) if count else ()
 
-        sums: dict[str, Tensor] = {}
-        for done, (concept, count, erased) in enumerate(concepts):
+        def pairs_of(concept: Concept, count: int) -> dict[tuple[str, str], None]:
             more = [(form, word) for form in sentences_of(concept.kind, count) for word in concept.wordings]
-            for pair in dict.fromkeys([*texts(concept, model.hints, templates=self.templates), *more]):
-                for name, product in self._products(model, concept, *pair, erased).items():
-                    sums[name] = sums[name] + product if name in sums else product
+            return dict.fromkeys([*texts(concept, model.hints, templates=self.templates), *more])
+
+        sums: dict[str, Tensor] = {}
+
+        def add(products: dict[str, Tensor]) -> None:
+            for name, product in products.items():
+                sums[name] = sums[name] + product if name in sums else product
+
+        if self.tokens == "last" and sum(len(concept.wordings) for concept, *_ in concepts) > MANY:
+            for erased in (True, False):
+                several = [
+                    (one, *pair)
+                    for one, count, out in concepts
+                    if out is erased
+                    for pair in pairs_of(one, count)
+                ]
+                for start in range(0, len(several), BLOCK):
+                    add(self._block(model, several[start : start + BLOCK], erased))
+                    run.progress("reading", min(start + BLOCK, len(several)), len(several))
+            concepts = []
+        for done, (concept, count, erased) in enumerate(concepts):
+            for pair in pairs_of(concept, count):
+                add(self._products(model, concept, *pair, erased))
             run.progress("reading", done + 1, len(concepts))
         return sums
 
@@ -103,6 +125,16 @@ class UCE(ClosedForm):
         """s_e Σ_e (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W; ``towards`` is the sum."""
         solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
         return self.erase_weight * solved.T
+
+    def _block(
+        self, model: Model, several: Sequence[tuple[Concept, str, str]], erased: bool
+    ) -> dict[str, Tensor]:
+        """The contributions of many texts, at the last token, from columns that were encoded in batches."""
+        c = last_columns(model, [(form, word) for _, form, word in several])
+        if not erased:
+            return {"kept": c @ c.T}
+        g = last_columns(model, [(form, target_of(concept)) for concept, form, _ in several])
+        return {"erased": c @ c.T, "towards": (g - c) @ c.T}
 
     def _products(
         self, model: Model, concept: Concept, form: str, word: str, erased: bool

@@ -23,6 +23,8 @@ __all__ = [
     "random_vectors",
     "shared_words",
     "soft_prefix",
+    "token_ids",
+    "tokenizers",
 ]
 
 REMEMBERED, ROOM = 4096, 2**30  # the cache's most prompts and bytes; the oldest leave first
@@ -93,10 +95,10 @@ def embedding_spread(pipe: Any) -> dict[str, float]:
 
 def placeholder(pipe: Any, count: int) -> str:
     """A text of ``count`` tokens for every tokenizer, which ``soft_prefix`` replaces at the start of a prompt."""
-    tokenizers = list(_tokenizers(pipe).values())
+    every = list(tokenizers(pipe).values())
     for word in (*string.ascii_lowercase, *known_words(pipe)):
         text = " ".join([word] * count)
-        if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in tokenizers):
+        if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in every):
             return text
     raise ModelError("the model's tokenizers share no word of one token, so no vector can replace a token")
 
@@ -108,7 +110,7 @@ def shared_words(pipe: Any) -> tuple[list[str], dict[str, Tensor]]:
     """
     words = [word for word in known_words(pipe) if word == word.lower()]
     ids: dict[str, dict[str, int]] = {}
-    for name, one in _tokenizers(pipe).items():
+    for name, one in tokenizers(pipe).items():
         tokens = one(words, add_special_tokens=False, verbose=False).input_ids if words else []
         ids[name] = {
             word: found[0]
@@ -145,20 +147,24 @@ def pooled(pipe: Any) -> Iterator[dict[str, Tensor]]:
 
 def known_words(pipe: Any) -> list[str]:
     """The words of letters in the vocabulary of the first tokenizer, sorted."""
-    tokenizer = next(iter(_tokenizers(pipe).values()))
+    tokenizer = next(iter(tokenizers(pipe).values()))
     words = (word.strip("▁").removesuffix("</w>") for word in sorted(tokenizer.get_vocab()))
     return list(dict.fromkeys(word for word in words if word.isascii() and word.isalpha()))
 
 
 @contextmanager
 def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the first token embeddings of every prompt are these vectors (k, width) by encoder, with gradient."""
+    """Inside, the first token embeddings of every prompt are these vectors (k, width) by encoder, with gradient.
+
+    Vectors for which an encoder has no room, before its end token, are left out there.
+    """
     with ExitStack() as stack:
         for name, encoder in encoders(pipe).items():
-            start = len(_ids(_tokenizers(pipe)[name], "")) - 1  # 1 if there is a start token
+            start = len(_ids(tokenizers(pipe)[name], "")) - 1  # 1 if there is a start token
 
             def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
-                prefix = vectors[name].to(output).expand(len(output), -1, -1)
+                kept = vectors[name][: output.shape[1] - start - 1]  # as an encoder cuts off further tokens
+                prefix = kept.to(output).expand(len(output), -1, -1)
                 return torch.cat([output[:, :start], prefix, output[:, start + prefix.shape[1] :]], dim=1)
 
             embeddings = _embedding(encoder).weight
@@ -172,9 +178,16 @@ def _embedding(encoder: Any) -> Any:
     return encoder.get_input_embeddings()
 
 
-def _tokenizers(pipe: Any) -> dict[str, Any]:
+def tokenizers(pipe: Any) -> dict[str, Any]:
     """The tokenizer of every text encoder, by the encoder's name."""
     return {name: getattr(pipe, name.replace("text_encoder", "tokenizer")) for name in encoders(pipe)}
+
+
+def token_ids(pipe: Any, text: str) -> tuple[tuple[int, ...], ...]:
+    """The text's tokens for each text encoder. Texts with the same tokens have the same states."""
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    every = tokenizers(pipe).values()
+    return tuple(tuple(_ids(one, convert(text, one) if convert else text)) for one in every)
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
