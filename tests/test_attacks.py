@@ -19,7 +19,7 @@ from unlearnkit.attacks.learning import denoising_loss
 from unlearnkit.attacks.partial import SDEdit
 from unlearnkit.attacks.probe import losses
 from unlearnkit.attacks.random_search import RandomSearch
-from unlearnkit.attacks.wording import typos, words_for
+from unlearnkit.data.wordings import typos, words_for
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import decoded, denoising, sample_latents
@@ -81,7 +81,8 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
     cost = find(name).cost(TINY)
     assert len(found.arms) == cost.arms
     assert len(found.attempts) == cost.arms * TINY.pictures
-    begun = 2 * 2 * (1 + 1) if name == "completion" else 0  # two pictures, guided, one step each of two arms
+    # two guided pictures: one step each of two arms; three steps three times; two of three steps of three arms
+    begun = {"completion": 4 * 2, "text_free": 4 * 3 * 3, "latent_guidance": 4 * 2 * 3}.get(name, 0)
     assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)
 
 
@@ -220,14 +221,16 @@ def test_the_untouched_encoder_is_put_back(model: Model):
 
 def test_wordings_leave_out_what_the_model_cannot_read(model: Model):
     found = find("wording").search(victim(model))
-    assert found.arms == ("words", "sentences")
+    assert found.arms == ("synonyms", "spellings", "sentences")
     assert all(len(model.pipe.tokenizer(one.prompt).input_ids) <= 12 for one in found.attempts)
     assert list(typos("cat")) == ["at", "ccat", "act", "ct", "caat", "cta", "ca", "catt"]
     words = words_for(Concept("cat", phrases=("moggy",)))
-    assert words[:2] == ["moggy", "kitten"]
-    assert {"CAT", "Cat", "Katze"} <= {*words}
-    assert not {"cat"} & {*words}
-    assert words_for(Concept("zorp"))[:2] == ["ZORP", "Zorp"]
+    assert words["synonyms"][:2] == ["moggy", "kitten"]
+    assert {"CAT", "Cat", "Katze"} <= {*words["spellings"]}
+    assert "cat" not in words["spellings"]
+    assert words_for(Concept("zorp"))["spellings"][:2] == ["ZORP", "Zorp"]
+    rare = find("wording").search(Victim(model, Concept("zorp"), TINY))
+    assert rare.arms == ("spellings", "sentences")
 
 
 def test_prefixes_under_which_the_classifier_sees_it_are_kept(model: Model):

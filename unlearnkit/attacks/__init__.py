@@ -7,12 +7,15 @@ from .attack import BUDGETS, Attack, Budget, Cost, Victim
 from .found import Attempt, Found
 from .inpainting import Inpainting
 from .inversion import Inversion
+from .latent_guidance import LatentGuidance
 from .mma import MMA
+from .noise_probe import NoiseProbe
 from .p4d import P4D
 from .partial import Completion, SDEdit
 from .probe import Probe
 from .random_search import RandomSearch
 from .ring_a_bell import RingABell
+from .text_free import TextFree
 from .unlearndiffatk import UnlearnDiffAtk
 from .wording import Wording
 
@@ -23,7 +26,7 @@ ATTACKS: dict[str, Attack] = {
     for attack in (
         *(Probe(), Wording(), RandomSearch()),
         *(UnlearnDiffAtk(), P4D(), RingABell(), MMA()),
-        *(Inversion(), SDEdit(), Completion(), Inpainting()),
+        *(Inversion(), SDEdit(), Completion(), Inpainting(), NoiseProbe(), LatentGuidance(), TextFree()),
     )
 }
 

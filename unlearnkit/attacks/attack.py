@@ -25,7 +25,8 @@ from .found import Found
 
 __all__ = ["BUDGETS", "NO_TEXT", "Attack", "Budget", "Cost", "Group", "Victim"]
 
-Group = Literal["wording", "prompts", "embeddings", "latents", "relearning", "weights", "probe"]
+# no grade depends on a diagnosis
+Group = Literal["wording", "prompts", "embeddings", "latents", "relearning", "weights", "probe", "diagnosis"]
 NO_TEXT = "the model has classes in place of prompts, so it has no text to attack"
 
 
@@ -139,7 +140,7 @@ class Victim:
 class Attack(Protocol):
     """A search for pictures of a concept that an edit should have erased.
 
-    paper: its source. summary: one sentence. group: what it may change. diagnostic: reported, never counted.
+    paper: its source. summary: one sentence. group: what it may change.
     """
 
     name: ClassVar[str]

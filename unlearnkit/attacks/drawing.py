@@ -13,6 +13,7 @@ from .. import seeds
 from ..model.sampling import decoded, denoising, from_states
 from .attack import Victim
 from .found import Attempt, Found
+from .noise_probe import noisy
 
 __all__ = ["batches", "drawn"]
 
@@ -36,6 +37,11 @@ def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Ima
     guidance = model.hints.guidance if one.guidance is None else one.guidance
     numbers = [each.seed for each in attempts]
     with victim.edited(found.group(one.weights, "/") if one.weights else None):
+        if one.eta:
+            how = {"eta": one.eta, "scale": one.noise_scale}
+            with model.frozen():
+                x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
+            return decoded(model, x)
         if not one.start:
             pictures: list[Image.Image] = from_states(model, states, null, numbers, steps, guidance)
             return pictures

@@ -32,7 +32,8 @@ class Attempt:
     weights: ``{weights}/{full name}``, weights on top of the victim's.
     start, row: x (n, c, h, w), of which the row is where sampling goes on, at step ``at``.
     mask: (h, w), 1 where the row of ``start`` (latents without noise) is kept through all steps.
-    steps, guidance: None: the model's hints'. eta: of DDIM. noise_scale: factor on the first noise.
+    steps, guidance: None: the model's hints'. eta: of DDIM, 0: the model's own sampler. noise_scale: of
+        the noise of each step with ``eta``.
     scheduler: name of a diffusers scheduler, empty: the model's own. guide: strength of a classifier's guidance.
     """
 

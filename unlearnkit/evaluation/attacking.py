@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..attacks import Attack, Budget, Found, Victim
+from ..attacks import ATTACKS, Attack, Budget, Found, Victim
 from ..attacks.drawing import batches, drawn
 from ..data.prompts import neighbours
 from ..errors import InputError, quoted
@@ -176,6 +176,7 @@ def _plan(
         "seed": seed,
         "limit": LIMIT,
         "instruments": evaluators.names,
+        "refused": [name for name, one in ATTACKS.items() if one.refuses(target.model)],
         **target.facts(),
     }
 
