@@ -188,6 +188,35 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert other_target.facts()["control"]["kind"] == "unrelated concept"
 
 
+def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(saved.folder())
+    twin = {name: value.detach() * 1.5 for name, value in model.weights("xattn").items()}
+    searched: list[str] = []
+    attack_ = find("inpainting")
+    search = type(attack_).search
+
+    def counted(self: Any, victim: Any) -> Any:
+        searched.append("control" if victim.worn is twin else "after")
+        return search(self, victim)
+
+    monkeypatch.setattr(type(attack_), "search", counted)
+    edits = [{n: v * scale for n, v in twin.items()} for scale in (0.9, 0.8)]
+    how: dict[str, Any] = {"budget": TINY, "seed": 3}
+    both = []
+    for number, edit in enumerate(edits):
+        target = attacking.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
+        folder = tmp_path / str(number) / "attacks" / "inpainting"
+        attacking.carry_out(folder, attack_, target, saved.tools(), **how)
+        both.append(contents(folder))
+    assert searched == ["after", "control", "after"]
+    controls = [{n: h for n, h in one.items() if "control/" in n} for one in both]
+    assert controls[0] == controls[1] != {}
+    assert both[0]["after/found.safetensors"] == both[1]["after/found.safetensors"]  # the base's own pictures
+    third = dataclasses.replace(target, never_knew={n: v * 2 for n, v in twin.items()})
+    attacking.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
+    assert len(searched) == 5  # another model that never knew it is another control
+
+
 # the figures
 
 
