@@ -16,8 +16,9 @@ from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
 from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
-from unlearnkit.evaluation.verify import verify
+from unlearnkit.evaluation.verify import check, verify
 from unlearnkit.io import manifest
 from unlearnkit.metrics.stats import newcombe
 from unlearnkit.model.load import load
@@ -187,6 +188,35 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert other_target.facts()["control"]["kind"] == "unrelated concept"
 
 
+def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(saved.folder())
+    twin = {name: value.detach() * 1.5 for name, value in model.weights("xattn").items()}
+    searched: list[str] = []
+    attack_ = find("inpainting")
+    search = type(attack_).search
+
+    def counted(self: Any, victim: Any) -> Any:
+        searched.append("control" if victim.worn is twin else "after")
+        return search(self, victim)
+
+    monkeypatch.setattr(type(attack_), "search", counted)
+    edits = [{n: v * scale for n, v in twin.items()} for scale in (0.9, 0.8)]
+    how: dict[str, Any] = {"budget": TINY, "seed": 3}
+    both = []
+    for number, edit in enumerate(edits):
+        target = attacking.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
+        folder = tmp_path / str(number) / "attacks" / "inpainting"
+        attacking.carry_out(folder, attack_, target, saved.tools(), **how)
+        both.append(contents(folder))
+    assert searched == ["after", "control", "after"]
+    controls = [{n: h for n, h in one.items() if "control/" in n} for one in both]
+    assert controls[0] == controls[1] != {}
+    assert both[0]["after/found.safetensors"] == both[1]["after/found.safetensors"]  # the base's own pictures
+    third = dataclasses.replace(target, never_knew={n: v * 2 for n, v in twin.items()})
+    attacking.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
+    assert len(searched) == 5  # another model that never knew it is another control
+
+
 # the figures
 
 
@@ -277,3 +307,43 @@ def test_reasons_against_a_grade():
 def test_budgets_are_large_enough_to_grade():
     for one in BUDGETS.values():
         assert dataclasses.asdict(newcombe(0, one.pictures, 0, one.pictures))["high"] <= 0.10
+
+
+# the report
+
+
+def test_a_report_shows_what_brings_it_back(run: Path):
+    report(run)
+    without = (run / "report.html").read_text()
+    assert "What brings it back" not in without
+    attack(run, attacks=["sdedit", "probe"], **TOOLS)
+    (older,) = check(run)[1]
+    assert older == "report.html is older than an attack: unlearnkit report writes it again"
+    report(run)
+    html, facts = (run / "report.html").read_text(), json.loads((run / "report.json").read_text())
+    assert "What brings it back" in html
+    assert "Half-noised pictures" in html
+    assert "Denoising loss" in html
+    assert "attacks only add to" in facts["attacks"]["cat"]["reasons"][0]  # a toy's evaluation shows nothing
+    assert check(run) == ([], [])
+    path = run / "attacks" / "sdedit" / "rows.jsonl"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(InputError, match="changed later"):
+        report(run)
+
+
+def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attacking, "same", lambda seen, word: True)
+    attack(run, attacks=["wording"], **TOOLS)
+    report(run)
+    panel = (run / "report.html").read_text().partition('id="attacks"')[2]
+    assert (
+        panel.count('class="stage still hidden"')
+        == panel.count('class="curtain"')
+        == panel.count("<figure>")
+        > 0
+    )
+    found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
+    assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]

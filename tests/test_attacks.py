@@ -19,7 +19,7 @@ from unlearnkit.attacks.learning import denoising_loss
 from unlearnkit.attacks.partial import SDEdit
 from unlearnkit.attacks.probe import losses
 from unlearnkit.attacks.random_search import RandomSearch
-from unlearnkit.attacks.wording import typos, words_for
+from unlearnkit.data.wordings import typos, words_for
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import decoded, denoising, sample_latents
@@ -192,10 +192,10 @@ def test_the_probe_is_the_mean_over_times(model: Model):
 def test_half_noised_pictures_lie_on_the_schedule(model: Model):
     found = SDEdit(shares=(0.7,)).search(victim(model))
     (x,), one = found.tensors.values(), found.attempts[0]
-    assert one.at == 1  # of three steps, round(0.3 * 3)
+    assert one.at == 0  # of the timesteps 667, 334 and 1
     scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config)
     scheduler.set_timesteps(3)
-    t = int(scheduler.timesteps[1])
+    t = int(scheduler.timesteps[0])
     noise = torch.randn(x.shape, generator=victim(model).stream("sdedit", "noised to 70%"))
     bar = scheduler.alphas_cumprod[t]
     expected = bar.sqrt() * victim(model).examples(2) + (1 - bar).sqrt() * noise
@@ -227,14 +227,16 @@ def test_the_untouched_encoder_is_put_back(model: Model):
 
 def test_wordings_leave_out_what_the_model_cannot_read(model: Model):
     found = find("wording").search(victim(model))
-    assert found.arms == ("words", "sentences")
+    assert found.arms == ("synonyms", "spellings", "sentences")
     assert all(len(model.pipe.tokenizer(one.prompt).input_ids) <= 12 for one in found.attempts)
     assert list(typos("cat")) == ["at", "ccat", "act", "ct", "caat", "cta", "ca", "catt"]
     words = words_for(Concept("cat", phrases=("moggy",)))
-    assert words[:2] == ["moggy", "kitten"]
-    assert {"CAT", "Cat", "Katze"} <= {*words}
-    assert not {"cat"} & {*words}
-    assert words_for(Concept("zorp"))[:2] == ["ZORP", "Zorp"]
+    assert words["synonyms"][:2] == ["moggy", "kitten"]
+    assert {"CAT", "Cat", "Katze"} <= {*words["spellings"]}
+    assert "cat" not in words["spellings"]
+    assert words_for(Concept("zorp"))["spellings"][:2] == ["ZORP", "Zorp"]
+    rare = find("wording").search(Victim(model, Concept("zorp"), TINY))
+    assert rare.arms == ("spellings", "sentences")
 
 
 def test_prefixes_under_which_the_classifier_sees_it_are_kept(model: Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_grades_from_rows() -> None:
     assert found["grade"] == "generalises"
     assert found["kept"]["verdict"] == "kept"
     assert "seen in 0 of 60 (0 %, 0.0 to 6.0), before 60 of 60" in found["sentence"]
-    assert found["concepts"][0]["missing"] == ["a reference that never knew it"]
+    assert found["concepts"][0]["missing"] == ["attacks on it: unlearnkit attack"]
     only = verdict_of(cases, gone_in("name", "synonym"))
     assert only["grade"] == "suppressed"
     assert "template: still seen in 60 of 60" in only["sentence"]
@@ -160,7 +161,7 @@ def test_ruined_pictures_are_no_erasure() -> None:
         assert "60 of 60" in found["sentence"] or "360 of 360" in found["sentence"]
 
 
-def test_gone_needs_a_model_that_never_knew() -> None:
+def test_the_distance_to_a_model_that_never_knew_is_said_and_grades_nothing() -> None:
     cases = panel_of({"name": 60, "synonym": 60})
     rng = np.random.default_rng(0)
     sides = ("before", "after", "never-knew")
@@ -174,10 +175,14 @@ def test_gone_needs_a_model_that_never_knew() -> None:
     like, between = never + rng.normal(size=(n, 6)) * 0.05, never.copy()
     between[cats] += 1.0
     gone = verdict_of(cases, gone_in("name", "synonym"), sides=sides, features=features(like))
-    assert gone["grade"] == "gone"
+    assert gone["grade"] == "generalises"
+    assert "This distance grades nothing" in gone["sentence"]
     damaged = verdict_of(cases, gone_in("name", "synonym"), sides=sides, features=features(between))
     assert damaged["grade"] == "generalises"
-    assert "from those of a model that never knew it" in damaged["sentence"]
+    near, far = (re.search(r"pictures are (\S+) \(KID\)", one["sentence"]) for one in (gone, damaged))
+    assert near
+    assert far
+    assert float(near[1]) < float(far[1])
 
 
 def test_failed_pictures_stay_in_every_denominator() -> None:

@@ -19,7 +19,6 @@ GRADES = {
     "not shown": "the evaluation does not show that the concept is gone, and says why",
     "suppressed": "it is seldom seen on prompts that ask for it by name",
     "generalises": "nor under the other wordings that the suite has",
-    "gone": "and the pictures are like those of a model that never knew it",
 }
 NOT_CLAIMED = (
     "that the concept cannot be brought back by adversarial prompts, by learned embeddings or by latent inversion",
@@ -28,6 +27,9 @@ NOT_CLAIMED = (
     "anything about prompts, samplers, guidance or detectors other than those listed here",
     "anything about the method: this is one edit made with one seed",
 )
+
+
+NOT_ATTACKED = "Whether an attack brings it back is another question: unlearnkit attack."
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,10 @@ def _graded(concept: ConceptFigures, plan: Plan, figures: Figures, collapsed: Se
     reasons, missing = ([line for part in lacking for line in part[i]] for i in (0, 1))
     if reasons:
         return _claim(name, "suppressed", reasons, missing, seen)
-    reasons, missing = _unlike_never_knew(figures.reference, name)
     forms = f"{seen}; the same holds for every other wording ({', '.join(graded)})"
-    if reasons:
-        return _claim(name, "generalises", reasons, missing, forms)
-    return _claim(
-        name, "gone", [], [], f"{forms}, and its pictures are like those of a model that never knew it"
-    )
+    claim = _claim(name, "generalises", [], ["attacks on it: unlearnkit attack"], forms)
+    more = " ".join(filter(None, [NOT_ATTACKED, _distance(figures.reference, name)]))
+    return dataclasses.replace(claim, more=more, sentence=f"{claim.headline} {more}")
 
 
 def _not_absent(form: str, paired: Paired, rules: Rules) -> tuple[list[str], list[str]]:
@@ -128,21 +127,17 @@ def _not_absent(form: str, paired: Paired, rules: Rules) -> tuple[list[str], lis
     return [], []
 
 
-def _unlike_never_knew(reference: ReferenceFigures | None, name: str) -> tuple[list[str], list[str]]:
-    """Why the edited model is not shown to be like a model that never knew the concept."""
-    if reference is None:
-        return ["no model that never knew it was compared"], ["a reference that never knew it"]
-    if not any(name in words for words in reference.missing.values()):
-        return [f"the reference model knows {name}, too"], ["a reference that never knew it"]
+def _distance(reference: ReferenceFigures | None, name: str) -> str:
+    """How far its pictures are from those of a model that never knew it; empty without such a model. No grade."""
+    if reference is None or not any(name in words for words in reference.missing.values()):
+        return ""
     now, was, floor = reference.after, reference.before, reference.floor
     if reference.n < 20 or reference.floor_n < 20 or now is None or was is None or floor is None:
-        return ["too few prompts to compare with the reference"], ["20 prompts or more for the reference"]
-    if now.value > floor.high or now.high >= was.low:
-        return [
-            f"its pictures are {now.value:.3g} (KID) from those of a model that never knew it; two models that know "
-            f"a thing differ by {floor.value:.3g}, the untouched model by {was.value:.3g}"
-        ], []
-    return [], []
+        return ""
+    return (
+        f"Its pictures are {now.value:.3g} (KID) from those of a model that never knew it; two models that know a "
+        f"thing differ by {floor.value:.3g}, the untouched model by {was.value:.3g}. This distance grades nothing."
+    )
 
 
 def _collapsed(figures: Figures, rules: Rules) -> list[str]:
@@ -203,7 +198,6 @@ _SAYS = {
     "not shown": "Not shown: this evaluation does not show that {name} is erased",
     "suppressed": "Suppressed: asked for by name, {name} is seldom drawn",
     "generalises": "Generalises: {name} is seldom drawn, whatever the wording",
-    "gone": "Gone: {name} is no longer drawn",
 }
 
 
@@ -211,9 +205,8 @@ def _claim(name: str, grade: str, reasons: Sequence[str], missing: Sequence[str]
     says = _SAYS[grade].format(name=f"“{name}”")
     headline = f"{says}{f' ({seen})' if seen else ''}."
     more = f"Why: {'; '.join(reasons)}." if reasons else ""
-    if grade in ("suppressed", "generalises") and reasons:
-        better = list(GRADES)[list(GRADES).index(grade) + 1]
-        more = f"Not “{better}”, because {'; '.join(reasons)}."
+    if grade == "suppressed" and reasons:
+        more = f"Not “generalises”, because {'; '.join(reasons)}."
     return Claim(name, grade, headline, more, f"{headline} {more}".strip(), list(reasons), list(missing))
 
 

@@ -12,13 +12,15 @@ from typing import Any
 from .. import __version__
 from ..io import manifest
 from ..io.files import locked, user_path, write_text
-from ..io.reading import read_bytes, read_text
+from ..io.reading import read_text
 from ..metrics import METRICS
 from ..runs import runfolder
 from ..schema import Case
+from .attack_panel import attack_pictures, attacked, inline, of_canvas
 from .claims import GRADES, percent
 from .plan import DIRECT
 from .record import HASHED, figures, finished, plan_of, sound, stored
+from .resistance import MEANING
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
 
@@ -71,6 +73,9 @@ def render(run: Path) -> tuple[str, str]:
         "metrics": METRICS,
         "grades": GRADES,
         "safe": SAFE,
+        "resists": MEANING,
+        "found": attack_pictures(run),
+        "canvas": of_canvas(facts),
     }
     html = page("report.html", **facts, **context)
     hashed = {HTML: hashlib.sha256(html.encode()).hexdigest()}
@@ -98,6 +103,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "seconds": times(run, run_facts),
         "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
         "evaluations": evaluations,
+        "attacks": attacked(run, evaluations),
     }
 
 
@@ -207,11 +213,6 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
     chosen = list(cells.values())[:count]
     rest = [case for case in cases if case not in chosen]
     return chosen + rest[: count - len(chosen)]
-
-
-def inline(path: Path) -> str:
-    """A PNG as a data URL."""
-    return f"data:image/png;base64,{base64.b64encode(read_bytes(path, what='picture')).decode()}"
 
 
 def _curves(run: Path) -> list[dict[str, Any]]:

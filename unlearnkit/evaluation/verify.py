@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,18 +168,29 @@ def _report(run: Path) -> Iterator[tuple[str, bool]]:
         return
     later = sorted(now["evaluations"].keys() - was["evaluations"].keys())
     now["evaluations"] = {name: facts for name, facts in now["evaluations"].items() if name not in later}
-    for name in ("run", "recipe", "evaluations"):
+    fresh = was.get("attacks", {}) != now["attacks"] and _later_attacks(was, now)
+    for name in ("run", "recipe", "evaluations", *(() if fresh or "attacks" not in was else ("attacks",))):
         if was.get(name) != now[name]:
             yield f"{JSON} does not follow from the run: its {name} differs", True
             return
-    if later:
-        yield f"{HTML} is older than the evaluation {later[0]}: unlearnkit report writes it again", False
+    if later or fresh:
+        newer = f"the evaluation {later[0]}" if later else "an attack"
+        yield f"{HTML} is older than {newer}: unlearnkit report writes it again", False
     elif (
         was["unlearnkit"] == __version__
         and was.get("name") == now["name"]
         and hashlib.sha256(html.encode()).hexdigest() != was["sha256"][HTML]
     ):
         yield f"{HTML} does not follow from the figures: unlearnkit report writes it again", True
+
+
+def _later_attacks(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether an attack is there that a report does not have."""
+    names: list[set[str]] = [
+        {one["folder"] for concept in each.get("attacks", {}).values() for one in concept["attacks"]}
+        for each in (was, now)
+    ]
+    return bool(names[1] - names[0])
 
 
 def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:

@@ -41,6 +41,7 @@ from .esd import ESD
 from .finetune import FineTune
 from .ga import GA
 from .graddiff import GradDiff
+from .rece import RECE
 from .rgd import RGD
 from .robust import Robust
 from .salun import SalUn
@@ -70,7 +71,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

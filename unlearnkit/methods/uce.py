@@ -25,7 +25,7 @@ from ..data.grammar import forms, read
 from ..data.prompts import neighbours, texts, unerased
 from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
 from ..errors import InputError
-from ..model.batches import MANY
+from ..model.batches import many
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
@@ -61,6 +61,17 @@ class UCE(ClosedForm):
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""
+        sums = self.sums(run)
+        a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
+        delta, weights = self.change(a, sums["towards"]), {}
+        for done, (name, weight) in enumerate(run.model.weights(self.PART).items()):
+            w = weight.detach().cpu().double()
+            weights[name] = (w + w @ delta).float()
+            run.progress("solving", done + 1, len(run.model.weights(self.PART)))
+        return weights
+
+    def sums(self, run: Run) -> dict[str, Tensor]:
+        """Σ c cᵀ and Σ (g - c) cᵀ of what is erased ("erased", "towards"), and Σ c cᵀ of what is kept, if anything."""
         model, request = run.model, run.request
         concepts = [(concept, self.sentences, True) for concept in request.erase]
         retained = neighbours(model, request, self.neighbours)
@@ -81,7 +92,7 @@ class UCE(ClosedForm):
             for name, product in products.items():
                 sums[name] = sums[name] + product if name in sums else product
 
-        if self.tokens == "last" and sum(len(concept.wordings) for concept, *_ in concepts) > MANY:
+        if self.tokens == "last" and many(concept for concept, *_ in concepts):
             for erased in (True, False):
                 several = [
                     (one, *pair)
@@ -97,23 +108,18 @@ class UCE(ClosedForm):
             for pair in pairs_of(concept, count):
                 add(self._products(model, concept, *pair, erased))
             run.progress("reading", done + 1, len(concepts))
-        a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
+        return sums
+
+    def normal(self, erased: Tensor, kept: Tensor) -> Tensor:
+        """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64. InputError if it is singular."""
+        eye = torch.eye(len(erased), dtype=torch.float64)
+        a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * kept
         values = torch.linalg.eigvalsh(a)
         if values[0] <= 0 or values[-1] / values[0] > ILL:
             raise InputError(
                 f"the equations are singular with ridge = {self.ridge:g}: raise ridge, for example to 0.5"
             )
-        delta, weights = self.change(a, sums["towards"]), {}
-        for done, (name, weight) in enumerate(model.weights(self.PART).items()):
-            w = weight.detach().cpu().double()
-            weights[name] = (w + w @ delta).float()
-            run.progress("solving", done + 1, len(model.weights(self.PART)))
-        return weights
-
-    def normal(self, erased: Tensor, kept: Tensor) -> Tensor:
-        """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64."""
-        eye = torch.eye(len(erased), dtype=torch.float64)
-        return self.ridge * eye + self.erase_weight * erased + self.retain_weight * kept
+        return a
 
     def change(self, a: Tensor, towards: Tensor) -> Tensor:
         """s_e Σ_e (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W; ``towards`` is the sum."""

@@ -160,13 +160,17 @@ def known_words(pipe: Any) -> list[str]:
 
 @contextmanager
 def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the first token embeddings of every prompt are these vectors (k, width) by encoder, with gradient."""
+    """Inside, the first token embeddings of every prompt are these vectors (k, width) by encoder, with gradient.
+
+    Vectors for which an encoder has no room, before its end token, are left out there.
+    """
     with ExitStack() as stack:
         for name, encoder in encoders(pipe).items():
             start = len(_ids(tokenizers(pipe)[name], "")) - 1  # 1 if there is a start token
 
             def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
-                prefix = vectors[name].to(output).expand(len(output), -1, -1)
+                kept = vectors[name][: output.shape[1] - start - 1]  # as an encoder cuts off further tokens
+                prefix = kept.to(output).expand(len(output), -1, -1)
                 return torch.cat([output[:, :start], prefix, output[:, start + prefix.shape[1] :]], dim=1)
 
             embeddings = _embedding(encoder).weight
