@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 import saved
+from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.chain.commands import attack as of_chain
+from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
@@ -347,3 +350,40 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+# chains and the command
+
+
+def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    folder, tools = tmp_path / "chain", saved.tools()
+    monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    with pytest.raises(InputError, match="erases nothing"):
+        chain.attack(folder)
+    chain.add(folder, "cat")
+    chain.add(folder, "dog")
+    figures = chain.attack(folder, attacks=["inpainting"])
+    assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == []
+    (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    (line,) = chain.verify(folder)
+    assert "rows.jsonl" in line
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["attack", *words])
+        both = capsys.readouterr()
+        return int(caught.value.code or 0), both.out + both.err
+
+    code, text = said(str(run), "--dry-run")
+    assert code == 0
+    assert text.count(" s ") >= len(ATTACKS)
+    assert said()[1].startswith("the run is missing")
+    assert said("--self-test", str(run))[0] == 2
+    code, text = said(str(run), "--attack", "sdedti")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "did you mean 'sdedit'" in text
