@@ -283,7 +283,10 @@ def test_the_ladder_of_grades():
 
 def test_reasons_against_a_grade():
     assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
-    assert "control is missing or above 10%" in grade(case("wording", 20, 20))[1]
+    assert "every control of wording and prompts is above 10%" in grade(case("wording", 20, 20))[1]
+    lacks = case("wording", 0)
+    lacks[1]["arms"] = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
+    assert grade(lacks)[1] == "wording has no control"
     assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
     assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
     knows = case("probe", 0)
