@@ -19,6 +19,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
 from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
@@ -353,6 +354,19 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+def test_runs_are_compared_under_attack(run: Path, tmp_path: Path):
+    second = Path(shutil.copytree(run, tmp_path / "second"))
+    assert "Under attack" not in compare([run, second], tmp_path / "none").read_text()
+    attack(run, attacks=["inpainting"], **TOOLS)
+    page = compare([run, second], tmp_path / "some").read_text()
+    assert "Under attack" in page
+    facts = json.loads((tmp_path / "some" / "compare.json").read_text())["attacked"]
+    assert facts["grades"] == [{"cat": "not shown"}, {}]
+    (cells,) = [cells for title, cells in facts["rows"].items() if "no prompt" in title]
+    assert cells[0]["after"]["n"] == 3
+    assert cells[1] is None
 
 
 # chains and the command
