@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 import saved
+from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.chain.commands import attack as of_chain
+from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
@@ -188,6 +191,35 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert other_target.facts()["control"]["kind"] == "unrelated concept"
 
 
+def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(saved.folder())
+    twin = {name: value.detach() * 1.5 for name, value in model.weights("xattn").items()}
+    searched: list[str] = []
+    attack_ = find("inpainting")
+    search = type(attack_).search
+
+    def counted(self: Any, victim: Any) -> Any:
+        searched.append("control" if victim.worn is twin else "after")
+        return search(self, victim)
+
+    monkeypatch.setattr(type(attack_), "search", counted)
+    edits = [{n: v * scale for n, v in twin.items()} for scale in (0.9, 0.8)]
+    how: dict[str, Any] = {"budget": TINY, "seed": 3}
+    both = []
+    for number, edit in enumerate(edits):
+        target = attacking.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
+        folder = tmp_path / str(number) / "attacks" / "inpainting"
+        attacking.carry_out(folder, attack_, target, saved.tools(), **how)
+        both.append(contents(folder))
+    assert searched == ["after", "control", "after"]
+    controls = [{n: h for n, h in one.items() if "control/" in n} for one in both]
+    assert controls[0] == controls[1] != {}
+    assert both[0]["after/found.safetensors"] == both[1]["after/found.safetensors"]  # the base's own pictures
+    third = dataclasses.replace(target, never_knew={n: v * 2 for n, v in twin.items()})
+    attacking.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
+    assert len(searched) == 5  # another model that never knew it is another control
+
+
 # the figures
 
 
@@ -318,3 +350,40 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+# chains and the command
+
+
+def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    folder, tools = tmp_path / "chain", saved.tools()
+    monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    with pytest.raises(InputError, match="erases nothing"):
+        chain.attack(folder)
+    chain.add(folder, "cat")
+    chain.add(folder, "dog")
+    figures = chain.attack(folder, attacks=["inpainting"])
+    assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == []
+    (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    (line,) = chain.verify(folder)
+    assert "rows.jsonl" in line
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["attack", *words])
+        both = capsys.readouterr()
+        return int(caught.value.code or 0), both.out + both.err
+
+    code, text = said(str(run), "--dry-run")
+    assert code == 0
+    assert text.count(" s ") >= len(ATTACKS)
+    assert said()[1].startswith("the run is missing")
+    assert said("--self-test", str(run))[0] == 2
+    code, text = said(str(run), "--attack", "sdedti")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "did you mean 'sdedit'" in text

@@ -81,8 +81,8 @@ def test_closed_forms_of_many_concepts_are_those_of_few(
 ) -> None:
     settings = {"templates": True}
     single = edit_for(make(), REQUEST, method=method, settings=settings)
-    for place in ("unlearnkit.methods.uce", "unlearnkit.methods.speed", "unlearnkit.data.prompts"):
-        monkeypatch.setattr(f"{place}.MANY", 0)
+    for place in ("model.batches", "data.prompts"):
+        monkeypatch.setattr(f"unlearnkit.{place}.MANY", 0)
     monkeypatch.setattr("unlearnkit.methods.uce.BLOCK", 3)
     many = edit_for(make(), REQUEST, method=method, settings=settings)
     assert single.weights.keys() == many.weights.keys()
@@ -101,7 +101,7 @@ def test_neighbours_of_many_words_are_those_of_few(model: Model, monkeypatch: py
 def test_names_that_are_one_to_the_model_are_found_among_many(
     words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checking, "MANY", 0)
+    monkeypatch.setattr(batches, "MANY", 0)
     model = Model(kinds.pipeline("PixArt-Sigma", words), source="tiny")  # its toy words know no Chinese
     checking.check_names(model, Request((Concept("cat"), Concept("dog")), (Concept("bear"),)))
     with pytest.raises(InputError, match="are one and the same to tiny"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import diffusers
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .. import seeds
+from ..errors import InputError, quoted
+from ..model.model import Model
 from ..model.sampling import decoded, denoising, from_states
 from .attack import Victim
+from .changes import changed
 from .found import Attempt, Found
 from .noise_probe import noisy
 
@@ -32,11 +37,13 @@ def batches(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
 def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Image.Image]:
     """One picture for each attempt; all are alike but for prompt, seed and row."""
     model, one = victim.model, attempts[0]
-    states, null = _conditioning(victim, found, attempts)
+    more = found.group(one.weights, "/") if one.weights else {}
+    more = changed(victim, one.change, more) if one.change else more
+    states, null = _conditioning(victim, found, attempts, more)
     steps = one.steps or model.hints.steps
     guidance = model.hints.guidance if one.guidance is None else one.guidance
     numbers = [each.seed for each in attempts]
-    with victim.edited(found.group(one.weights, "/") if one.weights else None):
+    with victim.edited(more), _scheduler(model, one.scheduler):
         if one.eta:
             how = {"eta": one.eta, "scale": one.noise_scale}
             with model.frozen():
@@ -51,13 +58,30 @@ def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Ima
         return decoded(model, x)
 
 
-def _conditioning(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> tuple[Tensor, Tensor]:
-    """The states and the negative prompts' states (n, rows, width)."""
+@contextmanager
+def _scheduler(model: Model, name: str) -> Iterator[None]:
+    """The pipeline with the diffusers scheduler of this name inside, with its own settings where they fit."""
+    own = model.pipe.scheduler
+    if name:
+        kind: Any = getattr(diffusers, name, None)
+        if kind is None or not name.endswith("Scheduler"):
+            raise InputError(f"{quoted(name)} is no scheduler of diffusers: what was found is damaged")
+        model.pipe.scheduler = kind.from_config(own.config)
+    try:
+        yield
+    finally:
+        model.pipe.scheduler = own
+
+
+def _conditioning(
+    victim: Victim, found: Found, attempts: Sequence[Attempt], more: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The states and the negative prompts' states (n, rows, width). more: weights on top of the victim's."""
     model, one = victim.model, attempts[0]
     texts = [victim.read(each.prompt) for each in attempts]
     with ExitStack() as stack:
         if one.encoder == "victim":
-            stack.enter_context(victim.edited())
+            stack.enter_context(victim.edited(more))
         null = model.encode([negative for _, negative in texts])
         if one.states:
             states = found.tensors[one.states].to(null).expand_as(null)

@@ -8,7 +8,7 @@ import torch
 
 from .. import seeds
 from ..errors import EditError, InputError, ModelError, quoted
-from ..model.batches import MANY
+from ..model.batches import MANY, many
 from ..model.edit import Edit
 from ..model.encoders import encoders, token_ids
 from ..model.model import Model
@@ -47,8 +47,7 @@ def check_names(model: Model, request: Request) -> None:
 
 def _reader(model: Model, request: Request) -> Callable[[str], Hashable]:
     """What tells texts apart: their states; in a request of many wordings their tokens, which need no encoder."""
-    many = sum(len(concept.wordings) for concept in (*request.erase, *request.keep)) > MANY
-    if many and encoders(model.pipe):
+    if many((*request.erase, *request.keep)) and encoders(model.pipe):
         return lambda text: token_ids(model.pipe, text)
     return lambda text: model.encode([text])[0].float().cpu().contiguous().numpy().tobytes()
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data.prompts import neighbours, texts
 from ..data.text_columns import centroids, erased_columns, last_columns, retained_columns, target_of
 from ..errors import InputError
-from ..model.batches import MANY
+from ..model.batches import many
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
@@ -55,17 +55,15 @@ class SPEED(ClosedForm):
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model, last = run.model, self.tokens == "last"
         erased = self._texts(model, run.request.erase)
-        if last and len(erased) > MANY:
+        if last and many(run.request.erase):
             c1 = last_columns(model, [(form, word) for _, form, word in erased])
             target = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
         else:
             pairs = [erased_columns(model, *one, last=last) for one in erased]
             c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-        others = [
-            (form, word)
-            for _, form, word in self._texts(model, neighbours(model, run.request, self.neighbours))
-        ]
-        if len(others) > MANY:
+        retained = neighbours(model, run.request, self.neighbours)
+        others = [(form, word) for _, form, word in self._texts(model, retained)]
+        if many(retained):
             c0 = last_columns(model, others)
         else:
             words = [retained_columns(model, *text, last=True) for text in others]

@@ -25,7 +25,7 @@ from ..data.grammar import forms, read
 from ..data.prompts import neighbours, texts, unerased
 from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
 from ..errors import InputError
-from ..model.batches import MANY
+from ..model.batches import many
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
@@ -92,7 +92,7 @@ class UCE(ClosedForm):
             for name, product in products.items():
                 sums[name] = sums[name] + product if name in sums else product
 
-        if self.tokens == "last" and sum(len(concept.wordings) for concept, *_ in concepts) > MANY:
+        if self.tokens == "last" and many(concept for concept, *_ in concepts):
             for erased in (True, False):
                 several = [
                     (one, *pair)

@@ -9,7 +9,7 @@ size. The same list of prompts always gives the same bits. Nothing is cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,17 +17,22 @@ import torch
 from torch import Tensor
 
 from ..families.opening import quiet
-from ..schema import check_unicode
+from ..schema import Concept, check_unicode
 from . import restore
 from .encoders import encoders, tokenizers
 from .model import Model
 from .restore import steady
 
-__all__ = ["MANY", "last_states", "text_batches"]
+__all__ = ["MANY", "last_states", "many", "text_batches"]
 
 MANY = 256  # wordings in a request from which its texts are encoded in batches
 TEXTS, TOKENS = 64, 4096  # of a batch at most
 CAUSAL = ("CLIPTextModel", "CLIPTextModelWithProjection")
+
+
+def many(concepts: Iterable[Concept]) -> bool:
+    """Whether the concepts have so many wordings that their texts are encoded in batches."""
+    return sum(len(concept.wordings) for concept in concepts) > MANY
 
 
 @steady()
@@ -41,8 +46,8 @@ def text_batches(
     """
     for prompt in prompts:
         check_unicode(prompt)
-    many: Callable[..., Tensor] | None = getattr(model.family, "encode_many", None)
-    if many is None:
+    encode: Callable[..., Tensor] | None = getattr(model.family, "encode_many", None)
+    if encode is None:
         for place, prompt in enumerate(prompts):
             yield [place], model.text([prompt])
         return
@@ -66,7 +71,7 @@ def text_batches(
             quiet(),
             _cut(model.pipe, longest, ends is not None),
         ):
-            states = many(model.pipe, [prompts[place] for place in part], model.device, **tokens)
+            states = encode(model.pipe, [prompts[place] for place in part], model.device, **tokens)
         yield part, states
 
 
