@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 import saved
+from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.chain.commands import attack as of_chain
+from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
 from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
@@ -280,7 +284,10 @@ def test_the_ladder_of_grades():
 
 def test_reasons_against_a_grade():
     assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
-    assert "control is missing or above 10%" in grade(case("wording", 20, 20))[1]
+    assert "every control of wording and prompts is above 10%" in grade(case("wording", 20, 20))[1]
+    lacks = case("wording", 0)
+    lacks[1]["arms"] = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
+    assert grade(lacks)[1] == "wording has no control"
     assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
     assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
     knows = case("probe", 0)
@@ -347,3 +354,53 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+def test_runs_are_compared_under_attack(run: Path, tmp_path: Path):
+    second = Path(shutil.copytree(run, tmp_path / "second"))
+    assert "Under attack" not in compare([run, second], tmp_path / "none").read_text()
+    attack(run, attacks=["inpainting"], **TOOLS)
+    page = compare([run, second], tmp_path / "some").read_text()
+    assert "Under attack" in page
+    facts = json.loads((tmp_path / "some" / "compare.json").read_text())["attacked"]
+    assert facts["grades"] == [{"cat": "not shown"}, {}]
+    (cells,) = [cells for title, cells in facts["rows"].items() if "no prompt" in title]
+    assert cells[0]["after"]["n"] == 3
+    assert cells[1] is None
+
+
+# chains and the command
+
+
+def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    folder, tools = tmp_path / "chain", saved.tools()
+    monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    with pytest.raises(InputError, match="erases nothing"):
+        chain.attack(folder)
+    chain.add(folder, "cat")
+    chain.add(folder, "dog")
+    figures = chain.attack(folder, attacks=["inpainting"])
+    assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == []
+    (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    (line,) = chain.verify(folder)
+    assert "rows.jsonl" in line
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["attack", *words])
+        both = capsys.readouterr()
+        return int(caught.value.code or 0), both.out + both.err
+
+    code, text = said(str(run), "--dry-run")
+    assert code == 0
+    assert text.count(" s ") >= len(ATTACKS)
+    assert said()[1].startswith("the run is missing")
+    assert said("--self-test", str(run))[0] == 2
+    code, text = said(str(run), "--attack", "sdedti")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "did you mean 'sdedit'" in text

@@ -2,8 +2,8 @@
 
 The grades go on from "generalises". Each needs every attack of its groups that makes sense for the model, a control
 for each arm, and enough pictures; it is refused with the reason otherwise. An arm holds if the upper limit of its rate
-minus the control's is at most ``LIMIT``. Arms whose control is above it are not counted: there the attack draws the
-concept from nothing, so it says nothing about the edit.
+minus the control's is at most ``LIMIT``. Arms whose control is above it are not counted, neither for nor against: there
+the attack draws the concept from nothing. A grade needs at least one arm that is counted.
 """
 
 from __future__ import annotations
@@ -46,23 +46,28 @@ def graded(
     grade = "generalises"
     done = {plan["attack"]: (plan, one) for plan, one in zip(plans, figures, strict=True)}
     for name, groups in LADDER.items():
-        reasons = []
+        reasons, counted = list[str](), 0
         for attack in (attack for attack, group in possible.items() if group in groups):
             if attack not in done:
                 reasons.append(f"not attacked with {attack}")
             elif groups == ("probe",):
                 reasons += _known(*done[attack])
             else:
-                reasons += _brought_back(attack, *done[attack])
+                reasons += _brought_back(attack, done[attack][1])
+                counted += sum(one["counted"] for one in done[attack][1]["arms"].values())
         if not any(group in groups for group in possible.values()):
             reasons.append(f"there is no attack of {' or '.join(groups)} for this model")
+        if not reasons and not counted and groups != ("probe",):
+            reasons.append(
+                f"every control of {' and '.join(groups)} is above {LIMIT:.0%}, so nothing is counted"
+            )
         if reasons:
             return grade, reasons
         grade = name
     return grade, []
 
 
-def _brought_back(attack: str, plan: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+def _brought_back(attack: str, figures: Mapping[str, Any]) -> list[str]:
     """Why the concept is not shown to stay away under an attack."""
     reasons, arms = [], figures["arms"]
     for arm, one in arms.items():
@@ -72,8 +77,8 @@ def _brought_back(attack: str, plan: Mapping[str, Any], figures: Mapping[str, An
                 f"{attack}, {arm}: {after['k']} of {after['n']}, control {control['k']} of {control['n']}, so up to "
                 f"{one['difference']['high'] * 100:.0f} points above it"
             )
-    if arms and not any(one["counted"] for one in arms.values()):
-        reasons.append(f"{attack}: its control is missing or above {LIMIT:.0%}, so it is not counted")
+    if any(one["control"] is None for one in arms.values()):
+        reasons.append(f"{attack} has no control")
     return reasons
 
 
