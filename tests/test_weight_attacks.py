@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from test_attacks import pixels, victim, worn
-from test_families import NEW, opened
 
 from unlearnkit import seeds
 from unlearnkit.attacks import Attempt, Found, find
@@ -161,25 +160,3 @@ def test_relearning_lowers_the_loss_on_the_concept(model: Model) -> None:
 
 def test_float16_is_not_trained(model: Model) -> None:
     assert "float16" in str(find("relearning").refuses(model.cast(torch.float16)))
-
-
-# families
-
-
-@pytest.mark.parametrize("title", NEW)
-@pytest.mark.parametrize("name", ["unlearndiffatk", "p4d", "ring_a_bell", "mma", "noise_probe",
-                                  "latent_guidance", "text_free", "relearning", "weight_changes"])  # fmt: skip
-def test_an_attack_works_on_a_family_or_says_why_not(name: str, title: str, words) -> None:
-    model = opened(title, words)
-    attack, one = (
-        find(name),
-        victim(model, worn={n: w.detach() * 1.1 for n, w in model.weights("all").items()}),
-    )
-    if reason := attack.refuses(model):
-        assert reason[0].islower()
-        assert "\n" not in reason
-        return
-    found = attack.search(one)
-    assert len(found.attempts) <= attack.cost(one.budget).arms * 2
-    for attempt in (found.attempts[0], found.attempts[-1]):
-        assert len(drawn(one, found, [attempt])) == 1

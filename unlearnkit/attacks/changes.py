@@ -5,18 +5,21 @@ Each change is a pure function of weights; ``changed`` applies it by its name to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor
 
 from .. import seeds
 from ..errors import InputError, quoted
 from ..model.edit import Edit
-from ..model.model import Weights
+from ..model.model import Model, Weights
 from .attack import Victim
 
-__all__ = ["changed", "noised", "pruned", "quantised", "scaled"]
+__all__ = ["changed", "noised", "other_scheduler", "pruned", "quantised", "scaled"]
 
 BLOCK = 64  # entries that share a scale
 
@@ -75,8 +78,21 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
     if kind == "prune" and number:
         return {name: pruned(one, float(number)) for name, one in matrices.items()}
     if kind == "noise" and number:
-        return {
-            name: noised(one, float(number), seeds.stream(0, "noise on weights", name))
-            for name, one in matrices.items()
-        }
+        draws = {name: seeds.stream(0, "noise on weights", name) for name in matrices}
+        return {name: noised(one, float(number), draws[name]) for name, one in matrices.items()}
     raise InputError(f"the change of weights {quoted(how)} is unknown: what was found is damaged")
+
+
+@contextmanager
+def other_scheduler(model: Model, name: str) -> Iterator[None]:
+    """The pipeline with the diffusers scheduler of this name inside, with its own settings where they fit."""
+    own = model.pipe.scheduler
+    if name:
+        kind: Any = getattr(diffusers, name, None)
+        if kind is None or not name.endswith("Scheduler"):
+            raise InputError(f"{quoted(name)} is no scheduler of diffusers: what was found is damaged")
+        model.pipe.scheduler = kind.from_config(own.config)
+    try:
+        yield
+    finally:
+        model.pipe.scheduler = own

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack
 
-import diffusers
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .. import seeds
-from ..errors import InputError, quoted
-from ..model.model import Model
 from ..model.sampling import decoded, denoising, from_states
 from .attack import Victim
-from .changes import changed
+from .changes import changed, other_scheduler
 from .found import Attempt, Found
 from .noise_probe import noisy
 
@@ -43,34 +39,17 @@ def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Ima
     steps = one.steps or model.hints.steps
     guidance = model.hints.guidance if one.guidance is None else one.guidance
     numbers = [each.seed for each in attempts]
-    with victim.edited(more), _scheduler(model, one.scheduler):
-        if one.eta:
-            how = {"eta": one.eta, "scale": one.noise_scale}
-            with model.frozen():
-                x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
-            return decoded(model, x)
-        if not one.start:
+    with victim.edited(more), other_scheduler(model, one.scheduler):
+        if not one.eta and not one.start:
             pictures: list[Image.Image] = from_states(model, states, null, numbers, steps, guidance)
             return pictures
-        with ExitStack() as stack:
-            stack.enter_context(model.frozen())
-            x = _continued(victim, found, attempts, states, null, steps, guidance)
+        with model.frozen():
+            if one.start:
+                x = _continued(victim, found, attempts, states, null, steps, guidance)
+            else:
+                how = {"eta": one.eta, "scale": one.noise_scale}
+                x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
         return decoded(model, x)
-
-
-@contextmanager
-def _scheduler(model: Model, name: str) -> Iterator[None]:
-    """The pipeline with the diffusers scheduler of this name inside, with its own settings where they fit."""
-    own = model.pipe.scheduler
-    if name:
-        kind: Any = getattr(diffusers, name, None)
-        if kind is None or not name.endswith("Scheduler"):
-            raise InputError(f"{quoted(name)} is no scheduler of diffusers: what was found is damaged")
-        model.pipe.scheduler = kind.from_config(own.config)
-    try:
-        yield
-    finally:
-        model.pipe.scheduler = own
 
 
 def _conditioning(
