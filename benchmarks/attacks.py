@@ -31,9 +31,10 @@ ROWS = Path(__file__).parent / "results" / "attacks.jsonl"
 PAGE = ROWS.with_suffix(".md")
 HEAD = """# Methods under attack
 
-Made by `benchmarks/attacks.py table`. Each cell is how much more often the attack brings the concept back than it finds it in a model
-that never knew it, in points, with Newcombe's 95 % interval; the worst counted variant of each attack. In brackets: the control is
-above 10 % in every variant, so nothing is counted. The last columns are the denoising loss on pictures of the concept.
+Made by `benchmarks/attacks.py table`. Each cell is how much more often the attack brings the concept back than it finds
+it in a model that never knew it, in points, with Newcombe's 95 % interval; the worst counted variant of each attack. In
+brackets: the control is above 10 % in every variant, so nothing is counted. The last columns are the denoising loss on
+pictures of the concept.
 """
 
 
