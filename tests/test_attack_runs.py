@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,31 @@ def test_figures_that_do_not_follow_are_found(run: Path):
     assert verify(run) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("figures.json", '"counted": ', '"counts": ', "it has no 'counted'"),
+        ("figures.json", '"limit": 0.1', '"limit": "x"', "limit"),
+        ("plan.json", '"name": "quick"', '"name": 3', "name"),
+        ("plan.json", '"format": 1', '"format": 9', "format 9 of attacks"),
+        ("rows.jsonl", '"shows": ', '"showed": ', "it has no 'shows'"),
+    ],
+)
+def test_files_of_another_shape_are_one_line(run: Path, name: str, old: str, new: str, says: str):
+    attack(run, attacks=["inpainting"], **TOOLS)
+    folder = run / "attacks" / "inpainting"
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    facts = json.loads((folder / "attack.json").read_text())
+    facts["sha256"][name] = manifest.file_hash(folder / name)
+    (folder / "attack.json").write_text(manifest.dump(facts))
+    (line,) = verify(run)
+    assert says in line
+    with pytest.raises(InputError, match=re.escape(says)):
+        report(run)
+
+
 def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     attack(whole, attacks=["inversion"], **TOOLS)
@@ -153,6 +180,8 @@ def test_another_plan_is_refused(run: Path):
         attack(run, attacks=["sdedi"], **TOOLS)
     with pytest.raises(InputError, match="belong to --base"):
         attack(run, concepts=[Concept("cat")], **TOOLS)
+    with pytest.raises(InputError, match="is not the canvas: name a classifier"):
+        attack(run)
     with pytest.raises(InputError, match="no finished run"):
         attack(run / "evaluation", **TOOLS)
 
@@ -309,6 +338,28 @@ def test_reasons_against_a_grade():
     assert "no caption" not in why
     knows[0]["control"]["kind"] = "unrelated concept"
     assert grade(*steps, knows)[1] == "there is no model that never knew it"
+
+
+def lesson(
+    after: Sequence[int], control: Sequence[int], benign: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Relearning with these counts, of 50, after 5, 10 and 20 steps."""
+    given = [
+        rows(a, c, arm=f"low rank, {n} steps") for n, a, c in zip((5, 10, 20), after, control, strict=True)
+    ]
+    given += [rows(benign, 0, arm="other pictures, 40 steps")]
+    figures = {"arms": arm_figures([row for part in given for row in part]), "figures": {}}
+    return {"attack": "relearn", "control": {"kind": "never knew"}}, figures
+
+
+def test_relearning_is_graded_by_its_steps():
+    steps = [case(name, 0) for name in ("wording", "inversion")]
+    assert grade(*steps, lesson([0, 40, 50], [0, 30, 50]))[0] == "resists relearning"  # both after 10 steps
+    name, why = grade(*steps, lesson([25, 40, 50], [0, 30, 50]))
+    assert name == "resists embeddings and latents"
+    assert "half of the pictures show it after 5 steps, in the control after 10" in why
+    assert "in the control after more than 20" in grade(*steps, lesson([0, 0, 25], [0, 0, 24]))[1]
+    assert "other pictures, 40 steps: 5 of 50" in grade(*steps, lesson([0, 0, 0], [0, 0, 50], benign=5))[1]
 
 
 def test_budgets_are_large_enough_to_grade():

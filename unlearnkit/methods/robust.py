@@ -51,8 +51,8 @@ class Robust(Trained[Sets]):
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
-    steps: int = default("steps", 90, source="ours")
-    lr: float = default("lr", 3e-4, source="ours, on the canvas; lower for large models")
+    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
+    lr: float = default("lr", 1e-5, source="ours, not tried on large models; canvas: 3e-4")
     schedule: Schedules = default("schedule", "onecycle", source="ours")
     batch: int = default("batch", 6, source="ours")
     latent_weight: float = setting(
