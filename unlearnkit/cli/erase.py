@@ -136,6 +136,14 @@ def erase(
         bool,
         typer.Option("--dry-run", help="Show what would be done; write nothing.", rich_help_panel=WHERE),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Erase a name even if the model does not seem to know it.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue the interrupted run in --out.", rich_help_panel=WHERE),
@@ -181,7 +189,8 @@ def erase(
     _notes(chosen)
     folder = user_path(folder or default_folder(chosen))
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(chosen)}
-    (_dry_run if dry_run else _run)(chosen, folder, resume=resume, device=device, dtype=dtype, **writes)
+    writes |= {"resume": resume, "force": force, "device": device, "dtype": dtype}
+    (_dry_run if dry_run else _run)(chosen, folder, **writes)
 
 
 def _notes(recipe: Recipe) -> None:
@@ -211,7 +220,6 @@ def _recipe(
     seed: int,
 ) -> Recipe:
     """A recipe from the command line, checked before anything heavy is loaded."""
-    from ..model.hints import GENERAL
     from ..schema import Recipe, folded
 
     if model is None:
@@ -230,10 +238,8 @@ def _recipe(
     )
     for one in request.erase:
         words = known.vocabulary(one.kind)
-        close = nearest(one.name, words, cutoff=CLOSE)
-        # the general hints list examples; a model's own hints list what it knows
-        if folded(one.name) not in map(folded, words) and (close or known is not GENERAL):
-            err.print(f"note: the model's vocabulary of {one.kind}s does not have {cut(one.name)}{close}")
+        if folded(one.name) not in map(folded, words) and (close := nearest(one.name, words, cutoff=CLOSE)):
+            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 
@@ -287,14 +293,24 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 
 
 def _dry_run(
-    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    force: bool,
+    device: str | None,
+    dtype: str | None,
+    **writes: Any,
 ) -> None:
+    from ..data.recognition import check_recognised
     from ..model.load import load
     from ..runs.estimate import estimate
     from ..runs.run import check_folder
 
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
+    if not force:
+        check_recognised(model, recipe.request)
     for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}")
     out.print(f"{'run folder':<12}{folder} (nothing was written)")
