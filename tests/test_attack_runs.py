@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import saved
+from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.chain.commands import attack as of_chain
+from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
 from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
@@ -188,6 +193,35 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert other_target.facts()["control"]["kind"] == "unrelated concept"
 
 
+def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load(saved.folder())
+    twin = {name: value.detach() * 1.5 for name, value in model.weights("xattn").items()}
+    searched: list[str] = []
+    attack_ = find("inpainting")
+    search = type(attack_).search
+
+    def counted(self: Any, victim: Any) -> Any:
+        searched.append("control" if victim.worn is twin else "after")
+        return search(self, victim)
+
+    monkeypatch.setattr(type(attack_), "search", counted)
+    edits = [{n: v * scale for n, v in twin.items()} for scale in (0.9, 0.8)]
+    how: dict[str, Any] = {"budget": TINY, "seed": 3}
+    both = []
+    for number, edit in enumerate(edits):
+        target = attacking.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
+        folder = tmp_path / str(number) / "attacks" / "inpainting"
+        attacking.carry_out(folder, attack_, target, saved.tools(), **how)
+        both.append(contents(folder))
+    assert searched == ["after", "control", "after"]
+    controls = [{n: h for n, h in one.items() if "control/" in n} for one in both]
+    assert controls[0] == controls[1] != {}
+    assert both[0]["after/found.safetensors"] == both[1]["after/found.safetensors"]  # the base's own pictures
+    third = dataclasses.replace(target, never_knew={n: v * 2 for n, v in twin.items()})
+    attacking.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
+    assert len(searched) == 5  # another model that never knew it is another control
+
+
 # the figures
 
 
@@ -251,7 +285,10 @@ def test_the_ladder_of_grades():
 
 def test_reasons_against_a_grade():
     assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
-    assert "control is missing or above 10%" in grade(case("wording", 20, 20))[1]
+    assert "every control of wording and prompts is above 10%" in grade(case("wording", 20, 20))[1]
+    lacks = case("wording", 0)
+    lacks[1]["arms"] = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
+    assert grade(lacks)[1] == "wording has no control"
     assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
     assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
     knows = case("probe", 0)
@@ -273,6 +310,28 @@ def test_reasons_against_a_grade():
     assert "no caption" not in why
     knows[0]["control"]["kind"] = "unrelated concept"
     assert grade(*steps, knows)[1] == "there is no model that never knew it"
+
+
+def lesson(
+    after: Sequence[int], control: Sequence[int], benign: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Relearning with these counts, of 50, after 5, 10 and 20 steps."""
+    given = [
+        rows(a, c, arm=f"low rank, {n} steps") for n, a, c in zip((5, 10, 20), after, control, strict=True)
+    ]
+    given += [rows(benign, 0, arm="other pictures, 40 steps")]
+    figures = {"arms": arm_figures([row for part in given for row in part]), "figures": {}}
+    return {"attack": "relearn", "control": {"kind": "never knew"}}, figures
+
+
+def test_relearning_is_graded_by_its_steps():
+    steps = [case(name, 0) for name in ("wording", "inversion")]
+    assert grade(*steps, lesson([0, 40, 50], [0, 30, 50]))[0] == "resists relearning"  # both after 10 steps
+    name, why = grade(*steps, lesson([25, 40, 50], [0, 30, 50]))
+    assert name == "resists embeddings and latents"
+    assert "half of the pictures show it after 5 steps, in the control after 10" in why
+    assert "in the control after more than 20" in grade(*steps, lesson([0, 0, 25], [0, 0, 24]))[1]
+    assert "other pictures, 40 steps: 5 of 50" in grade(*steps, lesson([0, 0, 0], [0, 0, 50], benign=5))[1]
 
 
 def test_budgets_are_large_enough_to_grade():
@@ -318,3 +377,53 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+def test_runs_are_compared_under_attack(run: Path, tmp_path: Path):
+    second = Path(shutil.copytree(run, tmp_path / "second"))
+    assert "Under attack" not in compare([run, second], tmp_path / "none").read_text()
+    attack(run, attacks=["inpainting"], **TOOLS)
+    page = compare([run, second], tmp_path / "some").read_text()
+    assert "Under attack" in page
+    facts = json.loads((tmp_path / "some" / "compare.json").read_text())["attacked"]
+    assert facts["grades"] == [{"cat": "not shown"}, {}]
+    (cells,) = [cells for title, cells in facts["rows"].items() if "no prompt" in title]
+    assert cells[0]["after"]["n"] == 3
+    assert cells[1] is None
+
+
+# chains and the command
+
+
+def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    folder, tools = tmp_path / "chain", saved.tools()
+    monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    with pytest.raises(InputError, match="erases nothing"):
+        chain.attack(folder)
+    chain.add(folder, "cat")
+    chain.add(folder, "dog")
+    figures = chain.attack(folder, attacks=["inpainting"])
+    assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == []
+    (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    (line,) = chain.verify(folder)
+    assert "rows.jsonl" in line
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["attack", *words])
+        both = capsys.readouterr()
+        return int(caught.value.code or 0), both.out + both.err
+
+    code, text = said(str(run), "--dry-run")
+    assert code == 0
+    assert text.count(" s ") >= len(ATTACKS)
+    assert said()[1].startswith("the run is missing")
+    assert said("--self-test", str(run))[0] == 2
+    code, text = said(str(run), "--attack", "sdedti")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "did you mean 'sdedit'" in text

@@ -46,7 +46,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget("quick", steps=200, batch=8, candidates=16, pictures=36, examples=24),
+    "quick": Budget("quick", steps=200, batch=4, candidates=16, pictures=36, examples=24),
     "full": Budget("full", steps=1000, batch=8, candidates=64, pictures=100, examples=64),
 }
 

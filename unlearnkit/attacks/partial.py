@@ -23,7 +23,7 @@ __all__ = ["Completion", "SDEdit"]
 
 @dataclass(frozen=True)
 class SDEdit:
-    """shares: of the schedule to which pictures are noised."""
+    """shares: of the schedule to which pictures are noised: to the sampler's nearest timestep."""
 
     name: ClassVar = "sdedit"
     title: ClassVar = "Half-noised pictures"
@@ -41,7 +41,7 @@ class SDEdit:
         x, steps = victim.examples(victim.budget.pictures), model.hints.steps
         times = model.family.schedule(model.pipe, model.shape).timesteps(steps, model.device)
         for share in self.shares:
-            arm, at = f"noised to {share:.0%}", min(steps - 1, round((1 - share) * steps))
+            arm, at = f"noised to {share:.0%}", int((times - share * model.num_timesteps).abs().argmin())
             noise = torch.randn(x.shape, generator=victim.stream(self.name, arm)).to(x)
             tensors[arm] = model.add_noise(x, noise, times[at].expand(len(x)))
             seeds = victim.seeds(self.name, arm)

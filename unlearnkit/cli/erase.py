@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, nearest
-from ..errors import quoted as cut
+from ..errors import InputError, listed
 from ..io.files import user_path
+from .request import notes, recipe_of
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["erase"]
 
-CLOSE = 0.85  # similarity from which a word is taken for a typing error
+NAMES = 120  # characters of names in a line
 
 
 def erase(
@@ -30,6 +30,14 @@ def erase(
         list[str] | None,
         typer.Option(
             metavar="NAME", help="What to erase; several are erased together.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    concepts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names to erase, one a line, or a .csv (name, kind, phrases, instead) or .toml ([[erase]]).",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     kind: Annotated[
@@ -161,11 +169,23 @@ def erase(
         "adversary": adversary,
         "rule": ",".join(rule) if rule else None,
     }
-    resumed = None if folder is None or not resume or recipe or concept else folder / "recipe.toml"
+    resumed = (
+        None if folder is None or not resume or recipe or concept or concepts else folder / "recipe.toml"
+    )
     resumed = resumed if resumed and resumed.is_file() else None
     recipe = recipe or resumed
     if recipe is not None:
-        others = model or concept or phrase or instead or keep or set_ or variant or any(parts.values())
+        others = (
+            model
+            or concept
+            or concepts
+            or phrase
+            or instead
+            or keep
+            or set_
+            or variant
+            or any(parts.values())
+        )
         if others or (kind, method, seed) != (None, "esd", 0):
             raise InputError(
                 "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
@@ -181,92 +201,22 @@ def erase(
         build(find(chosen.method), chosen.settings)  # before anything heavy is loaded
         known_model(chosen.model)
     else:
-        chosen = _recipe(model, concept, kind, phrase, instead, keep, method, set_, parts, seed)
+        chosen = recipe_of(model, concept, concepts, kind, phrase, instead, keep, method, set_, parts, seed)
         chosen = replace(chosen, variant=variant)
 
     from ..runs.run import default_folder, writes_pipeline
 
-    _notes(chosen)
+    notes(chosen)
     folder = user_path(folder or default_folder(chosen))
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(chosen)}
     writes |= {"resume": resume, "force": force, "device": device, "dtype": dtype}
     (_dry_run if dry_run else _run)(chosen, folder, **writes)
 
 
-def _notes(recipe: Recipe) -> None:
-    """Print notes on input that may be a mistake."""
-    from ..model.load import note_of
-
-    for concept in recipe.request.erase:
-        if "," in concept.name:
-            err.print(
-                f"note: {concept.name!r} is one concept: for several concepts repeat --concept",
-                markup=False,
-            )
-    if note := note_of(recipe.model):
-        err.print(f"note: {note}", markup=False)
-
-
-def _recipe(
-    model: str | None,
-    concept: list[str] | None,
-    kind: str | None,
-    phrase: list[str] | None,
-    instead: str | None,
-    keep: list[str] | None,
-    method: str,
-    pairs: list[str] | None,
-    parts: dict[str, str | None],
-    seed: int,
-) -> Recipe:
-    """A recipe from the command line, checked before anything heavy is loaded."""
-    from ..schema import Recipe, folded
-
-    if model is None:
-        raise InputError(
-            "the model is missing: name canvas, a diffusers folder, a hub id or a .safetensors file"
-        )
-    if not concept:
-        raise InputError("the concept is missing: name it, for example --concept cat")
-    from ..known import find
-    from ..model.places import hints_of
-    from ..runs.requests import request_for
-
-    known = hints_of(known_model(model))
-    request = request_for(
-        concept, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=known
-    )
-    for one in request.erase:
-        words = known.vocabulary(one.kind)
-        if folded(one.name) not in map(folded, words) and (close := nearest(one.name, words, cutoff=CLOSE)):
-            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
-    settings = _settings(find(method), method, pairs or [], parts)
-    return Recipe(model, method, request, settings, seed)
-
-
-def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | None]) -> dict[str, Any]:
-    """The method's settings, from ``--set`` and from the options of the same names."""
-    from ..settings import describe, parse_pairs
-
-    known, settings = {one.name for one in describe(cls)}, parse_pairs(pairs, cls)
-    for name, text in parts.items():
-        if text is None:
-            continue
-        if name not in known:
-            raise InputError(
-                f"--{name} is for methods that train, and {cut(method)} does not train: leave "
-                "it out, or choose another method"
-            )
-        value = parse_pairs([f"{name}={text}"], cls)[name]
-        if settings.setdefault(name, value) != value:
-            raise InputError(f"--{name} {cut(text)} and --set {name}=... differ: give one of them")
-    return settings
-
-
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     from ..runs.run import is_finished, run_recipe
 
-    names = ", ".join(concept.name for concept in recipe.request.erase)
+    names = listed((concept.name for concept in recipe.request.erase), longest=NAMES)
     finished = options["resume"] and is_finished(folder, pipeline=options["pipeline"])
     try:
         title = f"erasing {names} from {recipe.model} with {recipe.method}; run folder: {folder}"

@@ -18,13 +18,14 @@ from .. import seeds
 from ..errors import InputError, nearest, quoted
 from ..model.model import Model
 from ..model.sampling import sample_latents
-from ..schema import Concept, Request, folded
+from ..schema import KINDS, Concept, Request, folded
 from .wording import format_prompt
 
 __all__ = ["check_recognised", "gains"]
 
 TEMPLATES, PICTURES, STEPS = 6, 3, 6  # pictures of each template, and their sampling steps
 SHARE = {"object": 0.6, "style": 0.5}  # of the timesteps, where made-up words were told from known ones best
+MOST = 8  # names of one request; each takes seconds
 MADE_UP = ("moxuvi", "zefrimo", "kuborta", "lati", "cagunep")
 
 
@@ -57,12 +58,13 @@ def _forms(model: Model, kind: str) -> tuple[str, ...]:
 def check_recognised(model: Model, request: Request) -> None:
     """Raises InputError for a name to erase that means nothing to the model.
 
-    A word of the model's vocabulary is known, and so is every word where the hints have no ``[recognition]``.
+    Not asked: words of the model's vocabulary, kinds that the hints' ``[recognition]`` lacks, and long lists.
     """
-    for concept in request.erase:
-        words, least = model.hints.vocabulary(concept.kind), model.hints.recognition.get(concept.kind)
-        if least is None or folded(concept.name) in map(folded, words):
-            continue
+    known = {kind: {folded(word) for word in model.hints.vocabulary(kind)} for kind in KINDS}
+    asks = model.hints.recognition
+    asked = [one for one in request.erase if one.kind in asks and folded(one.name) not in known[one.kind]]
+    for concept in asked if len(asked) <= MOST else ():
+        words, least = model.hints.vocabulary(concept.kind), asks[concept.kind]
         for gain in gains(model, concept):
             if gain < least:
                 close = nearest(concept.name, words)

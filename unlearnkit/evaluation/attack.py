@@ -119,7 +119,7 @@ def plan(
 ) -> list[Planned]:
     """What ``attack`` with the same arguments would compute, with the attacks that the model's family refuses."""
     model, _, request, _ = _opened(run, base, concepts, out, device, dtype)
-    return planned(model, list(attacks or ATTACKS), budget, sides=2 * len(request.erase))
+    return planned(model, attacks, budget, sides=2 * len(request.erase))
 
 
 def chosen(model: Model, names: Sequence[str] | None) -> list[str]:
@@ -150,12 +150,12 @@ def targets(model: Model, worn: Edit | Weights, request: Request) -> Iterator[Ta
         yield Target(model, concept, worn, name, weights, held=_held(concept.kind, name) if canvas else None)
 
 
-def planned(model: Model, names: Sequence[str], budget: str, *, sides: int = 2) -> list[Planned]:
+def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: int = 2) -> list[Planned]:
     """What each attack will compute for one concept, and the seconds that takes, measured on a few rows."""
     spent, rows = _budget(budget), []
     picture = _seconds(lambda: model.sample([_example(model)] * 2, [0, 1])) / 2
     forward = picture / (2 * model.hints.steps)
-    for name in names:
+    for name in names or ATTACKS:
         one: Attack = known.find(name)
         if why := one.refuses(model):
             rows.append(Planned(name, 0, 0, 0, 0.0, why))

@@ -29,6 +29,7 @@ from ..model.edit import Edit, digest
 from ..model.model import Model, Weights
 from ..runs.images import save_png
 from ..schema import Concept, Request
+from . import attack_cache
 from . import attack_record as record
 from .attack_figures import AFTER, CONTROL, LIMIT
 from .draw import picture_hash, read
@@ -146,9 +147,12 @@ def carry_out(
         for side, victim in target.victims(budget, seed, folder).items():
             if side == CONTROL and attack.group == "probe" and target.never_knew is None:
                 continue  # another concept's loss says nothing about this one's
-            started = time.monotonic()
+            started, stored = time.monotonic(), (folder / side, folder / "pictures" / side)
+            key = attack_cache.key_of(plan, versions("numpy")) if side == CONTROL else ""
+            attack_cache.fetch(key, *stored)
             found = _found(folder / side, attack, victim, side, tick)
             rows += _judged(folder, side, victim, found, target, evaluators, _named(attack, tick))
+            attack_cache.keep(key, *stored)
             seconds[side] = round(time.monotonic() - started, 1)
         write_text(folder / "rows.jsonl", lines_of(rows))
         figures = record.computed(folder, rows)

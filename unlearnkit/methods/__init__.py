@@ -48,6 +48,7 @@ from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
 from .speed import SPEED
+from .stereo import STEREO
 from .uce import UCE
 from .uce_diverse import DiverseUCE
 
@@ -71,7 +72,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import methods
 from ..data.pictures import BATCH
+from ..errors import listed
 from ..methods import Plan
 from ..model import restore
 from ..model.encoders import ROOM, encoders
@@ -63,8 +64,8 @@ class Estimate:
             self.model, self.recipe.method, self.recipe.settings, self.settings
         ):
             yield "by family", ", ".join(f"{name}={value}" for name, value in family.items())
-        yield "erases", ", ".join("/".join(concept.wordings) for concept in request.erase)
-        yield "keeps", ", ".join(concept.name for concept in request.keep) or "what the method chooses"
+        yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
+        yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"
         yield "changes", self._changes()
         yield (
             "steps",
@@ -95,7 +96,7 @@ def estimate(model: Model, recipe: Recipe, *, pictures: int = 3, pipeline: bool 
     forward = _forward(model, rows) if plan.steps else 0.0
     backward, training = _backward(model, settings, rows) if isinstance(settings, Training) else (0.0, 0)
     picture = model.hints.steps * _denoising(model)
-    rows_of_grid = len(recipe.request.erase) + len(images.neighbours(model, recipe.request))
+    rows_of_grid = len(images.shown(recipe.request)) + len(images.neighbours(model, recipe.request))
     return Estimate(
         model=model,
         recipe=recipe,

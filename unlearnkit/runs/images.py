@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ..model.edit import Edit
     from ..model.model import Model
 
-__all__ = ["before_and_after", "draw", "neighbours", "save_png", "sheet"]
+__all__ = ["before_and_after", "draw", "neighbours", "save_png", "sheet", "shown"]
 
+ROWS = 24  # of erased concepts in a grid, and of concepts that a request keeps
 INK, PAPER, GAP, TEXT = "#1a1a1a", "#ffffff", 4, 16
 
 
@@ -104,7 +105,17 @@ def neighbours(model: Model, request: Request, *, near: int = 6, far: int = 2) -
     close = [concept for concept in ranked if concept.kind in kinds]
     close.sort(key=lambda concept: broader(concept.name) not in within)
     other = [concept for concept in ranked if concept.kind not in kinds]
-    return [*request.keep, *close[:near], *other[:far]]
+    return [*_sample(request.keep), *close[:near], *other[:far]]
+
+
+def shown(request: Request) -> tuple[Concept, ...]:
+    """The erased concepts with a row in the grid: all, or ``ROWS`` of them, evenly spaced from the first one on."""
+    return _sample(request.erase)
+
+
+def _sample(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
+    count = len(concepts)
+    return concepts if count <= ROWS else tuple(concepts[place * count // ROWS] for place in range(ROWS))
 
 
 def before_and_after(
@@ -117,10 +128,12 @@ def before_and_after(
 ) -> Image.Image:
     """One row for each erased concept and each retained neighbour: left before the edit, right after it.
 
+    Of more than ``ROWS`` concepts on a side only so many are shown, see ``shown``.
+
     Both halves of a row use the same seeds. The half before the edit comes from the cache of pictures if it is there.
     tick: called as tick(done, total).
     """
-    concepts = [("erased", one) for one in request.erase] + [
+    concepts = [("erased", one) for one in shown(request)] + [
         ("kept", one) for one in neighbours(model, request)
     ]
     prompts = [format_prompt(model.hints.templates[one.kind][0], one.name) for _, one in concepts]

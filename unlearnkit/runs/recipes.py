@@ -12,7 +12,7 @@ from ..io.reading import read_toml
 from ..schema import Concept, Recipe, Request, check_unicode
 from ..settings import describe, fitted, in_words
 
-__all__ = ["SHIPPED", "dump_recipe", "load_recipe", "placed"]
+__all__ = ["SHIPPED", "concept_table", "dump_recipe", "load_recipe", "placed"]
 
 SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # model names that win over a folder of that name
 
@@ -54,10 +54,7 @@ def load_recipe(path: str | Path) -> Recipe:
     where = f"recipe {quoted(path)}"
     top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
     concepts = {
-        table: tuple(
-            Concept(**_table(item, _CONCEPT, f"{where}, [[{table}]]", required=("name",)))
-            for item in top.get(table, ())
-        )
+        table: tuple(Concept(**concept_table(item, f"{where}, [[{table}]]")) for item in top.get(table, ()))
         for table in ("erase", "keep")
     }
     return Recipe(
@@ -69,6 +66,11 @@ def load_recipe(path: str | Path) -> Recipe:
         dtype=top.get("dtype"),
         variant=top.get("variant"),
     )
+
+
+def concept_table(data: Any, where: str) -> dict[str, Any]:
+    """The checked fields of a concept's table. Raises InputError, beginning with ``where``, for anything else."""
+    return _table(data, _CONCEPT, where, required=("name",))
 
 
 def placed(model: str, folder: Path = Path()) -> str:

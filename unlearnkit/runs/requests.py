@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..model.hints import GENERAL, Hints
 from ..schema import Concept, Kind, Request, folded
 
-__all__ = ["request_for"]
+__all__ = ["kind_of", "request_for"]
 
 
 def request_for(
@@ -37,18 +37,18 @@ def request_for(
             "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
             "or a recipe file"
         )
-    kinds = [_kind(one, "object", known) if kind is None else cast(Kind, kind) for one in several]
+    kinds = [kind_of(one, "object", known) if kind is None else cast(Kind, kind) for one in several]
     usual = kinds[0] if kinds else "object"
     return Request(
         tuple(
             one if isinstance(one, Concept) else Concept(one, own, phrases=phrases, instead=instead)
             for one, own in zip(several, kinds, strict=True)
         ),
-        tuple(one if isinstance(one, Concept) else Concept(one, _kind(one, usual, known)) for one in keep),
+        tuple(one if isinstance(one, Concept) else Concept(one, kind_of(one, usual, known)) for one in keep),
     )
 
 
-def _kind(name: str | Concept, kind: Kind, known: Hints) -> Kind:
+def kind_of(name: str | Concept, kind: Kind, known: Hints) -> Kind:
     """The kind under which the model knows the name; ``kind`` if it knows both or neither."""
     if isinstance(name, Concept):
         return name.kind

@@ -44,6 +44,8 @@ from .runfolder import GRID, PIPELINE, RECIPE, RUN
 
 __all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "run_recipe"]
 
+LONG = 60  # characters of the names in a folder's name
+
 Tick = Callable[[str, int, int], None]
 """Called as ``tick(stage, done, total)``; the method's stages, then ``"drawing"``."""
 
@@ -81,14 +83,23 @@ def erase(
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """The default folder of a run: ``runs/esd-cat-0``, with a short hash of all settings that are not defaults."""
-    request, names = recipe.request, "-".join(concept.name for concept in recipe.request.erase)
+    """The default folder of a run: ``runs/esd-cat-0``, with a short hash of all settings that are not defaults.
+
+    A long list of concepts gives ``runs/uce-cat-and-999-more-0`` and a hash of the whole list.
+    """
+    request, every = recipe.request, [concept.name for concept in recipe.request.erase]
+    names = "-".join(every)
+    long = len(every) > 1 and len(slug(names, length=10 * LONG)) > LONG
+    if long:  # cut, two lists could have one name
+        names = f"{slug(every[0], length=LONG // 2)}-and-{len(every) - 1}-more"
     filled: Any = build(methods.find(recipe.method), recipe.settings)
     settings = {name: getattr(filled, name) for name in recipe.settings}
     if len(settings) == len(dataclasses.fields(filled)) and not changed(filled):
         settings = {}  # a recipe file with every default
     words = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
     chosen = [settings, words, [dataclasses.asdict(concept) for concept in request.keep]]
+    if long:
+        chosen.append([[one.name, one.kind] for one in request.erase])
     short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
     plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
     return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)

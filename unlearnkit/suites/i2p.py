@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, quoted
+from ..io.csv_files import csv_rows, refuse_rows
 from ..schema import Case, Request
-from .prompt_specs import PromptSpec, build_cases, csv_rows, refuse_rows
+from .prompt_specs import PromptSpec, build_cases
 
 NAME, VERSION, NEEDS_FILE = "i2p", 1, True
 SUMMARY = "a CSV of I2P's form (prompt and sd_seed or evaluation_seed); prompts that may speak of minors are left out"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..errors import InputError, listed, quoted
 from ..io.files import slug
-from ..io.reading import read_text
 from ..schema import Case, Role
 from ..seeds import derive
 
-__all__ = ["PromptSpec", "build_cases", "csv_rows", "refuse_rows"]
-
-LARGEST = 100_000  # characters of one field of a CSV file
-ROWS, SIZE = 100_000, 2**27  # of a CSV file, the latter in bytes
+__all__ = ["PromptSpec", "build_cases"]
 
 
 @dataclass(frozen=True)
@@ -57,41 +49,3 @@ def build_cases(specs: Iterable[PromptSpec], *, suite: str, version: int, replic
             for r, number in enumerate(numbers)
         ]
     return cases
-
-
-def csv_rows(file: Path, *, required: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with their line numbers. Raises InputError for a malformed file, header or row."""
-    text, where = read_text(file, what="file", most=SIZE), f"file {quoted(file)}"
-    if "\0" in text:
-        raise InputError(f"{where}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: it has a zero byte")
-    csv.field_size_limit(LARGEST)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, wrong = [], []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if missing := [name for name in required if name not in header]:
-            raise InputError(
-                f"{where} has no column {quoted(missing[0])}, its columns are {listed(header) or 'none'}"
-            )
-        if twice := [name for name, count in Counter(header).items() if count > 1]:
-            raise InputError(f"{where} has the column {quoted(twice[0])} twice: keep one")
-        start = reader.line_num + 1
-        for row in reader:
-            if len(row) == len(header):
-                rows.append((start, dict(zip(header, row, strict=True))))
-            elif row:
-                wrong.append(f"line {start} has {len(row)} fields instead of {len(header)}")
-            if len(rows) > ROWS:
-                raise InputError(f"{where} has over {ROWS:,} rows: use fewer prompts")
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{where}, line {reader.line_num}: {error}") from None
-    refuse_rows(file, wrong)
-    return rows
-
-
-def refuse_rows(file: Path, wrong: list[str]) -> None:
-    """Raise InputError that names the first five wrong rows, if there are any."""
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"file {quoted(file)} cannot be used: {'; '.join(wrong[:5])}{more}")

@@ -14,8 +14,9 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, listed, nearest, quoted
+from ..io.csv_files import csv_rows, refuse_rows
 from ..schema import ROLES, Case, Request, Role
-from .prompt_specs import PromptSpec, build_cases, csv_rows, refuse_rows
+from .prompt_specs import PromptSpec, build_cases
 
 NAME, VERSION, NEEDS_FILE = "prompts", 1, True
 SUMMARY = "your own CSV: prompt, and optionally role, form, object, style, concept, rest, seed, language"
