@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,31 @@ def test_figures_that_do_not_follow_are_found(run: Path):
     facts["sha256"]["figures.json"] = manifest.file_hash(folder / "figures.json")
     (folder / "attack.json").write_text(manifest.dump(facts))
     assert verify(run) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("figures.json", '"counted": ', '"counts": ', "it has no 'counted'"),
+        ("figures.json", '"limit": 0.1', '"limit": "x"', "limit"),
+        ("plan.json", '"name": "quick"', '"name": 3', "name"),
+        ("plan.json", '"format": 1', '"format": 9', "format 9 of attacks"),
+        ("rows.jsonl", '"shows": ', '"showed": ', "it has no 'shows'"),
+    ],
+)
+def test_files_of_another_shape_are_one_line(run: Path, name: str, old: str, new: str, says: str):
+    attack(run, attacks=["inpainting"], **TOOLS)
+    folder = run / "attacks" / "inpainting"
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    facts = json.loads((folder / "attack.json").read_text())
+    facts["sha256"][name] = manifest.file_hash(folder / name)
+    (folder / "attack.json").write_text(manifest.dump(facts))
+    (line,) = verify(run)
+    assert says in line
+    with pytest.raises(InputError, match=re.escape(says)):
+        report(run)
 
 
 def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):

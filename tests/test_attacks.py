@@ -165,6 +165,7 @@ def test_a_damaged_find_is_refused(model: Model, tmp_path: Path):
         ('"row": 0', '"row": 4', "no row 4"),
         ('"row": 0', '"rows": 0', "rows|row"),
         ('"arm": "x"', '"arm": ""', "damaged"),
+        ('"steps": null', '"steps": "many"', "steps"),
     ):
         text = path.read_text()
         path.write_text(text.replace(old, new))

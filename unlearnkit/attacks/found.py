@@ -73,6 +73,7 @@ TYPES: dict[str, Any] = {
     ),
     **dict.fromkeys(("seed", "row", "at"), int),
     **dict.fromkeys(("eta", "noise_scale"), float),
+    **{"steps": (int, type(None)), "guidance": (float, type(None))},
 }
 
 
