@@ -180,6 +180,8 @@ def test_another_plan_is_refused(run: Path):
         attack(run, attacks=["sdedi"], **TOOLS)
     with pytest.raises(InputError, match="belong to --base"):
         attack(run, concepts=[Concept("cat")], **TOOLS)
+    with pytest.raises(InputError, match="is not the canvas: name a classifier"):
+        attack(run)
     with pytest.raises(InputError, match="no finished run"):
         attack(run / "evaluation", **TOOLS)
 
