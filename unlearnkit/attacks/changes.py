@@ -56,6 +56,7 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
 
     how: ``bits N``, ``prune SHARE`` and ``noise SHARE`` change the denoiser's matrices, ``bfloat16`` all its weights;
         ``edit STRENGTH`` scales the attacked edit's weights, and ``mean`` gives its mean with the edit ``other``.
+        An edit's guards stay as they are.
     Raises InputError for any other.
     """
     model, (kind, _, number) = victim.model, how.partition(" ")

@@ -51,7 +51,7 @@ class Robust(Trained[Sets]):
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
-    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 90")
+    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
     lr: float = default("lr", 1e-5, source="ours, not tried on large models; canvas: 3e-4")
     schedule: Schedules = default("schedule", "onecycle", source="ours")
     batch: int = default("batch", 6, source="ours")
