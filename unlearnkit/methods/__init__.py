@@ -35,6 +35,7 @@ from .aegis import AEGIS
 from .ca import CA
 from .checking import check_moved, check_names
 from .doco import DoCo
+from .dp import DP
 from .duge import DUGE
 from .erasediff import EraseDiff
 from .esd import ESD
@@ -71,7 +72,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, DP),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
