@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import saved
+from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.chain.commands import attack as of_chain
+from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
 from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
@@ -88,6 +94,31 @@ def test_figures_that_do_not_follow_are_found(run: Path):
     assert verify(run) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("figures.json", '"counted": ', '"counts": ', "it has no 'counted'"),
+        ("figures.json", '"limit": 0.1', '"limit": "x"', "limit"),
+        ("plan.json", '"name": "quick"', '"name": 3', "name"),
+        ("plan.json", '"format": 1', '"format": 9', "format 9 of attacks"),
+        ("rows.jsonl", '"shows": ', '"showed": ', "it has no 'shows'"),
+    ],
+)
+def test_files_of_another_shape_are_one_line(run: Path, name: str, old: str, new: str, says: str):
+    attack(run, attacks=["inpainting"], **TOOLS)
+    folder = run / "attacks" / "inpainting"
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    facts = json.loads((folder / "attack.json").read_text())
+    facts["sha256"][name] = manifest.file_hash(folder / name)
+    (folder / "attack.json").write_text(manifest.dump(facts))
+    (line,) = verify(run)
+    assert says in line
+    with pytest.raises(InputError, match=re.escape(says)):
+        report(run)
+
+
 def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     attack(whole, attacks=["inversion"], **TOOLS)
@@ -131,6 +162,7 @@ def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyboardInterrupt):
         attack(run, attacks=["completion"], **TOOLS)
     begun = {path.name for path in (run / "attacks/completion/pictures/after").iterdir()}
+    assert "attacks/completion is not finished: unlearnkit attack goes on with it" in check(run)[1]
     stopped, counted[:] = len(counted), []
     monkeypatch.setattr(attacking, "drawn", lambda v, f, a: counted.extend(a) or draw(v, f, a))
     figures = attack(run, attacks=["completion"], **TOOLS)["completion"]
@@ -149,6 +181,8 @@ def test_another_plan_is_refused(run: Path):
         attack(run, attacks=["sdedi"], **TOOLS)
     with pytest.raises(InputError, match="belong to --base"):
         attack(run, concepts=[Concept("cat")], **TOOLS)
+    with pytest.raises(InputError, match="is not the canvas: name a classifier"):
+        attack(run)
     with pytest.raises(InputError, match="no finished run"):
         attack(run / "evaluation", **TOOLS)
 
@@ -280,7 +314,10 @@ def test_the_ladder_of_grades():
 
 def test_reasons_against_a_grade():
     assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
-    assert "control is missing or above 10%" in grade(case("wording", 20, 20))[1]
+    assert "every control of wording and prompts is above 10%" in grade(case("wording", 20, 20))[1]
+    lacks = case("wording", 0)
+    lacks[1]["arms"] = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
+    assert grade(lacks)[1] == "wording has no control"
     assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
     assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
     knows = case("probe", 0)
@@ -302,6 +339,28 @@ def test_reasons_against_a_grade():
     assert "no caption" not in why
     knows[0]["control"]["kind"] = "unrelated concept"
     assert grade(*steps, knows)[1] == "there is no model that never knew it"
+
+
+def lesson(
+    after: Sequence[int], control: Sequence[int], benign: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Relearning with these counts, of 50, after 5, 10 and 20 steps."""
+    given = [
+        rows(a, c, arm=f"low rank, {n} steps") for n, a, c in zip((5, 10, 20), after, control, strict=True)
+    ]
+    given += [rows(benign, 0, arm="other pictures, 40 steps")]
+    figures = {"arms": arm_figures([row for part in given for row in part]), "figures": {}}
+    return {"attack": "relearn", "control": {"kind": "never knew"}}, figures
+
+
+def test_relearning_is_graded_by_its_steps():
+    steps = [case(name, 0) for name in ("wording", "inversion")]
+    assert grade(*steps, lesson([0, 40, 50], [0, 30, 50]))[0] == "resists relearning"  # both after 10 steps
+    name, why = grade(*steps, lesson([25, 40, 50], [0, 30, 50]))
+    assert name == "resists embeddings and latents"
+    assert "half of the pictures show it after 5 steps, in the control after 10" in why
+    assert "in the control after more than 20" in grade(*steps, lesson([0, 0, 25], [0, 0, 24]))[1]
+    assert "other pictures, 40 steps: 5 of 50" in grade(*steps, lesson([0, 0, 0], [0, 0, 50], benign=5))[1]
 
 
 def test_budgets_are_large_enough_to_grade():
@@ -347,3 +406,53 @@ def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     )
     found = json.loads((run / "attacks/wording/after/found.json").read_text())["attempts"]
     assert not [one["prompt"] for one in found if one["prompt"] and one["prompt"] in panel]
+
+
+def test_runs_are_compared_under_attack(run: Path, tmp_path: Path):
+    second = Path(shutil.copytree(run, tmp_path / "second"))
+    assert "Under attack" not in compare([run, second], tmp_path / "none").read_text()
+    attack(run, attacks=["inpainting"], **TOOLS)
+    page = compare([run, second], tmp_path / "some").read_text()
+    assert "Under attack" in page
+    facts = json.loads((tmp_path / "some" / "compare.json").read_text())["attacked"]
+    assert facts["grades"] == [{"cat": "not shown"}, {}]
+    (cells,) = [cells for title, cells in facts["rows"].items() if "no prompt" in title]
+    assert cells[0]["after"]["n"] == 3
+    assert cells[1] is None
+
+
+# chains and the command
+
+
+def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    folder, tools = tmp_path / "chain", saved.tools()
+    monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    with pytest.raises(InputError, match="erases nothing"):
+        chain.attack(folder)
+    chain.add(folder, "cat")
+    chain.add(folder, "dog")
+    figures = chain.attack(folder, attacks=["inpainting"])
+    assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == []
+    (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    (line,) = chain.verify(folder)
+    assert "rows.jsonl" in line
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["attack", *words])
+        both = capsys.readouterr()
+        return int(caught.value.code or 0), both.out + both.err
+
+    code, text = said(str(run), "--dry-run")
+    assert code == 0
+    assert text.count(" s ") >= len(ATTACKS)
+    assert said()[1].startswith("the run is missing")
+    assert said("--self-test", str(run))[0] == 2
+    code, text = said(str(run), "--attack", "sdedti")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "did you mean 'sdedit'" in text

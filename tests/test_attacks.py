@@ -81,8 +81,14 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
     cost = find(name).cost(TINY)
     assert len(found.arms) == cost.arms
     assert len(found.attempts) == cost.arms * TINY.pictures
-    # two guided pictures: one step each of two arms; three steps three times; two of three steps of three arms
-    begun = {"completion": 4 * 2, "text_free": 4 * 3 * 3, "latent_guidance": 4 * 2 * 3}.get(name, 0)
+    # two guided pictures: one step each of two arms; three steps three times; two of three steps of three arms;
+    # UCE tries its edit on four rows
+    begun = {
+        "completion": 4 * 2,
+        "text_free": 4 * 3 * 3,
+        "latent_guidance": 4 * 2 * 3,
+        "weight_changes": 4,
+    }.get(name, 0)
     assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)
 
 
@@ -159,6 +165,7 @@ def test_a_damaged_find_is_refused(model: Model, tmp_path: Path):
         ('"row": 0', '"row": 4', "no row 4"),
         ('"row": 0', '"rows": 0', "rows|row"),
         ('"arm": "x"', '"arm": ""', "damaged"),
+        ('"steps": null', '"steps": "many"', "steps"),
     ):
         text = path.read_text()
         path.write_text(text.replace(old, new))

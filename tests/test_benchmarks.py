@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import attacks
 import cells
 import full_size
 import methods
@@ -243,3 +244,18 @@ def test_no_command_loses_anything_by_a_kill_or_by_another_one(words: tuple[str,
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert done.stdout.count("; 0 ") == 11
+
+
+def test_the_table_of_attacks_has_the_worst_variant_that_is_counted() -> None:
+    def arm(value: float, counted: bool) -> dict[str, Any]:
+        change = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        return {"after": {"value": value}, "difference": change, "counted": counted}
+
+    both = {"arms": {"a": arm(0.2, True), "b": arm(0.9, False)}, "headline": "a"}
+    assert attacks.worst(both) == "+20 (+10 to +30)"
+    assert attacks.worst({"arms": {"b": arm(0.9, False)}, "headline": None}) == "[+90 (+80 to +100)]"
+    key = {"target": "cat", "budget": "quick", "method": "uce"}
+    rows: list[dict[str, Any]] = [{"key": key | {"attack": "sdedit"}, "figures": {}, **both}]
+    loss = {f"{name} caption, after": {"value": 0.0626} for name in ("own", "no")}
+    rows += [{"key": key | {"attack": "probe"}, "arms": {}, "headline": None, "figures": {"after": loss}}]
+    assert list(attacks.table(rows))[-1] == "| uce | +20 (+10 to +30) | 0.063 | 0.063 |"

@@ -187,6 +187,7 @@ NEAR: dict[str, dict[str, Any]] = {
     "salun": {**HELD, "retain_weight": 0.0},
     "robust": HELD,
     "sculpting": {**HELD, "retain_weight": 0.0},
+    "stereo": {**HELD, "search_rounds": 0, "steps": 40},
     "aegis": {**HELD, "directional": False},
     "advunlearn": {"steps": 30, "retain_weight": 20.0, "batch": 4, "retain_batch": 4, "attack_steps": 1},
     "selective_amnesia": {**HELD, "retain_weight": 0.0, "elastic": 0.0},
@@ -221,7 +222,7 @@ def test_10_killed_and_resumed_it_gives_the_same_edit(
 
 
 REFUSALS = {
-    **dict.fromkeys(("ca", "esd", "ga", "finetune"), "this method gives only"),
+    **dict.fromkeys(("ca", "esd", "ga", "finetune", "stereo"), "this method gives only"),
     "selective_amnesia": "the elastic penalty constrains the weights themselves",
     "aegis": ": choose ",  # it has no retain loss, and its regularisation needs the weights themselves
     "advunlearn": "is not for this method: this method trains the text encoder",

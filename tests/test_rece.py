@@ -51,15 +51,26 @@ def test_a_round_is_uces_equation_on_what_the_search_found(model: Model) -> None
     empty, dog = (model.text([word])[0].T.double() for word in ("", "dog"))
     kept = torch.cat([empty, dog], dim=1)
     for name, w in before.items():
-        # λ |W' - W|² + |W' c' - W g|² + s_k |W' k - W k|² is least where its derivative is 0
+        # λ |W' - W|² + |W' c - W g|² + |W' c' - W g|² + s_k |W' k - W k|² is least where its derivative is 0
         w2 = after[name]
-        slope = 0.1 * (w2 - w) + (w2 @ found - w @ g) @ found.T + 0.1 * (w2 - w) @ kept @ kept.T
+        slope = 0.1 * (w2 - w) + 0.1 * (w2 - w) @ kept @ kept.T
+        slope += (w2 @ found - w @ g) @ found.T + (w2 @ c - w @ g) @ c.T
         assert slope.abs().max() < 1e-3 * ((w @ found - w @ g) @ found.T).abs().max()
     target = {name: old[name] @ c for name in old}
     gaps = [
         sum(((w[name] @ found - target[name]) ** 2).sum().item() for name in old) for w in (before, after)
     ]
     assert gaps[1] > 2 * gaps[0]  # what led to the concept no longer does
+
+
+def test_a_round_leaves_the_concept_nearer_to_its_replacement_than_to_itself(model: Model) -> None:
+    c, g = erased_columns(model, CAT.erase[0], "{}", "cat", last=False)
+    old = {name: weight.detach().double() for name, weight in model.weights("text").items()}
+    new = weights(model, rounds=1)
+    to_itself, to_other = (
+        sum(((new[name] @ c - old[name] @ one) ** 2).sum().item() for name in old) for one in (c, g)
+    )
+    assert to_other < to_itself
 
 
 def test_further_rounds_change_more(model: Model) -> None:

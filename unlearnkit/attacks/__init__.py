@@ -14,9 +14,11 @@ from .p4d import P4D
 from .partial import Completion, SDEdit
 from .probe import Probe
 from .random_search import RandomSearch
+from .relearning import Relearning
 from .ring_a_bell import RingABell
 from .text_free import TextFree
 from .unlearndiffatk import UnlearnDiffAtk
+from .weight_changes import WeightChanges
 from .wording import Wording
 
 __all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "Found", "Victim", "find"]
@@ -27,6 +29,7 @@ ATTACKS: dict[str, Attack] = {
         *(Probe(), Wording(), RandomSearch()),
         *(UnlearnDiffAtk(), P4D(), RingABell(), MMA()),
         *(Inversion(), SDEdit(), Completion(), Inpainting(), NoiseProbe(), LatentGuidance(), TextFree()),
+        *(Relearning(), WeightChanges()),
     )
 }
 

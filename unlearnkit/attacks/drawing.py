@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import seeds
 from ..model.sampling import decoded, denoising, from_states
 from .attack import Victim
+from .changes import changed, other_scheduler
 from .found import Attempt, Found
 from .noise_probe import noisy
 
@@ -32,32 +33,34 @@ def batches(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
 def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Image.Image]:
     """One picture for each attempt; all are alike but for prompt, seed and row."""
     model, one = victim.model, attempts[0]
-    states, null = _conditioning(victim, found, attempts)
+    more = found.group(one.weights, "/") if one.weights else {}
+    more = changed(victim, one.change, more) if one.change else more
+    states, null = _conditioning(victim, found, attempts, more)
     steps = one.steps or model.hints.steps
     guidance = model.hints.guidance if one.guidance is None else one.guidance
     numbers = [each.seed for each in attempts]
-    with victim.edited(found.group(one.weights, "/") if one.weights else None):
-        if one.eta:
-            how = {"eta": one.eta, "scale": one.noise_scale}
-            with model.frozen():
-                x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
-            return decoded(model, x)
-        if not one.start:
+    with victim.edited(more), other_scheduler(model, one.scheduler):
+        if not one.eta and not one.start:
             pictures: list[Image.Image] = from_states(model, states, null, numbers, steps, guidance)
             return pictures
-        with ExitStack() as stack:
-            stack.enter_context(model.frozen())
-            x = _continued(victim, found, attempts, states, null, steps, guidance)
+        with model.frozen():
+            if one.start:
+                x = _continued(victim, found, attempts, states, null, steps, guidance)
+            else:
+                how = {"eta": one.eta, "scale": one.noise_scale}
+                x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
         return decoded(model, x)
 
 
-def _conditioning(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> tuple[Tensor, Tensor]:
-    """The states and the negative prompts' states (n, rows, width)."""
+def _conditioning(
+    victim: Victim, found: Found, attempts: Sequence[Attempt], more: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The states and the negative prompts' states (n, rows, width). more: weights on top of the victim's."""
     model, one = victim.model, attempts[0]
     texts = [victim.read(each.prompt) for each in attempts]
     with ExitStack() as stack:
         if one.encoder == "victim":
-            stack.enter_context(victim.edited())
+            stack.enter_context(victim.edited(more))
         null = model.encode([negative for _, negative in texts])
         if one.states:
             states = found.tensors[one.states].to(null).expand_as(null)

@@ -34,7 +34,8 @@ class Attempt:
     mask: (h, w), 1 where the row of ``start`` (latents without noise) is kept through all steps.
     steps, guidance: None: the model's hints'. eta: of DDIM, 0: the model's own sampler. noise_scale: of
         the noise of each step with ``eta``.
-    scheduler: name of a diffusers scheduler, empty: the model's own. guide: strength of a classifier's guidance.
+    scheduler: name of a diffusers scheduler, empty: the model's own.
+    change: of the victim's weights, as ``changes.changed`` reads it; with ``weights`` for its other edit.
     """
 
     arm: str
@@ -53,7 +54,7 @@ class Attempt:
     eta: float = 0.0
     noise_scale: float = 1.0
     scheduler: str = ""
-    guide: float = 0.0
+    change: str = ""
 
     def __post_init__(self) -> None:
         if not self.arm or self.encoder not in ("victim", "base") or not 0 <= self.seed < 2**63:
@@ -67,10 +68,12 @@ class Attempt:
 
 TYPES: dict[str, Any] = {
     **dict.fromkeys(
-        ("arm", "prompt", "vectors", "states", "encoder", "weights", "start", "mask", "scheduler"), str
+        ("arm", "prompt", "vectors", "states", "encoder", "weights", "start", "mask", "scheduler", "change"),
+        str,
     ),
     **dict.fromkeys(("seed", "row", "at"), int),
-    **dict.fromkeys(("eta", "noise_scale", "guide"), float),
+    **dict.fromkeys(("eta", "noise_scale"), float),
+    **{"steps": (int, type(None)), "guidance": (float, type(None))},
 }
 
 

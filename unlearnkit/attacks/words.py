@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity, one_hot
 
 from ..data.prompts import prompts_for
 from ..errors import InputError, quoted
-from ..model.encoders import shared_words
+from ..model.encoders import free_tokens, shared_words
 from ..model.model import Model
 from .attack import Victim
 from .found import Attempt, Found
@@ -78,11 +78,12 @@ def _within(word: str, banned: str) -> bool:
 def fits(model: Model, prompt: str, length: int) -> int:
     """How many of ``length`` words fit before the prompt. Raises InputError if none does."""
     tokens, room = model.family.room(model.pipe, prompt, model.hints.tokens)
-    if tokens >= room:
+    free = min(room - tokens, free_tokens(model.pipe, prompt))
+    if free < 1:
         raise InputError(
             f"{quoted(prompt)} leaves no room for words before it: {model.source} reads {room} tokens"
         )
-    return min(length, room - tokens)
+    return min(length, free)
 
 
 def prompts_found(

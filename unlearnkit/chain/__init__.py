@@ -18,6 +18,7 @@ from ..io.lazy import lazily
 
 if TYPE_CHECKING:
     from .commands.add import add
+    from .commands.attack import attack
     from .commands.build import build, edit
     from .commands.init import init
     from .commands.report import report
@@ -31,6 +32,7 @@ __all__ = [
     "Guards",
     "Merge",
     "add",
+    "attack",
     "build",
     "drop",
     "edit",
@@ -47,6 +49,7 @@ _HOME = {
     "Guards": "guards",
     "Merge": "merging",
     "add": "commands.add",
+    "attack": "commands.attack",
     "build": "commands.build",
     "drop": "commands.undo",
     "edit": "commands.build",

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
+from ..io.files import user_path
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, out, showing
 
 __all__ = ["attack"]
 
 
 def attack(
-    run: Annotated[str, typer.Argument(help="The folder of a finished run; with --base, a model.")],
+    run: Annotated[
+        str | None, typer.Argument(help="The folder of a finished run or chain; with --base, a model.")
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,9 +55,18 @@ def attack(
     threshold: Annotated[
         float | None, typer.Option(help="The lowest score of NudeNet that counts.", rich_help_panel=HOW)
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Attack models with known verdicts instead.", rich_help_panel=HOW),
+    ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="With --base: where to write.", rich_help_panel=WHERE),
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="With --base or --self-test: where to write.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -65,35 +78,65 @@ def attack(
     from ..evaluation import attack as attacking
     from ..schema import Concept
 
+    if self_test:
+        if run is not None:
+            raise InputError("--self-test takes no run: leave the folder out, or leave out --self-test")
+        _self_test(folder or Path("attack-self-test"), budget, names)
+        return
+    if run is None:
+        raise InputError("the run is missing: name its folder, for example unlearnkit attack runs/esd-cat-0")
+
     def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators
 
         read: dict[str, Any] = {"nudenet": nudenet, "threshold": threshold}
         return local_evaluators(objects=objects, styles=styles, **read, device=device)
 
-    asked: dict[str, Any] = {
-        "base": base,
-        "concepts": tuple(Concept(name, kind) for name in concepts or ()),  # type: ignore[arg-type]
-        "out": folder,
-        "device": device,
-        "dtype": dtype,
-    }
-    if dry_run:
-        _print_plan(attacking.plan(run, attacks=names, budget=budget, **asked))
-        return
+    asked: dict[str, Any] = {"attacks": names, "budget": budget, "device": device}
+    attack_, plan = attacking.attack, attacking.plan
     tools = open_evaluators if objects or styles or nudenet else None
+    if (user_path(run) / "ledger.jsonl").exists():
+        from ..chain.commands import attack as of_chain
+
+        attack_, plan = of_chain.attack, of_chain.plan  # type: ignore[assignment]
+        if base or concepts or folder or tools or dtype:
+            raise InputError("a chain has its own model, concepts and classifiers: leave these options out")
+    else:
+        asked |= {
+            "base": base,
+            "concepts": tuple(Concept(name, kind) for name in concepts or ()),  # type: ignore[arg-type]
+            "out": folder,
+            "dtype": dtype,
+        }
+    if dry_run:
+        _print_plan(plan(run, **asked))
+        return
+    asked |= {"evaluators": tools} if tools else {}
     try:
         with showing(f"attacking {run}") as tick:
-            figures = attacking.attack(
-                run, attacks=names, budget=budget, seed=seed, evaluators=tools, tick=tick, **asked
-            )
+            figures = attack_(run, seed=seed, tick=tick, **asked)
     except KeyboardInterrupt:
         err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
     for name, one in figures.items():
         _print_figures(name, one)
-    if base is None:
+    if "base" in asked and base is None:
         out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
+
+
+def _self_test(folder: Path, budget: str, only: list[str] | None) -> None:
+    from ..evaluation.attack_selftest import EXPECTED, self_test_attacks
+
+    with showing("attacking models with known verdicts") as tick:
+        verdicts = self_test_attacks(folder, budget=budget, only=only, tick=tick)
+    wrong = 0
+    for model, found in verdicts.items():
+        for name, fell in found.items():
+            right = fell == EXPECTED[model][name]
+            wrong += not right
+            says = "falls to" if fell else "withstands"
+            out.print(f"{'right' if right else 'WRONG'}  {model}: {says} {name}", markup=False)
+    sys.exit(2 if wrong else 0)
 
 
 def _print_plan(planned: Any) -> None:

@@ -106,6 +106,9 @@ def add(
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Erase a name even if the model does not seem to know it.")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Erase one more request. A stopped request changes nothing; the same command continues it.
@@ -133,6 +136,7 @@ def add(
             method=method,
             settings=settings,
             guards=guards,
+            force=force,
             seed=seed,
             device=device,
             tick=tick,

@@ -18,7 +18,7 @@ from ..runs import runfolder
 from ..schema import Concept, Request
 from .attack_record import FOLDER, folder_of
 from .attacking import Target, Tick, carry_out
-from .evaluate import canvas_evaluators_for, never_knows, of_the_canvas
+from .evaluate import canvas_evaluators_for, never_knows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,6 +93,10 @@ def attack_weights(
     from ..families.opening import quiet
 
     names, spent = chosen(model, attacks), _budget(budget)
+    if evaluators is None and not _draws_canvas(model):
+        raise InputError(
+            f"{quoted(model.source)} is not the canvas: name a classifier with --objects, --styles or --nudenet"
+        )
     with quiet():
         tools = evaluators(model.device) if evaluators else canvas_evaluators_for(model)
     figures = {}
@@ -119,7 +123,7 @@ def plan(
 ) -> list[Planned]:
     """What ``attack`` with the same arguments would compute, with the attacks that the model's family refuses."""
     model, _, request, _ = _opened(run, base, concepts, out, device, dtype)
-    return planned(model, list(attacks or ATTACKS), budget, sides=2 * len(request.erase))
+    return planned(model, attacks, budget, sides=2 * len(request.erase))
 
 
 def chosen(model: Model, names: Sequence[str] | None) -> list[str]:
@@ -136,7 +140,7 @@ def targets(model: Model, worn: Edit | Weights, request: Request) -> Iterator[Ta
     """What is attacked, for each erased concept. The canvas has a model that never knew some, and a classifier."""
     from .. import suites
 
-    canvas = of_the_canvas(model.source)
+    canvas = _draws_canvas(model)
     weights: Mapping[str, torch.Tensor] | None = None
     if model.source == "canvas" and never_knows(request):
         from ..canvas.check import never_knew
@@ -150,12 +154,12 @@ def targets(model: Model, worn: Edit | Weights, request: Request) -> Iterator[Ta
         yield Target(model, concept, worn, name, weights, held=_held(concept.kind, name) if canvas else None)
 
 
-def planned(model: Model, names: Sequence[str], budget: str, *, sides: int = 2) -> list[Planned]:
+def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: int = 2) -> list[Planned]:
     """What each attack will compute for one concept, and the seconds that takes, measured on a few rows."""
     spent, rows = _budget(budget), []
     picture = _seconds(lambda: model.sample([_example(model)] * 2, [0, 1])) / 2
     forward = picture / (2 * model.hints.steps)
-    for name in names:
+    for name in names or ATTACKS:
         one: Attack = known.find(name)
         if why := one.refuses(model):
             rows.append(Planned(name, 0, 0, 0, 0.0, why))
@@ -220,6 +224,15 @@ def _difference(base: str, source: str, device: str | None, dtype: str | None) -
     if not changed:
         raise InputError(f"{quoted(source)} has the weights of {quoted(base)}: there is nothing to attack")
     return model, changed
+
+
+def _draws_canvas(model: Model) -> bool:
+    """Whether it knows the words of the canvas, so that the canvas's classifiers can judge its pictures."""
+    from ..canvas import world
+
+    styles = {*world.STYLES} - {"plain"}  # no word of a prompt
+    known = model.classes is not None or styles <= {*model.hints.styles}
+    return known and {*world.OBJECTS} <= {*model.hints.objects}
 
 
 def _held(kind: str, name: str) -> Callable[[Sequence[Image.Image]], list[bool]]:

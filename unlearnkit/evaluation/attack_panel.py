@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .attack_figures import AFTER
 from .claims import GRADES
 from .resistance import graded
 
-__all__ = ["attack_pictures", "attacked", "inline", "of_canvas"]
+__all__ = ["attack_pictures", "attacked", "inline", "of_canvas", "table_of"]
 
 SHOWN = 6  # pictures of each attack
 
@@ -66,6 +66,23 @@ def _facts(folder: str, plan: Mapping[str, Any], figures: Mapping[str, Any]) -> 
         "figures": figures["figures"],
         "seconds": figures["seconds"],
     }
+
+
+def table_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For several runs side by side: the grades under attack, and the row of each variant that any run has.
+
+    runs: of each what ``attacked`` gives. Variants with another budget or seed are rows of their own. Empty without
+    attacks.
+    """
+    grades = [{concept: one["grade"] for concept, one in run.items()} for run in runs]
+    rows: dict[str, list[dict[str, Any] | None]] = {}
+    for number, run in enumerate(runs):
+        for concept, one in run.items():
+            for each in one["attacks"]:
+                for arm, figures in each["arms"].items():
+                    title = f"{concept}: {each['title']}, {arm} ({each['budget']}, seed {each['seed']})"
+                    rows.setdefault(title, [None] * len(runs))[number] = figures
+    return {"grades": grades, "rows": rows} if rows else {}
 
 
 def attack_pictures(run: Path) -> dict[str, list[dict[str, str]]]:

@@ -20,6 +20,7 @@ from ..errors import InputError, UnlearnError, printable, quoted
 from ..io import manifest
 from ..io.files import slug
 from ..io.reading import read_json, read_lines, typed
+from . import shapes
 from .attack_figures import AFTER, CONTROL, LIMIT, arm_figures, headline
 from .draw import picture_hash, read
 
@@ -34,17 +35,12 @@ __all__ = [
     "rows_of",
     "same_plan",
     "text_of",
+    "unfinished",
     "wrong",
 ]
 
 FOLDER, FACTS, FORMAT = "attacks", "attack.json", 1
 ROW: dict[str, Any] = {**dict.fromkeys(("side", "arm", "image", "seen"), str), "attempt": int, "shows": bool}
-PLAN: dict[str, Any] = {
-    **dict.fromkeys(("attack", "group", "unlearnkit", "model", "base"), str),
-    **dict.fromkeys(("budget", "concept", "control"), dict),
-    **{"format": int, "seed": int, "limit": float, "instruments": list},
-}
-FIGURES: dict[str, Any] = {"arms": dict, "figures": dict, "headline": (str, type(None))}
 
 
 def folder_of(run: Path, attack: str, concept: str, alone: bool = True) -> Path:
@@ -57,15 +53,22 @@ def finished_attacks(run: Path) -> list[Path]:
     return sorted(path.parent for path in (run / FOLDER).glob(f"*/{FACTS}"))
 
 
+def unfinished(run: Path) -> list[str]:
+    """The names of a run's attacks that were begun and not finished."""
+    begun = sorted(path.parent for path in (run / FOLDER).glob("*/plan.json"))
+    return [folder.name for folder in begun if not (folder / FACTS).exists()]
+
+
 def plan_of(folder: Path) -> dict[str, Any]:
     """The plan. Raises InputError if this version cannot read it."""
     plan = read_json(folder / "plan.json", what="plan", kind=dict)
-    typed(plan, PLAN, where=f"plan {quoted(folder / 'plan.json')}")
-    if plan["format"] != FORMAT:
+    where = f"plan {quoted(folder / 'plan.json')}"
+    if typed(plan, {"format": int}, where=where)["format"] != FORMAT:
         raise InputError(
             f"{quoted(folder)} has format {plan['format']} of attacks, this unlearnkit reads {FORMAT}: remove the "
             "folder and attack again"
         )
+    shapes.check(plan, shapes.ATTACK_PLAN, where=where)
     return dict(plan)
 
 
@@ -97,8 +100,15 @@ def figures_of(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{printable(name)} of {quoted(folder)} {why}: put a copy of it back, or remove the folder and attack again"
         )
-    figures = read_json(folder / "figures.json", what="figures", kind=dict)
-    return {**typed(figures, FIGURES, where=f"figures {quoted(folder)}"), "seconds": facts["seconds"]}
+    typed(facts["seconds"], dict.fromkeys(facts["seconds"], float), where=f"attack {quoted(folder / FACTS)}")
+    figures, where = (
+        read_json(folder / "figures.json", what="figures", kind=dict),
+        f"figures {quoted(folder)}",
+    )
+    shapes.check(figures, shapes.ATTACKED, where=where)
+    if plan_of(folder)["group"] == "probe":
+        shapes.check(figures["figures"], shapes.Each(shapes.PROBED), where=where)
+    return {**figures, "seconds": facts["seconds"]}
 
 
 def computed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

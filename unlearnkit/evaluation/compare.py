@@ -12,6 +12,7 @@ from ..errors import InputError, quoted
 from ..io.files import locked, user_path, write_text
 from ..metrics.stats import Difference, difference, holm
 from ..schema import ROLES, Case
+from .attack_panel import table_of
 from .claims import GRADES
 from .plan import DIRECT
 from .record import FOLDER, stored
@@ -51,6 +52,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
             for letter, folder, run in zip(SHAPES, folders, evaluated, strict=False)
         ],
         "pairs": _pairs(cases, pictures, kinds),
+        "attacked": table_of([run["attacks"] for run in read]),
     }
     shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
     curtain = evaluated[0]["plan"]["suite"]["name"] not in SAFE

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
     from ..model.model import Model
 
-__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows", "of_the_canvas"]
+__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows"]
 
 LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
 Tick = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def evaluate_run(
     if not (run / runfolder.RUN).is_file():
         raise runfolder.no_run(run)
     recipe = load_recipe(run / runfolder.RECIPE)
-    fits = of_the_canvas(recipe.model)
+    fits = _of_the_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
             f"{quoted(recipe.model)} is not the canvas, so its prompts are not known: choose prompts and a "
@@ -120,7 +120,7 @@ def evaluate_run(
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
-def of_the_canvas(source: str) -> bool:
+def _of_the_canvas(source: str) -> bool:
     """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
     from ..canvas import world
     from ..model.places import hints_of, is_canvas

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError, quoted
 from ..io.reading import typed
 
-__all__ = ["FIGURES", "PLAN", "check"]
+__all__ = ["ATTACKED", "ATTACK_PLAN", "FIGURES", "PLAN", "PROBED", "check"]
 
 Shape = Any  # a type, a tuple of shapes, a dict of shapes by name, a list of one shape, or Each
 
@@ -94,6 +94,32 @@ PLAN = {
     "cases": {"count": int, "sha256": str},
     "left_out": [str],
 }
+# of an attack: figures.json and plan.json
+ATTACKED = {
+    "arms": Each(
+        {
+            "after": RATE,
+            "control": (RATE, NoneType),
+            "difference": (CHANGE, NoneType),
+            "counted": bool,
+        }
+    ),
+    "figures": Each(dict),
+    "headline": (str, NoneType),
+    "limit": NUMBER,
+}
+ATTACK_PLAN = {
+    **dict.fromkeys(("attack", "group", "unlearnkit", "model", "base", "edit"), str),
+    "format": int,
+    "seed": int,
+    "limit": NUMBER,
+    "budget": {"name": str},
+    "concept": {"name": str, "seen as": str},
+    "control": {"kind": str, "concept?": (str, NoneType)},
+    "instruments": [str],
+    "refused": [str],
+}
+PROBED = Each(CHANGE)
 
 
 def check(data: Any, shape: Shape, *, where: str) -> None:

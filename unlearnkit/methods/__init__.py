@@ -49,6 +49,7 @@ from .salun import SalUn
 from .sculpting import SculptingMemory
 from .selective_amnesia import SelectiveAmnesia
 from .speed import SPEED
+from .stereo import STEREO
 from .uce import UCE
 from .uce_diverse import DiverseUCE
 
@@ -72,7 +73,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, DP),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

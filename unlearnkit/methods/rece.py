@@ -4,7 +4,7 @@ After UCE, each round finds the texts that the edited matrices W map to what the
 
     c' = argmin over x  Σ_W |W x - W° c|² + λ |x|² = (λ I + Σ_W WᵀW)⁻¹ Σ_W WᵀW° c
 
-and UCE's equation then maps these c' to the concept's replacement, too. c has the columns of the concept's tokens.
+and UCE's equation then maps c and these c' to the concept's replacement. c has the columns of the concept's tokens.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class RECE(UCE):
         empty = retained_columns(model, "{}", "", last=False)
         kept = empty @ empty.T + (self.sums(run).get("kept", 0.0) if self.rounds else 0.0)
         for done in range(self.rounds):
-            found = self.search(old, new, c)
-            delta = self.change(self.normal(found @ found.T, kept), (g - found) @ found.T)
+            both = torch.cat([c, self.search(old, new, c)], dim=1)  # c, too, or a round may bring it back
+            delta = self.change(self.normal(both @ both.T, kept), (torch.cat([g, g], dim=1) - both) @ both.T)
             new = {name: weight + weight @ delta for name, weight in new.items()}
             run.progress("searching", done + 1, self.rounds)
         return {name: weight.float() for name, weight in new.items()}

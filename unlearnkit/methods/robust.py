@@ -27,7 +27,7 @@ from ..training.anchors import Anchored, anchor, anchored, retained, templates_f
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
-from ..training.settings import Trains, default
+from ..training.settings import Schedules, Trains, default
 
 __all__ = ["Robust"]
 
@@ -51,13 +51,14 @@ class Robust(Trained[Sets]):
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
-    steps: int = default("steps", 60, source="ours")
-    lr: float = default("lr", 2e-4, source="ours, on the canvas; lower for large models")
+    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
+    lr: float = default("lr", 1e-5, source="ours, not tried on large models; canvas: 3e-4")
+    schedule: Schedules = default("schedule", "onecycle", source="ours")
     batch: int = default("batch", 6, source="ours")
     latent_weight: float = setting(
         1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
-    eta: float = default("eta", 1.0, source="ours: a half-noised cat is a cat under any prompt")
+    eta: float = default("eta", 2.0, source="ours: a half-noised cat is a cat under any prompt")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
     retain_weight: float = default("retain_weight", 4.0, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")

@@ -17,6 +17,7 @@ __all__ = [
     "States",
     "embedding_spread",
     "encoders",
+    "free_tokens",
     "known_words",
     "placeholder",
     "pooled",
@@ -101,6 +102,11 @@ def placeholder(pipe: Any, count: int) -> str:
         if all(len(_ids(one, text)) - len(_ids(one, "")) == count for one in every):
             return text
     raise ModelError("the model's tokenizers share no word of one token, so no vector can replace a token")
+
+
+def free_tokens(pipe: Any, text: str) -> int:
+    """How many more tokens fit beside the text: the least of all tokenizers."""
+    return min(int(one.model_max_length) - len(_ids(one, text)) for one in tokenizers(pipe).values())
 
 
 def shared_words(pipe: Any) -> tuple[list[str], dict[str, Tensor]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import EditError, InputError, UnlearnError, quoted, reason
+from ...evaluation import attack_record
 from ...evaluation.draw import model_side
 from ...evaluation.plan import AFTER
 from ...evaluation.record import FOLDER, stored
@@ -63,6 +64,8 @@ def verify(
     try:
         wrong += [*_time_errors(project.entries), *_edit_errors(project), *_evaluation_errors(project)]
         wrong += [*report_findings(project, again=not wrong), *_foreign_files(project)]
+        for place in attack_record.finished_attacks(project.folder):
+            wrong += [f"{attack_record.FOLDER}/{place.name}/{line}" for line in attack_record.wrong(place)]
     except OSError as error:  # a folder that cannot be listed
         raise InputError(f"{quoted(error.filename or folder)} cannot be read: {reason(error)}") from None
     if redraw and not wrong:
@@ -113,7 +116,7 @@ def _evaluation_errors(project: Project) -> Iterator[str]:
 def _foreign_files(project: Project) -> Iterator[str]:
     """Files that are not of the chain. During a request, edits and evaluations that no entry names belong to it."""
     folder = project.folder
-    ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, *PAGES, FORMER}
+    ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, attack_record.FOLDER, *PAGES, FORMER}
     yield from (
         f"{quoted(path.name)} is no part of a chain" for path in entries(folder) if path.name not in ours
     )

@@ -1,0 +1,109 @@
+"""Methods under attack on the canvas: each method's edit of each target, each attack, each beside its control.
+
+    python benchmarks/attacks.py run [--method esd ...] [--target cat ...] [--attack sdedit ...] [--budget quick|full]
+    python benchmarks/attacks.py table         benchmarks/results/attacks.md, from the rows that there are
+
+A row of ``results/attacks.jsonl`` is one attack on one edit; one that is there is not made again, and a killed one goes
+on. Edits are those of ``methods.py``; the control on the never-knew model is made once for all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from cells import RUNS, TARGETS, Cell, concept, made, made_of
+from rows import once, part, read, share
+
+from unlearnkit import load
+from unlearnkit.attacks import ATTACKS, BUDGETS
+from unlearnkit.evaluation.attack import attack_weights
+from unlearnkit.io.files import slug
+from unlearnkit.methods import METHODS
+from unlearnkit.model.model import Model
+from unlearnkit.schema import Request
+
+ROWS = Path(__file__).parent / "results" / "attacks.jsonl"
+PAGE = ROWS.with_suffix(".md")
+HEAD = """# Methods under attack
+
+Made by `benchmarks/attacks.py table`. Each cell is how much more often the attack brings the concept back than it finds
+it in a model that never knew it, in points, with Newcombe's 95 % interval; the worst counted variant of each attack. In
+brackets: the control is above 10 % in every variant, so nothing is counted. The last columns are the denoising loss on
+pictures of the concept.
+"""
+
+
+def attacked(cell: Cell, name: str, budget: str, model: Model) -> dict[str, Any]:
+    """The row of one attack, from the file or made now."""
+    facts = made_of(cell, model) | {"attack": name, "budget": budget}
+    return once(ROWS, facts, lambda: measured(cell, name, budget, model))
+
+
+def measured(cell: Cell, name: str, budget: str, model: Model) -> dict[str, Any]:
+    edit, _ = made(cell, model)
+    folder = RUNS / f"attacked-{slug(cell.targets[0])}-{edit.hash()[:12]}-{budget}"
+    request = Request((concept(cell.targets[0]),))
+    (figures,) = attack_weights(folder, model, edit, request, attacks=[name], budget=budget).values()
+    return {name: figures[name] for name in ("arms", "headline", "figures", "seconds")}
+
+
+def worst(row: Mapping[str, Any]) -> str:
+    """The cell of an attack: its worst counted variant; in brackets the worst of those that are not counted."""
+    arms = row["arms"]
+    if not arms:
+        return ""
+    name = row["headline"] or max(arms, key=lambda arm: float(arms[arm]["after"]["value"]))
+    change = arms[name]["difference"]
+    text = f"{change['value'] * 100:+.0f} ({change['low'] * 100:+.0f} to {change['high'] * 100:+.0f})"
+    return text if row["headline"] else f"[{text}]"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines of the page, one table for each target and budget."""
+    yield HEAD
+    groups = dict.fromkeys((row["key"]["target"], row["key"]["budget"]) for row in rows if "arms" in row)
+    for target, budget in groups:
+        here = [row for row in rows if (row["key"]["target"], row["key"]["budget"]) == (target, budget)]
+        names = [
+            name for name in ATTACKS if any(row["key"]["attack"] == name and row.get("arms") for row in here)
+        ]
+        yield f"\n## {target}, {budget} budget\n"
+        yield f"| method | {' | '.join(names)} | loss, own caption | loss, no caption |"
+        yield "|---|" + "---|" * (len(names) + 2)
+        for method in dict.fromkeys(row["key"]["method"] for row in here):
+            found = {
+                row["key"]["attack"]: row for row in here if row["key"]["method"] == method and "arms" in row
+            }
+            cells = [worst(found[name]) if name in found else "" for name in names]
+            loss = found["probe"]["figures"]["after"] if "probe" in found else {}
+            known = [
+                f"{loss[f'{c}, after']['value']:.3f}" if loss else "" for c in ("own caption", "no caption")
+            ]
+            yield f"| {method} | {' | '.join([*cells, *known])} |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--method", action="append", choices=list(METHODS))
+    parser.add_argument("--target", action="append", choices=TARGETS)
+    parser.add_argument("--attack", action="append", choices=list(ATTACKS))
+    parser.add_argument("--budget", choices=list(BUDGETS), default="quick")
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
+    given = parser.parse_args()
+    if given.what == "table":
+        PAGE.write_text("\n".join(table(list(read(ROWS)))) + "\n", encoding="utf-8")
+        print(PAGE)
+    else:
+        torch.set_num_threads(1)
+        opened = load("canvas")
+        cells = itertools.product(given.target or TARGETS, given.method or METHODS, given.attack or ATTACKS)
+        for target, method, name in part(cells, given.share):
+            attacked(Cell(method, (target,)), name, given.budget, opened)
