@@ -66,6 +66,8 @@ def test_an_edit_is_scaled_and_averaged_between_base_and_edit(model: Model) -> N
     torch.testing.assert_close(
         mean[names[0]], 1.2 * base[names[0]], rtol=1e-4, atol=1e-6
     )  # 1 + (.1 + .3) / 2
+    added = changed(one, "add", {names[0]: 1.3 * base[names[0]]})
+    torch.testing.assert_close(added[names[0]], 1.4 * base[names[0]], rtol=1e-4, atol=1e-6)  # 1 + .1 + .3
     torch.testing.assert_close(mean[names[1]], 1.05 * base[names[1]], rtol=1e-4, atol=1e-6)
 
 
