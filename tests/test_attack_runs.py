@@ -162,6 +162,7 @@ def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyboardInterrupt):
         attack(run, attacks=["completion"], **TOOLS)
     begun = {path.name for path in (run / "attacks/completion/pictures/after").iterdir()}
+    assert "attacks/completion is not finished: unlearnkit attack goes on with it" in check(run)[1]
     stopped, counted[:] = len(counted), []
     monkeypatch.setattr(attacking, "drawn", lambda v, f, a: counted.extend(a) or draw(v, f, a))
     figures = attack(run, attacks=["completion"], **TOOLS)["completion"]

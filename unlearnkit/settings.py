@@ -66,14 +66,8 @@ def setting(
     min_items: the fewest items of a tuple.
     role: lets other code set it, see ``with_role``. Nothing in the package goes by a setting's name.
     """
-    facts: dict[str, Any] = {
-        "doc": " ".join(doc.split()),
-        "low": low,
-        "high": high,
-        "source": source,
-        "role": role,
-    }
-    facts |= {"choices": None if choices is None else tuple(choices), "min_items": min_items}
+    facts: dict[str, Any] = {"doc": " ".join(doc.split()), "low": low, "high": high, "source": source}
+    facts |= {"role": role, "choices": None if choices is None else tuple(choices), "min_items": min_items}
     return dataclasses.field(default=default, metadata=facts)
 
 
@@ -223,9 +217,8 @@ def _checked(known: Setting, value: Any) -> Any:
 
 def _refusal(known: Setting, value: Any) -> InputError:
     close = nearest(value, map(str, known.choices)) if known.choices and isinstance(value, str) else ""
-    takes = known.allowed
-    if isinstance(value, float) and not math.isfinite(value):
-        takes = takes.replace("a number", "a finite number")
+    odd = isinstance(value, float) and not math.isfinite(value)
+    takes = known.allowed.replace("a number", "a finite number") if odd else known.allowed
     return InputError(f"setting {known.name!r} got {quoted(value)}{close}: it takes {takes}")
 
 

@@ -43,7 +43,7 @@ class LatentGuidance:
     )
     group: ClassVar[Group] = "latents"
 
-    strengths: tuple[float, ...] = (25.0, 100.0, 200.0)
+    strengths: tuple[float, ...] = (10.0, 25.0, 50.0)
 
     def refuses(self, model: Model) -> str | None:
         return None

@@ -79,7 +79,7 @@ class MMA:
                     with torch.no_grad():
                         scores = torch.stack([near(words.text(row), aim) for row in others])
                     if scores.max().item() > best:
-                        which, best = others[scores.argmax()], scores.max().item()
+                        which, best = others[int(scores.argmax())], scores.max().item()
                     victim.tick(number * count + step + 1, self.prompts * count)
         return which
 

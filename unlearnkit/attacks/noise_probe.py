@@ -78,7 +78,10 @@ def noisy(
         rows, before = t.expand(len(x)), int(t) - schedule.num_timesteps // steps
         output = model.family.guided(model.predict, x, rows, states, null, guidance)
         eps = schedule.prediction(output, x, rows)
-        now, then = float(kept[t]), float(kept[before] if before >= 0 else schedule.ddim.final_alpha_cumprod)
+        now, then = (
+            float(kept[int(t)]),
+            float(kept[before] if before >= 0 else schedule.ddim.final_alpha_cumprod),
+        )
         sigma = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
         noise = torch.stack([torch.randn(model.shape, generator=one) for one in draws]).to(x)
         picture = schedule.predicted_x0(x, eps, rows)

@@ -62,7 +62,7 @@ class UnlearnDiffAtk:
         k = fits(model, prompt, self.length)
         shares = torch.full((k, len(words)), 1 / len(words), device=model.device)
         adam = torch.optim.Adam([shares], lr=RATE)
-        examples, text = victim.examples(), f"{placeholder(model.pipe, k)} {prompt}"
+        examples, text = victim.examples(), f"{placeholder(model.pipe, k)} {victim.read(prompt)[0]}"
         with model.frozen(), torch.enable_grad(), victim.edited():
             for step in range(self._steps(budget)):
                 picked = sampled(shares, draws)

@@ -1,13 +1,17 @@
 """What users do to a model anyway: does the concept come back without anybody looking for it?
 
 Fewer bits, pruning, noise on the weights, bfloat16, half and one and a half times the edit, the mean with an edit of
-another concept (by UCE), another sampler, and other guidance.
+another concept (by UCE), the edit on a base that was trained on other pictures, another sampler, and other guidance.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from ..families.schedules import Diffusion
 from ..methods import edit_for
@@ -15,6 +19,9 @@ from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .attack import Budget, Cost, Group, Victim
 from .found import Attempt, Found
+from .latent_classifier import others
+from .relearning import Relearning
+from .retraining import trained
 
 __all__ = ["WeightChanges"]
 
@@ -27,13 +34,13 @@ CHANGES = {
     "half the edit": "edit 0.5",
     "one and a half times the edit": "edit 1.5",
 }
-MEAN = "mean with another edit"
+MEAN, TUNED = "mean with another edit", "on a tuned base"
 SAMPLERS = {"DDIM": "DDIMScheduler", "Euler ancestral": "EulerAncestralDiscreteScheduler"}
 
 
 @dataclass(frozen=True)
 class WeightChanges:
-    """guidance: scales, each an arm."""
+    """guidance: scales, each an arm. tuned: steps that the base is trained for."""
 
     name: ClassVar = "weight_changes"
     title: ClassVar = "Everyday changes"
@@ -42,6 +49,7 @@ class WeightChanges:
     group: ClassVar[Group] = "weights"
 
     guidance: tuple[float, ...] = (1.0, 15.0)
+    tuned: int = 40
 
     def refuses(self, model: Model) -> str | None:
         return None
@@ -53,6 +61,10 @@ class WeightChanges:
             edit = victim.part("other", lambda: _edit(victim, other))
             tensors = {f"other/{name}": one for name, one in edit.items()}
             arms[MEAN] = {"change": "mean", "weights": "other"}
+        if model.dtype != torch.float16:  # which cannot be trained
+            base = victim.part("tuned", lambda: self._tuned(victim))
+            tensors |= {f"tuned/{name}": one for name, one in base.items()}
+            arms[TUNED] = {"change": "add", "weights": "tuned"}
         if isinstance(model.schedule, Diffusion):
             arms |= {arm: {"scheduler": name} for arm, name in SAMPLERS.items()}
         arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance}
@@ -64,7 +76,14 @@ class WeightChanges:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(arms=len(CHANGES) + 1 + len(SAMPLERS) + len(self.guidance))
+        arms = len(CHANGES) + 2 + len(SAMPLERS) + len(self.guidance)
+        return Cost(gradient=self.tuned * budget.batch, pictures=budget.examples, arms=arms)
+
+    def _tuned(self, victim: Victim) -> dict[str, Tensor]:
+        """The untouched model's matrices after low-rank updates by pictures of other words."""
+        untouched = dataclasses.replace(victim, worn={})
+        rank, rate = Relearning.rank, Relearning.low_rank_rate
+        return trained(untouched, others(victim), [self.tuned], rank=rank, rate=rate)[self.tuned]
 
 
 def _other(victim: Victim) -> Concept | None:

@@ -12,11 +12,10 @@ import typer
 from rich.table import Table
 
 from ..errors import printable
+from .chain_words import cells, in_words, rate_of
 from .terminal import Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
-    from ..chain.commands.status import Line
-    from ..chain.facts import Rate
     from ..chain.ledger import Entry
 
 __all__ = ["commands"]
@@ -106,6 +105,9 @@ def add(
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Erase a name even if the model does not seem to know it.")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Erase one more request. A stopped request changes nothing; the same command continues it.
@@ -133,6 +135,7 @@ def add(
             method=method,
             settings=settings,
             guards=guards,
+            force=force,
             seed=seed,
             device=device,
             tick=tick,
@@ -155,10 +158,10 @@ def status(project: Folder) -> None:
     else:
         table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
         for line in now.lines:
-            table.add_row(*(escape(printable(cell)) for cell in _cells(line)))
+            table.add_row(*(escape(printable(cell)) for cell in cells(line)))
         out.print(table)
     for group, rates in now.kept.items():
-        _say(f"{group:<18} right in {_rate(rates.after)}, before {_rate(rates.before)}")
+        _say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
     _say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
     _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
@@ -240,7 +243,7 @@ def log(project: Folder) -> None:
     from ..chain.commands.status import log
 
     for entry in log(project):
-        what, facts = _what(entry), entry.facts
+        what, facts = in_words(entry), entry.facts
         _say(f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}")
 
 
@@ -287,22 +290,3 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
 def _say_entry(project: Path, entry: Entry) -> None:
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     _say(f"{print_}; unlearnkit chain status {quoted(project)}")
-
-
-def _what(entry: Entry) -> str:
-    facts = entry.facts
-    if entry.kind == "init":
-        return f"{facts['regime']} chain on {facts['model']}"
-    if entry.kind == "add":
-        names = ", ".join(concept["name"] for concept in facts["request"]["erase"])
-        return f"{names} with {facts['recipe']['method']}, {facts['making']} s"
-    return f"request {', '.join(map(str, facts['removes']))}"
-
-
-def _cells(line: Line) -> list[str]:
-    facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
-    return [*facts, *("" if rate is None else _rate(rate) for rate in line.seen), line.verdict]
-
-
-def _rate(rate: Rate) -> str:
-    return f"{rate.value:.0%} ({rate.k}/{rate.n})"

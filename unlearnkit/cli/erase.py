@@ -144,6 +144,14 @@ def erase(
         bool,
         typer.Option("--dry-run", help="Show what would be done; write nothing.", rich_help_panel=WHERE),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Erase a name even if the model does not seem to know it.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue the interrupted run in --out.", rich_help_panel=WHERE),
@@ -201,7 +209,8 @@ def erase(
     notes(chosen)
     folder = user_path(folder or default_folder(chosen))
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(chosen)}
-    (_dry_run if dry_run else _run)(chosen, folder, resume=resume, device=device, dtype=dtype, **writes)
+    writes |= {"resume": resume, "force": force, "device": device, "dtype": dtype}
+    (_dry_run if dry_run else _run)(chosen, folder, **writes)
 
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
@@ -234,14 +243,24 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
 
 
 def _dry_run(
-    recipe: Recipe, folder: Path, *, resume: bool, device: str | None, dtype: str | None, **writes: Any
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    force: bool,
+    device: str | None,
+    dtype: str | None,
+    **writes: Any,
 ) -> None:
+    from ..data.recognition import check_recognised
     from ..model.load import load
     from ..runs.estimate import estimate
     from ..runs.run import check_folder
 
     check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
+    if not force:
+        check_recognised(model, recipe.request)
     for name, value in estimate(model, recipe, **writes).lines():
         out.print(f"{name:<12}{value}")
     out.print(f"{'run folder':<12}{folder} (nothing was written)")

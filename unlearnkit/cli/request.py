@@ -47,7 +47,6 @@ def recipe_of(
     seed: int,
 ) -> Recipe:
     """A recipe from the command line, checked before anything heavy is loaded."""
-    from ..model.hints import GENERAL
     from ..schema import Recipe, folded
 
     if model is None:
@@ -75,10 +74,8 @@ def recipe_of(
     )
     for one in request.erase[:NOTES]:
         words = known.vocabulary(one.kind)
-        close = nearest(one.name, words, cutoff=CLOSE)
-        # the general hints list examples; a model's own hints list what it knows
-        if folded(one.name) not in map(folded, words) and (close or known is not GENERAL):
-            err.print(f"note: the model's vocabulary of {one.kind}s does not have {cut(one.name)}{close}")
+        if folded(one.name) not in map(folded, words) and (close := nearest(one.name, words, cutoff=CLOSE)):
+            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 

@@ -35,6 +35,7 @@ __all__ = [
     "rows_of",
     "same_plan",
     "text_of",
+    "unfinished",
     "wrong",
 ]
 
@@ -50,6 +51,12 @@ def folder_of(run: Path, attack: str, concept: str, alone: bool = True) -> Path:
 def finished_attacks(run: Path) -> list[Path]:
     """The folders of a run's finished attacks, by name."""
     return sorted(path.parent for path in (run / FOLDER).glob(f"*/{FACTS}"))
+
+
+def unfinished(run: Path) -> list[str]:
+    """The names of a run's attacks that were begun and not finished."""
+    begun = sorted(path.parent for path in (run / FOLDER).glob("*/plan.json"))
+    return [folder.name for folder in begun if not (folder / FACTS).exists()]
 
 
 def plan_of(folder: Path) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
     for folder in attack_record.finished_attacks(run):
         where = folder.relative_to(run).as_posix()
         wrong += [f"{where}/{line}" for line in attack_record.wrong(folder)]
+    for name in attack_record.unfinished(run):
+        remarks.append(f"{attack_record.FOLDER}/{name} is not finished: unlearnkit attack goes on with it")
     if not wrong and ((run / JSON).exists() or (run / HTML).exists()):
         for line, bad in _report(run):
             (wrong if bad else remarks).append(line)

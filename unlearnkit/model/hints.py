@@ -72,6 +72,7 @@ class Hints:
     templates: prompts by kind, each with one ``{}`` for the concept.
     training: defaults for all methods with these settings.
     methods: defaults by method and kind, which override ``training`` and the method's own.
+    recognition: by kind, the smallest gain of a word that the model knows, see ``data.recognition``.
     text: of the file, empty for the general hints.
     """
 
@@ -84,6 +85,7 @@ class Hints:
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
     training: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    recognition: Mapping[str, float] = field(default_factory=dict)
     text: str = ""
 
     def vocabulary(self, kind: str) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
         "sampling": ("steps", "guidance", "size", "tokens"),
         "vocabulary": ("objects", "styles"),
         "templates": tuple(TEMPLATES),
+        "recognition": tuple(TEMPLATES),
     }
     for name, table in data.items():
         if name not in (allowed := [*tables, "training", "methods"]) or not isinstance(table, dict):
@@ -164,6 +167,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
         templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
         training=data.get("training", {}),
         methods={**GENERAL.methods, **data.get("methods", {})},
+        recognition=data.get("recognition", {}),
         text=text,
     )
 
@@ -175,6 +179,7 @@ _ALLOWED = {
     "from 1 to 4096",
     "vocabulary": "it takes a list of words, of at most 500 characters each",
     "templates": 'it takes a list of texts with one "{}" each',
+    "recognition": "it takes a number from 0 to 1000",
     "training": "it takes settings, each a text, a number, a list, true or false",
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
 }
@@ -187,7 +192,7 @@ def _fits(table: str, key: str, value: Any) -> bool:
         return False
     if key in MOST and table == "sampling":
         return isinstance(value, int) and 1 <= value <= MOST[key]
-    if key == "guidance":
+    if key == "guidance" or table == "recognition":
         return isinstance(value, int | float) and 0 <= value <= 1000
     if table == "methods":
         return isinstance(value, dict) and all(

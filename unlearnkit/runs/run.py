@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
+from ..data.recognition import check_recognised
 from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
@@ -114,6 +115,7 @@ def run_recipe(
     dtype: str | None = None,
     pictures: int = 3,
     pipeline: bool = True,
+    force: bool = True,
     tick: Tick | None = None,
 ) -> Edit:
     """Carry out a recipe and write a run folder (see the top of this file).
@@ -124,6 +126,7 @@ def run_recipe(
     dtype: default: the recipe's. A run can be resumed only with its own.
     pictures: images before and after per row of grid.png; 0: no grid.
     pipeline: whether to write the whole model too; resuming a finished run adds it.
+    force: False refuses a name outside the model's vocabulary that seems to mean nothing to it; looking takes seconds.
 
     Raises InputError if ``out`` has other content, cannot be written, is used by another process, or the disk is full.
     Nothing in ``out`` is lost: each file is written under a temporary name and then renamed.
@@ -145,6 +148,8 @@ def run_recipe(
         if finished:
             return Edit.load(folder / methods.EDIT)
     else:
+        if not force:
+            check_recognised(model, recipe.request)
         plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
         _room(folder, disk(model, plan, pipeline=pipeline))
     started = time.monotonic()

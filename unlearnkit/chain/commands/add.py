@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import methods
+from ...data.recognition import check_recognised
 from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...methods import Job
@@ -53,6 +54,7 @@ def add(
     model: Model | None = None,
     evaluators: Evaluators | None = None,
     device: str | None = None,
+    force: bool = True,
     tick: Tick | None = None,
 ) -> Entry:
     """Erase one more request, and return its entry in the ledger.
@@ -60,6 +62,7 @@ def add(
     concept, kind, phrases, instead, keep: as in ``unlearnkit.erase``.
     method, settings, guards: default: the chain's; its settings are used only with its own method.
     model: the base model, if it is loaded already.
+    force: False refuses a name outside the model's vocabulary that seems to mean nothing to it.
     Raises UnlearnError for unusable options, and if the erasing fails; the chain is then unchanged.
     """
     with change_chain(user_path(folder)) as project:
@@ -73,6 +76,8 @@ def add(
         guarded = build(Guards, {**own.guards, **(guards or {})})
         evaluators = evaluators or open_evaluators(project)  # before any work, so that an error loses nothing
         model = base_model(project, model, device)
+        if not force:
+            check_recognised(model, request)
         filled = methods.resolve(
             model, request, chosen, {**guard_defaults(chosen, guarded), **chosen_settings}
         )
