@@ -239,7 +239,7 @@ def test_a_file_of_a_million_rows_is_refused_at_once(tmp_path: Path, suite: str)
     file = table(
         tmp_path, "prompt,seed" if suite == "prompts" else "prompt,sd_seed", *["a cat,1"] * 1_000_000
     )
-    with pytest.raises(InputError, match="has over 100,000 rows: use fewer prompts"):
+    with pytest.raises(InputError, match="has over 100,000 rows: use fewer"):
         suites.cases(suite, CAT, file=file)
 
 

@@ -35,6 +35,7 @@ from .aegis import AEGIS
 from .ca import CA
 from .checking import check_moved, check_names
 from .doco import DoCo
+from .dp import DP
 from .duge import DUGE
 from .erasediff import EraseDiff
 from .esd import ESD
@@ -72,7 +73,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

@@ -1,0 +1,99 @@
+"""What closed forms take for many concepts on matrices of Stable Diffusion 1.5's real size, one thread of the CPU.
+
+    python benchmarks/many.py [--method uce] [--concepts 1000] [--retained 0]
+
+Weights are random: that changes neither time nor memory. The denoiser has the real 860 million weights, the text
+encoder the size of CLIP ViT-L; only the latents are small (8 x 8), so that the check of a finished edit, a few
+predictions, takes no longer than on a GPU. Prints processor seconds of each part, and by how much memory grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from sizes import BETAS, _vae, _words, unet_of_sd
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from unlearnkit.data.text_columns import last_columns
+from unlearnkit.methods import edit_for
+from unlearnkit.methods.checking import check_names
+from unlearnkit.model.hints import GENERAL
+from unlearnkit.model.model import Model
+from unlearnkit.schema import Concept, Request
+
+FIRST = ("red", "old", "small", "painted", "wooden", "bright", "quiet", "northern", "silver", "wild")
+
+
+def opened() -> Model:
+    """SD 1.5's U-Net and a text encoder of CLIP ViT-L's size, with random weights."""
+    torch.manual_seed(0)
+    words = _words()
+    text = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        projection_dim=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        pad_token_id=words.pad_token_id,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
+    unet = UNet2DConditionModel.from_config({**unet_of_sd(False).config, "sample_size": 8})
+    pipe = StableDiffusionPipeline(
+        vae=_vae(4),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=words,
+        unet=unet,
+        scheduler=DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return Model(pipe, source="SD 1.5 with random weights", hints=GENERAL)
+
+
+def named(count: int, kind: str) -> tuple[Concept, ...]:
+    """``count`` different names of two words."""
+    return tuple(Concept(f"{FIRST[n % len(FIRST)]} {kind}{n // len(FIRST)}") for n in range(count))
+
+
+@contextmanager
+def timed(title: str) -> Iterator[None]:
+    start = time.process_time()
+    yield
+    print(f"{title:<40}{time.process_time() - start:8.2f} s", flush=True)
+
+
+def memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB on Linux
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--method", default="uce")
+    parser.add_argument("--concepts", type=int, default=1000)
+    parser.add_argument("--retained", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with timed("model with random weights"):
+        model = opened()
+    request = Request(named(given.concepts, "cat"), named(given.retained, "dog"))
+    start = memory()
+    with timed("names checked"):
+        check_names(model, request)
+    with timed("text alone"):
+        last_columns(model, [("{}", concept.name) for concept in (*request.erase, *request.keep)])
+    with timed(f"{given.method}, {given.concepts} concepts: all"):
+        edit = edit_for(model, request, method=given.method)
+    print(f"{'memory, beyond the model':<40}{memory() - start:8.2f} GB; {len(edit.weights)} matrices")
+
+
+if __name__ == "__main__":
+    main()

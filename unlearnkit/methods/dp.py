@@ -1,0 +1,146 @@
+"""DP: closed-form concept erasure via Double Projections (2026, arXiv 2604.10032).
+
+For each matrix W that reads the text, with columns C of erased concepts, G of their replacements, K of retained text:
+
+    c* = S (SᵀS)⁺ Sᵀ c         first projection: onto a safe subspace, spanned by g and the nearest retained columns
+    X = P C, ΔW = W (C* - C) X⁺    second projection: P onto the null space of Kᵀ
+
+So (W + ΔW) k = W k for every protected direction, and (W + ΔW) c = W c* as far as the columns of X are independent. The
+change has at most the rank of the number of erased columns, and is W times one matrix for all W, as UCE's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data.prompts import neighbours, texts
+from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
+from ..errors import InputError, quoted
+from ..model.batches import many
+from ..model.model import Model
+from ..schema import Concept
+from ..settings import setting
+from ..training.job import Run
+from ..training.method import ClosedForm
+from ..training.settings import Tokens, default
+
+__all__ = ["DP"]
+
+NONE = 1e-12  # of the largest eigenvalue: below it a direction has no energy
+
+
+@dataclass(frozen=True)
+class DP(ClosedForm):
+    name: ClassVar = "dp"
+    title: ClassVar = "Double Projections"
+    paper: ClassVar = "2026, arXiv 2604.10032"
+    summary: ClassVar = (
+        "A closed form maps the concept's keys and values to a safe subspace, within a hard null space."
+    )
+
+    safe: int = setting(
+        1,
+        "columns that span the safe subspace: the replacement's, then the nearest retained; 0: the replacement itself, "
+        "as UCE",
+        low=0,
+        source="paper: optional; how many: ours",
+    )
+    protected: float = setting(
+        0.95,
+        "share of the retained texts' energy in the directions that do not move",
+        low=0.0,
+        high=1.0,
+        source="paper: 1, or the first directions of many words; how many: ours",
+    )
+    free: float = setting(
+        0.05,
+        "smallest share of a concept's length that must lie outside of the protected directions",
+        low=0.0,
+        high=1.0,
+        source="ours",
+    )
+    tokens: Tokens = default("tokens", "last", source="ours")
+    templates: bool = default("templates", True, source="ours")
+    neighbours: int = default("neighbours", 1000, source="ours")
+
+    @torch.no_grad()
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The new keys and values. Raises InputError for a concept that lies in what is retained."""
+        model, last = run.model, self.tokens == "last"
+        erased = self._texts(model, run.request.erase)
+        if last and many(run.request.erase):
+            c = last_columns(model, [(form, word) for _, form, word in erased])
+            g = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
+            counts = [1] * len(erased)
+        else:
+            pairs = [erased_columns(model, *one, last=last) for one in erased]
+            c, g = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+            counts = [one.shape[1] for one, _ in pairs]
+        retained = neighbours(model, run.request, self.neighbours)
+        others = [(form, word) for _, form, word in self._texts(model, retained)]
+        words = [retained_columns(model, *text, last=last) for text in (() if many(retained) else others)]
+        if many(retained):
+            words = [last_columns(model, others)]
+        k = torch.cat([model.text([""])[0, :1].T.cpu().double(), *words], dim=1)
+        p = self.projector(k)
+        names = [concept.name for (concept, _, _), n in zip(erased, counts, strict=True) for _ in range(n)]
+        self.check(c, p, names)
+        delta, weights, matrices = change(c, self.safe_columns(c, g, k), p), {}, model.weights(self.PART)
+        for name, weight in matrices.items():
+            w = weight.detach().cpu().double()
+            weights[name] = (w + w @ delta).float()
+            run.progress("solving", len(weights), len(matrices))
+        return weights
+
+    def _texts(self, model: Model, concepts: Sequence[Concept]) -> list[tuple[Concept, str, str]]:
+        return [(c, *text) for c in concepts for text in texts(c, model.hints, templates=self.templates)]
+
+    def projector(self, k: Tensor) -> Tensor:
+        """P (width, width): off the fewest directions that hold the share ``protected`` of the energy of k."""
+        values, u = torch.linalg.eigh(k @ k.T)  # ascending
+        below = values.clamp_min(0).cumsum(0)
+        moves = (below <= (1 - self.protected) * below[-1]) | (values <= NONE * values[-1])
+        p: Tensor = u[:, moves] @ u[:, moves].T
+        return p
+
+    def check(self, c: Tensor, p: Tensor, names: Sequence[str]) -> None:
+        """Raise InputError for the concepts whose every column has less than ``free`` of its length in P."""
+        shares: dict[str, float] = {}
+        for name, share in zip(names, ((p @ c).norm(dim=0) / c.norm(dim=0)).tolist(), strict=True):
+            shares[name] = max(share, shares.get(name, 0.0))
+        clash = [name for name, share in shares.items() if share < self.free]
+        if clash:
+            more = (
+                f" and {len(clash) - 5} more lie"
+                if len(clash) > 5
+                else " lies"
+                if len(clash) == 1
+                else " lie"
+            )
+            raise InputError(
+                f"{', '.join(map(quoted, clash[:5]))}{more} in the span of what is retained: retain less, or lower "
+                "neighbours, protected or free"
+            )
+
+    def safe_columns(self, c: Tensor, g: Tensor, k: Tensor) -> Tensor:
+        """C* (width, n): each column of c projected onto its safe subspace."""
+        if self.safe == 0:
+            return g
+        near = torch.nn.functional.normalize(c, dim=0).T @ torch.nn.functional.normalize(k, dim=0)
+        order = near.argsort(dim=1, descending=True, stable=True)[:, : self.safe - 1]
+        columns = []
+        for n in range(c.shape[1]):
+            s = torch.cat([g[:, n : n + 1], k[:, order[n]]], dim=1)
+            columns.append(s @ (torch.linalg.pinv(s) @ c[:, n : n + 1]))
+        return torch.cat(columns, dim=1)
+
+
+def change(c: Tensor, target: Tensor, p: Tensor) -> Tensor:
+    """(C* - C) X⁺ with X = P C (width, width), which W times gives ΔW."""
+    inverse: Tensor = torch.linalg.pinv(p @ c, rtol=1e-6)
+    return (target - c) @ inverse @ p
