@@ -29,7 +29,7 @@ from unlearnkit.training.settings import Training
 
 REQUEST = Request((Concept("cat", phrases=("kitten",)),), keep=(Concept("dog"),))
 
-DETERMINISTIC = ("uce", "rece", "dp", "adavd")  # draw no random number
+DETERMINISTIC = ("uce", "rece", "dp", "oce", "adavd")  # draw no random number
 methods = pytest.mark.parametrize("method", METHODS)
 predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 
