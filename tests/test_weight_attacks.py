@@ -162,3 +162,15 @@ def test_relearning_lowers_the_loss_on_the_concept(model: Model) -> None:
 
 def test_float16_is_not_trained(model: Model) -> None:
     assert "float16" in str(find("relearning").refuses(model.cast(torch.float16)))
+
+
+def test_a_model_of_its_own_has_no_edit_to_scale(model: Model) -> None:
+    doubled = {name: one.detach() * 2 for name, one in model.weights("xattn-kv").items()}
+    name, own = next(iter(doubled.items()))
+    base = model.values([name])[name].detach()
+    edit, whole = victim(model, worn=doubled), victim(model, worn=doubled, whole=True)
+    assert torch.allclose(changed(edit, "edit 0.5", {})[name], 1.5 * base)
+    assert torch.allclose(changed(whole, "edit 0.5", {})[name], own)
+    other = {name: base + 1}
+    assert torch.allclose(changed(whole, "mean", other)[name], own + 0.5)
+    assert torch.allclose(changed(edit, "mean", other)[name], 1.5 * base + 0.5)

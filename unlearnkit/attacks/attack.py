@@ -68,8 +68,9 @@ class Cost:
 class Victim:
     """What an attack may see: one network, bare (the untouched base) or inside ``edited()`` (what is attacked).
 
-    worn: the attacked edit, or weights. filtered: a word that a filter strikes from prompts; pictures then have it as
-    the negative prompt. held: the validation classifier, where there is one: object and style of pictures.
+    worn: the attacked edit, or weights. whole: they are a model of its own, not an edit of this one.
+    filtered: a word that a filter strikes from prompts; pictures then have it as the negative prompt.
+    held: whether the validation classifier, where there is one, sees the concept in each picture.
     folder: for parts of a search that a killed command need not repeat. cache: of the base's pictures.
     """
 
@@ -78,6 +79,7 @@ class Victim:
     budget: Budget
     worn: Edit | Weights = field(default_factory=dict)
     seed: int = 0
+    whole: bool = False
     filtered: str = ""
     held: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
     folder: Path | None = None

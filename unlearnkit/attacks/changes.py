@@ -57,7 +57,7 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
     how: ``bits N``, ``prune SHARE`` and ``noise SHARE`` change the denoiser's matrices, ``bfloat16`` all its weights;
         ``edit STRENGTH`` scales the attacked edit's weights, ``mean`` gives its mean with the edit ``other``, ``add``
         their sum.
-        An edit's guards stay as they are.
+        An edit's guards stay as they are. A model of its own has no edit to scale: it stays, and the mean is with it.
     Raises InputError for any other.
     """
     model, (kind, _, number) = victim.model, how.partition(" ")
@@ -66,12 +66,13 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
     with victim.edited():
         edited = {name: one.detach() for name, one in model.values({**worn, **other}).items()}
         every = {name: one.detach() for name, one in model.weights("all").items()}
+    unedited = edited if victim.whole else base
     if kind == "edit" and number:
-        return scaled(base, {name: edited[name] for name in worn}, float(number))
+        return scaled(unedited, {name: edited[name] for name in worn}, float(number))
     if kind in ("mean", "add"):
         there = {name: one.to(base[name].device) for name, one in other.items()}
         both = {name: edited[name].float() + there.get(name, base[name]) - base[name] for name in edited}
-        return scaled(base, both, 0.5 if kind == "mean" else 1.0)
+        return scaled(unedited, both, 0.5 if kind == "mean" else 1.0)
     if kind == "bfloat16":
         return {name: one.bfloat16().float() for name, one in every.items()}
     matrices = {name: one for name, one in every.items() if one.dim() > 1}

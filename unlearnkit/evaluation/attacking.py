@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Target", "carry_out", "unrelated"]
 
 Tick = Callable[[str, int, int], None]
+CHUNK = 256  # pictures that are in memory at the same time
 PARTS = "parts"  # of a search; removed when it is done
 
 
@@ -93,9 +94,8 @@ class Target:
         }
         other = unrelated(self.model, self.concept)
         if self.never_knew is not None:
-            sides[CONTROL] = replace(
-                sides[AFTER], worn=self.never_knew, filtered="", folder=folder / CONTROL / PARTS
-            )
+            twin: dict[str, Any] = {"worn": self.never_knew, "whole": True, "filtered": ""}
+            sides[CONTROL] = replace(sides[AFTER], folder=folder / CONTROL / PARTS, **twin)
         elif other:
             sides[CONTROL] = replace(sides[AFTER], concept=other, folder=folder / CONTROL / PARTS)
         return sides
@@ -230,19 +230,15 @@ def _judged(
         next(one for one in evaluators.classifiers if kind in one.kinds),
         list[dict[str, Any]](),
     )
-    for number, (path, attempt) in enumerate(zip(paths, found.attempts, strict=True)):
-        picture = read(path)[0]
-        seen = spoilt(picture) or classifier.classify([picture])[0][kind][0] or NOTHING
-        image, shows = picture_hash(picture), same(seen, target.seen_as)
-        one = {
-            "side": side,
-            "attempt": number,
-            "arm": attempt.arm,
-            "image": image,
-            "seen": seen,
-            "shows": shows,
-        }
-        rows.append(one)
+    for first in range(0, len(paths), CHUNK):
+        pictures = [read(path)[0] for path in paths[first : first + CHUNK]]
+        for number, (picture, words) in enumerate(
+            zip(pictures, classifier.classify(pictures), strict=True), first
+        ):
+            seen = spoilt(picture) or words[kind][0] or NOTHING
+            row = {"side": side, "attempt": number, "arm": found.attempts[number].arm}
+            row |= {"image": picture_hash(picture), "seen": seen, "shows": same(seen, target.seen_as)}
+            rows.append(row)
     return rows
 
 
