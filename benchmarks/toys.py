@@ -20,6 +20,7 @@ from unlearnkit.chain.commands import add as add_module
 from unlearnkit.chain.commands import undo as undo_module
 from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
+from unlearnkit.evaluation.attack import attack as attack_run
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import Rules
 from unlearnkit.evaluation.verify import verify
@@ -65,6 +66,11 @@ def evaluate(run: str, limit: float = 0.1) -> Call:
     )
 
 
+def attack(seed: int) -> Call:
+    how: dict[str, Any] = {"attacks": ["probe", "sdedit"], "evaluators": lambda device: saved.tools(), **CPU}
+    return lambda: attack_run("cat", seed=seed, **how)
+
+
 def init(method: str) -> Call:
     return lambda: chain.init("chain", saved.folder(), method=method, pictures=0, **CPU)
 
@@ -95,6 +101,7 @@ REFUSED = changed(chain.add, "cat", settings={"no such": 1})
 COMMANDS = {
     "erase": Command(erase("cat"), "nothing", erase("dog"), again=erase("cat", "--resume")),
     "evaluate": Command(evaluate("cat"), "runs", evaluate("cat", 0.5)),
+    "attack": Command(attack(0), "runs", attack(1)),
     "report": Command(cli("report", "cat"), "evaluated", cli("report", "cat")),
     "compare": Command(cli("compare", "cat", "other"), "evaluated", cli("compare", "other", "cat")),
     "export": Command(

@@ -72,7 +72,7 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
     if kind in ("mean", "add"):
         there = {name: one.to(base[name].device) for name, one in other.items()}
         both = {name: edited[name].float() + there.get(name, base[name]) - base[name] for name in edited}
-        return scaled(base, both, 0.5 if kind == "mean" else 1.0)
+        return scaled(unedited, both, 0.5 if kind == "mean" else 1.0)
     if kind == "bfloat16":
         return {name: one.bfloat16().float() for name, one in every.items()}
     matrices = {name: one for name, one in every.items() if one.dim() > 1}
