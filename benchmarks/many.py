@@ -25,9 +25,8 @@ from unlearnkit.methods import edit_for
 from unlearnkit.methods.checking import check_names
 from unlearnkit.model.hints import GENERAL
 from unlearnkit.model.model import Model
+from unlearnkit.model.places import hints_of
 from unlearnkit.schema import Concept, Request
-
-FIRST = ("red", "old", "small", "painted", "wooden", "bright", "quiet", "northern", "silver", "wild")
 
 
 def opened() -> Model:
@@ -59,9 +58,19 @@ def opened() -> Model:
     return Model(pipe, source="SD 1.5 with random weights", hints=GENERAL)
 
 
-def named(count: int, kind: str) -> tuple[Concept, ...]:
-    """``count`` different names of two words."""
-    return tuple(Concept(f"{FIRST[n % len(FIRST)]} {kind}{n // len(FIRST)}") for n in range(count))
+def named(count: int, first: int) -> tuple[Concept, ...]:
+    """``count`` different names of three words, each a token, as the names of many people are."""
+    words = list(load_words())
+    size = len(words)
+    numbers = range(first, first + count)
+    return tuple(
+        Concept(f"{words[n % size]} {words[n // size % size]} {words[n // size**2]}") for n in numbers
+    )
+
+
+def load_words() -> tuple[str, ...]:
+    """The one-word objects of the canvas, whose tokenizer the model has."""
+    return tuple(word for word in hints_of("canvas").objects if " " not in word)
 
 
 @contextmanager
@@ -84,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with timed("model with random weights"):
         model = opened()
-    request = Request(named(given.concepts, "cat"), named(given.retained, "dog"))
+    request = Request(named(given.concepts, 0), named(given.retained, given.concepts))
     start = memory()
     with timed("names checked"):
         check_names(model, request)

@@ -25,7 +25,7 @@ __all__ = [
 DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "all", "sentences": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
-    ("xattn-kv", "xattn", "not-xattn", "text", "values", "attention"),
+    ("xattn-kv", "xattn", "not-xattn", "text", "values", "keys", "attention"),
     "it is class-conditional, and no layer attends to words",
 )
 

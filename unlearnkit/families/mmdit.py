@@ -17,7 +17,7 @@ PARTS = {
     "all": "the whole denoiser",
 }
 LACKS = dict.fromkeys(
-    ("attention", "values"),
+    ("attention", "values", "keys"),
     "text and picture share one softmax, and the text itself changes from layer to layer",
 )
 

@@ -37,7 +37,7 @@ def check(pipe: Any) -> None:
 
 def belongs(part: str, name: str) -> bool:
     return stable_diffusion.belongs(part, name) and (
-        part not in ("text", "values") or name.endswith(".weight")
+        part not in ("text", "values", "keys") or name.endswith(".weight")
     )
 
 

@@ -33,6 +33,7 @@ PARTS = {
     "all": "the whole denoiser",
     "text": "the matrices that read the text: keys and values of cross-attention",
     "values": "the value matrices of cross-attention",
+    "keys": "the key matrices of cross-attention",
 }
 
 
@@ -65,8 +66,8 @@ def belongs(part: str, name: str) -> bool:
     cross = ".attn2." in name
     if part in ("xattn-kv", "text"):
         return cross and (".to_k." in name or ".to_v." in name)
-    if part == "values":
-        return cross and ".to_v." in name
+    if part in ("values", "keys"):
+        return cross and (".to_v." if part == "values" else ".to_k.") in name
     return part == "all" or cross == (part == "xattn")
 
 

@@ -42,6 +42,7 @@ from .esd import ESD
 from .finetune import FineTune
 from .ga import GA
 from .graddiff import GradDiff
+from .oce import OCE
 from .rece import RECE
 from .rgd import RGD
 from .robust import Robust
@@ -73,7 +74,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP, OCE),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}

@@ -1,0 +1,115 @@
+"""OCE: Orthogonal Concept Erasure (2026, arXiv 2605.28902).
+
+The key matrix W of each cross-attention is turned by an orthogonal matrix P, so its columns keep lengths and angles.
+With bases G and G* of W's images of the erased columns C₁ and of their anchors C*, R = GGᵀ, R* = G*G*ᵀ, the mean over
+general tokens K₀ = E[c cᵀ], and retained columns Cₙ:
+
+    M = -λ_e (I - R*) R + W (λ_0 K₀ + λ_r Cₙ Cₙᵀ) Wᵀ,    M = U S Vᵀ,    P = U Vᵀ,    W' = P W
+
+P is the orthogonal matrix nearest to M (Procrustes): it turns the concept's span towards the anchor's, and holds the
+rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data.prompts import neighbours, texts, unerased
+from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
+from ..data.wording import format_prompt
+from ..model.batches import many
+from ..model.model import Model
+from ..schema import Concept
+from ..settings import setting
+from ..training.job import Run
+from ..training.method import ClosedForm
+from ..training.settings import default
+
+__all__ = ["OCE"]
+
+LENGTH = 28.0  # of CLIP ViT-L's text states, for which the weights are meant; others are scaled to it
+RANK = 1e-6  # of the largest singular value: smaller ones are no direction of a span
+
+
+@dataclass(frozen=True)
+class OCE(ClosedForm):
+    PART: ClassVar = "keys"
+    name: ClassVar = "oce"
+    title: ClassVar = "Orthogonal Concept Erasure"
+    paper: ClassVar = "2026, arXiv 2605.28902"
+    summary: ClassVar = (
+        "A closed form turns the keys of the concept towards another word's, by an orthogonal matrix."
+    )
+
+    erase_weight: float = default("erase_weight", 1000.0, source="paper, objects; styles: 500")
+    general_weight: float = setting(
+        50.0, "λ_0, weight of the mean over tokens of general prompts", low=0.0, source="paper; styles: 100"
+    )
+    retain_weight: float = default("retain_weight", 1.0, source="paper, objects; celebrities: 3")
+    templates: bool = default("templates", False, source="ours")
+    neighbours: int = default("neighbours", 100, source="paper: 100 names")
+
+    @torch.no_grad()
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """The new key matrices."""
+        model, request = run.model, run.request
+        erased = [
+            (c, *text) for c in request.erase for text in texts(c, model.hints, templates=self.templates)
+        ]
+        if many(request.erase):
+            c1 = last_columns(model, [(form, word) for _, form, word in erased])
+            anchors = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
+        else:
+            pairs = [erased_columns(model, *one, last=True) for one in erased]
+            c1, anchors = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        kept = self._retained(model, neighbours(model, request, self.neighbours), c1)
+        general = _general(model, unerased(model, request))
+        scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
+        c1, anchors, kept, general = (scale * one for one in (c1, anchors, kept, general))
+        hold = (
+            self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * kept @ kept.T
+        )
+        weights, matrices = {}, model.weights(self.PART)
+        for name, weight in matrices.items():
+            w = weight.detach().cpu().double()
+            weights[name] = (self.rotation(w, c1, anchors, hold) @ w).float()
+            run.progress("solving", len(weights), len(matrices))
+        return weights
+
+    def _retained(self, model: Model, concepts: Sequence[Concept], c1: Tensor) -> Tensor:
+        several = [text for one in concepts for text in texts(one, model.hints, templates=self.templates)]
+        if many(concepts):
+            return last_columns(model, several)
+        return torch.cat([c1[:, :0], *(retained_columns(model, *one, last=True) for one in several)], dim=1)
+
+    def rotation(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
+        """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""
+        r, r_anchor = _onto(w @ c1), _onto(w @ anchors)
+        turn = r - r_anchor @ r
+        u, _, vh = torch.linalg.svd(w @ hold @ w.T - self.erase_weight * turn)
+        p: Tensor = u @ vh
+        return p
+
+
+def _onto(columns: Tensor) -> Tensor:
+    """The projection onto the span of the columns, each taken at length 1."""
+    u, size, _ = torch.linalg.svd(torch.nn.functional.normalize(columns, dim=0), full_matrices=False)
+    basis = u[:, size > RANK * size[0]]
+    p: Tensor = basis @ basis.T
+    return p
+
+
+def _general(model: Model, words: dict[str, list[str]]) -> Tensor:
+    """Columns of all tokens, from the start to the last one, of a prompt for each word of the vocabulary."""
+    prompts = [
+        format_prompt(forms[place % len(forms)], word)
+        for kind, forms in model.hints.templates.items()
+        for place, word in enumerate(words.get(kind, ()))
+    ]
+    states = (model.text([prompt])[0, : model.last_token(prompt) + 1] for prompt in prompts or [""])
+    return torch.cat([one.T.cpu().double() for one in states], dim=1)
