@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .runs.run import erase, run_recipe
     from .schema import Concept, Recipe, Request
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ATTACKS",
