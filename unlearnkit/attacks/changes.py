@@ -56,8 +56,7 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
 
     how: ``bits N``, ``prune SHARE`` and ``noise SHARE`` change the denoiser's matrices, ``bfloat16`` all its weights;
         ``edit STRENGTH`` scales the attacked edit's weights, ``mean`` gives its mean with the edit ``other``, ``add``
-        their sum.
-        An edit's guards stay as they are. A model of its own has no edit to scale: it stays, and the mean is with it.
+        their sum. Guards stay as they are. A model of its own has no edit to scale: it stays, and the mean is with it.
     Raises InputError for any other.
     """
     model, (kind, _, number) = victim.model, how.partition(" ")
