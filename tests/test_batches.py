@@ -119,7 +119,7 @@ def test_of_many_concepts_a_sample_is_predicted(
     name, weight = next(iter(model.weights("text").items()))
     edit = edit_for(model, Request((Concept("cat"),)), method="uce")
     edit = replace(edit, weights={name: weight + 0.1})
-    monkeypatch.setattr(checking, "MANY", 2)
+    monkeypatch.setattr(checking, "SOME", 2)
     asked: list[str] = []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda prompts: (asked.extend(prompts), encode(prompts))[1])

@@ -8,7 +8,7 @@ import torch
 
 from .. import seeds
 from ..errors import EditError, InputError, ModelError, quoted
-from ..model.batches import MANY, many
+from ..model.batches import many
 from ..model.edit import Edit
 from ..model.encoders import encoders, token_ids
 from ..model.model import Model
@@ -17,7 +17,7 @@ from ..schema import Request, folded
 
 __all__ = ["check_moved", "check_names"]
 
-SAMPLE = 4  # of many concepts
+SOME, SAMPLE = 32, 4  # the most concepts that are all predicted, and how many of more
 
 
 def check_names(model: Model, request: Request) -> None:
@@ -57,7 +57,7 @@ def _reader(model: Model, request: Request) -> Callable[[str], Hashable]:
 def check_moved(model: Model, request: Request, edit: Edit) -> None:
     """Predict for every erased name with and without the edit: as noise draws it, early and late.
 
-    Of more than ``MANY`` concepts a sample of ``SAMPLE`` is predicted, evenly spaced.
+    Of more than ``SOME`` concepts a sample of ``SAMPLE`` is predicted, evenly spaced.
 
     Raises InputError where a prediction is what it was, to the last bit; ModelError and EditError where one is not
     finite, before or after. No global generator is read, and nothing is changed.
@@ -68,7 +68,7 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
         )
     times = (model.num_timesteps // 4, 3 * model.num_timesteps // 4)
     every = len(request.erase)
-    some = request.erase if every <= MANY else [request.erase[i * every // SAMPLE] for i in range(SAMPLE)]
+    some = request.erase if every <= SOME else [request.erase[i * every // SAMPLE] for i in range(SAMPLE)]
     rows = [(concept.name, time) for concept in some for time in times]
     moved: dict[str, bool] = {}
     for start in range(0, len(rows), model.batch):
