@@ -33,6 +33,7 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"retain_weight": 1.0, "combine": "preserving", "mask": "saliency"},
     ),
     "PCGrad, L1-SP": ("ca", {"retain_weight": 1.0, "combine": "pcgrad", "rule": ("l1sp",)}),
+    "adversary": ("ca", {"adversary": "prefix", "adversary_steps": 2}),
     "update's projection": ("ca", {"rule": ("project",), "protect": 2}),
 }
 

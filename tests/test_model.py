@@ -26,7 +26,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 import kinds
 import tiny
-import unlearnkit.model.load
+import unlearnkit.model.places
 from unlearnkit.errors import EditError, InputError, ModelError
 from unlearnkit.families.single import V1, XL
 from unlearnkit.io.versions import versions
@@ -79,9 +79,9 @@ def test_an_edit_fits_its_model_in_every_dtype_and_no_other(made: str, folder: P
 def test_the_canvas_is_a_folder_in_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unlearnkit.model.load, "CANVAS", folder)
+    monkeypatch.setattr(unlearnkit.model.places, "CANVAS", folder)
     assert load("canvas").source == "canvas"
-    monkeypatch.setattr(unlearnkit.model.load, "CANVAS", tmp_path / "none")
+    monkeypatch.setattr(unlearnkit.model.places, "CANVAS", tmp_path / "none")
     with pytest.raises(ModelError, match="weights of canvas are not installed"):
         load("canvas")
 

@@ -25,10 +25,11 @@ def columns(*rows: list[float]) -> Tensor:
 
 def test_the_rotation_by_hand() -> None:
     # g at 45 degrees, g* at 0: (I - R*) R = [[0, 0], [1/2, 1/2]], M = [[1, 0], [-1/2, 1/2]], whose polar factor turns
-    # by θ with tan θ = (M21 - M12) / (M11 + M22) = -1/3: towards g*
+    # by θ with tan θ = (M21 - M12) / (M11 + M22) = -1/3: towards g*. M's S₁² is (3 + √5) / 4, and 1e-4 S₁ I is added
     found = OCE(erase_weight=1.0).rotation(EYE, columns([1.0], [1.0]), columns([5.0], [0.0]), EYE)
-    root = 10**0.5
-    torch.testing.assert_close(found, columns([3 / root, 1 / root], [-1 / root, 3 / root]))
+    three = 3 + 4e-4 * ((3 + 5**0.5) / 4) ** 0.5
+    root = (1 + three**2) ** 0.5
+    torch.testing.assert_close(found, columns([three / root, 1 / root], [-1 / root, three / root]))
 
 
 @pytest.mark.parametrize("weight", [0.01, 0.1, 0.5])

@@ -33,6 +33,7 @@ from ..training.settings import default
 __all__ = ["OCE"]
 
 LENGTH = 28.0  # of CLIP ViT-L's text states, for which the weights are meant; others are scaled to it
+REST = 1e-4  # of M's largest singular value: the weight of the identity
 RANK = 1e-6  # of the largest singular value: smaller ones are no direction of a span
 
 
@@ -91,7 +92,10 @@ class OCE(ClosedForm):
         """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""
         r, r_anchor = _onto(w @ c1), _onto(w @ anchors)
         turn = r - r_anchor @ r
-        u, _, vh = torch.linalg.svd(w @ hold @ w.T - self.erase_weight * turn)
+        m = w @ hold @ w.T - self.erase_weight * turn
+        # where M says nothing, P is the identity and not what rounding makes of it
+        m += REST * torch.linalg.matrix_norm(m, 2) * torch.eye(len(m), dtype=m.dtype)
+        u, _, vh = torch.linalg.svd(m)
         p: Tensor = u @ vh
         return p
 

@@ -112,6 +112,10 @@ class Model:
 
         vectors: (k, width) by text encoder, in place of the embeddings of each prompt's first k tokens.
         """
+        if torch.is_grad_enabled():  # the backward pass reads the text encoders' weights where they are now
+            for encoder in encoders(self.pipe).values():
+                if next(encoder.parameters()).device != self.device:
+                    encoder.to(self.device)
         with nullcontext() if vectors is None else soft_prefix(self.pipe, vectors):
             return torch.stack([self._encoded(prompt) for prompt in prompts])
 
