@@ -122,12 +122,12 @@ class Victim:
         return prompt, ""
 
     def part(self, name: str, made: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors that ``made`` gives, from the folder if a killed command left them there."""
+        """The tensors that ``made`` gives, by name; from the folder if a killed command left them there."""
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
         if path is not None and path.is_file():
             stored, _ = tensors.read(path)
-            return {key: one.to(self.model.device) for key, one in stored.items()}
-        result = {key: one.detach().float() for key, one in made().items()}
+            return {key: one.to(self.model.device) for key, one in sorted(stored.items())}
+        result = {key: one.detach().float() for key, one in sorted(made().items())}
         if not all(torch.isfinite(one).all() for one in result.values()):
             raise ModelError(f"the search for {name} gave a value that is not a finite number")
         if path is not None:
