@@ -23,7 +23,7 @@ from torch import Tensor
 from ..data.bank import memory_prompts
 from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
-from ..data.wording import format_prompt
+from ..data.wording import format_prompt, target_prompt
 from ..errors import InputError
 from ..model.model import Model
 from ..parts import Losses
@@ -31,7 +31,7 @@ from ..parts.divergence import Divergence, divergence
 from ..schema import Concept, Request
 from ..settings import setting
 from ..training import attention
-from ..training.anchors import target_pairs, target_prompt, templates_for
+from ..training.anchors import target_pairs, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse

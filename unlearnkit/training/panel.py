@@ -29,10 +29,9 @@ from torch import Tensor
 from .. import seeds
 from ..data.grammar import forms, read
 from ..data.prompts import neighbours, unerased
-from ..data.wording import format_prompt
+from ..data.wording import format_prompt, target_prompt
 from ..errors import InputError
 from ..schema import Concept
-from .anchors import target_prompt
 from .job import Run
 
 __all__ = ["Panel", "Reading"]
