@@ -186,7 +186,7 @@ def edit_for(
             **{library.__name__: library.__version__ for library in (torch, diffusers, transformers)},
         },
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    } | ({"stopped": run.stopped} if run.stopped else {})
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
     if fits := encoder_fingerprints(model, edit):
         edit.facts["fits"] = fits

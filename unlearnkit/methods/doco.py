@@ -28,11 +28,13 @@ from torch import Tensor
 from .. import seeds
 from ..data.image_sets import ImageSet
 from ..errors import InputError
+from ..model.model import Model
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
+from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import Anchored, anchored, retained
+from ..training.anchors import Anchored, anchor, anchored, retained
 from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
@@ -108,6 +110,11 @@ class DoCo(Trained[Sets]):
     @property
     def combiner(self) -> Combine | None:
         return unscaled if self.released else None
+
+    AIMS: ClassVar = True
+
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        return anchor(model, request, concept)
 
     def data(self, run: Run) -> Sets:
         if self.released and self.combine != "preserving-tensor":

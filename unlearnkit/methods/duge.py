@@ -23,13 +23,15 @@ from torch import Tensor
 from ..data.bank import memory_prompts
 from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
-from ..data.wording import format_prompt
+from ..data.wording import format_prompt, target_prompt
 from ..errors import InputError
+from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
+from ..schema import Concept, Request
 from ..settings import setting
 from ..training import attention
-from ..training.anchors import target_pairs, target_prompt, templates_for
+from ..training.anchors import target_pairs, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -90,6 +92,11 @@ class DUGE(Trained[Sets]):
     distil_weight: float = default("distil_weight", 0.0, source="another reading of L_reg: on the bank")
     pictures: int = default("pictures", 200, source="ours: 20 prompts with 10 each")
     grammar: str = default("grammar", "", source="ours; for the concept and the related ones")
+
+    AIMS: ClassVar = True
+
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        return concept.instead or ("" if self.null == "rest" else None)
 
     def data(self, run: Run) -> Sets:
         model, request, attend = run.model, run.request, self.attention_weight

@@ -19,9 +19,10 @@ from torch import Tensor
 from ..data.image_sets import DenoiserInput
 from ..data.prompts import retain_concepts, texts
 from ..data.wording import format_prompt
+from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
-from ..schema import Concept
+from ..schema import Concept, Request
 from ..settings import setting
 from ..training.job import Run
 from ..training.method import Trained
@@ -68,6 +69,11 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
     retain_weight: float = default("retain_weight", 0.0, source="ours; paper: 0")
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 8, source="ours")
+
+    AIMS: ClassVar = True
+
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        return concept.instead or ("" if self.null == "rest" else None)
 
     def data(self, run: Run) -> tuple[PromptSet, PromptSet | None]:
         erase = self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)

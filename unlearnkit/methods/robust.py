@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, ImageSet
 from ..data.wording import format_prompt
+from ..model.model import Model
 from ..parts import Losses
+from ..schema import Concept, Request
 from ..settings import setting
 from ..training.anchors import Anchored, anchor, anchored, retained, templates_for
 from ..training.job import Run
@@ -66,6 +68,11 @@ class Robust(Trained[Sets]):
     pictures: int = default("pictures", 40, source="ours")
     grammar: str = default("grammar", "", source="ours")
     prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
+
+    AIMS: ClassVar = True
+
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        return anchor(model, request, concept)
 
     def data(self, run: Run) -> Sets:
         anchors = anchored(run, self.pictures, grammar=self.grammar)

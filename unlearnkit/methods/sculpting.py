@@ -26,6 +26,7 @@ from torch import Tensor
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, swap_word
 from ..data.superclasses import superclass_of, words_within
+from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
 from ..schema import Concept, Request, folded
@@ -93,6 +94,11 @@ class SculptingMemory(Trained[Sets]):
         if self.order == "joint" or len(request.erase) == 1:
             return [(replace(self, steps=self.steps * len(request.erase)), request)]
         return [(self, Request((concept,), request.keep)) for concept in request.erase]
+
+    AIMS: ClassVar = True
+
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        return superclass_of(concept, self.superclass)
 
     def data(self, run: Run) -> Sets:
         model, erase, anchor, target = run.model, list[ImageSet](), list[ImageSet](), list[Tensor]()

@@ -18,7 +18,7 @@ from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .job import Run
 
-__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "target_prompt", "templates_for"]
+__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "templates_for"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,6 @@ def target_pairs(
             place = anchor(model, request, concept)
         pairs += [(*pair, place) for pair in templates_for(model, request, concept, count, grammar)]
     return pairs
-
-
-def target_prompt(template: str, place: str | None) -> str:
-    """The template with this word or, for "", without any; the empty prompt for None."""
-    return "" if place is None else " ".join(format_prompt(template, place).split())
 
 
 def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:

@@ -135,11 +135,12 @@ class Training:
     checkpointing: bool = setting(
         False, "recompute activations: less memory, more time", source="ours", role="checkpointing"
     )
-    stop: Literal["none", "guide", "erased"] = setting(
+    stop: Literal["none", "converged", "guide", "erased"] = setting(
         "none",
-        "early stopping by the canvas's validation classifier; guide: keep the weights with the best score; erased: "
-        "stop when the share of pictures that show the concept is at most stop_at",
-        source="ours",
+        "when training ends before all steps; converged: when the predictions on held-out prompts say so (stop_reach, "
+        "stop_brake, stop_patience); by the canvas's validation classifier: guide: keep the weights with the best "
+        "score; erased: when the share of pictures that show the concept is at most stop_at",
+        source="papers: none",
     )
     stop_every: int = setting(20, "with stop: steps between two scores", low=1, source="ours")
     stop_at: float = setting(
@@ -148,6 +149,35 @@ class Training:
         low=0.0,
         high=1.0,
         source="ours: unlearning accuracy 95 %",
+    )
+
+    stop_reach: float = setting(
+        0.6,
+        "with stop = converged: how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to "
+        "the target",
+        low=0.0,
+        high=10.0,
+        source="ours: on the canvas no picture was left from 0.6 on",
+    )
+    stop_least: int = setting(
+        0,
+        "with stop = converged: fewest steps; a onecycle schedule spans these, may end only there, and starts again",
+        low=0,
+        source="ours",
+    )
+    stop_brake: float = setting(
+        0.2,
+        "with stop = converged: how far retained words may have moved; at 1 they are predicted as if left out",
+        low=0.0,
+        high=100.0,
+        source="ours, measured on the canvas",
+    )
+    stop_patience: int = setting(
+        2,
+        "with stop = converged: readings one after the other that must hold",
+        low=1,
+        high=1000,
+        source="ours",
     )
 
     @property
