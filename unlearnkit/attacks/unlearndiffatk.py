@@ -51,7 +51,7 @@ class UnlearnDiffAtk:
         return in_turn(victim, self.name, "prefix", [f"{words} {prompt}" for prompt, words in found])
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, pictures=budget.examples)
+        return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, examples=budget.examples)
 
     def _steps(self, budget: Budget) -> int:
         return max(1, budget.steps // self.prompts)
