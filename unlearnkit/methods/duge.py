@@ -96,7 +96,9 @@ class DUGE(Trained[Sets]):
     AIMS: ClassVar = True
 
     def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return concept.instead or ("" if self.null == "rest" else None)
+        if concept.instead is not None:
+            return concept.instead
+        return "" if self.null == "rest" else None
 
     def data(self, run: Run) -> Sets:
         model, request, attend = run.model, run.request, self.attention_weight

@@ -73,7 +73,9 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
     AIMS: ClassVar = True
 
     def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return concept.instead or ("" if self.null == "rest" else None)
+        if concept.instead is not None:
+            return concept.instead
+        return "" if self.null == "rest" else None
 
     def data(self, run: Run) -> tuple[PromptSet, PromptSet | None]:
         erase = self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)
@@ -114,7 +116,8 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
             pairs = texts(concept, run.model.hints, templates=self.templates)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
             groups.append([format_prompt(form, word) for form, word in pairs])
-            rest = [form if self.null == "rest" else "{}" for form, _ in pairs]
+            whole = self.null == "rest" or concept.instead == ""
+            rest = [form if whole else "{}" for form, _ in pairs]
             null += [" ".join(format_prompt(form, concept.instead or "").split()) for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])
