@@ -13,6 +13,7 @@ from test_ca import batch, first, plain
 
 import tiny
 from unlearnkit import seeds
+from unlearnkit.data import pictures
 from unlearnkit.data.prompts import neighbours, prompts_for
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.edit import Edit
@@ -24,7 +25,7 @@ CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
     "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
-    "prompt_dropout": 0.0, "lr": 1e-3,
+    "prompt_dropout": 0.0, "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0,
 }  # fmt: skip
 
 
@@ -63,6 +64,20 @@ def test_its_first_losses_are_those_of_the_plain_network(
     own = plain(model, x, t, [cats[place] for place in which])
     expected = 0.5 * (finished - (wanted + 1.5 * (wanted - own))).square().mean().item()
     assert first(tmp_path)["erase_latents"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_relative_loss_is_in_units_of_the_way_to_the_target(model: Model, tmp_path: Path) -> None:
+    for relative in (False, True):
+        robust(model, eta=1.5, relative_erase=relative, folder=tmp_path / str(relative))
+    cats = [form.format("cat") for form in FORMS]
+    latents, draws = pictures.draw(model, cats), seeds.stream(2, "robust first")
+    t = torch.randint(1000, (3,), generator=draws)
+    x = model.add_noise(latents, torch.randn((3, *model.shape), generator=draws), t)
+    goal, own = (plain(model, x, t, [form.format(word) for form in FORMS]) for word in ("dog", "cat"))
+    unit = 2.5**2 * (goal - own).square().mean().item()
+    plainly, divided = (first(tmp_path / name) for name in ("False", "True"))
+    for name in ("erase", "erase_latents"):
+        assert divided[name] == pytest.approx(plainly[name] / unit, rel=1e-4)
 
 
 def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Robust anchoring: ours. Concept Ablation (arXiv 2303.13516) plus a loss on the concept's own noised pictures.
 
-c is a prompt of the concept, a the same prompt with the anchor, x_t a noised picture of c or a drawn by the base θ*:
+c is a prompt of the concept, a the same prompt with the anchor (for a style without it: the same picture in no style),
+x_t a noised picture of c or a drawn by the base θ*:
 
-    by name     E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²          Concept Ablation
-    latents     w E ||ε_θ(x_t(c), o) - e||²                      o in equal parts: empty, c itself, a kept prompt
+    by name     1/u E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²      Concept Ablation
+    latents     w/u E ||ε_θ(x_t(c), o) - e||²                    o in equal parts: empty, c itself, a kept prompt
                 e = ε_θ*(x_t(c), a) + η (ε_θ*(x_t(c), a) - ε_θ*(x_t(c), c))
+                u = E ||ε_θ*(x_t(c), c) - e||²                   the way to go, other for each concept
     retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
 
 The second loss is about what no prompt reaches: a half-noised picture of the concept is finished as the anchor,
@@ -36,13 +38,17 @@ __all__ = ["Robust"]
 
 @dataclass(frozen=True)
 class Sets:
-    """latents: pictures of the concepts. targets (pictures, tokens, width): their prompts with the anchor instead."""
+    """latents: pictures of the concepts. targets (pictures, tokens, width): their prompts with the anchor instead.
+
+    unit: u, by which the erasing losses are divided.
+    """
 
     anchors: Anchored
     retain: ImageSet
     latents: ImageSet | None
     targets: Tensor
     null: Tensor
+    unit: float
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,10 @@ class Robust(Trained[Sets]):
     latent_weight: float = setting(
         1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
+    relative_erase: bool = default("relative_erase", True, source="ours: one weight for every concept")
     eta: float = default("eta", 2.0, source="ours: a half-noised cat is a cat under any prompt")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
-    retain_weight: float = default("retain_weight", 4.0, source="ours")
+    retain_weight: float = default("retain_weight", 28.0, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
     retain_pictures: int = default("retain_pictures", 4, source="ours")
     pictures: int = default("pictures", 40, source="ours")
@@ -71,21 +78,26 @@ class Robust(Trained[Sets]):
 
     AIMS: ClassVar = True
 
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+    def place(self, model: Model, request: Request, concept: Concept) -> str:
+        """As elsewhere, but nothing for a style: with another style there, plain pictures took that one on."""
+        if concept.kind == "style" and concept.instead is None:
+            return ""
         return anchor(model, request, concept)
 
     def data(self, run: Run) -> Sets:
-        anchors = anchored(run, self.pictures, grammar=self.grammar)
+        anchors = anchored(run, self.pictures, grammar=self.grammar, place=self.place)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, dropout=self.prompt_dropout)
         prompts, targets = list[list[str]](), list[str]()
         for concept in run.request.erase if self.latent_weight else ():
             pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
-            place = anchor(run.model, run.request, concept)
+            place = self.place(run.model, run.request, concept)
             prompts.append([format_prompt(form, word) for form, word in pairs])
             targets += [format_prompt(form, place) for form, _ in pairs]
         latents = run.image_groups(prompts, title="pictures to erase") if prompts else None
-        return Sets(anchors, retain, latents, run.encode(targets or [""]), run.encode([""]))
+        goals = run.encode(targets or [""])
+        unit = self._distance(run, latents, goals) if latents and self.relative_erase else 1.0
+        return Sets(anchors, retain, latents, goals, run.encode([""]), unit)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         x_a = sets.anchors.images.batch(self.batch, step.stream("robust"))
@@ -98,12 +110,25 @@ class Robust(Trained[Sets]):
         targets, eps = net.teacher(taught), net.student(inputs)
         if sets.latents:
             e_a, e_c = targets[2:]
-            targets[2:] = [e_a + self.eta * (e_a - e_c)]
+            targets[2:] = [e_a + self.eta * (e_a - e_c)]  # e
         names = ("erase", "keep", "erase_latents")
-        weights = {"erase": 1.0, "keep": self.retain_weight, "erase_latents": self.latent_weight}
+        weights = {
+            "erase": 1 / sets.unit,
+            "keep": self.retain_weight,  # λ
+            "erase_latents": self.latent_weight / sets.unit,  # w
+        }
         return {
             name: weights[name] * mse(one, base) for name, one, base in zip(names, eps, targets, strict=False)
         }
+
+    def _distance(self, run: Run, latents: ImageSet, goals: Tensor) -> float:
+        """u, with each picture noised once: e - ε_θ*(x_t, c) is (1 + η) (e_a - e_c). 1 where nothing has to move."""
+        draws, total = run.stream("robust first"), 0.0
+        for which in torch.split(torch.arange(len(latents)), self.batch):
+            x = latents.noisy_batch(which, draws)
+            e_a, e_c = run.net.teacher([x.input.with_cond(goals[which]), x.input])
+            total += len(which) * mse(e_a, e_c).item()
+        return (1 + self.eta) ** 2 * total / len(latents) or 1.0
 
     def _latents(
         self, sets: Sets, latents: ImageSet, draws: torch.Generator

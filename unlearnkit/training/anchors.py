@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -79,20 +80,26 @@ def target_pairs(
     return pairs
 
 
-def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
+def anchored(
+    run: Run,
+    count: int,
+    *,
+    grammar: str = "",
+    place: Callable[[Model, Request, Concept], str] = anchor,
+) -> Anchored:
     """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
-    grammar: fills this grammar (``grammar.read``) in place of the templates.
+    grammar: fills this grammar (``grammar.read``) in place of the templates. place: gives a concept's anchor.
     """
     anchors: list[str] = []
     concepts: list[str] = []
     for concept in run.request.erase:
-        place = anchor(run.model, run.request, concept)
+        word = place(run.model, run.request, concept)
         if grammar:
-            pairs = _filled(run, concept, place, count, grammar)
+            pairs = _filled(run, concept, word, count, grammar)
         else:
             templates = templates_for(run.model, run.request, concept, count)
-            pairs = [(format_prompt(form, word), format_prompt(form, place)) for form, word in templates]
+            pairs = [(format_prompt(form, name), format_prompt(form, word)) for form, name in templates]
         concepts += [prompt for prompt, _ in pairs]
         anchors += [prompt for _, prompt in pairs]
     return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))
