@@ -25,6 +25,7 @@ from ..model.batches import many
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -49,9 +50,14 @@ class SPEED(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """As ``solved``, and with ``reach`` a look at held-out prompts."""
+        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     @torch.no_grad()
-    def solve(self, run: Run) -> dict[str, Tensor]:
+    def solved(self, run: Run) -> dict[str, Tensor]:
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model, last = run.model, self.tokens == "last"
         erased = self._texts(model, run.request.erase)

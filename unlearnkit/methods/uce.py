@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,7 @@ from ..model.batches import many
 from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -57,18 +58,26 @@ class UCE(ClosedForm):
     retain_sentences: int = setting(0, "most sentences per retained concept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""
         sums = self.sums(run)
-        a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
-        delta, weights = self.change(a, sums["towards"]), {}
-        for done, (name, weight) in enumerate(run.model.weights(self.PART).items()):
-            w = weight.detach().cpu().double()
-            weights[name] = (w + w @ delta).float()
-            run.progress("solving", done + 1, len(run.model.weights(self.PART)))
-        return weights
+        kept = sums.get("kept", torch.zeros_like(sums["erased"]))
+
+        def solved(erase_weight: float) -> dict[str, Tensor]:
+            one = replace(self, erase_weight=erase_weight)
+            delta, weights = one.change(one.normal(sums["erased"], kept), sums["towards"]), {}
+            for done, (name, weight) in enumerate(run.model.weights(self.PART).items()):
+                w = weight.detach().cpu().double()
+                weights[name] = (w + w @ delta).float()
+                run.progress("solving", done + 1, len(run.model.weights(self.PART)))
+            return weights
+
+        checks = {"reach": self.reach, "brake": self.brake, "weight": self.erase_weight}
+        return raised(run, solved, target_of, **checks)
 
     def sums(self, run: Run) -> dict[str, Tensor]:
         """Σ c cᵀ and Σ (g - c) cᵀ of what is erased ("erased", "towards"), and Σ c cᵀ of what is kept, if anything."""
