@@ -1,21 +1,93 @@
-"""Text states as columns for closed-form methods: float64 on the CPU, (width, tokens)."""
+"""Text states as columns for closed-form methods: float64 on the CPU, (width, tokens).
+
+A ``Text`` is a concept, a template and one of the concept's wordings in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..model.batches import last_states
+from ..model.batches import last_states, many
 from ..model.model import Model
 from ..schema import Concept
+from .prompts import texts
 from .wording import format_prompt, prefix_through
 
-__all__ = ["centroids", "erased_columns", "last_columns", "retained_columns", "target_of"]
+__all__ = [
+    "Text",
+    "centroids",
+    "concept_texts",
+    "erased_blocks",
+    "erased_columns",
+    "erased_matrices",
+    "last_columns",
+    "retained_blocks",
+    "retained_columns",
+    "retained_matrix",
+]
+
+Text = tuple[Concept, str, str]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
+BLOCK = 2048  # texts whose columns are in memory at once
+
+
+def concept_texts(model: Model, concepts: Sequence[Concept], *, templates: bool) -> list[Text]:
+    """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind."""
+    return [
+        (concept, *text) for concept in concepts for text in texts(concept, model.hints, templates=templates)
+    ]
+
+
+def erased_matrices(
+    model: Model, texts: Sequence[Text], *, last: bool
+) -> tuple[Tensor, Tensor, list[Concept]]:
+    """The columns of erased texts and of their targets, each (width, n), and the n concepts, see ``erased_blocks``."""
+    batched = last and _many(texts)
+    blocks = [*erased_blocks(model, texts, last=last, batched=batched)]
+    counts = [1] * len(texts) if batched else [c.shape[1] for c, _ in blocks]
+    c, g = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
+    return c, g, [concept for (concept, _, _), n in zip(texts, counts, strict=True) for _ in range(n)]
+
+
+def retained_matrix(model: Model, texts: Sequence[Text], *, last: bool) -> Tensor:
+    """The columns (width, n) of all retained texts, see ``retained_blocks``; n is 0 without texts."""
+    empty = model.text([""])[0, :0].T.cpu().double()
+    blocks = retained_blocks(model, texts, last=last, batched=last and _many(texts))
+    return torch.cat([empty, *blocks], dim=1)
+
+
+def erased_blocks(
+    model: Model, texts: Sequence[Text], *, last: bool, batched: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Columns c of erased texts and g of their targets, text by text, as ``erased_columns`` gives them.
+
+    batched: ``BLOCK`` texts at a time, encoded in batches, each with one column, at the word's last token.
+    """
+    if not batched:
+        yield from (erased_columns(model, *text, last=last) for text in texts)
+        return
+    for start in range(0, len(texts), BLOCK):
+        part = texts[start : start + BLOCK]
+        c = last_columns(model, [(form, word) for _, form, word in part])
+        yield c, last_columns(model, [(form, target_of(concept)) for concept, form, _ in part])
+
+
+def retained_blocks(model: Model, texts: Sequence[Text], *, last: bool, batched: bool) -> Iterator[Tensor]:
+    """Columns of retained texts, as ``retained_columns`` gives them. batched: as in ``erased_blocks``."""
+    if not batched:
+        yield from (retained_columns(model, form, word, last=last) for _, form, word in texts)
+        return
+    for start in range(0, len(texts), BLOCK):
+        yield last_columns(model, [(form, word) for _, form, word in texts[start : start + BLOCK]])
+
+
+def _many(texts: Sequence[Text]) -> bool:
+    return many(dict.fromkeys(concept for concept, _, _ in texts))
 
 
 def erased_columns(

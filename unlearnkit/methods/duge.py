@@ -74,11 +74,7 @@ class DUGE(Trained[Sets]):
     attention_weight: float = setting(1.0, "λ_U, attention loss", low=0.0, source="ours", role="attention")
     relative_erase: bool = default("relative_erase", True, source="ours: the attention loss is tiny")
     output_weight: float = setting(
-        0.0,
-        "weight of a loss on the predicted noise",
-        low=0.0,
-        role="output",
-        source="paper: none; canvas: 3",
+        0.0, "weight of a loss on predicted noise", low=0.0, role="output", source="paper: none; canvas: 3"
     )
     divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
     divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")

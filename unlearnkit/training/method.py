@@ -11,7 +11,7 @@ class ESD(Trained[Sets]):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -104,6 +104,14 @@ class ClosedForm:
         weights = model.weights(self.PART)
         numbers = sum(weight.numel() for weight in weights.values())
         return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, 0)
+
+    def change(self, run: Run, new: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+        """The part's weights as ``new(name, w)`` gives them, with w (rows, width) float64 on the CPU."""
+        weights, matrices = dict[str, Tensor](), run.model.weights(self.PART)
+        for name, weight in matrices.items():
+            weights[name] = new(name, weight.detach().cpu().double()).float()
+            run.progress("solving", len(weights), len(matrices))
+        return weights
 
 
 @dataclass(frozen=True)
