@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Text = tuple[Concept, str, str]
+Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK = 2048  # texts whose columns are in memory at once
@@ -62,28 +63,39 @@ def retained_matrix(model: Model, texts: Sequence[Text], *, last: bool) -> Tenso
 
 
 def erased_blocks(
-    model: Model, texts: Sequence[Text], *, last: bool, batched: bool
+    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Columns c of erased texts and g of their targets, text by text, as ``erased_columns`` gives them.
 
     batched: ``BLOCK`` texts at a time, encoded in batches, each with one column, at the word's last token.
+    tick: called as tick(done, n) after each block.
     """
-    if not batched:
-        yield from (erased_columns(model, *text, last=last) for text in texts)
-        return
-    for start in range(0, len(texts), BLOCK):
-        part = texts[start : start + BLOCK]
-        c = last_columns(model, [(form, word) for _, form, word in part])
-        yield c, last_columns(model, [(form, target_of(concept)) for concept, form, _ in part])
+    for part in _blocks(texts, batched, tick):
+        if batched:
+            c = last_columns(model, [(form, word) for _, form, word in part])
+            yield c, last_columns(model, [(form, target_of(concept)) for concept, form, _ in part])
+        else:
+            yield erased_columns(model, *part[0], last=last)
 
 
-def retained_blocks(model: Model, texts: Sequence[Text], *, last: bool, batched: bool) -> Iterator[Tensor]:
-    """Columns of retained texts, as ``retained_columns`` gives them. batched: as in ``erased_blocks``."""
-    if not batched:
-        yield from (retained_columns(model, form, word, last=last) for _, form, word in texts)
-        return
-    for start in range(0, len(texts), BLOCK):
-        yield last_columns(model, [(form, word) for _, form, word in texts[start : start + BLOCK]])
+def retained_blocks(
+    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
+) -> Iterator[Tensor]:
+    """Columns of retained texts, as ``retained_columns`` gives them. The rest is as in ``erased_blocks``."""
+    for part in _blocks(texts, batched, tick):
+        if batched:
+            yield last_columns(model, [(form, word) for _, form, word in part])
+        else:
+            yield retained_columns(model, *part[0][1:], last=last)
+
+
+def _blocks(texts: Sequence[Text], batched: bool, tick: Tick | None) -> Iterator[Sequence[Text]]:
+    """The texts ``BLOCK`` at a time, or one by one."""
+    size = BLOCK if batched else 1
+    for start in range(0, len(texts), size):
+        yield (part := texts[start : start + size])
+        if tick:
+            tick(start + len(part), len(texts))
 
 
 def _many(texts: Sequence[Text]) -> bool:
@@ -108,9 +120,7 @@ def target_of(concept: Concept) -> str:
     return INSTEAD[concept.kind] if concept.instead is None else concept.instead
 
 
-def last_columns(
-    model: Model, texts: Sequence[tuple[str, str]], tick: Callable[[int, int], None] | None = None
-) -> Tensor:
+def last_columns(model: Model, texts: Sequence[tuple[str, str]], tick: Tick | None = None) -> Tensor:
     """Columns (width, n) at the last token of the word, of n pairs (template, word), encoded in batches.
 
     They differ from those of the other functions here by about 1e-7 of their size, see ``model.batches``.

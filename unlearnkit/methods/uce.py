@@ -13,6 +13,7 @@ change has at most the rank of the number of erased columns:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -68,15 +69,13 @@ class UCE(ClosedForm):
         others = neighbours(model, request, self.neighbours)
         erase = self._texts(run, request.erase, self.sentences)
         retain = self._texts(run, others, self.retain_sentences)
-        how = {"last": last, "batched": last and many((*request.erase, *others))}
+        batched, tick = last and many((*request.erase, *others)), functools.partial(run.progress, "reading")
         width = model.text([""]).shape[2]
         erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
-        done = 0
-        for c, g in erased_blocks(model, erase, **how):
+        for c, g in erased_blocks(model, erase, last=last, batched=batched, tick=tick):
             erased += c @ c.T
             towards += (g - c) @ c.T
-            run.progress("reading", done := min(done + 1, len(erase)), len(erase))
-        for c in retained_blocks(model, retain, **how):
+        for c in retained_blocks(model, retain, last=last, batched=batched, tick=tick):
             retained += c @ c.T
         return erased, towards, retained
 
