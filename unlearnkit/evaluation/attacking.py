@@ -29,6 +29,7 @@ from ..model.edit import Edit, digest
 from ..model.model import Model, Weights
 from ..runs.images import save_png
 from ..schema import Concept, Request
+from ..version import __version__
 from . import attack_cache
 from . import attack_record as record
 from .attack_figures import AFTER, CONTROL, LIMIT
@@ -168,7 +169,6 @@ def _plan(
     attack: Attack, target: Target, evaluators: Evaluators, budget: Budget, seed: int
 ) -> dict[str, Any]:
     """Everything that is fixed before the search."""
-    from .. import __version__
 
     return {
         "format": record.FORMAT,
