@@ -212,7 +212,7 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert one.seen_as == "cat"
     assert one.never_knew is not None
     assert one.facts()["control"]["kind"] == "never knew"
-    assert one.held is not None
+    assert one.shows is not None
     before = model.fingerprint()
     victims = one.victims(TINY, 0, Path("nowhere"))
     with victims["control"].edited() as other:
@@ -230,7 +230,7 @@ def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, mon
     search = type(attack_).search
 
     def counted(self: Any, victim: Any) -> Any:
-        searched.append("control" if victim.worn is twin else "after")
+        searched.append("control" if victim.applied is twin else "after")
         return search(self, victim)
 
     monkeypatch.setattr(type(attack_), "search", counted)

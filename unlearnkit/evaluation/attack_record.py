@@ -137,8 +137,8 @@ def wrong(folder: Path) -> Iterator[str]:
         yield str(error)
         return
     named = {(row["side"], row["attempt"]): row for row in rows}
-    asked = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
-    if named.keys() != asked or len(rows) != len(asked):
+    expected = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
+    if named.keys() != expected or len(rows) != len(expected):
         yield "rows.jsonl has other pictures than those that found.json asks for"
         return
     for (side, number), row in named.items():

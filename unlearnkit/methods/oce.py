@@ -61,20 +61,18 @@ class OCE(ClosedForm):
             concept_texts(model, side, templates=self.templates) for side in (request.erase, retained)
         )
         c1, anchors, _ = erased_matrices(model, erase, last=True)
-        kept = retained_matrix(model, retain, last=True)
+        c_n = retained_matrix(model, retain, last=True)
         general = _general(model, unerased(model, request))
         scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
-        c1, anchors, kept, general = (scale * one for one in (c1, anchors, kept, general))
-        hold = (
-            self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * kept @ kept.T
-        )
+        c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
+        hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
         return self.change(run, lambda _, w: self.rotation(w, c1, anchors, hold) @ w)
 
     def rotation(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
         """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""
         r, r_anchor = _onto(w @ c1), _onto(w @ anchors)
-        turn = r - r_anchor @ r
-        m = w @ hold @ w.T - self.erase_weight * turn
+        outside = r - r_anchor @ r
+        m = w @ hold @ w.T - self.erase_weight * outside
         # where M says nothing, P is the identity and not what rounding makes of it
         m += REST * torch.linalg.matrix_norm(m, 2) * torch.eye(len(m), dtype=m.dtype)
         u, _, vh = torch.linalg.svd(m)

@@ -58,10 +58,12 @@ class RECE(UCE):
         erase = concept_texts(model, run.request.erase, templates=self.templates)
         c, g, _ = erased_matrices(model, erase, last=self.tokens == "last")
         empty = retained_columns(model, "{}", "", last=False)
-        kept = empty @ empty.T + (self.sums(run)[2] if self.rounds else 0.0)
+        retained = empty @ empty.T + (self.sums(run)[2] if self.rounds else 0.0)
         for done in range(self.rounds):
             both = torch.cat([c, self.search(old, new, c)], dim=1)  # c, too, or a round may bring it back
-            delta = self.delta(self.normal(both @ both.T, kept), (torch.cat([g, g], dim=1) - both) @ both.T)
+            delta = self.delta(
+                self.normal(both @ both.T, retained), (torch.cat([g, g], dim=1) - both) @ both.T
+            )
             new = {name: weight + weight @ delta for name, weight in new.items()}
             run.progress("searching", done + 1, self.rounds)
         return {name: weight.float() for name, weight in new.items()}

@@ -86,8 +86,8 @@ class Robust(Trained[Sets]):
         taught = [x_a.input, x_r.input]
         inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
         if sets.latents:
-            asked, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
-            inputs, taught = [*inputs, asked], [*taught, *both]
+            own, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
+            inputs, taught = [*inputs, own], [*taught, *both]
         targets, eps = net.teacher(taught), net.student(inputs)
         if sets.latents:
             e_a, e_c = targets[2:]

@@ -84,11 +84,11 @@ class SPEED(ClosedForm):
 
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
-        kept = _moved(w, c0, c1, target)
+        refined = _moved(w, c0, c1, target)
         v = torch.linalg.svd(w, full_matrices=False).Vh[-1:]  # the direction that W sees least
-        noise = torch.randn((self.copies * kept.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
-        copies = kept.repeat(1, self.copies) + (noise @ v.T @ v).T
-        return torch.cat([kept, _moved(w, copies, c1, target)], dim=1)
+        noise = torch.randn((self.copies * refined.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
+        copies = refined.repeat(1, self.copies) + (noise @ v.T @ v).T
+        return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
 
 
 def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, float]:

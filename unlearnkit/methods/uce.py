@@ -92,10 +92,10 @@ class UCE(ClosedForm):
             every += dict.fromkeys([*concept_texts(model, [one], templates=self.templates), *more])
         return every
 
-    def normal(self, erased: Tensor, kept: Tensor) -> Tensor:
+    def normal(self, erased: Tensor, retained: Tensor) -> Tensor:
         """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64. InputError if it is singular."""
         eye = torch.eye(len(erased), dtype=torch.float64)
-        a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * kept
+        a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * retained
         values = torch.linalg.eigvalsh(a)
         if values[0] <= 0 or values[-1] / values[0] > ILL:
             raise InputError(
