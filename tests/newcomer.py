@@ -33,7 +33,11 @@ HUB = r"stable-diffusion-v1-5/stable-diffusion-v1-5"
 # in this order. TOY is the folder of a toy pipeline of Stable Diffusion's classes, few.csv has eight prompts.
 RULES = [
     (r"^\.venv/bin/(unlearnkit .*)$", r"\1", "the tests have an environment of their own"),
-    (r"^scripts/demo$", r"scripts/demo.py --method uce --file few.csv", "ESD and 698 pictures take minutes"),
+    (
+        r"^scripts/demo$",
+        r"scripts/demo.py --method uce --file few.csv",
+        "ESD and 1,258 pictures take minutes",
+    ),
     (rf"(erase) {HUB}(.*)$", r"\1 TOY\2 --set steps=2 --pictures 1", "there is no network"),
     (
         r"(erase canvas --concept cat)$",

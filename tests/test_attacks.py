@@ -64,8 +64,11 @@ def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model
     assert all(torch.equal(rerun.tensors[n].float().cpu(), t) for n, t in again.tensors.items())
 
 
+@pytest.mark.parametrize("thorough", [True, False], ids=["thorough", "quick"])
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: pytest.MonkeyPatch):
+def test_an_attack_computes_what_it_says(
+    name: str, thorough: bool, model: Model, monkeypatch: pytest.MonkeyPatch
+):
     rows = {True: 0, False: 0}
     forward = Model.forward
 
@@ -75,18 +78,19 @@ def test_an_attack_computes_what_it_says(name: str, model: Model, monkeypatch: p
         return result
 
     monkeypatch.setattr(Model, "forward", counted)
-    one = victim(model)
+    budget = dataclasses.replace(TINY, thorough=thorough)
+    one = dataclasses.replace(victim(model), budget=budget)
     one.examples()  # drawn by the pipeline itself, which ``forward`` does not count
     found = find(name).search(one)
-    cost = find(name).cost(TINY)
+    cost = find(name).cost(budget)
     assert len(found.arms) == cost.arms
     assert len(found.attempts) == cost.arms * TINY.pictures
-    # two guided pictures: one step each of two arms; three steps three times; two of three steps of three arms;
-    # UCE tries its edit on four rows
+    # two guided pictures: one step each of two starts; three steps three times, or once; two of three steps of three
+    # arms, or of one; UCE tries its edit on four rows
     begun = {
         "completion": 4 * 2,
-        "text_free": 4 * 3 * 3,
-        "latent_guidance": 4 * 2 * 3,
+        "text_free": 4 * 3 * (3 if thorough else 1),
+        "latent_guidance": 4 * 2 * (3 if thorough else 1),
         "weight_changes": 4,
     }.get(name, 0)
     assert (rows[True], rows[False]) == (cost.gradient, cost.forward + begun)

@@ -390,12 +390,51 @@ def test_a_quick_evaluation_asks_enough_and_no_more() -> None:
     cases, _ = suites.cases("canvas", CAT)
     thin = thinned(cases)
     assert set(thin) < set(cases)
-    assert len(thin) < 2 / 3 * len(cases)
+    erased = [sum(case.role == "erased" for case in each) for each in (thin, cases)]
+    assert erased[0] < 3 / 4 * erased[1]
     for form in ("name", "synonym", "template", "background"):
         prompts = {case.prompt_id for case in thin if case.role == "erased" and case.form == form}
         assert len(prompts) >= needed(Rules().limit)
     for role in ("near", "unrelated"):
         assert len({case.prompt_id for case in thin if case.role == role}) >= needed(Rules().margin)
+    again, _ = suites.cases("canvas", CAT, replicates=2)
+    fuller = thinned(cases, again)
+    assert len({case.id for case in fuller}) == len(fuller)
+    assert [case for case in fuller if case.role == "erased"] == [c for c in thin if c.role == "erased"]
+    for role in ("near", "unrelated"):
+        assert sum(case.role == role for case in fuller) == 220
+
+
+def test_the_plan_says_how_probably_a_small_loss_is_found_kept() -> None:
+    drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
+    for kept, least, most in ((80, 0.25, 0.4), (220, 0.8, 0.9)):
+        cases = panel_of({"name": 40}, kept=kept)
+        plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
+        assert {*plan.data["power"]} == {"near", "unrelated"}
+        assert all(least < share < most for share in plan.data["power"].values())
+
+
+def test_too_few_pictures_do_not_read_like_damage() -> None:
+    found = verdict_of(panel_of({"name": 40}, kept=60), gone_in("name"))["kept"]
+    assert found["verdict"] == "not shown"
+    assert found["sentence"].startswith(
+        "Too few pictures to say whether it stays within 5 points: near objects"
+    )
+
+
+def test_what_is_left_of_the_rest_of_the_prompt() -> None:
+    """The style of an erased object's prompts, before and after."""
+    cases = [dataclasses.replace(case, style="neon") for case in panel_of({"name": 20})]
+    drawing = [Side(name, name, lambda prompts, seeds: []) for name in ("before", "after")]
+    plan = plan_for("prompts", CAT, cases, [], drawing, Words(), Rules())  # type: ignore[arg-type]
+    scores = []
+    for number, case in enumerate(cases):
+        for side in ("before", "after"):
+            style = "neon" if side == "before" or number % 4 else "plain"
+            values = {"failure": "", "reader@0/object": "dog", "reader@0/style": style, "change": 1.0}
+            scores += [Score(case.id, side, f"{side}{case.id}", name, v, "s@1") for name, v in values.items()]
+    rest = tables(plan, cases, scores, {})["concepts"][0]["rest right"]
+    assert (rest["before"]["k"], rest["after"]["k"], rest["after"]["n"]) == (20, 15, 20)
 
 
 def test_a_reference_draws_what_it_is_compared_on() -> None:

@@ -155,3 +155,13 @@ def test_what_is_no_share(k: int, n: int) -> None:
 def test_values_without_prompts() -> None:
     with pytest.raises(ValueError, match="one prompt is needed"):
         stats.rate([True], [])
+
+
+def test_power_is_that_of_simulated_evaluations() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(150, [0.02, 0.01, 0.97], size=2000)
+    lows = {(b, w): stats.tango(b, w, 150)[0] for w, b, _ in counts.tolist()}
+    kept = np.mean([lows[b, w] > -0.05 for w, b, _ in counts.tolist()])
+    assert stats.power(150, 0.05, lost=0.02, gained=0.01) == pytest.approx(kept, abs=0.03)
+    assert stats.power(50, 0.05, lost=0.0, gained=0.0) == 0  # too few even if nothing is lost
+    assert stats.power(80, 0.05, lost=0.0, gained=0.0) == pytest.approx(1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -23,6 +23,8 @@ from ..model.model import Model, Weights
 from ..schema import Concept
 from .found import Found
 
+T = TypeVar("T")
+
 __all__ = ["BUDGETS", "NO_TEXT", "Attack", "Budget", "Cost", "Group", "Victim"]
 
 # no grade depends on a diagnosis
@@ -35,6 +37,7 @@ class Budget:
     """What one attack may spend. steps: of gradient. batch: rows of one. candidates: prompts or starts tried.
 
     pictures: judged for each arm. examples: pictures of the concept by the untouched model.
+    thorough: whether all variants of an attack are tried, or only those that find most within their control.
     """
 
     name: str
@@ -43,11 +46,16 @@ class Budget:
     candidates: int
     pictures: int
     examples: int
+    thorough: bool = True
+
+    def variants(self, every: Sequence[T], few: Sequence[T]) -> Sequence[T]:
+        """``every`` variant of an attack if it is thorough, else the ``few``."""
+        return every if self.thorough else few
 
 
 BUDGETS = {
-    "quick": Budget("quick", steps=200, batch=4, candidates=16, pictures=36, examples=24),
-    "full": Budget("full", steps=1000, batch=8, candidates=64, pictures=100, examples=64),
+    "quick": Budget("quick", steps=200, batch=4, candidates=16, pictures=36, examples=24, thorough=False),
+    "full": Budget("full", steps=1000, batch=4, candidates=64, pictures=100, examples=64),
 }
 
 
@@ -55,12 +63,14 @@ BUDGETS = {
 class Cost:
     """What a search computes: rows of the denoiser with gradient and without, and pictures, whole ones or shares.
 
+    examples: pictures of the concept by the untouched model, which attacks and controls share.
     arms: variants of the attack, each of which has ``budget.pictures`` judged.
     """
 
     gradient: int = 0
     forward: int = 0
     pictures: float = 0
+    examples: int = 0
     arms: int = 1
 
 

@@ -44,4 +44,4 @@ class Inpainting:
         return Found(tuple(attempts), {"pictures": x, "mask": mask})
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=budget.pictures, arms=2)
+        return Cost(examples=budget.pictures, arms=2)

@@ -29,7 +29,7 @@ __all__ = ["Inversion"]
 
 @dataclass(frozen=True)
 class Inversion:
-    """counts: vectors of each arm. lr: of Adam, times the spread of what is learned."""
+    """counts, few: vectors of each arm. lr: of Adam, times the spread of what is learned."""
 
     name: ClassVar = "inversion"
     title: ClassVar = "Learned vectors"
@@ -38,6 +38,7 @@ class Inversion:
     group: ClassVar[Group] = "embeddings"
 
     counts: tuple[int, ...] = (1, 2, 4)
+    few: tuple[int, ...] = (4,)
     lr: float = 0.1
 
     def refuses(self, model: Model) -> str | None:
@@ -45,27 +46,24 @@ class Inversion:
 
     def search(self, victim: Victim) -> Found:
         attempts, tensors = list[Attempt](), dict[str, Tensor]()
-        put_back = victim.base_encoders()
-        arms: list[tuple[str, int, Weights]] = [(f"{n} vector{'s' * (n > 1)}", n, {}) for n in self.counts]
-        arms += (
-            [(f"{self.counts[-1]} vectors, untouched encoder", self.counts[-1], put_back)] if put_back else []
-        )
+        put_back, counts = victim.base_encoders(), victim.budget.variants(self.counts, self.few)
+        arms: list[tuple[str, int, Weights]] = [(f"{n} vector{'s' * (n > 1)}", n, {}) for n in counts]
+        arms += [(f"{counts[-1]} vectors, untouched encoder", counts[-1], put_back)] if put_back else []
         for arm, count, weights in arms:
             prompt = placeholder(victim.model.pipe, count)
             vectors = victim.part(arm, partial(self._vectors, victim, prompt, count, arm, weights))
             tensors |= {f"{arm}.{name}": one for name, one in vectors.items()}
             how: dict[str, Any] = {"vectors": arm, "encoder": "base" if weights else "victim"}
             attempts += [Attempt(arm, prompt, seed, **how) for seed in victim.seeds(self.name)]
+        if not victim.budget.thorough:
+            return Found(tuple(attempts), tensors)
         stored = victim.part("all states", partial(self._states, victim))
         attempts += [Attempt("all states", "", seed, states="states") for seed in victim.seeds(self.name)]
         return Found(tuple(attempts), tensors | stored)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(
-            gradient=(len(self.counts) + 1) * budget.steps * budget.batch,
-            pictures=budget.examples,
-            arms=len(self.counts) + 1,
-        )
+        arms = len(budget.variants(self.counts, self.few)) + budget.thorough
+        return Cost(gradient=arms * budget.steps * budget.batch, examples=budget.examples, arms=arms)
 
     def _vectors(
         self, victim: Victim, prompt: str, count: int, arm: str, weights: Weights

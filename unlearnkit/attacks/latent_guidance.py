@@ -33,7 +33,7 @@ LEAST = 0.02  # where x_t holds less of the picture, a velocity is left alone
 
 @dataclass(frozen=True)
 class LatentGuidance:
-    """strengths: s, each an arm."""
+    """strengths, few: s, each an arm."""
 
     name: ClassVar = "latent_guidance"
     title: ClassVar = "Latent classifier guidance"
@@ -44,6 +44,7 @@ class LatentGuidance:
     group: ClassVar[Group] = "latents"
 
     strengths: tuple[float, ...] = (10.0, 25.0, 50.0)
+    few: tuple[float, ...] = (25.0,)
 
     def refuses(self, model: Model) -> str | None:
         return None
@@ -52,7 +53,8 @@ class LatentGuidance:
         steps, attempts, tensors = victim.model.hints.steps, list[Attempt](), dict[str, Tensor]()
         net = LatentClassifier(victim.model.shape).to(victim.model.device).requires_grad_(False)
         net.load_state_dict(victim.part("classifier", lambda: trained(victim, self.name).state_dict()))
-        for number, strength in enumerate(self.strengths):
+        strengths = victim.budget.variants(self.strengths, self.few)
+        for number, strength in enumerate(strengths):
             arm = f"strength {strength:g}"
             tensors |= victim.part(arm, partial(self._begun, victim, net, strength, arm))
             how = {"start": arm, "at": steps - 1}
@@ -60,12 +62,12 @@ class LatentGuidance:
                 Attempt(arm, victim.prompt, s, row=i, **how)  # type: ignore[arg-type]
                 for i, s in enumerate(victim.seeds(self.name, arm))
             ]
-            victim.tick(number + 1, len(self.strengths))
+            victim.tick(number + 1, len(strengths))
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        rows, arms = 2 * budget.examples, len(self.strengths)
-        return Cost(pictures=rows + arms * budget.pictures, arms=arms)
+        arms, n = len(budget.variants(self.strengths, self.few)), budget.examples
+        return Cost(pictures=n, examples=n, arms=arms)  # a picture's last step alone is drawn again
 
     @torch.no_grad()
     def _begun(self, victim: Victim, net: LatentClassifier, strength: float, arm: str) -> dict[str, Tensor]:

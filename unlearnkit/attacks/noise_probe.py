@@ -27,7 +27,7 @@ __all__ = ["NoiseProbe", "noisy"]
 
 @dataclass(frozen=True)
 class NoiseProbe:
-    """etas: η, each an arm. scales: k, taken in turn within an arm."""
+    """etas, few: η, each an arm. scales: k, taken in turn within an arm."""
 
     name: ClassVar = "noise_probe"
     title: ClassVar = "Noise probe"
@@ -36,6 +36,7 @@ class NoiseProbe:
     group: ClassVar[Group] = "latents"
 
     etas: tuple[float, ...] = (1.0, 1.34, 1.68)
+    few: tuple[float, ...] = (1.34,)
     scales: tuple[float, ...] = (1.0, 1.02, 1.04)
 
     def refuses(self, model: Model) -> str | None:
@@ -45,13 +46,13 @@ class NoiseProbe:
     def search(self, victim: Victim) -> Found:
         attempts = [
             Attempt(f"η {eta:g}", victim.prompt, s, eta=eta, noise_scale=self.scales[i % len(self.scales)])
-            for eta in self.etas
+            for eta in victim.budget.variants(self.etas, self.few)
             for i, s in enumerate(victim.seeds(self.name, f"{eta:g}"))
         ]
         return Found(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(arms=len(self.etas))
+        return Cost(arms=len(budget.variants(self.etas, self.few)))
 
 
 def noisy(

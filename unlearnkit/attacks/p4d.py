@@ -44,7 +44,7 @@ class P4D(WordSearch):
     def cost(self, budget: Budget) -> Cost:
         count, rows = max(1, budget.steps // self.prompts), self.prompts * budget.batch
         compared = count + 1 + len(range(0, count, EVERY))  # the target of each step; the last comparison
-        return Cost(gradient=count * rows, forward=compared * rows, pictures=budget.examples)
+        return Cost(gradient=count * rows, forward=compared * rows, examples=budget.examples)
 
     def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
         """The numbers (k,) of the words: of those at every tenth step, the best for one common batch."""

@@ -7,6 +7,7 @@ steps, the edited one the rest, under the same or the empty prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ __all__ = ["Completion", "SDEdit"]
 
 @dataclass(frozen=True)
 class SDEdit:
-    """shares: of the schedule to which pictures are noised: to the sampler's nearest timestep."""
+    """shares, few: of the schedule to which pictures are noised: to the sampler's nearest timestep."""
 
     name: ClassVar = "sdedit"
     title: ClassVar = "Half-noised pictures"
@@ -32,6 +33,7 @@ class SDEdit:
     group: ClassVar[Group] = "latents"
 
     shares: tuple[float, ...] = (0.3, 0.5, 0.7)
+    few: tuple[float, ...] = (0.5, 0.7)
 
     def refuses(self, model: Model) -> str | None:
         return None
@@ -40,7 +42,7 @@ class SDEdit:
         model, attempts, tensors = victim.model, list[Attempt](), dict[str, Tensor]()
         x, steps = victim.examples(victim.budget.pictures), model.hints.steps
         times = model.family.schedule(model.pipe, model.shape).timesteps(steps, model.device)
-        for share in self.shares:
+        for share in victim.budget.variants(self.shares, self.few):
             arm, at = f"noised to {share:.0%}", int((times - share * model.num_timesteps).abs().argmin())
             noise = torch.randn(x.shape, generator=victim.stream(self.name, arm)).to(x)
             tensors[arm] = model.add_noise(x, noise, times[at].expand(len(x)))
@@ -49,12 +51,18 @@ class SDEdit:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=budget.pictures, arms=len(self.shares))
+        shares = budget.variants(self.shares, self.few)
+        skipped = sum(1 - share for share in shares)
+        return Cost(pictures=-skipped * budget.pictures, examples=budget.pictures, arms=len(shares))
 
 
 @dataclass(frozen=True)
 class Completion:
-    """shares: of the sampling steps that the untouched model draws."""
+    """shares: of the sampling steps that the untouched model draws, each under two prompts.
+
+    few: the share and the prompt of a search that is not thorough. Most others are not counted on the canvas, because
+    the model that never knew the concept completes such pictures too.
+    """
 
     name: ClassVar = "completion"
     title: ClassVar = "Completed pictures"
@@ -63,22 +71,32 @@ class Completion:
     group: ClassVar[Group] = "latents"
 
     shares: tuple[float, ...] = (0.2, 1 / 3)
+    few: tuple[tuple[float, bool], ...] = ((0.2, False), (1 / 3, True))
 
     def refuses(self, model: Model) -> str | None:
         return None
 
     def search(self, victim: Victim) -> Found:
         attempts, tensors, steps = list[Attempt](), dict[str, Tensor](), victim.model.hints.steps
-        for share in self.shares:
+        for share, named in self._variants(victim.budget):
             start, at = f"{share:.0%} of the steps", min(steps - 1, max(1, round(share * steps)))
-            tensors |= victim.part(start, lambda start=start, at=at: {start: self._begun(victim, at)})  # type: ignore[misc]
-            for arm, prompt in ((f"{start}, own prompt", victim.prompt), (f"{start}, no prompt", "")):
-                seeds = victim.seeds(self.name, arm)
-                attempts += [Attempt(arm, prompt, s, start=start, row=i, at=at) for i, s in enumerate(seeds)]
+            if start not in tensors:
+                tensors |= victim.part(start, lambda start=start, at=at: {start: self._begun(victim, at)})  # type: ignore[misc]
+            arm = f"{start}, {'own' if named else 'no'} prompt"
+            attempts += [
+                Attempt(arm, victim.prompt if named else "", s, start=start, row=i, at=at)
+                for i, s in enumerate(victim.seeds(self.name, arm))
+            ]
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=sum(self.shares) * budget.pictures, arms=2 * len(self.shares))
+        variants = self._variants(budget)
+        begun = sum({share for share, _ in variants}) - sum(share for share, _ in variants)
+        return Cost(pictures=begun * budget.pictures, arms=len(variants))
+
+    def _variants(self, budget: Budget) -> Sequence[tuple[float, bool]]:
+        """Shares, and whether the own prompt follows."""
+        return budget.variants([(share, named) for share in self.shares for named in (True, False)], self.few)
 
     def _begun(self, victim: Victim, stop: int) -> Tensor:
         """x (n, c, h, w) after the untouched model's first steps."""

@@ -59,7 +59,7 @@ class Probe:
         return Found(figures=figures)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(forward=3 * 2 * self.times * budget.examples, pictures=budget.examples, arms=0)
+        return Cost(forward=3 * 2 * self.times * budget.examples, examples=budget.examples, arms=0)
 
     def captions(self, victim: Victim) -> dict[str, str]:
         """The concept's prompt, none, and that of the nearest word of the model's vocabulary."""

@@ -29,7 +29,10 @@ MOST = 200_000_000  # weights: a larger network is trained by low-rank updates o
 
 @dataclass(frozen=True)
 class Relearning:
-    """full, low_rank, benign: numbers of steps after which pictures are judged. rate, low_rank_rate: of Adam."""
+    """full, low_rank, benign: numbers of steps after which pictures are judged. rate, low_rank_rate: of Adam.
+
+    A search that is not thorough leaves low rank out, where all weights can be trained.
+    """
 
     name: ClassVar = "relearning"
     title: ClassVar = "Relearning"
@@ -50,7 +53,8 @@ class Relearning:
 
     def search(self, victim: Victim) -> Found:
         small = sum(one.numel() for one in victim.model.weights("all").values()) <= MOST
-        kinds = [("all weights", self.full, 0), ("low rank", self.low_rank, self.rank)][not small :]
+        kinds = [("all weights", self.full, 0)] * small
+        kinds += [("low rank", self.low_rank, self.rank)] * (victim.budget.thorough or not small)
         attempts, tensors = list[Attempt](), dict[str, Tensor]()
         for kind, counts, rank in [*kinds, ("other pictures", (self.benign,), 0 if small else self.rank)]:
             tensors |= victim.part(kind, partial(self._trained, victim, kind, counts, rank))
@@ -62,11 +66,10 @@ class Relearning:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        steps, arms = (
-            max(self.full) + max(self.low_rank) + self.benign,
-            len(self.full) + len(self.low_rank) + 1,
-        )
-        return Cost(gradient=steps * budget.batch, pictures=2 * budget.examples, arms=arms)
+        counts = [self.full, self.low_rank][: 1 + budget.thorough]
+        steps, arms = sum(map(max, counts)) + self.benign, sum(map(len, counts)) + 1
+        n = budget.examples  # of the concept, and of other words
+        return Cost(gradient=steps * budget.batch, pictures=n, examples=n, arms=arms)
 
     def _trained(self, victim: Victim, kind: str, counts: Sequence[int], rank: int) -> dict[str, Tensor]:
         """``ARM/NAME``: the weights after each number of steps."""

@@ -25,7 +25,7 @@ __all__ = ["TextFree", "before", "clips"]
 
 @dataclass(frozen=True)
 class TextFree:
-    """rounds: of the fixed-point iteration of a step."""
+    """rounds, few: of the fixed-point iteration of a step; one round is plain DDIM inversion."""
 
     name: ClassVar = "text_free"
     title: ClassVar = "Text-free inversion"
@@ -36,6 +36,7 @@ class TextFree:
     group: ClassVar[Group] = "diagnosis"
 
     rounds: int = 3
+    few: int = 1
 
     def refuses(self, model: Model) -> str | None:
         return clips(model)
@@ -48,7 +49,9 @@ class TextFree:
         return Found(tuple(attempts), {"noise": noise}, figures)
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(pictures=(1 + self.rounds) * budget.pictures)  # each round is as many rows as a picture
+        rounds = self.rounds if budget.thorough else self.few
+        # without guidance a picture, and each round of a search, is half of the rows of a picture elsewhere
+        return Cost(pictures=(rounds - 1) / 2 * budget.pictures, examples=budget.pictures)
 
     @torch.no_grad()
     def _noise(self, victim: Victim) -> Tensor:
@@ -56,13 +59,14 @@ class TextFree:
         model, x, parts = victim.model, victim.examples(victim.budget.pictures), list[Tensor]()
         schedule = model.family.schedule(model.pipe, model.shape)
         times = schedule.timesteps(model.hints.steps, model.device)
+        rounds = self.rounds if victim.budget.thorough else self.few
         with model.frozen(), victim.edited():
             for first in range(0, len(x), model.batch):
                 one = x[first : first + model.batch]
                 null = model.encode([""]).expand(len(one), -1, -1)
                 for t in times.flip(0):
                     after, rows = one, t.expand(len(one))
-                    for _ in range(self.rounds):
+                    for _ in range(rounds):
                         output = model.family.guided(model.predict, one, rows, null, null, 1.0)
                         one = before(schedule, output, t, after)
                 parts.append(one)

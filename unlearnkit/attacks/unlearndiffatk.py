@@ -41,7 +41,7 @@ class UnlearnDiffAtk(WordSearch):
     prompts: int = 4
 
     def cost(self, budget: Budget) -> Cost:
-        return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, pictures=budget.examples)
+        return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, examples=budget.examples)
 
     def text(self, prompt: str, words: str) -> str:
         return f"{words} {prompt}"

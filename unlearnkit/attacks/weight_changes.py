@@ -34,13 +34,17 @@ CHANGES = {
     "half the edit": "edit 0.5",
     "one and a half times the edit": "edit 1.5",
 }
+FEW = ("4 bits", "30 % pruned", "half the edit")
 MEAN, TUNED = "mean with another edit", "on a tuned base"
 SAMPLERS = {"DDIM": "DDIMScheduler", "Euler ancestral": "EulerAncestralDiscreteScheduler"}
 
 
 @dataclass(frozen=True)
 class WeightChanges:
-    """guidance: scales, each an arm. tuned: steps that the base is trained for."""
+    """guidance: scales, each an arm. tuned: steps that the base is trained for.
+
+    A search that is not thorough keeps the coarsest of like changes, and leaves samplers and guidance out.
+    """
 
     name: ClassVar = "weight_changes"
     title: ClassVar = "Everyday changes"
@@ -56,7 +60,8 @@ class WeightChanges:
 
     def search(self, victim: Victim) -> Found:
         model, tensors = victim.model, {}
-        arms: dict[str, dict[str, Any]] = {arm: {"change": change} for arm, change in CHANGES.items()}
+        thorough, every = victim.budget.thorough, {arm: {"change": how} for arm, how in CHANGES.items()}
+        arms: dict[str, dict[str, Any]] = {arm: every[arm] for arm in (every if thorough else FEW)}
         if other := _other(victim):
             edit = victim.part("other", lambda: _edit(victim, other))
             tensors = {f"other/{name}": one for name, one in edit.items()}
@@ -65,9 +70,9 @@ class WeightChanges:
             base = victim.part("tuned", lambda: self._tuned(victim))
             tensors |= {f"tuned/{name}": one for name, one in base.items()}
             arms[TUNED] = {"change": "add", "weights": "tuned"}
-        if isinstance(model.schedule, Diffusion):
+        if thorough and isinstance(model.schedule, Diffusion):
             arms |= {arm: {"scheduler": name} for arm, name in SAMPLERS.items()}
-        arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance}
+        arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance if thorough}
         attempts = [
             Attempt(arm, victim.prompt, seed, **how)
             for arm, how in arms.items()
@@ -76,7 +81,8 @@ class WeightChanges:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        arms = len(CHANGES) + 2 + len(SAMPLERS) + len(self.guidance)
+        most = len(CHANGES) + len(SAMPLERS) + len(self.guidance)
+        arms = 2 + (most if budget.thorough else len(FEW))
         return Cost(gradient=self.tuned * budget.batch, pictures=budget.examples, arms=arms)
 
     def _tuned(self, victim: Victim) -> dict[str, Tensor]:

@@ -215,6 +215,7 @@ def erase(
 
 def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
     from ..runs.run import is_finished, run_recipe
+    from ..runs.stopped import sentences
 
     names = listed((concept.name for concept in recipe.request.erase), longest=NAMES)
     finished = options["resume"] and is_finished(folder, pipeline=options["pipeline"])
@@ -233,6 +234,8 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
         out.print(f"{folder} is finished already (edit {edit.hash()[:12]})", markup=False)
         return
     out.print(f"{names}: erased, edit {edit.hash()[:12]}")
+    for line in sentences(edit.facts):
+        out.print(f"  {line}", markup=False)
     for path, what in (
         ("grid.png", "before and after, with the same seeds"),
         ("edit.safetensors", "the edit: unlearnkit generate MODEL --edit ..."),

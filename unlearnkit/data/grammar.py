@@ -115,16 +115,21 @@ def pairs(
 
 
 def forms(
-    grammar: Grammar, kind: str, vocabulary: Mapping[str, Sequence[str]], *, count: int, seed: int
+    grammar: Grammar,
+    kind: str,
+    vocabulary: Mapping[str, Sequence[str]],
+    *,
+    count: int,
+    seed: int,
+    pool: Pool = "train",
 ) -> tuple[str, ...]:
-    """At most ``count`` different sentences of the training pool, of each template in turn, ``{}`` for the concept.
+    """At most ``count`` different sentences of a pool, of each template in turn, ``{}`` for the concept.
 
     Raises InputError as ``pairs`` does.
     """
     draws = seeds.stream(seed, "grammar", kind)
     sentences = (
-        _filled(sentence, "{}")
-        for _, sentence in _sentences(grammar, kind, vocabulary, "train", count, draws)
+        _filled(sentence, "{}") for _, sentence in _sentences(grammar, kind, vocabulary, pool, count, draws)
     )
     return tuple(dict.fromkeys(sentences))
 

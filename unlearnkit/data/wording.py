@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["fix_articles", "format_prompt", "prefix_through"]
+__all__ = ["fix_articles", "format_prompt", "prefix_through", "target_prompt"]
 
 _SOUNDS = ("uni", "eu", "one", "use")  # written with a vowel, spoken without: a unicorn
 
@@ -14,6 +14,11 @@ def format_prompt(template: str, word: str) -> str:
     return re.sub(
         r"(?:\b([Aa])n? )?\{\}", lambda found: (f"{found[1]}{_n(word)} " if found[1] else "") + word, template
     )
+
+
+def target_prompt(template: str, place: str | None) -> str:
+    """The template with this word or, for "", without any; the empty prompt for None."""
+    return "" if place is None else " ".join(format_prompt(template, place).split())
 
 
 def prefix_through(template: str, word: str) -> str:

@@ -158,7 +158,7 @@ def targets(model: Model, applied: Edit | Weights, request: Request) -> Iterator
 
 def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: int = 2) -> list[Planned]:
     """What each attack will compute for one concept, and the seconds that takes, measured on a few rows."""
-    spent, rows = _budget(budget), []
+    spent, rows, shared = _budget(budget), list[Planned](), 0
     picture = _seconds(lambda: model.sample([_example(model)] * 2, [0, 1])) / 2
     forward = picture / (2 * model.hints.steps)
     for name in names or ATTACKS:
@@ -166,10 +166,11 @@ def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: in
         if why := one.refuses(model):
             rows.append(Planned(name, 0, 0, 0, 0.0, why))
             continue
-        cost, judged = one.cost(spent), one.cost(spent).arms * spent.pictures
-        seconds = (3 * cost.gradient + cost.forward) * forward + (cost.pictures + judged) * picture
-        drawn = round(sides * (cost.pictures + judged))
-        rows.append(Planned(name, sides * cost.gradient, sides * cost.forward, drawn, sides * seconds))
+        cost = one.cost(spent)
+        drawn = sides * (cost.pictures + cost.arms * spent.pictures) + max(0, cost.examples - shared)
+        shared = max(shared, cost.examples)
+        seconds = sides * (3 * cost.gradient + cost.forward) * forward + drawn * picture
+        rows.append(Planned(name, sides * cost.gradient, sides * cost.forward, round(drawn), seconds))
     return rows
 
 

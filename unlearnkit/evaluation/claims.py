@@ -173,11 +173,12 @@ def _retention(figures: Figures, rules: Rules) -> dict[str, Any]:
 
 
 def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
-    """One sentence: the groups that are damaged or not shown to be kept; else the group that changed most."""
+    """One sentence: the groups that are damaged or undecided; else the group that changed most."""
     if not groups:
         return ""
     margin = f"{rules.margin * 100:g} points"
-    says = {"lost": f"Damaged by more than {margin}", "not shown": f"Not proven to be kept within {margin}"}
+    few = f"Too few pictures to say whether it stays within {margin}"
+    says = {"lost": f"Damaged by more than {margin}", "not shown": few}
     parts = []
     for verdict, words in says.items():
         named = [
@@ -187,7 +188,7 @@ def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
             parts.append(f"{words}: {', '.join(named)}.")
     if parts:
         others = any(one["verdict"] not in says for one in groups.values())
-        return " ".join([*parts, *(["The rest is kept."] if others else [])])
+        return " ".join([*parts, *(["Everything else is kept."] if others else [])])
     most = min(groups, key=lambda name: groups[name]["change"]["low"])
     return f"What stays is kept within {margin}; most changed: {most}, {points(groups[most]['change'])}."
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.distance import cmmd, diversity, fid, kid
-from ..metrics.stats import Interval
+from ..metrics.stats import Interval, rate
 from ..schema import Case
-from .plan import AFTER, BEFORE, Plan, cases_for
+from .plan import AFTER, BEFORE, Plan, Reference, cases_for
 from .rows import Pictures
 
 __all__ = ["Features", "distances", "never_knew"]
@@ -69,6 +69,7 @@ def never_knew(plan: Plan, cases: Sequence[Case], pictures: Pictures, features: 
                 BEFORE: of(name, BEFORE, ask),
                 "floor": of(name, BEFORE, both),
             }
+    compared["instead"] = _instead(plan, reference, cases, pictures, features)
     compared["confusion"] = {
         concept.name: _confusion(
             concept.kind, [i for i in ask if known[i].concept == concept.name], pictures, name
@@ -93,6 +94,34 @@ def _between(
         return features[f"{side}/{feature}"][[place[i] for i in ids]].astype(np.float64)
 
     return lambda one, other, ids: distance(rows(one, ids), rows(other, ids), [prompts[i] for i in ids])
+
+
+def _instead(
+    plan: Plan, reference: Reference, cases: Sequence[Case], pictures: Pictures, features: Features
+) -> dict[str, dict[str, Any]]:
+    """Of each side, on the prompts that the reference draws: the diversity, and the share whose other part is right."""
+    known, found = {case.id: case for case in cases}, dict[str, dict[str, Any]]()
+    prompts = [known[i].prompt_id for i in reference.ask]
+    other = {one.name: "object" if one.kind == "style" else "style" for one in plan.concepts}
+    for side in (BEFORE, AFTER, reference.side):
+        place = {case.id: n for n, case in enumerate(cases_for(plan, side, cases))}
+        found[side] = {}
+        feature = next(
+            (f"{side}/{name}" for name in ("clip", "reader") if f"{side}/{name}" in features), None
+        )
+        if feature and len(set(prompts)) >= 3:
+            x = features[feature][[place[i] for i in reference.ask]].astype(np.float64)
+            found[side]["diversity"] = diversity(x, x, prompts)[0]
+        asked = [(known[i], pictures[side, i]) for i in reference.ask]
+        shown = [
+            (one, picture, kind)
+            for one, picture in asked
+            if (kind := other[one.concept]) in picture.words and getattr(one, kind)
+        ]
+        if shown:
+            right = [picture.shows(kind, getattr(one, kind)) for one, picture, kind in shown]
+            found[side]["rest right"] = rate(right, [one.prompt_id for one, _, _ in shown])
+    return found
 
 
 def _confusion(kind: str, ids: Sequence[str], pictures: Pictures, reference: str) -> dict[str, float]:

@@ -112,7 +112,8 @@ def evaluate_run(
             twin = never_knew(device=model.device, dtype=model.dtype)
         sides.append(model_side(NEVER_KNEW, twin, batch=batch))
     if quick:
-        cases = thinned(cases)
+        again, _ = suites.cases(suite, recipe.request, replicates=replicates + 1, file=file)
+        cases = thinned(cases, again)
     more = {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
     plan = plan_for(
         suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing, more=more

@@ -14,6 +14,7 @@ from ..io.files import locked, user_path, write_text
 from ..io.reading import read_text
 from ..metrics import METRICS
 from ..runs import runfolder
+from ..runs.stopped import sentences
 from ..schema import Case
 from ..version import __version__
 from .attack_panel import attack_pictures, attacked, inline, of_canvas
@@ -76,6 +77,7 @@ def render(run: Path) -> tuple[str, str]:
         "resists": MEANING,
         "found": attack_pictures(run),
         "canvas": of_canvas(facts),
+        "stopped": sentences(facts["run"]),
     }
     html = page("report.html", **facts, **context)
     hashed = {HTML: hashlib.sha256(html.encode()).hexdigest()}
@@ -99,7 +101,7 @@ def read_run(run: Path) -> dict[str, Any]:
         }
     return {
         "name": run.resolve().name,
-        "run": {name: run_facts[name] for name in run_facts if name in runfolder.OLD},
+        "run": {name: run_facts[name] for name in run_facts if name in (*runfolder.OLD, "stopped")},
         "seconds": times(run, run_facts),
         "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
         "evaluations": evaluations,

@@ -47,6 +47,7 @@ CONCEPT = {
     "name": str,
     "direct": (SHOWN, NoneType),
     "forms": Each((SHOWN, NoneType)),
+    "rest right?": ({**BOTH, "change": TESTED}, NoneType),
     "seen instead": {"after?": [Pair(str, int)]},
     "holm p": NUMBER,
 }
@@ -64,6 +65,7 @@ TABLES = {
             "missing": Each([str]),
             "kid?": DISTANCES,
             "cmmd?": DISTANCES,
+            "instead?": Each({"diversity?": INTERVAL, "rest right?": RATE}),
             "confusion": Each(({"before": NUMBER, "after": NUMBER}, EMPTY)),
         },
         EMPTY,
@@ -91,6 +93,7 @@ PLAN = {
     "sides": {"before": str, "after": str},
     "weights_changed": bool,
     "reference": ({"side": str, "ask": [str], "both": [str], "missing": Each([str])}, NoneType),
+    "power?": Each(NUMBER),
     "cases": {"count": int, "sha256": str},
     "left_out": [str],
 }

@@ -33,7 +33,7 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
     erased = [case for case in cases if case.role == "erased"]
     computed: dict[str, Any] = {
         "concepts": [
-            _concept(concept, [case for case in erased if case.concept == concept.name], pictures)
+            _concept(concept, [case for case in erased if case.concept == concept.name], pictures, kinds)
             for concept in plan.concepts
             if concept.kind in kinds
         ],
@@ -85,8 +85,12 @@ def _right(kind: str) -> Callable[[Case, Picture], bool]:
     return lambda case, picture: picture.shows(kind, getattr(case, kind))
 
 
-def _concept(concept: PlannedConcept, cases: Sequence[Case], pictures: Pictures) -> dict[str, Any]:
-    """How often the erased concept is seen, form by form, and the labels of its pictures."""
+def _concept(
+    concept: PlannedConcept, cases: Sequence[Case], pictures: Pictures, kinds: Sequence[str]
+) -> dict[str, Any]:
+    """How often the erased concept is seen, form by form, the labels of its pictures, and how often the rest of the
+    prompt is right: the style of an erased object, the object of an erased style.
+    """
     kind, name = concept.kind, concept.name
 
     def figures(chosen: Sequence[Case]) -> dict[str, Any] | None:
@@ -98,9 +102,12 @@ def _concept(concept: PlannedConcept, cases: Sequence[Case], pictures: Pictures)
 
     forms = dict.fromkeys(case.form for case in cases if case.form not in DIRECT)
     direct = [case for case in cases if case.form in DIRECT]
+    other = "object" if kind == "style" else "style"
+    rest = [case for case in direct if getattr(case, other)]
     return {
         **dataclasses.asdict(concept),
         "direct": figures(direct),
+        "rest right": _paired(rest, pictures, _right(other)) if rest and other in kinds else None,
         "forms": {form: figures([case for case in cases if case.form == form]) for form in forms},
         "seen instead": {
             side: Counter(

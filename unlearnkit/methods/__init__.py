@@ -178,7 +178,7 @@ def edit_for(
         "dtype": model.precision,
         "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    } | ({"stopped": run.stopped} if run.stopped else {})
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
     if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits

@@ -35,6 +35,7 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     title: ClassVar = "Concept Ablation"
     paper: ClassVar = "Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prediction becomes that of an anchor, on the anchor's images."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "xattn-kv", source="paper")
     steps: int = default("steps", 100, source="released code, on two GPUs with 4 pictures each")

@@ -76,6 +76,7 @@ class DoCo(Trained[Sets]):
     title: ClassVar = "Domain Correction"
     paper: ClassVar = "Wu et al. 2025, arXiv 2405.15304"
     summary: ClassVar = "A discriminator makes the concept's predictions resemble an anchor's."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "xattn-kv", source="released code")
     combine: Combines = default("combine", "preserving-tensor", source="released code")

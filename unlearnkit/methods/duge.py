@@ -23,13 +23,13 @@ from torch import Tensor
 from ..data.bank import memory_prompts
 from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
-from ..data.wording import format_prompt
+from ..data.wording import format_prompt, target_prompt
 from ..errors import InputError
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
 from ..settings import setting
 from ..training import attention
-from ..training.anchors import target_pairs, target_prompt, templates_for
+from ..training.anchors import target_pairs, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -60,6 +60,7 @@ class DUGE(Trained[Sets]):
     title: ClassVar = "DUGE"
     paper: ClassVar = "2025, arXiv 2503.13769"
     summary: ClassVar = "The concept's attention maps become those of the empty prompt."
+    TARGET_PROMPT: ClassVar = "null"
 
     trains: Trains = default("trains", "xattn", source="ours: maps depend on queries and keys")
     steps: int = default("steps", 300, source="ours; DUGE's is not known")

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, PromptSet
 from ..data.prompts import retain_concepts, texts
-from ..data.wording import format_prompt
+from ..data.wording import format_prompt, target_prompt
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
 from ..schema import Concept
 from ..settings import setting
-from ..training.anchors import target_prompt
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -40,6 +39,7 @@ class ESD(Trained[list[PromptSet]]):
     title: ClassVar = "Erased Stable Diffusion"
     paper: ClassVar = "Gandikota et al. 2023, arXiv 2303.07345"
     summary: ClassVar = "The concept's prediction is steered away from what the base model predicts for it."
+    TARGET_PROMPT: ClassVar = "null"
 
     trains: Trains = default("trains", "xattn", source="paper: xattn for styles, not-xattn for objects")
     steps: int = default("steps", 1000, source="paper; newer released code: 200")

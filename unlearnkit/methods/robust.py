@@ -49,6 +49,7 @@ class Robust(Trained[Sets]):
     title: ClassVar = "Robust anchoring"
     paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
     steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")

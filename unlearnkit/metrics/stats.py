@@ -30,6 +30,7 @@ __all__ = [
     "needed",
     "newcombe",
     "non_inferior",
+    "power",
     "rate",
     "tango",
     "wilson",
@@ -38,6 +39,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 FEWEST = 8  # prompts for a bootstrap
+LARGE = 2000  # pairs, from which power is near 1 for any loss of interest
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,26 @@ def non_inferior(change: Interval, margin: float) -> Literal["kept", "lost", "no
     With the two-sided level of 95 % this is a one-sided test at 2.5 %. "No significant difference" is not "kept".
     """
     return "kept" if change.low > -margin else "lost" if change.high < -margin else "not shown"
+
+
+def power(n: int, margin: float, *, lost: float, gained: float, level: float = LEVEL) -> float:
+    """The probability, 0 to 1, that ``non_inferior`` finds n pairs kept, of which these shares really got worse and
+    better. The sum over all counts of both that can occur; of more than 2,000 pairs that of 2,000.
+    """
+    from scipy.stats import multinomial
+
+    n = min(n, LARGE)
+
+    def likely(share: float) -> int:
+        return math.ceil(n * share + 6 * math.sqrt(n * share) + 6)
+
+    total, same = 0.0, 1 - lost - gained
+    for worse in range(min(n, likely(lost)) + 1):
+        for better in range(min(n - worse, likely(gained)) + 1):
+            if tango(better, worse, n, level=level)[0] > -margin:
+                counts = [worse, better, n - worse - better]
+                total += float(multinomial.pmf(counts, n, [lost, gained, same]))
+    return min(1.0, total)
 
 
 def _z(level: float) -> float:

@@ -210,6 +210,7 @@ def _complete(
             "base": model.fingerprint(),
             "seconds": round(time.monotonic() - started, 1),
             **({} if resuming else {"method seconds": spent}),
+            **({"stopped": edit.facts["stopped"]} if "stopped" in edit.facts else {}),
             "resumed": resuming,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "device": str(model.device),

@@ -22,6 +22,7 @@ from ..parts import Combine, Gradients, Losses, Rule, Stateful
 from ..parts.combine import summed
 from ..parts.mask import Mask
 from .adam import Adam
+from .converged import Convergence
 from .job import Job
 from .masters import MasterWeights
 from .net import Net, Step
@@ -40,6 +41,7 @@ class Objective:
     loss: ``loss(net, step)`` gives named scalars, already weighted; called with gradients enabled.
     saliency: the losses of a mask's warm-up; needed only with a mask.
     state: the method's own state, saved in each checkpoint. adversary: the adversary's.
+    panel: ends training when erasing has converged.
     critic_warmup: number of first steps in which ``loss`` trains only a critic and returns no losses.
     """
 
@@ -48,6 +50,7 @@ class Objective:
     state: Stateful | None = None
     adversary: Stateful | None = None
     critic_warmup: int = 0
+    panel: Convergence | None = None
 
 
 def constant(progress: float) -> tuple[float, float]:
@@ -98,7 +101,8 @@ def descend(
         raise ModelError("training in float16 loses small gradients: load the model in bfloat16 or float32")
     trained = MasterWeights(model.weights(part), rank)
     masters = trained.init(seed)
-    parts = {"mask": mask, "objective": objective.state, "adversary": objective.adversary}
+    panel = objective.panel
+    parts = {"mask": mask, "objective": objective.state, "adversary": objective.adversary, "panel": panel}
     stateful = {name: part for name, part in parts.items() if part is not None}
     state = State(masters, stateful, Adam(masters))
     critic_warmup, rules = objective.critic_warmup, tuple(rules)
@@ -114,7 +118,9 @@ def descend(
         model.checkpointing(checkpointing),
         Log(job.folder, after=state.done) as log,
     ):
-        while state.done < before + steps and not _patience_is_over(state, job):
+        while (
+            state.done < before + steps and not (panel and panel.over) and not _patience_is_over(state, job)
+        ):
             done, warming = state.done, state.done < before
             values, gradients = dict[str, float](), Gradients()
             step = Step(done, seed)
@@ -133,7 +139,8 @@ def descend(
             if not warming:
                 for rule in rules:
                     gradients = rule.regularize_grad(masters, gradients)
-                share, beta = schedule((done - before) / max(1, steps - 1))
+                cycle = (panel and panel.cycle) or steps
+                share, beta = schedule((done - before) % cycle / max(1, cycle - 1))
                 state.optimiser.step(mask.gated(gradients) if mask else gradients, lr=share * lr, beta=beta)
                 for rule in rules:
                     rule.project_weights(masters)
@@ -143,6 +150,9 @@ def descend(
             if job.stop and not warming and state.done % job.stop.every == 0:
                 with torch.no_grad(), model.wearing(trained.cast_weights(masters)):
                     values["score"] = state.score(processes.broadcast(job.stop.score(model, state.done)))
+            if panel and not warming and panel.due(state.done - before):
+                with torch.no_grad(), model.wearing(trained.cast_weights(masters)):
+                    values |= panel.read(state.done - before)
             log.line(state.done, {**values, **step.log})
             if job.folder and state.done < before + steps and timer.due(state.done):
                 state.save(job.folder / CHECKPOINT, job.identity)

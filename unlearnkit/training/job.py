@@ -85,7 +85,7 @@ class Run:
     full: the whole request if ``request`` is one stage's part of it.
     sampled: number of images drawn, those in the cache included.
     state: made by ``data``, saved in each checkpoint. rules: made by ``data``, they constrain the weights.
-    contexts: stay open until the run ends.
+    contexts: stay open until the run ends. stopped: for each stage with stop = converged, where it ended and why.
     """
 
     model: Model
@@ -98,6 +98,7 @@ class Run:
     rules: list[Rule] = field(default_factory=list)
     full: Request | None = None
     contexts: ExitStack = field(default_factory=ExitStack)
+    stopped: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def full_request(self) -> Request:

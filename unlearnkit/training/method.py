@@ -25,14 +25,17 @@ from ..io import tensors
 from ..model.hooks import Hook
 from ..model.model import Model
 from ..parts import Combine, Losses, erasing, lora
-from ..schema import Request
+from ..schema import Concept, Request
 from .adversary import Adversary, adversary_of
+from .anchors import target_word
+from .checks import check
+from .converged import Convergence
 from .descend import Objective, constant, descend, onecycle
-from .job import Job, Run
+from .job import Run
 from .net import CountingNet, Net, Step
-from .settings import Training, check
+from .settings import Training
 from .state import CHECKPOINT
-from .train import combine_of, mask_of, rules_of, stop_of
+from .train import combine_of, convergence_of, mask_of, rules_of, stop_of
 
 __all__ = ["ClosedForm", "Guard", "Method", "Plan", "Trained"]
 
@@ -130,6 +133,10 @@ class Trained(Training, Generic[D]):
         """The losses of a mask's warm-up (default: the erasing losses)."""
         return {name: loss for name, loss in self.loss(net, data, step).items() if erasing(name)}
 
+    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
+        """What is predicted in the concept's place: a word, "" for none (default), None for the empty prompt."""
+        return target_word(self, model, request, concept)
+
     def stages(self, request: Request) -> Sequence[tuple[Trained[D], Request]]:
         """Successive training stages, each with its settings and request (default: one stage)."""
         return [(self, request)]
@@ -164,17 +171,18 @@ class Trained(Training, Generic[D]):
         ]
         with run.contexts:
             sets = [one.data(own) for (one, _), own in zip(stages, runs, strict=True)]
+            panels = [convergence_of(one, own) for (one, _), own in zip(stages, runs, strict=True)]
             if len(stages) == 1:
-                return _train(stages[0][0], runs[0], stages[0][0].with_earlier(sets[0], []))
-            weights, done = _finished(run.job)
+                return _train(stages[0][0], runs[0], stages[0][0].with_earlier(sets[0], []), panels[0])
+            weights, done = _finished(run)
             for stage in range(done, len(stages)):
                 one, own = stages[stage][0], runs[stage]
                 folder = run.job.folder and run.job.folder / f"stage-{stage + 1}"
                 own.job, own.seed = replace(run.job, folder=folder), seeds.derive(run.seed, "stage", stage)
                 with run.model.wearing(weights):
-                    weights = _train(one, own, one.with_earlier(sets[stage], sets[:stage]))
+                    weights = _train(one, own, one.with_earlier(sets[stage], sets[:stage]), panels[stage])
                 if run.job.folder and folder:
-                    facts = {"identity": run.job.identity, "done": stage + 1}
+                    facts = {"identity": run.job.identity, "done": stage + 1, "stopped": run.stopped}
                     tensors.write(run.job.folder / STAGES, weights, facts)
                     (folder / CHECKPOINT).unlink(missing_ok=True)
             return weights
@@ -189,6 +197,7 @@ class Trained(Training, Generic[D]):
             with run.contexts, torch.enable_grad():
                 earlier.append(one.data(run))
                 sets = one.with_earlier(earlier[-1], earlier[:-1])
+                panel = convergence_of(one, run)
                 warmup = one.mask_warmup if one.mask != "none" else 0
                 adversary = adversary_of(model, part, one)
                 before = one.critic_warmup + warmup
@@ -203,6 +212,7 @@ class Trained(Training, Generic[D]):
                     own = net.free - once[0], net.rows - once[1]
                     net.free, net.rows = (old + count * new for old, new in zip(once, own, strict=True))
                 one.check(list(losses))
+                net.free += panel.panel.rows * (2 + panel.readings(one.steps)) if panel else 0
             steps, images = steps + before + one.steps, images + run.sampled
             free, rows = free + net.free, rows + net.rows
         weights = model.weights(self.part)
@@ -219,7 +229,7 @@ class Trained(Training, Generic[D]):
         )
 
 
-def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
+def _train(method: Trained[D], run: Run, sets: D, panel: Convergence | None) -> dict[str, Tensor]:
     """Run the training loop on a method's loss, with the parts that its settings name."""
     model, request, job = run.model, run.request, run.job
     extra, adversary = job.auxiliary, adversary_of(model, request, method)
@@ -235,7 +245,7 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
             {**losses, **extra.losses(net, step)} if extra and step.number >= method.critic_warmup else losses
         )
 
-    return descend(
+    weights = descend(
         run.net,
         method.part,
         Objective(
@@ -244,6 +254,7 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
             state=run.state,
             adversary=adversary,
             critic_warmup=method.critic_warmup,
+            panel=panel,
         ),
         steps=method.steps,
         lr=method.lr,
@@ -256,6 +267,9 @@ def _train(method: Trained[D], run: Run, sets: D) -> dict[str, Tensor]:
         rank=method.updates,
         seed=run.seed,
     )
+    if panel:
+        run.stopped.append(panel.facts(method.steps))
+    return weights
 
 
 @contextmanager
@@ -269,8 +283,9 @@ def _attacking(net: Net, adversary: Adversary | None, step: Step) -> Iterator[No
         net.adversary = None
 
 
-def _finished(job: Job) -> tuple[dict[str, Any], int]:
+def _finished(run: Run) -> tuple[dict[str, Any], int]:
     """The weights after the last finished stage, and the number of finished stages."""
+    job = run.job
     if job.folder is None or not (job.folder / STAGES).exists():
         return {}, 0
     weights, facts = tensors.read(job.folder / STAGES)
@@ -278,4 +293,5 @@ def _finished(job: Job) -> tuple[dict[str, Any], int]:
         raise InputError(
             f"{str(job.folder)!r} has stages of a run with other settings: choose another folder"
         )
+    run.stopped += facts.get("stopped", [])
     return weights, facts["done"]

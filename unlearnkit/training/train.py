@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
@@ -14,21 +16,46 @@ from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
 from ..parts.rules import Projection, StartPenalty, span_basis
 from ..schema import Request
-from .job import EarlyStopping
+from .converged import Convergence
+from .job import EarlyStopping, Run
+from .panel import Panel
 from .settings import Training
 
-__all__ = ["combine_of", "mask_of", "rules_of", "stop_of"]
+if TYPE_CHECKING:
+    from .method import Trained
+
+__all__ = ["combine_of", "convergence_of", "mask_of", "rules_of", "stop_of"]
 
 
 def stop_of(model: Model, request: Request, settings: Training) -> EarlyStopping | None:
     """Early stopping; None to train all steps."""
-    if settings.stop == "none":
+    if settings.stop in ("none", "converged"):
         return None
     from .stopping import accuracy_score, erasure_score  # opens the canvas
 
     if settings.stop == "guide":
         return EarlyStopping(accuracy_score(model, request), settings.stop_every)
     return EarlyStopping(erasure_score(model, request), settings.stop_every, settings.steps, settings.stop_at)
+
+
+def convergence_of(settings: Trained[Any], run: Run) -> Convergence | None:
+    """Ends training with stop = converged, else None. Draws pictures; a dry run only counts them."""
+    if settings.stop != "converged":
+        return None
+    panel = Panel(
+        run,
+        lambda concept: settings.place(run.model, run.request, concept),
+        targeted=settings.TARGET_PROMPT is not None,
+    )
+    return Convergence(
+        panel,
+        every=settings.stop_every,
+        reach=settings.stop_reach,
+        brake=settings.stop_brake,
+        patience=settings.stop_patience,
+        least=settings.stop_least,
+        cycle=0 if settings.schedule == "constant" else settings.stop_least or settings.steps,
+    )
 
 
 def combine_of(settings: Training, seed: int) -> Combine:
