@@ -79,13 +79,14 @@ def test_without_a_target_the_loss_counts(model: Model) -> None:
 def test_fewest_steps_and_the_ends_of_cycles(model: Model) -> None:
     """With onecycle training ends only where a cycle ends, and the next cycle is the first again."""
     given: dict[str, Any] = {"stop_reach": 0.0, "stop_brake": 100.0, "steps": 8}
-    late = esd(model, stop_least=5, **given).facts["stopped"][0]
+    late = esd(model, stop_from=0.625, **given).facts["stopped"][0]
     assert (late["step"], late["converged"]) == (5, True)
-    cycle = esd(model, schedule="onecycle", stop_least=4, **given)
+    given |= {"schedule": "onecycle", "steps": 4, "stop_most": 2}
+    cycle = esd(model, **given)
     assert cycle.facts["stopped"][0]["step"] == 4
     assert cycle.hash() == esd(model, schedule="onecycle", stop="none", steps=4).hash()
-    again = esd(model, schedule="onecycle", stop_least=4, **given | {"stop_reach": 10.0})
-    assert (again.facts["stopped"][0]["step"], again.facts["stopped"][0]["converged"]) == (8, False)
+    again = esd(model, **given | {"stop_reach": 10.0}).facts["stopped"][0]
+    assert (again["step"], again["of"], again["converged"]) == (8, 8, False)
 
 
 def test_no_method_trains_on_the_panels_prompts(model: Model) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .errors import InputError, quoted
 
 __all__ = [
+    "NEAREST",
     "Case",
     "Concept",
     "Kind",
@@ -26,6 +27,7 @@ KINDS: tuple[str, ...] = ("object", "style")
 Role = Literal["erased", "near", "unrelated"]
 ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
 LONGEST = 500  # characters of a name
+NOTHING, NEAREST = "nothing", "nearest"  # what may take a concept's place, beside a word
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories of invisible characters
 JOINERS = "\u200c\u200d"  # exceptions that some scripts and emoji need
 
@@ -47,7 +49,8 @@ class Concept:
     name: its word or words, for example ``"cat"`` or ``"van gogh"``.
     kind: ``"object"`` (a thing in an image) or ``"style"`` (a manner of drawing).
     phrases: synonyms that are erased with it (``"kitten"``).
-    instead: what replaces it; ``None`` leaves that to the method.
+    instead: what replaces it: a word; ``"nothing"`` (kept as ``""``): the rest of the prompt alone; ``"nearest"``: the
+        retained word of its kind that the model predicts most like it; ``None`` leaves that to the method.
     """
 
     name: str
@@ -63,7 +66,9 @@ class Concept:
         object.__setattr__(self, "name", spelled(self.name))
         object.__setattr__(self, "phrases", tuple(map(spelled, phrases)))
         if self.instead is not None:
-            object.__setattr__(self, "instead", spelled(self.instead))
+            instead = spelled(self.instead)
+            instead = {NOTHING: "", NEAREST: NEAREST}.get(folded(instead), instead)
+            object.__setattr__(self, "instead", instead)
         if not self.name:
             raise InputError("the concept is empty: name what to erase, for example --concept cat")
         if self.kind not in KINDS:

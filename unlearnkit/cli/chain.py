@@ -99,7 +99,9 @@ def add(
         str | None, typer.Option(help="object or style (default: what the model's hints say, else object).")
     ] = None,
     phrase: Annotated[list[str] | None, typer.Option(help="Another wording of the concept.")] = None,
-    instead: Annotated[str | None, typer.Option(help="What appears in its place.")] = None,
+    instead: Annotated[
+        str | None, typer.Option(help="What appears in its place: a word, nothing, or nearest.")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
     method: Annotated[str | None, typer.Option(help="The method (default: the chain's).")] = None,
     set_: Pairs = None,

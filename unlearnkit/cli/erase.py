@@ -54,7 +54,11 @@ def erase(
     ] = None,
     instead: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What appears in its place.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="NAME",
+            help="What appears in its place: a word, nothing, or nearest.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None,

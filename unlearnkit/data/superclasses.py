@@ -26,6 +26,8 @@ def superclass_of(concept: Concept, default: str | None = None) -> str:
 
     Raises InputError where none is known, and where it is the concept itself.
     """
+    if concept.instead == "":
+        raise InputError("a superclass is a word, not nothing: give one with --instead, or leave it out")
     word = concept.instead or default or ("art" if concept.kind == "style" else broader(concept.name))
     if word is None:
         raise InputError(

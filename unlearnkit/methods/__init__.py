@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..data.nearest import with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..io.versions import versions
@@ -130,6 +131,7 @@ def _family(model: Model, method: type[Method]) -> dict[str, Any]:
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
+    request = with_nearest(model, request, counting=True)
     check_names(model, request)
     return filled.plan(model, request)
 
@@ -153,7 +155,7 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    check_names(model, request)
+    check_names(model, with_nearest(model, request, counting=True))
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -168,6 +170,7 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
+    asked, request = request, with_nearest(model, request)
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)
@@ -179,6 +182,8 @@ def edit_for(
         "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     } | ({"stopped": run.stopped} if run.stopped else {})
+    if asked != request:
+        facts["instead"] = {one.name: one.instead for one in request.erase}
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
     if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits

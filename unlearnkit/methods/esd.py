@@ -99,7 +99,8 @@ class ESD(Trained[list[PromptSet]]):
             pairs = texts(concept, run.model.hints, templates=self.templates)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
             groups.append([format_prompt(*pair) for pair in pairs])
-            rest = (form if self.null == "rest" else "{}" for form, _ in pairs)
+            whole = self.null == "rest" or concept.instead == ""
+            rest = (form if whole else "{}" for form, _ in pairs)
             null += [target_prompt(form, concept.instead or "") for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])

@@ -122,7 +122,7 @@ class RGD(Trained[Sets]):
 
     def _others(self, model: Model, request: Request, concept: Concept, known: list[str]) -> list[str]:
         """Words for the concept's place: its ``instead``, the request's retained words, or the vocabulary's."""
-        if concept.instead:
+        if concept.instead is not None:
             return [concept.instead]
         if self.neighbours or request.keep:
             near = neighbours(model, request, self.neighbours)

@@ -67,13 +67,15 @@ class Estimate:
         yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
         yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"
         yield "changes", self._changes()
-        yield (
-            "steps",
-            f"{plan.steps} of {plan.batch} pictures" if plan.steps else "none: solved in closed form",
-        )
+        early = getattr(self.settings, "stop", "none") != "none"
+        steps = f"{'at most ' * early}{plan.steps} of {plan.batch} pictures"
+        yield "steps", steps if plan.steps else "none: solved in closed form"
         if plan.sampled_images:
             yield "draws first", f"{plan.sampled_images} pictures of the model, unless they are in the cache"
-        yield "time", f"about {_span(self.erasing)} to erase and {_span(self.drawing)} for grid.png"
+        yield (
+            "time",
+            f"{'at most ' * early}about {_span(self.erasing)} to erase and {_span(self.drawing)} for grid.png",
+        )
         yield "memory", f"about {_size(self.memory)}"
         yield "disk", f"about {_size(self.disk)}"
 

@@ -59,8 +59,9 @@ def target_word(settings: Any, model: Model, request: Request, concept: Concept)
         return anchor(model, request, concept)
     if settings.TARGET_PROMPT == "superclass":
         return superclass_of(concept, settings.superclass)
-    nothing = None if settings.TARGET_PROMPT == "null" and settings.null == "empty" else ""
-    return concept.instead or nothing
+    if concept.instead is None and settings.TARGET_PROMPT == "null" and settings.null == "empty":
+        return None
+    return concept.instead or ""
 
 
 def templates_for(

@@ -204,7 +204,7 @@ class Trained(Training, Generic[D]):
                 for count, first, loss in (
                     (one.critic_warmup, 0, one.loss),
                     (warmup, one.critic_warmup, one.saliency),
-                    (one.steps, before, one.loss),
+                    (one.most_steps, before, one.loss),
                 ):
                     once = net.free, net.rows
                     with _attacking(net, adversary if first == before else None, Step(first, 0)):
@@ -212,8 +212,8 @@ class Trained(Training, Generic[D]):
                     own = net.free - once[0], net.rows - once[1]
                     net.free, net.rows = (old + count * new for old, new in zip(once, own, strict=True))
                 one.check(list(losses))
-                net.free += panel.panel.rows * (2 + panel.readings(one.steps)) if panel else 0
-            steps, images = steps + before + one.steps, images + run.sampled
+                net.free += panel.panel.rows * (2 + panel.readings(one.most_steps)) if panel else 0
+            steps, images = steps + before + one.most_steps, images + run.sampled
             free, rows = free + net.free, rows + net.rows
         weights = model.weights(self.part)
         if self.trains == "lora":
@@ -256,7 +256,7 @@ def _train(method: Trained[D], run: Run, sets: D, panel: Convergence | None) -> 
             critic_warmup=method.critic_warmup,
             panel=panel,
         ),
-        steps=method.steps,
+        steps=method.most_steps,
         lr=method.lr,
         job=replace(job, stop=stop_of(model, request, method) or job.stop),
         schedule=onecycle if method.schedule == "onecycle" else constant,
@@ -268,7 +268,7 @@ def _train(method: Trained[D], run: Run, sets: D, panel: Convergence | None) -> 
         seed=run.seed,
     )
     if panel:
-        run.stopped.append(panel.facts(method.steps))
+        run.stopped.append(panel.facts(method.most_steps))
     return weights
 
 

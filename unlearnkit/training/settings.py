@@ -150,18 +150,27 @@ class Training:
     )
 
     stop_reach: float = setting(
-        0.6,
+        0.5,
         "with stop = converged: how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to "
         "the target",
         low=0.0,
         high=10.0,
-        source="ours: on the canvas no picture was left from 0.6 on",
+        source="ours: with less, the canvas still drew some",
     )
-    stop_least: int = setting(
-        0,
-        "with stop = converged: fewest steps; a onecycle schedule spans these, may end only there, and starts again",
-        low=0,
-        source="ours",
+    stop_from: float = setting(
+        0.0,
+        "with stop = converged: share of the steps that is trained in any case",
+        low=0.0,
+        high=1.0,
+        source="ours; canvas: 1",
+    )
+    stop_most: int = setting(
+        1,
+        "with stop = converged: how many times the steps may pass; a onecycle schedule spans the steps once, starts "
+        "again with them, and training ends only where it ends",
+        low=1,
+        high=100,
+        source="ours; canvas: 2",
     )
     stop_brake: float = setting(
         0.2,
@@ -177,6 +186,11 @@ class Training:
         high=1000,
         source="ours",
     )
+
+    @property
+    def most_steps(self) -> int:
+        """Optimiser steps at most."""
+        return self.steps * (self.stop_most if self.stop == "converged" else 1)
 
     @property
     def separate(self) -> bool:

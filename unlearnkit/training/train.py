@@ -53,8 +53,8 @@ def convergence_of(settings: Trained[Any], run: Run) -> Convergence | None:
         reach=settings.stop_reach,
         brake=settings.stop_brake,
         patience=settings.stop_patience,
-        least=settings.stop_least,
-        cycle=0 if settings.schedule == "constant" else settings.stop_least or settings.steps,
+        least=round(settings.stop_from * settings.steps),
+        cycle=0 if settings.schedule == "constant" else settings.steps,
     )
 
 

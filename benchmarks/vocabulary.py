@@ -1,0 +1,189 @@
+"""Every concept of the canvas, erased by every method with its one default: 24 objects and 10 styles.
+
+    python benchmarks/vocabulary.py run      all cells, in the order of the lot
+    python benchmarks/vocabulary.py quick    six concepts, drawn by lot from those that no setting was chosen on
+    python benchmarks/vocabulary.py table    docs/vocabulary.md and docs/vocabulary.png, from the rows that there are
+
+``--method``, ``--concept`` and ``--share 0/4`` choose cells; ``--lot`` is the seed that orders and draws the concepts.
+Rows are appended to ``results/vocabulary.jsonl``, and one that is there is not made again; a killed cell goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from cells import Cell, key, measured
+from papers import lost
+from rows import once, part, plain, read, share
+
+from unlearnkit import load
+from unlearnkit.canvas import world
+from unlearnkit.metrics.evaluators import canvas_evaluators
+from unlearnkit.model.model import Model
+
+ROWS = Path(__file__).parent / "results" / "vocabulary.jsonl"
+DOCS = Path(__file__).parents[1] / "docs"
+METHODS = ("duge", "rgd", "doco", "sculpting", "esd", "ca", "uce", "uce-diverse", "rece", "speed", "dp")
+STYLES = tuple(style for style in world.STYLES if style != "plain")
+CONCEPTS = (*world.OBJECTS, *STYLES)
+# concepts on which a setting of the canvas was chosen, or chosen again; of uce-diverse also guitar, apple and tree
+TUNED = ("cat", "van gogh", "neon", "watercolor", "blueprint", "halftone", "pixel art", "guitar")
+SIZE, DRAWN = "quick", 6
+LEFT = ("name", "template")  # what counts as left: pictures of prompts that name the concept
+
+HEAD = """# The whole vocabulary
+
+`python benchmarks/vocabulary.py table` writes this page from `benchmarks/results/vocabulary.jsonl`. Every method erases
+one concept of the canvas with its one default. A held-out classifier, which no training used, sees what is left of the
+concept (prompts by name and in unseen templates, at most 24 of each) and what is lost of the others (24 near and 24
+other prompts, so one picture is two points). Each concept is one edit with seed 0.
+
+On concepts marked * a setting of the canvas was chosen, or chosen again after a row of this concept:
+{tuned}. For all methods these are cat and van gogh; the other styles were used for some of DUGE, RGD, DoCo and
+Sculpting Memory, pixel art and guitar (with apple and tree) for uce-diverse, halftone, watercolor and guitar for
+`stop_reach`.
+
+{headline}
+"""
+
+
+def cells(methods: Sequence[str], concepts: Sequence[str], lot: int) -> Iterator[Cell]:
+    """Concept by concept, in the order of the lot, so that any beginning is a fair sample."""
+    order = sorted(CONCEPTS)
+    random.Random(lot).shuffle(order)
+    for concept in (one for one in order if one in concepts):
+        for method in methods:
+            yield Cell(method, (concept,), size=SIZE)
+
+
+def drawn(lot: int, count: int = DRAWN) -> list[str]:
+    """Concepts by lot, without those that a setting was chosen on: two objects for each style."""
+    chance = random.Random(lot)
+    styles = [style for style in STYLES if style not in TUNED]
+    objects = [name for name in world.OBJECTS if name not in TUNED]
+    count_styles = min(len(styles), count // 3)
+    return chance.sample(objects, count - count_styles) + chance.sample(styles, count_styles)
+
+
+def left_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Pictures that still show the concept, and all: by name and in templates."""
+    counts = [row["left"][form] for form in LEFT if form in row["left"]]
+    return sum(k for k, _ in counts), sum(n for _, n in counts)
+
+
+def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """The page. rows: by method and concept."""
+    shares = {at: k / n for at, row in rows.items() for k, n in [left_of(row)]}
+    if not rows:
+        return HEAD.format(tuned=", ".join(TUNED), headline="No cell has been measured yet.")
+    worst = max(shares, key=lambda at: shares[at])
+    k, n = left_of(rows[worst])
+    headline = (
+        f"**Worst cell of {len(rows)}: {worst[0]} on {worst[1]}, left in {k} of {n} pictures.** "
+        f"{len(METHODS) * len(CONCEPTS) - len(rows)} cells are not measured yet; they are empty below."
+    )
+    lines = [HEAD.format(tuned=", ".join(TUNED), headline=headline)]
+    lines += [
+        "## By method\n",
+        "| method | concepts | at most 5 % left | worst | objects lost | styles lost |",
+    ]
+    lines.append("|---" * 6 + "|")
+    for method in METHODS:
+        own = {concept: row for (name, concept), row in rows.items() if name == method}
+        if not own:
+            continue
+        here = {concept: shares[method, concept] for concept in own}
+        bad = max(here, key=lambda concept: here[concept])
+        few = sum(value <= 0.05 for value in here.values())
+        harm = []
+        for kind in ("objects", "styles"):
+            each = {concept: lost(row, kind) for concept, row in own.items()}
+            most = max(each, key=lambda concept: each[concept])
+            harm.append(f"{mean(each.values()):.1f}, most {each[most]:.1f} ({most})")
+        lines.append(
+            f"| {method} | {len(own)} | {few} | {bad}: {100 * here[bad]:.0f} % | {' | '.join(harm)} |"
+        )
+    lines.append(
+        "\n*lost*: points of accuracy on the other concepts, the mean over the concepts and the most.\n"
+    )
+    lines.append("![What is left of every concept](vocabulary.png)\n\n## Left, and lost\n")
+    lines.append(
+        "Pictures that still show the concept, in per cent / points lost of the other objects and styles.\n"
+    )
+    lines += [f"| | {' | '.join(METHODS)} |", "|---" * (len(METHODS) + 1) + "|"]
+    for concept in CONCEPTS:
+        entries = [_entry(rows.get((method, concept))) for method in METHODS]
+        if any(entries):
+            lines.append(f"| {concept}{' *' if concept in TUNED else ''} | {' | '.join(entries)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _entry(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    k, n = left_of(row)
+    return f"{100 * k / n:.0f} / {max(lost(row, kind) for kind in ('objects', 'styles')):.0f}"
+
+
+def _share(row: Mapping[str, Any] | None) -> float:
+    k, n = left_of(row) if row else (0, 0)
+    return 100 * k / n if n else float("nan")
+
+
+def found(model: Model) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of today's defaults, by method and concept."""
+    tools = canvas_evaluators()
+    known = [(row["key"], row) for row in read(ROWS) if "left" in row]
+    rows = {}
+    for cell in cells(METHODS, CONCEPTS, 0):
+        facts = plain(key(cell, model, tools))
+        if row := next((row for own, row in known if own == facts), None):
+            rows[cell.method, cell.targets[0]] = row
+    return rows
+
+
+def picture(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+    """Concepts by methods: white nothing left, dark all left, grey not measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 10), layout="constrained")
+    grid = [[_share(rows.get((method, concept))) for method in METHODS] for concept in CONCEPTS]
+    colours = pyplot.get_cmap("Reds").copy()
+    colours.set_bad("lightgrey")
+    shown = axes.imshow(grid, cmap=colours, vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(METHODS)), METHODS, rotation=60, ha="right")
+    axes.set_yticks(range(len(CONCEPTS)), [f"{c} *" if c in TUNED else c for c in CONCEPTS])
+    figure.colorbar(shown, label="left, % of pictures; grey: not measured", shrink=0.6)
+    figure.savefig(DOCS / "vocabulary.png", dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["run", "quick", "table"])
+    parser.add_argument("--method", action="append", choices=METHODS, help="all, unless told")
+    parser.add_argument("--concept", action="append", choices=CONCEPTS, help="all, unless told")
+    parser.add_argument("--lot", type=int, default=0, help="the seed that orders and draws concepts")
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    opened = load("canvas")
+    if given.what == "table":
+        measured_rows = found(opened)
+        (DOCS / "vocabulary.md").write_text(page(measured_rows), encoding="utf-8")
+        picture(measured_rows)
+    else:
+        looks = canvas_evaluators()
+        names = given.concept or (drawn(given.lot) if given.what == "quick" else CONCEPTS)
+        for one in part(cells(given.method or METHODS, names, given.lot), given.share):
+            once(ROWS, key(one, opened, looks), lambda one=one: measured(one, opened, looks))

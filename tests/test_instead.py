@@ -1,0 +1,70 @@
+"""What takes an erased concept's place: a word, nothing, or the nearest retained word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from quick import quick
+
+from unlearnkit.data.nearest import nearest_word, with_nearest
+from unlearnkit.errors import InputError
+from unlearnkit.methods import edit_for, plan
+from unlearnkit.model.model import Model
+from unlearnkit.schema import Concept, Request
+
+CAT = Concept("cat", instead="nearest")
+
+
+def test_nothing_and_nearest_in_any_spelling() -> None:
+    assert Concept("cat", instead="Nothing").instead == ""
+    assert Concept("cat", instead="NEAREST ").instead == "nearest"
+    assert Concept("cat", instead="a Dog").instead == "a Dog"
+
+
+def test_the_order_of_the_words_does_not_matter(model: Model) -> None:
+    keep = (Concept("car"), Concept("tree"), Concept("bear"))
+    found = {nearest_word(model, Request((CAT,), words), CAT) for words in (keep, keep[::-1])}
+    assert len(found) == 1
+    assert found <= {"car", "tree", "bear"}
+
+
+def test_nearest_is_a_retained_word_of_the_kind(model: Model) -> None:
+    assert nearest_word(model, Request((CAT,)), CAT) in ("dog", "bear", "car")
+    assert nearest_word(model, Request((CAT, Concept("dog"), Concept("bear"))), CAT) == "car"
+    style = Concept("neon", "style", instead="nearest")
+    assert nearest_word(model, Request((style,)), style) == "van gogh"
+    alone = Request((style, Concept("van gogh", "style")))
+    with pytest.raises(InputError, match="no other style is known"):
+        with_nearest(model, alone)
+
+
+@pytest.mark.parametrize("method", ["esd", "duge", "ca", "doco", "rgd", "uce"])
+@pytest.mark.parametrize("instead", ["nothing", "nearest"])
+def test_every_choice_makes_an_edit(model: Model, method: str, instead: str) -> None:
+    request, settings = Request((Concept("cat", instead=instead),)), quick(method, 2)
+    settings |= {"neighbours": 1} if method == "duge" else {}
+    told: Any = plan(model, request, method=method, settings=settings)
+    assert told.weights
+    edit = edit_for(model, request, method=method, settings=settings)
+    if instead == "nearest":
+        word = edit.facts["instead"]["cat"]
+        assert word == nearest_word(model, request, request.erase[0])
+        given = Request((Concept("cat", instead=word),))
+        assert edit.hash() == edit_for(model, given, method=method, settings=settings).hash()
+    else:
+        assert "instead" not in edit.facts
+
+
+def test_a_superclass_cannot_be_nothing(model: Model) -> None:
+    request = Request((Concept("cat", instead="nothing"),))
+    with pytest.raises(InputError, match="a superclass is a word"):
+        edit_for(model, request, method="sculpting", settings=quick("sculpting", 2))
+
+
+def test_esd_leaves_the_word_out_of_its_sentence(model: Model) -> None:
+    """Nothing is the rest of the sentence, also where the method's own default is the empty prompt."""
+    settings = quick("esd", 2, start="pictures", templates=True, pictures=3)
+    own = edit_for(model, Request((Concept("cat"),)), method="esd", settings=settings | {"null": "rest"})
+    request = Request((Concept("cat", instead="nothing"),))
+    assert edit_for(model, request, method="esd", settings=settings).hash() == own.hash()
