@@ -69,7 +69,7 @@ def test_a_prompt_that_hardly_shows_the_concept_does_not_count(model: Model) -> 
 
 def test_without_a_target_the_loss_counts(model: Model) -> None:
     """At 1 the concept's word helps no more than no word."""
-    panel = Panel(Run(model, CAT, Net(model)), lambda concept: "", aims=False)
+    panel = Panel(Run(model, CAT, Net(model)), lambda concept: "", targeted=False)
     assert panel.read().come == 0
     panel.true = panel.base[: panel.count]  # as if the base model had no error
     panel.prompts = panel.targets

@@ -21,9 +21,7 @@ from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, ImageSet
 from ..data.wording import format_prompt
-from ..model.model import Model
 from ..parts import Losses
-from ..schema import Concept, Request
 from ..settings import setting
 from ..training.anchors import Anchored, anchor, anchored, retained, templates_for
 from ..training.job import Run
@@ -51,6 +49,7 @@ class Robust(Trained[Sets]):
     title: ClassVar = "Robust anchoring"
     paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
     steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
@@ -68,11 +67,6 @@ class Robust(Trained[Sets]):
     pictures: int = default("pictures", 40, source="ours")
     grammar: str = default("grammar", "", source="ours")
     prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
-
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return anchor(model, request, concept)
 
     def data(self, run: Run) -> Sets:
         anchors = anchored(run, self.pictures, grammar=self.grammar)
@@ -93,8 +87,8 @@ class Robust(Trained[Sets]):
         taught = [x_a.input, x_r.input]
         inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
         if sets.latents:
-            asked, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
-            inputs, taught = [*inputs, asked], [*taught, *both]
+            own, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
+            inputs, taught = [*inputs, own], [*taught, *both]
         targets, eps = net.teacher(taught), net.student(inputs)
         if sets.latents:
             e_a, e_c = targets[2:]

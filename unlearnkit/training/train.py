@@ -42,7 +42,11 @@ def convergence_of(settings: Trained[Any], run: Run) -> Convergence | None:
     """Ends training with stop = converged, else None. Draws pictures; a dry run only counts them."""
     if settings.stop != "converged":
         return None
-    panel = Panel(run, lambda concept: settings.place(run.model, run.request, concept), aims=settings.AIMS)
+    panel = Panel(
+        run,
+        lambda concept: settings.place(run.model, run.request, concept),
+        targeted=settings.TARGET_PROMPT is not None,
+    )
     return Convergence(
         panel,
         every=settings.stop_every,
