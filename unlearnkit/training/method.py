@@ -175,7 +175,7 @@ class Trained(Training, Generic[D]):
         ]
         with run.contexts:
             sets = [one.data(own) for (one, _), own in zip(stages, runs, strict=True)]
-            panels = [convergence_of(one, own) for (one, _), own in zip(stages, runs, strict=True)]
+            panels = [convergence_of(one, own, one.place) for (one, _), own in zip(stages, runs, strict=True)]
             if len(stages) == 1:
                 return _train(stages[0][0], runs[0], stages[0][0].with_earlier(sets[0], []), panels[0])
             weights, done = _finished(run)
@@ -201,7 +201,7 @@ class Trained(Training, Generic[D]):
             with run.contexts, torch.enable_grad():
                 earlier.append(one.data(run))
                 sets = one.with_earlier(earlier[-1], earlier[:-1])
-                panel = convergence_of(one, run)
+                panel = convergence_of(one, run, one.place)
                 warmup = one.mask_warmup if one.mask != "none" else 0
                 adversary = adversary_of(model, part, one)
                 before = one.critic_warmup + warmup
