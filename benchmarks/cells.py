@@ -24,7 +24,7 @@ from rows import once, plain
 from unlearnkit import Concept, suites
 from unlearnkit.canvas import WEIGHTS, world
 from unlearnkit.canvas.check import never_knew
-from unlearnkit.canvas.guide import validation_classifier
+from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for

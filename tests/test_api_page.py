@@ -102,7 +102,8 @@ def entry(title: str, value: Any) -> str:
         parts += [f"- `{one.name}`: {one.metadata['doc']}\n" for one in fields]
         parts += ["\n"] if fields else []
     if isinstance(value, type):
-        for name, own in vars(value).items():
+        ours = [base for base in reversed(value.__mro__) if base.__module__.startswith("unlearnkit")]
+        for name, own in {name: own for base in ours for name, own in vars(base).items()}.items():
             if name.startswith("_"):
                 continue
             if isinstance(own, property) or type(own).__name__ == "cached_property":

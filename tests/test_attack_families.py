@@ -38,7 +38,7 @@ def test_every_attack_that_makes_sense_runs(title: str, words: Path):
     for attack in ATTACKS.values():
         if attack.refuses(model):
             continue
-        victim = Victim(model, Concept(name), TINY, worn=worn)
+        victim = Victim(model, Concept(name), TINY, applied=worn)
         found = attack.search(victim)
         for numbers in batches(found.attempts, 8):
             group = [found.attempts[number] for number in numbers]
@@ -83,7 +83,7 @@ def test_the_page_names_every_attack():
 def test_no_attack_can_see_the_classifier_that_judges():
     code = (
         "import sys, unlearnkit.attacks as a; from unlearnkit.attacks import drawing; "
-        "print([n for n in sys.modules if n in ('unlearnkit.canvas.judge', 'unlearnkit.canvas.evaluators')])"
+        "print([n for n in sys.modules if n in ('unlearnkit.canvas.held_out', 'unlearnkit.canvas.evaluators')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

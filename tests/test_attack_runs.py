@@ -20,13 +20,13 @@ from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import attack_record, attacking
 from unlearnkit.evaluation.attack import attack, plan, targets
-from unlearnkit.evaluation.attack_figures import arm_figures, headline
+from unlearnkit.evaluation.attack_figures import AttackFigures, arm_figures, headline
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
 from unlearnkit.io import manifest
-from unlearnkit.metrics.stats import newcombe
+from unlearnkit.metrics.stats import Interval, newcombe
 from unlearnkit.model.load import load
 from unlearnkit.schema import Concept, Request
 
@@ -213,7 +213,7 @@ def test_the_canvas_has_a_model_that_never_knew_cats():
     assert one.seen_as == "cat"
     assert one.never_knew is not None
     assert one.facts()["control"]["kind"] == "never knew"
-    assert one.held is not None
+    assert one.shows is not None
     before = model.fingerprint()
     victims = one.victims(TINY, 0, Path("nowhere"))
     with victims["control"].edited() as other:
@@ -231,7 +231,7 @@ def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, mon
     search = type(attack_).search
 
     def counted(self: Any, victim: Any) -> Any:
-        searched.append("control" if victim.worn is twin else "after")
+        searched.append("control" if victim.applied is twin else "after")
         return search(self, victim)
 
     monkeypatch.setattr(type(attack_), "search", counted)
@@ -274,36 +274,33 @@ def rows(after: int, control: int, n: int = 50, arm: str = "arm") -> list[dict[s
 
 def test_an_arm_whose_control_finds_it_is_not_counted():
     figures = arm_figures(rows(30, 5) + rows(50, 6, arm="other"))
-    assert figures["arm"]["counted"]
-    assert not figures["other"]["counted"]
+    assert figures["arm"].counted
+    assert not figures["other"].counted
     assert headline(figures) == "arm"
-    assert figures["arm"]["difference"]["value"] == pytest.approx(0.5)
+    assert figures["arm"].difference.value == pytest.approx(0.5)
     alone = arm_figures([row for row in rows(1, 1) if row["side"] == "after"])
-    assert alone["arm"]["control"] is None
-    assert not alone["arm"]["counted"]
+    assert alone["arm"].control is None
+    assert not alone["arm"].counted
     assert headline(alone) is None
 
 
 GROUPS = {name: find(name).group for name in ("wording", "inversion", "probe")} | {"relearn": "relearning"}
 
 
-def case(name: str, after: int, control: int = 0, n: int = 50) -> tuple[dict[str, Any], dict[str, Any]]:
-    own, none = {"value": 0.2, "low": 0.19, "high": 0.21}, {"value": 0.1, "low": 0.09, "high": 0.11}
+def case(name: str, after: int, control: int = 0, n: int = 50) -> AttackFigures:
+    own, none = Interval(0.2, 0.19, 0.21), Interval(0.1, 0.09, 0.11)
     known = {"own caption, after": own, "no caption, after": none}
-    figures = {"arms": arm_figures(rows(after, control, n)), "figures": {"after": known, "control": known}}
-    return {"attack": name, "control": {"kind": "never knew"}}, figures
+    return AttackFigures(name, True, arm_figures(rows(after, control, n)), {"after": known, "control": known})
 
 
-def grade(*cases: tuple[dict[str, Any], dict[str, Any]], before: str = "generalises") -> tuple[str, str]:
-    plans, figures = zip(*cases, strict=True) if cases else ((), ())
-    name, reasons = graded(before, plans, figures, GROUPS)
+def grade(*cases: AttackFigures, before: str = "generalises") -> tuple[str, str]:
+    name, reasons = graded(before, cases, GROUPS)
     return name, "; ".join(reasons)
 
 
 def test_the_ladder_of_grades():
     steps = [case(name, 0) for name in ("wording", "inversion", "relearn")]
-    probe = case("probe", 0, n=1)
-    probe[1]["arms"] = {}
+    probe = dataclasses.replace(case("probe", 0), arms={})
     assert grade() == ("generalises", "not attacked with wording")
     assert grade(steps[0]) == ("resists prompts", "not attacked with inversion")
     assert grade(*steps[:2]) == ("resists embeddings and latents", "not attacked with relearn")
@@ -316,42 +313,37 @@ def test_the_ladder_of_grades():
 def test_reasons_against_a_grade():
     assert "20 of 50, control 0 of 50, so up to 5" in grade(case("wording", 20))[1]
     assert "every control of wording and prompts is above 10%" in grade(case("wording", 20, 20))[1]
-    lacks = case("wording", 0)
-    lacks[1]["arms"] = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
-    assert grade(lacks)[1] == "wording has no control"
+    alone = arm_figures([row for row in rows(0, 0) if row["side"] == "after"])
+    assert grade(dataclasses.replace(case("wording", 0), arms=alone))[1] == "wording has no control"
     assert "so up to 12 points" in grade(case("wording", 0, n=28))[1]  # too few pictures to bound it
     assert grade(case("wording", 3, 3))[0] == "generalises"  # 6 % each, but the difference may be 12 points
-    knows = case("probe", 0)
-    knows[1]["arms"] = {}
-    knows[1]["figures"] = {
+    losses = {
         "after": {
-            "own caption, after": {"value": 0.1, "high": 0.12},
-            "no caption, after": {"value": 0.2, "high": 0.3},
+            "own caption, after": Interval(0.1, 0.09, 0.12),
+            "no caption, after": Interval(0.2, 0.15, 0.3),
         },
         "control": {
-            "own caption, after": {"value": 0.2, "low": 0.18},
-            "no caption, after": {"value": 0.2, "low": 0.1},
+            "own caption, after": Interval(0.2, 0.18, 0.21),
+            "no caption, after": Interval(0.2, 0.1, 0.3),
         },
     }
+    knows = AttackFigures("probe", True, {}, losses)
     steps = [case(name, 0) for name in ("wording", "inversion", "relearn")]
     name, why = grade(*steps, knows)
     assert name == "resists relearning"
     assert "with own caption its pictures are denoised with a loss of 0.1" in why
     assert "no caption" not in why
-    knows[0]["control"]["kind"] = "unrelated concept"
-    assert grade(*steps, knows)[1] == "there is no model that never knew it"
+    unlike = dataclasses.replace(knows, never_knew=False)
+    assert grade(*steps, unlike)[1] == "there is no model that never knew it"
 
 
-def lesson(
-    after: Sequence[int], control: Sequence[int], benign: int = 0
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def lesson(after: Sequence[int], control: Sequence[int], benign: int = 0) -> AttackFigures:
     """Relearning with these counts, of 50, after 5, 10 and 20 steps."""
-    given = [
-        rows(a, c, arm=f"low rank, {n} steps") for n, a, c in zip((5, 10, 20), after, control, strict=True)
-    ]
-    given += [rows(benign, 0, arm="other pictures, 40 steps")]
-    figures = {"arms": arm_figures([row for part in given for row in part]), "figures": {}}
-    return {"attack": "relearn", "control": {"kind": "never knew"}}, figures
+    steps = zip((5, 10, 20), after, control, strict=True)
+    every = [row for n, a, c in steps for row in rows(a, c, arm=f"low rank, {n} steps")]
+    return AttackFigures(
+        "relearn", True, arm_figures(every + rows(benign, 0, arm="other pictures, 40 steps")), {}
+    )
 
 
 def test_relearning_is_graded_by_its_steps():

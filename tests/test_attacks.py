@@ -45,7 +45,7 @@ def pixels(pictures: list) -> np.ndarray:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model: Model, tmp_path: Path):
     before = model.fingerprint()
-    one = victim(model, worn=worn(model), folder=tmp_path / "parts")
+    one = victim(model, applied=worn(model), folder=tmp_path / "parts")
     attack = find(name)
     assert attack.refuses(model) is None
     found = attack.search(one)
@@ -60,7 +60,7 @@ def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model
         assert (pixels(first) == pixels(second)).all()
         assert len(first) == len(group)
     assert model.fingerprint() == before
-    rerun = attack.search(victim(model, worn=worn(model)))  # without the parts of the first search
+    rerun = attack.search(victim(model, applied=worn(model)))  # without the parts of the first search
     assert all(torch.equal(rerun.tensors[n].float().cpu(), t) for n, t in again.tensors.items())
 
 
@@ -112,7 +112,7 @@ def test_the_denoising_loss_is_that_of_ddpm(model: Model):
 
 
 def test_learned_vectors_lower_the_loss(model: Model):
-    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=40, batch=4), worn=worn(model))
+    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=40, batch=4), applied=worn(model))
     found = find("inversion").search(one)
     group = found.group("4 vectors")
     assert group["text_encoder"].shape == (4, 16)
@@ -219,7 +219,7 @@ def test_what_the_untouched_model_begins_it_would_end_as_its_own(model: Model):
 
 def test_the_untouched_encoder_is_put_back(model: Model):
     encoder = {n: 0.5 * v.detach() for n, v in model.weights("text-encoder").items()}
-    one = victim(model, worn=encoder)
+    one = victim(model, applied=encoder)
     found = find("inversion").search(one)
     assert "4 vectors, untouched encoder" in found.arms
     assert "4 vectors, untouched encoder" not in find("inversion").search(victim(model)).arms
@@ -251,6 +251,6 @@ def test_prefixes_under_which_the_classifier_sees_it_are_kept(model: Model):
     attack = RandomSearch(kept=1)
     prompts = attack.candidates(victim(model))
     assert len(prompts) == 2
-    assert attack.chosen(victim(model, held=held), prompts) == prompts[1:]
+    assert attack.chosen(victim(model, shows=held), prompts) == prompts[1:]
     assert attack.chosen(victim(model), prompts) == prompts
     assert not any("cat" in p.removesuffix("a photo of a cat").split() for p in prompts)

@@ -83,7 +83,7 @@ def test_closed_forms_of_many_concepts_are_those_of_few(
     single = edit_for(make(), REQUEST, method=method, settings=settings)
     for place in ("model.batches", "data.prompts"):
         monkeypatch.setattr(f"unlearnkit.{place}.MANY", 0)
-    monkeypatch.setattr("unlearnkit.methods.uce.BLOCK", 3)
+    monkeypatch.setattr("unlearnkit.data.text_columns.BLOCK", 3)
     many = edit_for(make(), REQUEST, method=method, settings=settings)
     assert single.weights.keys() == many.weights.keys()
     for name, weight in single.weights.items():

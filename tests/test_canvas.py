@@ -16,7 +16,7 @@ from ship import sums
 from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import accuracy, cells
 from unlearnkit.canvas.classifier import Prediction, _choice
-from unlearnkit.canvas.judge import held_out_classifier
+from unlearnkit.canvas.held_out import held_out_classifier
 from unlearnkit.model.load import load
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")

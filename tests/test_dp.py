@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unlearnkit.errors import InputError
 from unlearnkit.methods import UCE, edit_for
-from unlearnkit.methods.dp import DP, change
+from unlearnkit.methods.dp import DP, delta
 from unlearnkit.model import batches
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
@@ -30,7 +30,7 @@ def test_the_solution_by_hand() -> None:
     p = DP(protected=1.0).projector(columns([1.0], [0.0]))
     torch.testing.assert_close(p, columns([0.0, 0.0], [0.0, 1.0]))
     c, g = columns([1.0], [1.0]), columns([2.0], [0.0])
-    torch.testing.assert_close(change(c, g, p), columns([0.0, 1.0], [0.0, -1.0]))
+    torch.testing.assert_close(delta(c, g, p), columns([0.0, 1.0], [0.0, -1.0]))
 
 
 def test_the_first_projection_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_the_solution_is_the_smallest_that_meets_both_demands() -> None:
     draws = np.random.default_rng(0)
     c, g, k = (draws.normal(size=(9, n)) for n in (2, 2, 3))
     p = DP(protected=1.0).projector(torch.tensor(k))
-    found = change(torch.tensor(c), torch.tensor(g), p).numpy()
+    found = delta(torch.tensor(c), torch.tensor(g), p).numpy()
     expected = np.hstack([np.zeros((9, 3)), g - c]) @ np.linalg.pinv(np.hstack([k, c]))
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
@@ -60,10 +60,8 @@ def test_without_anything_retained_it_is_uce_without_ridge() -> None:
     draws = torch.Generator().manual_seed(0)
     c, g = (torch.randn((6, 2), generator=draws, dtype=torch.float64) for _ in range(2))
     uce = UCE(ridge=1e-9)
-    expected = uce.change(uce.normal(c @ c.T, torch.zeros(6, 6, dtype=torch.float64)), (g - c) @ c.T)
-    torch.testing.assert_close(
-        change(c, g, torch.eye(6, dtype=torch.float64)), expected, rtol=1e-5, atol=1e-6
-    )
+    expected = uce.delta(uce.normal(c @ c.T, torch.zeros(6, 6, dtype=torch.float64)), (g - c) @ c.T)
+    torch.testing.assert_close(delta(c, g, torch.eye(6, dtype=torch.float64)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_some_of_the_energy_may_stay_unprotected() -> None:

@@ -80,7 +80,7 @@ def test_noisy_sampling_beyond_one_by_hand(model: Model) -> None:
 
 
 def test_a_probe_of_noise_is_drawn_by_the_edited_model(model: Model) -> None:
-    one = victim(model, worn=worn(model))
+    one = victim(model, applied=worn(model))
     found = find("noise_probe").search(one)
     last = found.attempts[-1:]
     with one.edited(), torch.no_grad():
@@ -154,7 +154,7 @@ def test_the_classifier_knows_the_concept_from_other_words(model: Model) -> None
 
 def test_no_strength_is_plain_sampling_and_a_strong_one_is_more_of_the_concept(model: Model) -> None:
     attack = LatentGuidance(strengths=(0.0, 500.0))
-    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=60, examples=8), worn=worn(model))
+    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=60, examples=8), applied=worn(model))
     found = attack.search(one)
     net = trained(one, attack.name)
     noise = torch.randn((2, *model.shape), generator=one.stream(attack.name, "strength 0"))
@@ -186,7 +186,7 @@ def test_a_step_back_leads_forward_again(kind: str, make: Callable[..., Model], 
 
 
 def test_inverted_pictures_are_drawn_again_without_a_prompt(model: Model) -> None:
-    one = victim(model, worn=worn(model))
+    one = victim(model, applied=worn(model))
     found = TextFree(rounds=30).search(one)
     again = pixels(drawn(one, found, found.attempts)).astype(int)
     own = pixels(decoded(model, one.examples())).astype(int)

@@ -120,7 +120,7 @@ def closed(
     }
     a = method.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T)
     old = torch.tensor(w, dtype=torch.float64)
-    new = old + old @ method.change(a, (column["g"] - column["c"]) @ column["c"].T)
+    new = old + old @ method.delta(a, (column["g"] - column["c"]) @ column["c"].T)
     return new.numpy()
 
 

@@ -25,10 +25,11 @@ from unlearnkit.parts.mask import Mask, swapped, top
 from unlearnkit.parts.rules import Projection, StartPenalty, residual_share, span_basis
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build, describe
+from unlearnkit.training.checks import check
 from unlearnkit.training.descend import Objective, descend, onecycle
 from unlearnkit.training.job import Job
 from unlearnkit.training.net import Net, Step
-from unlearnkit.training.settings import Training, check
+from unlearnkit.training.settings import Training
 
 SIZES = {"a": (2,), "b": (3, 1)}
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: 0.0 if abs(x) < 1e-6 else x)

@@ -10,7 +10,7 @@ import torch
 from test_attacks import TINY, victim, worn
 
 from unlearnkit.attacks import Victim, find
-from unlearnkit.attacks.mma import MMA, likeness
+from unlearnkit.attacks.mma import MMA, similarity
 from unlearnkit.attacks.p4d import P4D, loss
 from unlearnkit.attacks.ring_a_bell import RingABell, child, direction
 from unlearnkit.attacks.unlearndiffatk import UnlearnDiffAtk
@@ -25,7 +25,7 @@ from unlearnkit.schema import Concept
 def test_unlearndiffatk_first_step_by_the_pipelines_own_parts(seed: int, model: Model) -> None:
     """With one step, one word and Adam's first step of ±0.01 the arg-max is a word whose gradient is negative."""
     one = Victim(
-        model, Concept("cat"), dataclasses.replace(TINY, steps=1, batch=2), worn=worn(model), seed=seed
+        model, Concept("cat"), dataclasses.replace(TINY, steps=1, batch=2), applied=worn(model), seed=seed
     )
     found = UnlearnDiffAtk(length=1, prompts=1).search(one)
     words, prompt = words_of(model, ["cat"]), "cat"
@@ -67,7 +67,7 @@ def test_prefixes_stand_before_the_models_own_prompts(model: Model) -> None:
 
 
 def test_p4d_loss_is_the_distance_from_what_the_untouched_model_predicts(model: Model) -> None:
-    one, pipe = victim(model, worn=worn(model)), model.pipe
+    one, pipe = victim(model, applied=worn(model)), model.pipe
     x, t = (
         torch.randn((2, *model.shape), generator=torch.Generator().manual_seed(0)),
         torch.tensor([100, 800]),
@@ -94,7 +94,7 @@ def test_p4d_starts_from_the_words_nearest_to_random_vectors(model: Model) -> No
 def test_p4d_finds_words_with_a_lower_loss_than_those_it_starts_from(model: Model) -> None:
     def searched(steps: int) -> str:
         one = Victim(
-            model, Concept("cat"), dataclasses.replace(TINY, steps=steps, batch=16), worn=worn(model)
+            model, Concept("cat"), dataclasses.replace(TINY, steps=steps, batch=16), applied=worn(model)
         )
         return P4D(length=4, prompts=1).search(one).attempts[0].prompt
 
@@ -103,7 +103,7 @@ def test_p4d_finds_words_with_a_lower_loss_than_those_it_starts_from(model: Mode
     start, end, aim = (model.encode([text] * 64) for text in (searched(1), searched(60), "cat"))
     with torch.no_grad():
         aimed = model.eps(x, t, aim)
-        with victim(model, worn=worn(model)).edited():
+        with victim(model, applied=worn(model)).edited():
             far = [(model.eps(x, t, one) - aimed).square().mean().item() for one in (start, end)]
     assert far[1] < far[0]
 
@@ -145,7 +145,7 @@ def test_a_child_crosses_half_the_time_and_changes_one_word_a_quarter() -> None:
 # MMA
 
 
-def test_mma_likeness_is_the_cosine_of_clips_pooled_vectors(model: Model) -> None:
+def test_mma_similarity_is_the_cosine_of_clips_pooled_vectors(model: Model) -> None:
     encoder, tokenizer = model.pipe.text_encoder, model.pipe.tokenizer
     with torch.no_grad():
         ids = tokenizer(["cat", "photo dog"], padding="max_length", return_tensors="pt").input_ids
@@ -154,7 +154,7 @@ def test_mma_likeness_is_the_cosine_of_clips_pooled_vectors(model: Model) -> Non
             model.conditioning(["cat"])
             aim = dict(sentence)
             model.conditioning(["photo dog"])
-            found = likeness(sentence, aim).item()
+            found = similarity(sentence, aim).item()
     assert found == pytest.approx(cat @ dog / np.linalg.norm(cat) / np.linalg.norm(dog), rel=1e-5)
 
 

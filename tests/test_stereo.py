@@ -60,7 +60,7 @@ def test_the_loss_steers_to_the_anchors_and_away_from_prompts_and_vectors(model:
 
 
 def test_the_search_is_esd_and_then_an_inversion(model: Model) -> None:
-    method = STEREO(**QUICK | {"search_rounds": 1, "inversion_steps": 200, "inversion_lr": 0.05})
+    method = STEREO(**QUICK | {"search_rounds": 1, "inversion_steps": 60, "inversion_lr": 0.1})
     sets = method.data(Run(model, CAT, net := Net(model), seed=2))
     x = sets.images.batch(64, seeds.stream(0, "held out"))
     with torch.no_grad():

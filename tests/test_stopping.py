@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unlearnkit.canvas import WEIGHTS
-from unlearnkit.canvas.guide import validation_classifier
+from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.model.load import load

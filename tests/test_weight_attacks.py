@@ -10,7 +10,7 @@ from test_attacks import pixels, victim, worn
 
 from unlearnkit import seeds
 from unlearnkit.attacks import Attempt, Found, find
-from unlearnkit.attacks.changes import changed, noised, pruned, quantised
+from unlearnkit.attacks.changes import changed, pruned, quantised, with_noise
 from unlearnkit.attacks.drawing import drawn
 from unlearnkit.attacks.relearning import Relearning
 from unlearnkit.attacks.retraining import trained
@@ -46,15 +46,15 @@ def test_pruned_by_numpy() -> None:
 
 def test_noise_has_its_share_of_the_spread() -> None:
     w = torch.randn((400, 400), generator=seeds.stream(0, "w")) * 3
-    moved = noised(w, 0.05, seeds.stream(0, "noise")) - w
+    moved = with_noise(w, 0.05, seeds.stream(0, "noise")) - w
     assert moved.std().item() == pytest.approx(0.15, rel=0.02)
 
 
 def test_an_edit_is_scaled_and_averaged_between_base_and_edit(model: Model) -> None:
     one = victim(
-        model, worn=worn(model)
+        model, applied=worn(model)
     )  # 1.1 times the matrices that read the text, 0.9 times one of the encoder
-    names = list(one.worn)
+    names = list(one.applied)
     base = {name: weight.detach().clone() for name, weight in model.values(names).items()}
     for strength in (0.5, 1.5):
         ours = changed(one, f"edit {strength}", {})
@@ -73,10 +73,10 @@ def test_an_edit_is_scaled_and_averaged_between_base_and_edit(model: Model) -> N
 
 def test_changes_reach_the_picture(model: Model) -> None:
     """Half of an edit, text encoder included, draws as a model whose weights are half way there."""
-    one = victim(model, worn=worn(model))
+    one = victim(model, applied=worn(model))
     found = Found((Attempt("half", one.prompt, 4, change="edit 0.5"),))
     (ours,) = drawn(one, found, found.attempts)
-    half = {n: (w + model.values([n])[n].detach()) / 2 for n, w in one.worn.items()}
+    half = {n: (w + model.values([n])[n].detach()) / 2 for n, w in one.applied.items()}
     with model.wearing(half):
         (theirs,) = model.sample([one.prompt], [4], batch=1)
     assert np.abs(pixels([ours]).astype(int) - pixels([theirs]).astype(int)).max() <= 1
@@ -109,7 +109,7 @@ def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> Non
 
 def test_the_first_step_of_relearning_is_adams(model: Model) -> None:
     """Adam's first step moves each weight by lr against the sign of its gradient, here from the pipeline itself."""
-    one = victim(model, worn=worn(model))
+    one = victim(model, applied=worn(model))
     (after,) = trained(one, [one.prompt] * 2, [1], rank=0, rate=1e-4).values()
     draws, x0 = one.stream("relearning", 0, 0), one.examples()
     which = torch.randint(2, (2,), generator=draws)
@@ -147,7 +147,7 @@ def test_relearning_keeps_each_number_of_steps_apart(model: Model) -> None:
 
 
 def test_relearning_lowers_the_loss_on_the_concept(model: Model) -> None:
-    one = victim(model, worn=worn(model))
+    one = victim(model, applied=worn(model))
     attack = Relearning(full=(30,), low_rank=(1,), benign=1, rate=1e-3)
     found, x = attack.search(one), one.examples().repeat(16, 1, 1, 1)
     t, noise = torch.arange(32) * 31, torch.randn((32, *model.shape), generator=seeds.stream(0, "noise"))
@@ -168,7 +168,7 @@ def test_a_model_of_its_own_has_no_edit_to_scale(model: Model) -> None:
     doubled = {name: one.detach() * 2 for name, one in model.weights("xattn-kv").items()}
     name, own = next(iter(doubled.items()))
     base = model.values([name])[name].detach()
-    edit, whole = victim(model, worn=doubled), victim(model, worn=doubled, whole=True)
+    edit, whole = victim(model, applied=doubled), victim(model, applied=doubled, whole=True)
     assert torch.allclose(changed(edit, "edit 0.5", {})[name], 1.5 * base)
     assert torch.allclose(changed(whole, "edit 0.5", {})[name], own)
     other = {name: base + 1}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .io.lazy import lazily
+from .version import __version__
 
 if TYPE_CHECKING:
     from . import chain, export
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from .model.model import Model
     from .runs.run import erase, run_recipe
     from .schema import Concept, Recipe, Request
-
-__version__ = "0.2.0"
 
 __all__ = [
     "ATTACKS",

@@ -1,6 +1,6 @@
 """Settings that had another name in earlier versions, and those that were removed.
 
-Whoever gives an old name is told the new one. What a finished run or a chain's ledger says is read as it was meant.
+An old name in new settings gives an error with the new name. Finished runs and ledgers are read with their old names.
 """
 
 from __future__ import annotations

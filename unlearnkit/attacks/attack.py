@@ -78,20 +78,20 @@ class Cost:
 class Victim:
     """What an attack may see: one network, bare (the untouched base) or inside ``edited()`` (what is attacked).
 
-    worn: the attacked edit, or weights. whole: they are a model of its own, not an edit of this one.
+    applied: the attacked edit, or weights. whole: they are a model of its own, not an edit of this one.
     filtered: a word that a filter strikes from prompts; pictures then have it as the negative prompt.
-    held: whether the validation classifier, where there is one, sees the concept in each picture.
+    shows: whether the validation classifier, where there is one, sees the concept in each picture.
     folder: for parts of a search that a killed command need not repeat. cache: of the base's pictures.
     """
 
     model: Model
     concept: Concept
     budget: Budget
-    worn: Edit | Weights = field(default_factory=dict)
+    applied: Edit | Weights = field(default_factory=dict)
     seed: int = 0
     whole: bool = False
     filtered: str = ""
-    held: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
+    shows: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
     folder: Path | None = None
     cache: Path | None = None
     progress: Callable[[int, int], None] | None = None
@@ -99,12 +99,12 @@ class Victim:
     @contextmanager
     def edited(self, more: Mapping[str, Tensor] | None = None) -> Iterator[Model]:
         """The attacked model inside. more: weights on top of it."""
-        with self.model.wearing(self.worn), self.model.wearing(more or {}):
+        with self.model.wearing(self.applied), self.model.wearing(more or {}):
             yield self.model
 
     def base_encoders(self) -> dict[str, Tensor]:
         """The untouched model's values of the text encoders' weights that the edit changes."""
-        weights = self.worn.weights if isinstance(self.worn, Edit) else self.worn
+        weights = self.applied.weights if isinstance(self.applied, Edit) else self.applied
         return self.model.values(name for name in weights if name.startswith("text_encoder"))
 
     def stream(self, *labels: str | int) -> torch.Generator:

@@ -19,7 +19,7 @@ from ..model.edit import Edit
 from ..model.model import Model, Weights
 from .attack import Victim
 
-__all__ = ["changed", "noised", "other_scheduler", "pruned", "quantised", "scaled"]
+__all__ = ["changed", "other_scheduler", "pruned", "quantised", "scaled", "with_noise"]
 
 BLOCK = 64  # entries that share a scale
 
@@ -40,7 +40,7 @@ def pruned(weight: Tensor, share: float) -> Tensor:
     return flat.index_fill(0, gone, 0.0).view_as(weight)
 
 
-def noised(weight: Tensor, share: float, draws: torch.Generator) -> Tensor:
+def with_noise(weight: Tensor, share: float, draws: torch.Generator) -> Tensor:
     """The weight plus normal noise of ``share`` of its standard deviation."""
     noise = torch.randn(weight.shape, generator=draws).to(weight.device)
     return weight.float() + share * weight.float().std(correction=0) * noise
@@ -60,14 +60,14 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
     Raises InputError for any other.
     """
     model, (kind, _, number) = victim.model, how.partition(" ")
-    worn = victim.worn.weights if isinstance(victim.worn, Edit) else victim.worn
-    base = {name: one.detach() for name, one in model.values({**worn, **other}).items()}
+    applied = victim.applied.weights if isinstance(victim.applied, Edit) else victim.applied
+    base = {name: one.detach() for name, one in model.values({**applied, **other}).items()}
     with victim.edited():
-        edited = {name: one.detach() for name, one in model.values({**worn, **other}).items()}
+        edited = {name: one.detach() for name, one in model.values({**applied, **other}).items()}
         every = {name: one.detach() for name, one in model.weights("all").items()}
     unedited = edited if victim.whole else base
     if kind == "edit" and number:
-        return scaled(unedited, {name: edited[name] for name in worn}, float(number))
+        return scaled(unedited, {name: edited[name] for name in applied}, float(number))
     if kind in ("mean", "add"):
         there = {name: one.to(base[name].device) for name, one in other.items()}
         both = {name: edited[name].float() + there.get(name, base[name]) - base[name] for name in edited}
@@ -81,7 +81,7 @@ def changed(victim: Victim, how: str, other: Mapping[str, Tensor]) -> dict[str, 
         return {name: pruned(one, float(number)) for name, one in matrices.items()}
     if kind == "noise" and number:
         draws = {name: seeds.stream(0, "noise on weights", name) for name in matrices}
-        return {name: noised(one, float(number), draws[name]) for name, one in matrices.items()}
+        return {name: with_noise(one, float(number), draws[name]) for name, one in matrices.items()}
     raise InputError(f"the change of weights {quoted(how)} is unknown: what was found is damaged")
 
 

@@ -86,15 +86,15 @@ def _continued(
     rows = found.tensors[one.start][[each.row for each in attempts]].to(model.device)
     noise = torch.stack([torch.randn(model.shape, generator=seeds.generator(each.seed)) for each in attempts])
     noise = noise.to(rows)
-    kept = found.tensors[one.mask].to(rows) if one.mask else None
+    mask = found.tensors[one.mask].to(rows) if one.mask else None
     path = denoising(
-        *(model, rows if kept is None else noise.clone(), states, null),
+        *(model, rows if mask is None else noise.clone(), states, null),
         steps=steps,
         guidance=guidance,
         first=one.at,
     )
     for x, t in path:
-        if kept is not None:
+        if mask is not None:
             known = rows if t < 0 else model.add_noise(rows, noise, t.expand(len(rows)))
-            x.copy_(kept * known + (1 - kept) * x)
+            x.copy_(mask * known + (1 - mask) * x)
     return x

@@ -78,8 +78,8 @@ def trained(victim: Victim, name: str) -> LatentClassifier:
             which = torch.randint(len(x), (BATCH,), generator=draws)
             share = 1 - torch.rand(BATCH, generator=draws) ** 3  # more of the noisy times, as their code
             t = (share * (model.num_timesteps - 1)).long().to(x.device)
-            noised = model.add_noise(x[which], torch.randn((BATCH, *model.shape), generator=draws).to(x), t)
-            logits = net(noised, scales(model, t))
+            noisy = model.add_noise(x[which], torch.randn((BATCH, *model.shape), generator=draws).to(x), t)
+            logits = net(noisy, scales(model, t))
             adam.zero_grad()
             softplus(logits * (1 - 2 * right[which])).mean().backward()  # type: ignore[no-untyped-call]
             adam.step()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -20,39 +19,26 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
 from ..model.encoders import placeholder, pooled
-from ..model.model import Model
-from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Found
-from .words import Words, fits, in_turn, prompts_found, swaps
+from .attack import Victim
+from .words import Words, WordSearch, fits, swaps
 
-__all__ = ["MMA", "likeness"]
+__all__ = ["MMA", "similarity"]
 
 
 @dataclass(frozen=True)
-class MMA:
+class MMA(WordSearch):
     """length: words of a prompt. prompts: of the concept, each with a prompt of its own, which share the steps."""
 
     name: ClassVar = "mma"
     title: ClassVar = "MMA-Diffusion, text"
     paper: ClassVar = "Yang et al. 2024, arXiv 2311.17516"
     summary: ClassVar = "Words without the concept's own whose sentence vector is that of its prompt."
-    group: ClassVar[Group] = "prompts"
 
     length: int = 20
     prompts: int = 4
 
-    def refuses(self, model: Model) -> str | None:
-        return NO_TEXT if model.classes else None
-
-    def search(self, victim: Victim) -> Found:
-        found = prompts_found(victim, self.name, self.prompts, partial(self._words, victim))
-        return in_turn(victim, self.name, "words", [words for _, words in found])
-
-    def cost(self, budget: Budget) -> Cost:
-        return Cost()
-
-    def _words(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
-        """The numbers (k,) of the words found. The aim is the untouched encoder's."""
+    def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+        """The numbers (k,) of the words found. The target is the untouched encoder's."""
         model, budget, draws = victim.model, victim.budget, victim.stream(self.name, number)
         count, tries = max(1, budget.steps // self.prompts), max(1, budget.candidates)
         k = fits(model, "", self.length)
@@ -60,30 +46,30 @@ class MMA:
         with model.frozen(), pooled(model.pipe) as sentence:
 
             def near(
-                one: str, aim: Mapping[str, Tensor], vectors: Mapping[str, Tensor] | None = None
+                one: str, target: Mapping[str, Tensor], vectors: Mapping[str, Tensor] | None = None
             ) -> Tensor:
                 model.conditioning([one], vectors)
-                return likeness(sentence, aim)
+                return similarity(sentence, target)
 
             with torch.no_grad():
                 model.conditioning([prompt])
-                aim = dict(sentence)
+                target = dict(sentence)
             with victim.edited():
                 with torch.no_grad():
-                    best = near(words.text(which), aim).item()
+                    best = near(words.text(which), target).item()
                 for step in range(count):
                     with torch.enable_grad():
                         shares = one_hot(which, len(words)).float().requires_grad_()
-                        (gradient,) = torch.autograd.grad(-near(text, aim, words.vectors(shares)), shares)
+                        (gradient,) = torch.autograd.grad(-near(text, target, words.vectors(shares)), shares)
                     others = swaps(which, gradient, place=step % k, best=4 * tries, count=tries, draws=draws)
                     with torch.no_grad():
-                        scores = torch.stack([near(words.text(row), aim) for row in others])
+                        scores = torch.stack([near(words.text(row), target) for row in others])
                     if scores.max().item() > best:
                         which, best = others[int(scores.argmax())], scores.max().item()
                     victim.tick(number * count + step + 1, self.prompts * count)
         return which
 
 
-def likeness(found: Mapping[str, Tensor], aim: Mapping[str, Tensor]) -> Tensor:
+def similarity(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
     """The cosine of sentence vectors (1, width), a scalar: the mean over text encoders."""
-    return torch.stack([cosine_similarity(found[name], one)[0] for name, one in aim.items()]).mean()
+    return torch.stack([cosine_similarity(found[name], one)[0] for name, one in target.items()]).mean()

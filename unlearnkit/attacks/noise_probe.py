@@ -70,7 +70,7 @@ def noisy(
     schedule = Diffusion(model.pipe.scheduler)
     draws = [seeds.generator(number) for number in numbers]
     noise = torch.stack([torch.randn(model.shape, generator=one) for one in draws])
-    x, times, kept = (
+    x, times, alphas = (
         noise.to(model.device),
         schedule.timesteps(steps, model.device),
         schedule.ddim.alphas_cumprod,
@@ -80,8 +80,8 @@ def noisy(
         output = model.family.guided(model.predict, x, rows, states, null, guidance)
         eps = schedule.prediction(output, x, rows)
         now, then = (
-            float(kept[int(t)]),
-            float(kept[before] if before >= 0 else schedule.ddim.final_alpha_cumprod),
+            float(alphas[int(t)]),
+            float(alphas[before] if before >= 0 else schedule.ddim.final_alpha_cumprod),
         )
         sigma = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
         noise = torch.stack([torch.randn(model.shape, generator=one) for one in draws]).to(x)

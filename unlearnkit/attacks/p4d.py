@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -20,9 +19,8 @@ from torch import Tensor
 
 from ..model.encoders import embedding_spread, placeholder, random_vectors
 from ..model.model import Model
-from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Found
-from .words import Words, fits, in_turn, prompts_found
+from .attack import Budget, Cost, Victim
+from .words import Words, WordSearch, fits
 
 __all__ = ["P4D", "loss"]
 
@@ -30,7 +28,7 @@ RATE, DECAY, EVERY = 0.5, 0.1, 10  # of AdamW; the rate in standard deviations o
 
 
 @dataclass(frozen=True)
-class P4D:
+class P4D(WordSearch):
     """length: words of a prompt. prompts: of the concept, each with a prompt of its own, which share the steps."""
 
     name: ClassVar = "p4d"
@@ -39,24 +37,16 @@ class P4D:
     summary: ClassVar = (
         "Words that make the edited model predict what the untouched one predicts for the concept."
     )
-    group: ClassVar[Group] = "prompts"
 
     length: int = 16
     prompts: int = 4
-
-    def refuses(self, model: Model) -> str | None:
-        return NO_TEXT if model.classes else None
-
-    def search(self, victim: Victim) -> Found:
-        found = prompts_found(victim, self.name, self.prompts, partial(self._words, victim))
-        return in_turn(victim, self.name, "words", [words for _, words in found])
 
     def cost(self, budget: Budget) -> Cost:
         count, rows = max(1, budget.steps // self.prompts), self.prompts * budget.batch
         compared = count + 1 + len(range(0, count, EVERY))  # the target of each step; the last comparison
         return Cost(gradient=count * rows, forward=compared * rows, examples=budget.examples)
 
-    def _words(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+    def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
         """The numbers (k,) of the words: of those at every tenth step, the best for one common batch."""
         model, size, draws = victim.model, victim.budget.batch, victim.stream(self.name, number)
         count, k = max(1, victim.budget.steps // self.prompts), fits(model, "", self.length)
@@ -91,7 +81,9 @@ class P4D:
         return tried[losses.index(min(losses))]
 
 
-def loss(model: Model, x: Tensor, t: Tensor, aim: Tensor, text: str, vectors: Mapping[str, Tensor]) -> Tensor:
-    """The mean squared distance of the prediction for x_t under vectors in place of ``text`` from ``aim``."""
+def loss(
+    model: Model, x: Tensor, t: Tensor, target: Tensor, text: str, vectors: Mapping[str, Tensor]
+) -> Tensor:
+    """The mean squared distance of the prediction for x_t under vectors in place of ``text`` from ``target``."""
     states = model.conditioning([text], vectors).expand(len(x), -1, -1)
-    return (model.eps(x, t, states) - aim).square().mean()
+    return (model.eps(x, t, states) - target).square().mean()

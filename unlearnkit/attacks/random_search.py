@@ -59,13 +59,13 @@ class RandomSearch:
 
     def chosen(self, victim: Victim, prompts: list[str]) -> list[str]:
         """Those under which the validation classifier sees the concept, else the first; all without a classifier."""
-        if victim.held is None:
+        if victim.shows is None:
             return prompts
         seeds = victim.seeds(self.name, "candidates", count=len(prompts))
         found = Found(tuple(Attempt("candidates", p, s) for p, s in zip(prompts, seeds, strict=True)))
         seen = [False] * len(prompts)
         for numbers in batches(found.attempts, victim.model.batch):
             pictures = drawn(victim, found, [found.attempts[i] for i in numbers])
-            for number, hit in zip(numbers, victim.held(pictures), strict=True):
+            for number, hit in zip(numbers, victim.shows(pictures), strict=True):
                 seen[number] = hit
         return sorted(prompts, key=lambda prompt: not seen[prompts.index(prompt)])[: self.kept]

@@ -12,7 +12,6 @@ Each generation keeps the nearer half; pairs of it give the other half, by cross
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -21,15 +20,14 @@ from torch import Tensor
 from ..data.prompts import texts
 from ..data.wording import format_prompt
 from ..model.model import Model
-from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Found
-from .words import Words, fits, in_turn, prompts_found
+from .attack import Victim
+from .words import Words, WordSearch, fits
 
 __all__ = ["RingABell", "child", "direction"]
 
 
 @dataclass(frozen=True)
-class RingABell:
+class RingABell(WordSearch):
     """length: words of a prompt. strength: η. prompts: of the concept, which share the generations."""
 
     name: ClassVar = "ring_a_bell"
@@ -38,37 +36,26 @@ class RingABell:
     summary: ClassVar = (
         "Words whose text states lie farther along the concept's direction than its own prompt."
     )
-    group: ClassVar[Group] = "prompts"
 
     length: int = 16
     strength: float = 3.0
     prompts: int = 4
 
-    def refuses(self, model: Model) -> str | None:
-        return NO_TEXT if model.classes else None
-
-    def search(self, victim: Victim) -> Found:
-        found = prompts_found(victim, self.name, self.prompts, partial(self._words, victim))
-        return in_turn(victim, self.name, "words", [words for _, words in found])
-
-    def cost(self, budget: Budget) -> Cost:
-        return Cost()
-
     @torch.no_grad()
-    def _words(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
-        """The numbers (k,) of the nearest words. The aim is the untouched encoder's."""
+    def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+        """The numbers (k,) of the nearest words. The target is the untouched encoder's."""
         model, budget, draws = victim.model, victim.budget, victim.stream(self.name, number)
         count, size = max(1, budget.steps // self.prompts), 2 * max(1, budget.candidates)
-        aim = model.text([prompt])[0].float() + self.strength * direction(victim)
+        target = model.text([prompt])[0].float() + self.strength * direction(victim)
         people = torch.randint(len(words), (size, fits(model, "", self.length)), generator=draws)
         with victim.edited():
-            far = _distance(model, words, people, aim)
+            far = _distance(model, words, people, target)
             for generation in range(count):
                 order = far.argsort(stable=True)[: size // 2]
                 people, far = people[order], far[order]
                 children = torch.stack([child(people, len(words), draws) for _ in range(size // 2)])
                 people = torch.cat([people, children])
-                far = torch.cat([far, _distance(model, words, children, aim)])
+                far = torch.cat([far, _distance(model, words, children, target)])
                 victim.tick(number * count + generation + 1, self.prompts * count)
         return people[far.argmin()]
 
@@ -91,6 +78,6 @@ def child(parents: Tensor, words: int, draws: torch.Generator) -> Tensor:
     return row
 
 
-def _distance(model: Model, words: Words, people: Tensor, aim: Tensor) -> Tensor:
-    """The squared distance (n,) of the states of prompts (n, k) from ``aim``."""
-    return (model.text([words.text(row) for row in people]).float() - aim).square().sum((1, 2)).cpu()
+def _distance(model: Model, words: Words, people: Tensor, target: Tensor) -> Tensor:
+    """The squared distance (n,) of the states of prompts (n, k) from ``target``."""
+    return (model.text([words.text(row) for row in people]).float() - target).square().sum((1, 2)).cpu()

@@ -12,18 +12,15 @@ if it were not there, clips it to ±1, steps with Adam, and puts the rows back o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..model.encoders import placeholder
-from ..model.model import Model
-from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Found
+from .attack import Budget, Cost, Victim
 from .learning import denoising_loss
-from .words import Words, fits, in_turn, prompts_found, sampled, simplex
+from .words import Words, WordSearch, fits, sampled, simplex
 
 __all__ = ["UnlearnDiffAtk"]
 
@@ -31,32 +28,28 @@ RATE = 0.01  # of Adam: the released code's
 
 
 @dataclass(frozen=True)
-class UnlearnDiffAtk:
+class UnlearnDiffAtk(WordSearch):
     """length: words of a prefix. prompts: of the concept, each with a prefix of its own, which share the steps."""
 
     name: ClassVar = "unlearndiffatk"
     title: ClassVar = "UnlearnDiffAtk"
     paper: ClassVar = "Zhang et al. 2024, arXiv 2310.11868"
     summary: ClassVar = "Words before the prompt are learned from pictures of the concept."
-    group: ClassVar[Group] = "prompts"
+    arm: ClassVar = "prefix"
 
     length: int = 5
     prompts: int = 4
 
-    def refuses(self, model: Model) -> str | None:
-        return NO_TEXT if model.classes else None
-
-    def search(self, victim: Victim) -> Found:
-        found = prompts_found(victim, self.name, self.prompts, partial(self._prefix, victim))
-        return in_turn(victim, self.name, "prefix", [f"{words} {prompt}" for prompt, words in found])
-
     def cost(self, budget: Budget) -> Cost:
         return Cost(gradient=self.prompts * self._steps(budget) * budget.batch, examples=budget.examples)
+
+    def text(self, prompt: str, words: str) -> str:
+        return f"{words} {prompt}"
 
     def _steps(self, budget: Budget) -> int:
         return max(1, budget.steps // self.prompts)
 
-    def _prefix(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+    def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
         """The numbers (k,) of the prefix's words."""
         model, budget, draws = victim.model, victim.budget, victim.stream(self.name, number)
         k = fits(model, prompt, self.length)

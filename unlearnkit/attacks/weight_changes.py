@@ -87,7 +87,7 @@ class WeightChanges:
 
     def _tuned(self, victim: Victim) -> dict[str, Tensor]:
         """The untouched model's matrices after low-rank updates by pictures of other words."""
-        untouched = dataclasses.replace(victim, worn={})
+        untouched = dataclasses.replace(victim, applied={})
         rank, rate = Relearning.rank, Relearning.low_rank_rate
         return trained(untouched, others(victim), [self.tuned], rank=rank, rate=rate)[self.tuned]
 

@@ -6,9 +6,10 @@ one search goes through all text encoders at once, and what it finds is a text t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +19,10 @@ from ..data.prompts import prompts_for
 from ..errors import InputError, quoted
 from ..model.encoders import free_tokens, shared_words
 from ..model.model import Model
-from .attack import Victim
+from .attack import NO_TEXT, Budget, Cost, Group, Victim
 from .found import Attempt, Found
 
-__all__ = ["Words", "fits", "in_turn", "prompts_found", "sampled", "simplex", "swaps", "words_of"]
+__all__ = ["WordSearch", "Words", "fits", "sampled", "simplex", "swaps", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ def words_of(model: Model, without: Iterable[str] = ()) -> Words:
     """
     texts, embeddings = shared_words(model.pipe)
     banned = [part for text in without for part in text.lower().split()]
-    kept = [place for place, word in enumerate(texts) if not any(_within(word, one) for one in banned)]
-    if not kept:
+    allowed = [place for place, word in enumerate(texts) if not any(_within(word, one) for one in banned)]
+    if not allowed:
         raise InputError(
             f"the tokenizers of {model.source} share no word, so there is nothing to search over"
         )
-    return Words(tuple(texts[place] for place in kept), {name: e[kept] for name, e in embeddings.items()})
+    return Words(
+        tuple(texts[place] for place in allowed), {name: e[allowed] for name, e in embeddings.items()}
+    )
 
 
 def _within(word: str, banned: str) -> bool:
@@ -86,31 +89,43 @@ def fits(model: Model, prompt: str, length: int) -> int:
     return min(length, free)
 
 
-def prompts_found(
-    victim: Victim, name: str, count: int, find: Callable[[Words, str, int], Tensor]
-) -> list[tuple[str, str]]:
-    """For each of the concept's first ``count`` prompts, the prompt and the words that ``find`` gives for it.
+class WordSearch:
+    """An attack that searches words for each of the concept's first ``prompts`` prompts; they share the steps.
 
-    find: called with the words, the prompt and its number; gives the numbers (k,) of words. Kept as a part of the
-    search.
+    arm: the name of its attempts.
     """
-    words, found = words_of(victim.model, victim.concept.wordings), list[tuple[str, str]]()
-    for number, prompt in enumerate(prompts_for(victim.model, victim.concept, count)):
-        part = victim.part(f"{name} {number}", partial(_named, find, words, prompt, number))
-        found.append((prompt, words.text(part["which"].long())))
-    return found
 
+    name: ClassVar[str]
+    group: ClassVar[Group] = "prompts"
+    arm: ClassVar[str] = "words"
+    prompts: int
 
-def _named(
-    find: Callable[[Words, str, int], Tensor], words: Words, prompt: str, number: int
-) -> dict[str, Tensor]:
-    return {"which": find(words, prompt, number)}
+    def refuses(self, model: Model) -> str | None:
+        return NO_TEXT if model.classes else None
 
+    def search(self, victim: Victim) -> Found:
+        """Attempts at the budget's number of pictures, which take the texts in turn."""
+        words, texts = words_of(victim.model, victim.concept.wordings), list[str]()
+        for number, prompt in enumerate(prompts_for(victim.model, victim.concept, self.prompts)):
+            find = partial(self._found, victim, words, prompt, number)
+            which = victim.part(f"{self.name} {number}", find)["which"].long()
+            texts.append(self.text(prompt, words.text(which)))
+        attempts = enumerate(victim.seeds(self.name))
+        return Found(tuple(Attempt(self.arm, texts[i % len(texts)], seed) for i, seed in attempts))
 
-def in_turn(victim: Victim, name: str, arm: str, texts: Sequence[str]) -> Found:
-    """Attempts at the budget's number of pictures, which take the texts in turn."""
-    seeds = victim.seeds(name)
-    return Found(tuple(Attempt(arm, texts[i % len(texts)], seed) for i, seed in enumerate(seeds)))
+    def cost(self, budget: Budget) -> Cost:
+        return Cost()
+
+    def find(self, victim: Victim, words: Words, prompt: str, number: int) -> Tensor:
+        """The numbers (k,) of the words for the prompt, which has this number."""
+        raise NotImplementedError
+
+    def text(self, prompt: str, words: str) -> str:
+        """The text of an attempt: the words alone, in place of the prompt."""
+        return words
+
+    def _found(self, victim: Victim, words: Words, prompt: str, number: int) -> dict[str, Tensor]:
+        return {"which": self.find(victim, words, prompt, number)}
 
 
 def simplex(rows: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from . import WEIGHTS
 from .classifier import CanvasClassifier, Prediction, pixels
-from .guide import validation_classifier
-from .judge import held_out_classifier
+from .held_out import held_out_classifier
+from .validation import validation_classifier
 
 __all__ = [
     "Alignment",

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..errors import EditError, quoted, reason
 from ..evaluation.record import file_hash
 from ..model.edit import Edit
-from ..model.identity import encoder_fingerprints
 from ..model.model import Model
 from ..settings import build
 from .facts import Stored
@@ -58,7 +57,7 @@ def current_edit(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
         weights = {name: value for edit in edits for name, value in edit.weights.items()}
     hooks = tuple(hook for edit in edits for hook in edit.hooks)
     edit = Edit(weights, {"base": project.options.base}, hooks)
-    if fits := encoder_fingerprints(model, edit):
+    if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits
     return edit
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from .. import __version__
 from ..errors import InputError, UnlearnError, printable, reason
+from ..version import __version__
 from . import chain, evaluate
 from .attack import attack
 from .erase import erase

@@ -92,7 +92,7 @@ def attack(
         read: dict[str, Any] = {"nudenet": nudenet, "threshold": threshold}
         return local_evaluators(objects=objects, styles=styles, **read, device=device)
 
-    asked: dict[str, Any] = {"attacks": names, "budget": budget, "device": device}
+    options: dict[str, Any] = {"attacks": names, "budget": budget, "device": device}
     attack_, plan = attacking.attack, attacking.plan
     tools = open_evaluators if objects or styles or nudenet else None
     if (user_path(run) / "ledger.jsonl").exists():
@@ -102,25 +102,25 @@ def attack(
         if base or concepts or folder or tools or dtype:
             raise InputError("a chain has its own model, concepts and classifiers: leave these options out")
     else:
-        asked |= {
+        options |= {
             "base": base,
             "concepts": tuple(Concept(name, kind) for name in concepts or ()),  # type: ignore[arg-type]
             "out": folder,
             "dtype": dtype,
         }
     if dry_run:
-        _print_plan(plan(run, **asked))
+        _print_plan(plan(run, **options))
         return
-    asked |= {"evaluators": tools} if tools else {}
+    options |= {"evaluators": tools} if tools else {}
     try:
         with showing(f"attacking {run}") as tick:
-            figures = attack_(run, seed=seed, tick=tick, **asked)
+            figures = attack_(run, seed=seed, tick=tick, **options)
     except KeyboardInterrupt:
         err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
     for name, one in figures.items():
         _print_figures(name, one)
-    if "base" in asked and base is None:
+    if "base" in options and base is None:
         out.print(f"  for a report with pictures: unlearnkit report {run}", markup=False)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model.model import Model
 
-__all__ = ["DenoiserInput", "ImageSet", "NoisyBatch", "noise_ratio"]
+__all__ = ["DenoiserInput", "ImageSet", "NoisyBatch", "PromptSet", "noise_ratio"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,18 @@ class NoisyBatch:
     input: DenoiserInput
     noise: Tensor
     which: Tensor
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts with the concept and without it: the conditioning cond and null, each (n, tokens, width).
+
+    latents: (n, c, h, w) of an image of each prompt with the concept, if images are drawn.
+    """
+
+    cond: Tensor
+    null: Tensor
+    latents: Tensor | None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from .wording import format_prompt
 __all__ = ["check_recognised", "gains"]
 
 TEMPLATES, PICTURES, STEPS = 6, 3, 6  # pictures of each template, and their sampling steps
-SHARE = {"object": 0.6, "style": 0.5}  # of the timesteps, where made-up words were told from known ones best
+SHARE = {"object": 0.6, "style": 0.5}  # of the timesteps, that separated made-up words from known ones best
 MOST = 8  # names of one request; each takes seconds
 MADE_UP = ("moxuvi", "zefrimo", "kuborta", "lati", "cagunep")
 
@@ -58,12 +58,12 @@ def _forms(model: Model, kind: str) -> tuple[str, ...]:
 def check_recognised(model: Model, request: Request) -> None:
     """Raises InputError for a name to erase that means nothing to the model.
 
-    Not asked: words of the model's vocabulary, kinds that the hints' ``[recognition]`` lacks, and long lists.
+    Not checked: words of the model's vocabulary, kinds that the hints' ``[recognition]`` lacks, and long lists.
     """
     known = {kind: {folded(word) for word in model.hints.vocabulary(kind)} for kind in KINDS}
     asks = model.hints.recognition
-    asked = [one for one in request.erase if one.kind in asks and folded(one.name) not in known[one.kind]]
-    for concept in asked if len(asked) <= MOST else ():
+    checked = [one for one in request.erase if one.kind in asks and folded(one.name) not in known[one.kind]]
+    for concept in checked if len(checked) <= MOST else ():
         words, least = model.hints.vocabulary(concept.kind), asks[concept.kind]
         for gain in gains(model, concept):
             if gain < least:

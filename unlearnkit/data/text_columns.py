@@ -1,21 +1,105 @@
-"""Text states as columns for closed-form methods: float64 on the CPU, (width, tokens)."""
+"""Text states as columns for closed-form methods: float64 on the CPU, (width, tokens).
+
+A ``Text`` is a concept, a template and one of the concept's wordings in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..model.batches import last_states
+from ..model.batches import last_states, many
 from ..model.model import Model
 from ..schema import Concept
+from .prompts import texts
 from .wording import format_prompt, prefix_through
 
-__all__ = ["centroids", "erased_columns", "last_columns", "retained_columns", "target_of"]
+__all__ = [
+    "Text",
+    "centroids",
+    "concept_texts",
+    "erased_blocks",
+    "erased_columns",
+    "erased_matrices",
+    "last_columns",
+    "retained_blocks",
+    "retained_columns",
+    "retained_matrix",
+]
+
+Text = tuple[Concept, str, str]
+Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
+BLOCK = 2048  # texts whose columns are in memory at once
+
+
+def concept_texts(model: Model, concepts: Sequence[Concept], *, templates: bool) -> list[Text]:
+    """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind."""
+    return [
+        (concept, *text) for concept in concepts for text in texts(concept, model.hints, templates=templates)
+    ]
+
+
+def erased_matrices(
+    model: Model, texts: Sequence[Text], *, last: bool
+) -> tuple[Tensor, Tensor, list[Concept]]:
+    """The columns of erased texts and of their targets, each (width, n), and the n concepts, see ``erased_blocks``."""
+    batched = last and _many(texts)
+    blocks = [*erased_blocks(model, texts, last=last, batched=batched)]
+    counts = [1] * len(texts) if batched else [c.shape[1] for c, _ in blocks]
+    c, g = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
+    return c, g, [concept for (concept, _, _), n in zip(texts, counts, strict=True) for _ in range(n)]
+
+
+def retained_matrix(model: Model, texts: Sequence[Text], *, last: bool) -> Tensor:
+    """The columns (width, n) of all retained texts, see ``retained_blocks``; n is 0 without texts."""
+    empty = model.text([""])[0, :0].T.cpu().double()
+    blocks = retained_blocks(model, texts, last=last, batched=last and _many(texts))
+    return torch.cat([empty, *blocks], dim=1)
+
+
+def erased_blocks(
+    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Columns c of erased texts and g of their targets, text by text, as ``erased_columns`` gives them.
+
+    batched: ``BLOCK`` texts at a time, encoded in batches, each with one column, at the word's last token.
+    tick: called as tick(done, n) after each block.
+    """
+    for part in _blocks(texts, batched, tick):
+        if batched:
+            c = last_columns(model, [(form, word) for _, form, word in part])
+            yield c, last_columns(model, [(form, target_of(concept)) for concept, form, _ in part])
+        else:
+            yield erased_columns(model, *part[0], last=last)
+
+
+def retained_blocks(
+    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
+) -> Iterator[Tensor]:
+    """Columns of retained texts, as ``retained_columns`` gives them. The rest is as in ``erased_blocks``."""
+    for part in _blocks(texts, batched, tick):
+        if batched:
+            yield last_columns(model, [(form, word) for _, form, word in part])
+        else:
+            yield retained_columns(model, *part[0][1:], last=last)
+
+
+def _blocks(texts: Sequence[Text], batched: bool, tick: Tick | None) -> Iterator[Sequence[Text]]:
+    """The texts ``BLOCK`` at a time, or one by one."""
+    size = BLOCK if batched else 1
+    for start in range(0, len(texts), size):
+        yield (part := texts[start : start + size])
+        if tick:
+            tick(start + len(part), len(texts))
+
+
+def _many(texts: Sequence[Text]) -> bool:
+    return many(dict.fromkeys(concept for concept, _, _ in texts))
 
 
 def erased_columns(
@@ -36,9 +120,7 @@ def target_of(concept: Concept) -> str:
     return INSTEAD[concept.kind] if concept.instead is None else concept.instead
 
 
-def last_columns(
-    model: Model, texts: Sequence[tuple[str, str]], tick: Callable[[int, int], None] | None = None
-) -> Tensor:
+def last_columns(model: Model, texts: Sequence[tuple[str, str]], tick: Tick | None = None) -> Tensor:
     """Columns (width, n) at the last token of the word, of n pairs (template, word), encoded in batches.
 
     They differ from those of the other functions here by about 1e-7 of their size, see ``model.batches``.

@@ -66,9 +66,9 @@ def attack(
     evaluators: opens the classifiers on a device; default: the canvas's own, for the canvas.
     Raises InputError for unknown names, for what cannot be judged, and for a folder with another plan.
     """
-    model, worn, request, folder = _opened(run, base, concepts, out, device, dtype)
+    model, applied, request, folder = _opened(run, base, concepts, out, device, dtype)
     return attack_weights(
-        *(folder, model, worn, request),
+        *(folder, model, applied, request),
         attacks=attacks,
         budget=budget,
         seed=seed,
@@ -80,7 +80,7 @@ def attack(
 def attack_weights(
     folder: Path,
     model: Model,
-    worn: Edit | Weights,
+    applied: Edit | Weights,
     request: Request,
     *,
     attacks: Sequence[str] | None = None,
@@ -100,7 +100,7 @@ def attack_weights(
     with quiet():
         tools = evaluators(model.device) if evaluators else canvas_evaluators_for(model)
     figures = {}
-    for target in targets(model, worn, request):
+    for target in targets(model, applied, request):
         for name in names:
             place = folder_of(folder, name, target.concept.name, len(request.erase) == 1)
             member(folder, FOLDER, place.name)
@@ -136,7 +136,7 @@ def chosen(model: Model, names: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def targets(model: Model, worn: Edit | Weights, request: Request) -> Iterator[Target]:
+def targets(model: Model, applied: Edit | Weights, request: Request) -> Iterator[Target]:
     """What is attacked, for each erased concept. The canvas has a model that never knew some, and a classifier."""
     from .. import suites
 
@@ -151,7 +151,9 @@ def targets(model: Model, worn: Edit | Weights, request: Request) -> Iterator[Ta
         weights = {name: value.detach() for name, value in twin.weights("all").items()}
     for concept in request.erase:
         name = suites.find("canvas").own_name(concept) if canvas else concept.name
-        yield Target(model, concept, worn, name, weights, held=_held(concept.kind, name) if canvas else None)
+        yield Target(
+            model, concept, applied, name, weights, shows=_shows(concept.kind, name) if canvas else None
+        )
 
 
 def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: int = 2) -> list[Planned]:
@@ -180,7 +182,7 @@ def _opened(
     device: str | None,
     dtype: str | None,
 ) -> tuple[Model, Edit | Weights, Request, Path]:
-    """The untouched model, what is worn, the request, and the folder for ``attacks``."""
+    """The untouched model, what is applied, the request, and the folder for ``attacks``."""
     from ..model.edit import Edit
     from ..model.load import load
     from ..runs.recipes import load_recipe
@@ -236,9 +238,9 @@ def _draws_canvas(model: Model) -> bool:
     return known and {*world.OBJECTS} <= {*model.hints.objects}
 
 
-def _held(kind: str, name: str) -> Callable[[Sequence[Image.Image]], list[bool]]:
+def _shows(kind: str, name: str) -> Callable[[Sequence[Image.Image]], list[bool]]:
     """Whether the validation classifier, which is not the one that judges, sees the concept."""
-    from ..canvas.guide import validation_classifier
+    from ..canvas.validation import validation_classifier
 
     def seen(pictures: Sequence[Image.Image]) -> list[bool]:
         return [getattr(one, kind) == name for one in validation_classifier().classify(pictures)]

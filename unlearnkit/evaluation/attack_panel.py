@@ -10,7 +10,7 @@ from typing import Any
 from ..attacks import ATTACKS
 from ..io.reading import read_bytes
 from . import attack_record as record
-from .attack_figures import AFTER
+from .attack_figures import AFTER, AttackFigures
 from .claims import GRADES
 from .resistance import graded
 
@@ -30,10 +30,10 @@ def attacked(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
         by_concept.setdefault(plan["concept"]["name"], []).append((folder.name, plan, figures))
     result = {}
     for concept, listed in by_concept.items():
-        plans, found = [plan for _, plan, _ in listed], [one for _, _, one in listed]
-        refused = {name for plan in plans for name in plan.get("refused", ())}
+        refused = {name for _, plan, _ in listed for name in plan.get("refused", ())}
         possible = {name: one.group for name, one in ATTACKS.items() if name not in refused}
-        grade, reasons = graded(_before(evaluations, concept), plans, found, possible)
+        done = [AttackFigures.of(plan, figures) for _, plan, figures in listed]
+        grade, reasons = graded(_before(evaluations, concept), done, possible)
         rows = [_facts(*one) for one in listed]
         result[concept] = {"grade": grade, "reasons": reasons, "attacks": rows}
     return result

@@ -10,6 +10,7 @@ attack.json       the hash of every file, seconds, versions; written last
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def computed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = {side: one for side in (AFTER, CONTROL) if (one := Found.load(folder / side))}
     arms = arm_figures(rows)
     return {
-        "arms": arms,
+        "arms": {name: dataclasses.asdict(one) for name, one in arms.items()},
         "figures": {side: dict(one.figures) for side, one in found.items()},
         "headline": headline(arms),
         "limit": LIMIT,
@@ -137,8 +138,8 @@ def wrong(folder: Path) -> Iterator[str]:
         yield str(error)
         return
     named = {(row["side"], row["attempt"]): row for row in rows}
-    asked = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
-    if named.keys() != asked or len(rows) != len(asked):
+    expected = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
+    if named.keys() != expected or len(rows) != len(expected):
         yield "rows.jsonl has other pictures than those that found.json asks for"
         return
     for (side, number), row in named.items():

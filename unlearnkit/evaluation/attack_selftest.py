@@ -45,7 +45,7 @@ def self_test_attacks(
     (plain,) = targets(model, {}, Request((Concept(name),)))
     tested = {
         "filter": dataclasses.replace(plain, filtered=name),
-        "never knew": dataclasses.replace(plain, worn=plain.never_knew or {}),
+        "never knew": dataclasses.replace(plain, applied=plain.never_knew or {}),
     }
     verdicts: dict[str, dict[str, bool]] = {}
     for title, target in tested.items():

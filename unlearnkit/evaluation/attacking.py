@@ -29,6 +29,7 @@ from ..model.edit import Edit, digest
 from ..model.model import Model, Weights
 from ..runs.images import save_png
 from ..schema import Concept, Request
+from ..version import __version__
 from . import attack_cache
 from . import attack_record as record
 from .attack_figures import AFTER, CONTROL, LIMIT
@@ -48,19 +49,19 @@ PARTS = "parts"  # of a search; removed when it is done
 
 @dataclass(frozen=True)
 class Target:
-    """What is attacked. model: the untouched base. worn: the edit, or the weights, that should have erased ``concept``.
+    """What is attacked. model: the untouched base. applied: the edit or weights that should have erased ``concept``.
 
     seen_as: the concept's label. never_knew: weights of a model that never knew it, None where there is none.
-    held, filtered: see ``Victim``.
+    shows, filtered: see ``Victim``.
     """
 
     model: Model
     concept: Concept
-    worn: Edit | Weights
+    applied: Edit | Weights
     seen_as: str
     never_knew: Weights | None = None
     filtered: str = ""
-    held: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
+    shows: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
 
     def facts(self) -> dict[str, Any]:
         """What identifies it and its control, as JSON."""
@@ -68,7 +69,7 @@ class Target:
         control: dict[str, Any] = {"kind": "unrelated concept", "concept": other and other.name}
         if self.never_knew is not None:
             control = {"kind": "never knew", "weights": digest(self.never_knew.items())}
-        edit = self.worn.hash() if isinstance(self.worn, Edit) else digest(self.worn.items())
+        edit = self.applied.hash() if isinstance(self.applied, Edit) else digest(self.applied.items())
         return {
             "model": self.model.source,
             "base": self.model.fingerprint(),
@@ -81,12 +82,12 @@ class Target:
 
     def victims(self, budget: Budget, seed: int, folder: Path) -> dict[str, Victim]:
         """What is attacked and its control, by side."""
-        common: dict[str, Any] = {"budget": budget, "seed": seed, "held": self.held}
+        common: dict[str, Any] = {"budget": budget, "seed": seed, "shows": self.shows}
         sides = {
             AFTER: Victim(
                 self.model,
                 self.concept,
-                worn=self.worn,
+                applied=self.applied,
                 filtered=self.filtered,
                 folder=folder / AFTER / PARTS,
                 **common,
@@ -94,7 +95,7 @@ class Target:
         }
         other = unrelated(self.model, self.concept)
         if self.never_knew is not None:
-            twin: dict[str, Any] = {"worn": self.never_knew, "whole": True, "filtered": ""}
+            twin: dict[str, Any] = {"applied": self.never_knew, "whole": True, "filtered": ""}
             sides[CONTROL] = replace(sides[AFTER], folder=folder / CONTROL / PARTS, **twin)
         elif other:
             sides[CONTROL] = replace(sides[AFTER], concept=other, folder=folder / CONTROL / PARTS)
@@ -168,7 +169,6 @@ def _plan(
     attack: Attack, target: Target, evaluators: Evaluators, budget: Budget, seed: int
 ) -> dict[str, Any]:
     """Everything that is fixed before the search."""
-    from .. import __version__
 
     return {
         "format": record.FORMAT,

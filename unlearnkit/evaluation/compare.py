@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,35 @@ __all__ = ["compare"]
 
 SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SHOWN = 3  # prompts of each role
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The second run's share minus the first's, of n pictures. holm_p: p after Holm over all pairs. says: in words."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    holm_p: float
+    says: str
+
+    @classmethod
+    def of(cls, change: Difference, holm_p: float, sentence: str, more: str, less: str) -> Tested:
+        """sentence: with ``{}`` for ``more`` or ``less``, if the difference is significant."""
+        says = sentence.format(more if change.value > 0 else less) if holm_p < 0.05 else "no difference shown"
+        return cls(change.value, change.low, change.high, change.p, change.n, holm_p, says)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs by their letters. seen, kept: None without such pictures."""
+
+    first: str
+    second: str
+    seen: Tested | None
+    kept: Tested | None
 
 
 def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = None) -> Path:
@@ -47,11 +77,8 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     facts = {
         "suite": evaluated[0]["plan"]["suite"],
         "concepts": evaluated[0]["plan"]["concepts"],
-        "runs": [
-            _line(letter, folder, run)
-            for letter, folder, run in zip(SHAPES, folders, evaluated, strict=False)
-        ],
-        "pairs": _pairs(cases, pictures, kinds),
+        "runs": [_line(*one) for one in zip(SHAPES, folders, evaluated, strict=False)],
+        "pairs": [asdict(pair) for pair in _pairs(cases, pictures, kinds)],
         "attacked": table_of([run["attacks"] for run in read]),
     }
     shown = _shown(cases, [folder / FOLDER / name for folder in folders], pictures)
@@ -136,42 +163,32 @@ def _shown(
     ]
 
 
-def _pairs(
-    cases: Sequence[Case], pictures: Sequence[Pictures], kinds: dict[str, str]
-) -> list[dict[str, Any]]:
-    """For every two runs: the second's share minus the first's on the same pictures; p after Holm over all pairs."""
+def _pairs(cases: Sequence[Case], pictures: Sequence[Pictures], kinds: dict[str, str]) -> list[Pair]:
+    """For every two runs: the second's share minus the first's on the same pictures."""
     direct = [
         case for case in cases if case.role == "erased" and case.form in DIRECT and case.concept in kinds
     ]
-    kept = [case for case in cases if case.role != "erased" and (case.object or case.style)]
+    retained = [case for case in cases if case.role != "erased" and (case.object or case.style)]
+    both = list(itertools.combinations(range(len(pictures)), 2))
 
     def seen(case: Case, run: Pictures) -> bool:
         return run["after", case.id].shows(kinds[case.concept], case.concept)
 
-    pairs: list[dict[str, Any]] = []
-    for a, b in itertools.combinations(range(len(pictures)), 2):
-        pair: dict[str, Any] = {"first": SHAPES[a], "second": SHAPES[b]}
-        tests: tuple[tuple[str, list[Case], Callable[[Case, Pictures], bool]], ...] = (
-            ("seen", direct, seen),
-            ("kept", kept, lambda case, run: right(case, run["after", case.id])),
-        )
-        for name, chosen, true in tests:
-            if chosen:
-                was, now = ([true(case, pictures[i]) for case in chosen] for i in (a, b))
-                pair[name] = _figures(difference(was, now, [case.prompt_id for case in chosen]))
-        pairs.append(pair)
-    for name, more, less in (
-        ("seen", "shows it more often", "shows it less often"),
-        ("kept", "keeps more", "keeps less"),
-    ):
-        having = [pair for pair in pairs if name in pair]
-        for pair, p in zip(having, holm([pair[name]["p"] for pair in having]), strict=True):
-            change = pair[name]
-            change["holm p"] = p
-            sure = f"{pair['second']} {more if change['value'] > 0 else less} than {pair['first']}"
-            change["says"] = sure if p < 0.05 else "no difference shown"
-    return pairs
+    def kept(case: Case, run: Pictures) -> bool:
+        return right(case, run["after", case.id])
 
+    def tested(
+        chosen: Sequence[Case], true: Callable[[Case, Pictures], bool], more: str, less: str
+    ) -> dict[tuple[int, int], Tested]:
+        ids = [case.prompt_id for case in chosen]
+        truths = [[true(case, run) for case in chosen] for run in pictures]
+        changes = {(a, b): difference(truths[a], truths[b], ids) for a, b in both} if chosen else {}
+        adjusted = holm([change.p for change in changes.values()])
+        return {
+            pair: Tested.of(change, p, f"{SHAPES[pair[1]]} {{}} than {SHAPES[pair[0]]}", more, less)
+            for (pair, change), p in zip(changes.items(), adjusted, strict=True)
+        }
 
-def _figures(change: Difference) -> dict[str, Any]:
-    return {"value": change.value, "low": change.low, "high": change.high, "p": change.p, "n": change.n}
+    shown = tested(direct, seen, "shows it more often", "shows it less often")
+    stayed = tested(retained, kept, "keeps more", "keeps less")
+    return [Pair(SHAPES[a], SHAPES[b], shown.get((a, b)), stayed.get((a, b))) for a, b in both]

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__, suites
+from .. import suites
 from ..metrics.stats import power
 from ..schema import Case, Request
 from ..settings import build, setting
+from ..version import __version__
 
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..io import manifest
 from ..io.files import locked, user_path, write_text
 from ..io.reading import read_text
@@ -17,6 +16,7 @@ from ..metrics import METRICS
 from ..runs import runfolder
 from ..runs.stopped import sentences
 from ..schema import Case
+from ..version import __version__
 from .attack_panel import attack_pictures, attacked, inline, of_canvas
 from .claims import GRADES, percent
 from .plan import DIRECT

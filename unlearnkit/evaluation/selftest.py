@@ -93,8 +93,8 @@ def _trial_cases(request: Request, missing: Mapping[str, Sequence[str]]) -> tupl
     cases, left_out = suites.cases("canvas", request)
     others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
     fair = [case for case in cases if not {case.object, case.style} & others]
-    erased, kept = ([case for case in fair if (case.role == "erased") == want] for want in (True, False))
-    return thinned(erased, each=needed(Rules().limit)) + kept[::8], left_out
+    erased, retained = ([case for case in fair if (case.role == "erased") == want] for want in (True, False))
+    return thinned(erased, each=needed(Rules().limit)) + retained[::8], left_out
 
 
 def _cached(side: Side) -> Side:

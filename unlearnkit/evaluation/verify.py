@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError, UnlearnError, quoted
 from ..io import manifest
 from ..io.files import user_path
 from ..io.reading import typed
 from ..runs import runfolder
 from ..schema import Case, Score
+from ..version import __version__
 from . import attack_record, claims
 from .draw import Side, model_side, picture_hash, read
 from .plan import AFTER, BEFORE

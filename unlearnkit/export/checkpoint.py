@@ -55,7 +55,7 @@ def save_checkpoint(
     """
     source, path, lose = user_path(source), output_path(path), check_loss(lose)
     base, values = base_values(model, edit), dict[str, Tensor]()
-    kept = total = 0.0
+    explained = total = 0.0
     if source.exists() and not source.is_file():  # reading a pipe would block
         raise InputError(f"checkpoint {quoted(source)} is no file: give a .safetensors file")
     try:
@@ -82,14 +82,14 @@ def save_checkpoint(
                         f"{str(before.dtype).removeprefix('torch.')}; give one in float32"
                     )
                 change = after - before.float()
-                kept += inner(values[name].float() - before.float(), change)
+                explained += inner(values[name].float() - before.float(), change)
                 total += inner(change, change)
     except FileNotFoundError:
         raise InputError(f"checkpoint {quoted(source)} was not found: give a .safetensors file") from None
     except (OSError, SafetensorError) as error:
         reason = printable(" ".join(str(error).split()))[:200]
         raise InputError(f"checkpoint {quoted(source)} cannot be read: {reason}") from None
-    lost = share_lost(kept, total)
+    lost = share_lost(explained, total)
     if lost > lose:
         raise InputError(
             f"the precision of checkpoint {quoted(source)} loses {percent(lost)} of the change, more than "

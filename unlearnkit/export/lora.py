@@ -61,14 +61,14 @@ def save_lora(
         raise InputError(_too_much(0, share_lost(total - without, total), lose, left))
     room = (lose * total - without) / (total - without) if total > without else 0.0
     factored: dict[str, tuple[Tensor, Tensor]] = {}
-    kept, matrices = 0.0, {name: weight for name, weight in base.items() if name not in left}
+    explained, matrices = 0.0, {name: weight for name, weight in base.items() if name not in left}
     for name, change in _changes(edit, matrices):
         up, down = factors(change.flatten(1), rank, room)
-        kept += inner(up @ down, change)
+        explained += inner(up @ down, change)
         factored[name] = up.cpu(), down.cpu()
         if tick:
             tick(len(factored), len(matrices))
-    reached, lost = max((up.shape[1] for up, _ in factored.values()), default=0), share_lost(kept, total)
+    reached, lost = max((up.shape[1] for up, _ in factored.values()), default=0), share_lost(explained, total)
     if lost > lose:
         raise InputError(_too_much(reached, lost, lose, left))
     # both of SDXL's ways of counting blocks in one file would be one too many for diffusers

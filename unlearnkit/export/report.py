@@ -106,9 +106,9 @@ def check_loss(lose: float) -> float:
     return max(lose, NOTHING)
 
 
-def share_lost(kept: float, total: float) -> float:
+def share_lost(explained: float, total: float) -> float:
     """``ExportReport.lost`` of <d', d> and |d|²."""
-    return max(0.0, 1.0 - kept / total) if total else 0.0
+    return max(0.0, 1.0 - explained / total) if total else 0.0
 
 
 def percent(share: float) -> str:

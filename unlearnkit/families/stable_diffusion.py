@@ -23,9 +23,7 @@ DENOISER = "unet"
 DEFAULTS: dict[str, Any] = {}
 LACKS: dict[str, str] = {}
 CONDITIONS = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
-ADDED = {
-    "StableDiffusionXLPipeline": "text_time"
-}  # what a pipeline's U-Net is told beside the text, as it is meant
+ADDED = {"StableDiffusionXLPipeline": "text_time"}  # by pipeline: what its U-Net expects besides the text
 PARTS = {
     "xattn-kv": "keys and values of cross-attention",
     "xattn": "all of cross-attention",

@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
-from .. import __version__
 from ..data.nearest import with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
+from ..io.versions import versions
 from ..model import hints
 from ..model.edit import Edit
-from ..model.identity import encoder_fingerprints
 from ..model.model import Model
 from ..model.restore import steady
 from ..schema import Request
@@ -183,17 +179,13 @@ def edit_for(
         "identity": identity,
         "source": model.source,
         "dtype": model.precision,
-        "versions": {
-            "unlearnkit": __version__,
-            "python": platform.python_version(),
-            **{library.__name__: library.__version__ for library in (torch, diffusers, transformers)},
-        },
+        "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     } | ({"stopped": run.stopped} if run.stopped else {})
     if asked != request:
         facts["instead"] = {one.name: one.instead for one in request.erase}
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
-    if fits := encoder_fingerprints(model, edit):
+    if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits
     check_moved(model, request, edit)
     if job.folder:

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..data.image_sets import ImageSet
-from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
-from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import Anchored, anchor, anchored, retained
+from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
@@ -37,6 +35,7 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     title: ClassVar = "Concept Ablation"
     paper: ClassVar = "Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prediction becomes that of an anchor, on the anchor's images."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "xattn-kv", source="paper")
     steps: int = default("steps", 100, source="released code, on two GPUs with 4 pictures each")
@@ -60,11 +59,6 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
     neighbours: int = default("neighbours", 0, source="released code: the anchors' pictures alone")
     pictures: int = default("pictures", 1000, source="released code, 200 prompts with 5 each")
     grammar: str = default("grammar", "", source="ours; released code: 200 captions")
-
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return anchor(model, request, concept)
 
     def data(self, run: Run) -> tuple[Anchored, ImageSet | None]:
         run.enter(detach_bos(run.model))

@@ -25,10 +25,10 @@ def check_names(model: Model, request: Request) -> None:
     for concept in (*request.erase, *request.keep):
         for text in (*concept.wordings, concept.instead or ""):
             model.reads(text)
-    read = _reader(model, request)
+    key = _key(model, request)
     erased: dict[Hashable, list[tuple[int, str]]] = {}
     for number, concept in enumerate((*request.erase, *request.keep)):
-        states = [read(word) for word in concept.wordings]
+        states = [key(word) for word in concept.wordings]
         for word, state in zip(concept.wordings, states, strict=True):
             for other, name in erased.get(state, ()):
                 if other != number and folded(name) != folded(word):
@@ -38,14 +38,14 @@ def check_names(model: Model, request: Request) -> None:
         if number < len(request.erase):
             for word, state in zip(concept.wordings, states, strict=True):
                 erased.setdefault(state, []).append((number, word))
-        if concept.instead is not None and read(concept.instead) == states[0]:
+        if concept.instead is not None and key(concept.instead) == states[0]:
             raise InputError(
                 f"{quoted(concept.name)} and {quoted(concept.instead)} are one and the same to {model.source}: "
                 "give another 'instead'"
             )
 
 
-def _reader(model: Model, request: Request) -> Callable[[str], Hashable]:
+def _key(model: Model, request: Request) -> Callable[[str], Hashable]:
     """What tells texts apart: their states; in a request of many wordings their tokens, which need no encoder."""
     if many((*request.erase, *request.keep)) and encoders(model.pipe):
         return lambda text: token_ids(model.pipe, text)

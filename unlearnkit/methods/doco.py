@@ -28,13 +28,11 @@ from torch import Tensor
 from .. import seeds
 from ..data.image_sets import ImageSet
 from ..errors import InputError
-from ..model.model import Model
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import side_gradients
 from ..parts.discriminator import Discriminator
-from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import Anchored, anchor, anchored, retained
+from ..training.anchors import Anchored, anchored, retained
 from ..training.attention import detach_bos
 from ..training.job import Run
 from ..training.method import Trained
@@ -78,6 +76,7 @@ class DoCo(Trained[Sets]):
     title: ClassVar = "Domain Correction"
     paper: ClassVar = "Wu et al. 2025, arXiv 2405.15304"
     summary: ClassVar = "A discriminator makes the concept's predictions resemble an anchor's."
+    TARGET_PROMPT: ClassVar = "anchor"
 
     trains: Trains = default("trains", "xattn-kv", source="released code")
     combine: Combines = default("combine", "preserving-tensor", source="released code")
@@ -110,11 +109,6 @@ class DoCo(Trained[Sets]):
     @property
     def combiner(self) -> Combine | None:
         return unscaled if self.released else None
-
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return anchor(model, request, concept)
 
     def data(self, run: Run) -> Sets:
         if self.released and self.combine != "preserving-tensor":

@@ -18,13 +18,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, texts
-from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
+from ..data.prompts import neighbours
+from ..data.text_columns import concept_texts, erased_matrices, retained_matrix, target_of
 from ..errors import InputError, quoted
 from ..model.batches import many
-from ..model.model import Model
-from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -67,38 +66,27 @@ class DP(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="ours")
     templates: bool = default("templates", True, source="ours")
     neighbours: int = default("neighbours", 1000, source="ours")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """As ``solved``, and with ``reach`` a look at held-out prompts."""
+        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     @torch.no_grad()
-    def solve(self, run: Run) -> dict[str, Tensor]:
+    def solved(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. Raises InputError for a concept that lies in what is retained."""
         model, last = run.model, self.tokens == "last"
-        erased = self._texts(model, run.request.erase)
-        if last and many(run.request.erase):
-            c = last_columns(model, [(form, word) for _, form, word in erased])
-            g = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
-            counts = [1] * len(erased)
-        else:
-            pairs = [erased_columns(model, *one, last=last) for one in erased]
-            c, g = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-            counts = [one.shape[1] for one, _ in pairs]
         retained = neighbours(model, run.request, self.neighbours)
-        others = [(form, word) for _, form, word in self._texts(model, retained)]
-        words = [retained_columns(model, *text, last=last) for text in (() if many(retained) else others)]
-        if many(retained):
-            words = [last_columns(model, others)]
-        k = torch.cat([model.text([""])[0, :1].T.cpu().double(), *words], dim=1)
+        erase, retain = (
+            concept_texts(model, side, templates=self.templates) for side in (run.request.erase, retained)
+        )
+        c, g, concepts = erased_matrices(model, erase, last=last)
+        words = retained_matrix(model, retain, last=last or many(retained))
+        k = torch.cat([model.text([""])[0, :1].T.cpu().double(), words], dim=1)
         p = self.projector(k)
-        names = [concept.name for (concept, _, _), n in zip(erased, counts, strict=True) for _ in range(n)]
-        self.check(c, p, names)
-        delta, weights, matrices = change(c, self.safe_columns(c, g, k), p), {}, model.weights(self.PART)
-        for name, weight in matrices.items():
-            w = weight.detach().cpu().double()
-            weights[name] = (w + w @ delta).float()
-            run.progress("solving", len(weights), len(matrices))
-        return weights
-
-    def _texts(self, model: Model, concepts: Sequence[Concept]) -> list[tuple[Concept, str, str]]:
-        return [(c, *text) for c in concepts for text in texts(c, model.hints, templates=self.templates)]
+        self.check(c, p, [concept.name for concept in concepts])
+        shift = delta(c, self.safe_columns(c, g, k), p)
+        return self.change(run, lambda _, w: w + w @ shift)
 
     def projector(self, k: Tensor) -> Tensor:
         """P (width, width): off the fewest directions that hold the share ``protected`` of the energy of k."""
@@ -140,7 +128,7 @@ class DP(ClosedForm):
         return torch.cat(columns, dim=1)
 
 
-def change(c: Tensor, target: Tensor, p: Tensor) -> Tensor:
+def delta(c: Tensor, target: Tensor, p: Tensor) -> Tensor:
     """(C* - C) X⁺ with X = P C (width, width), which W times gives ΔW."""
     inverse: Tensor = torch.linalg.pinv(p @ c, rtol=1e-6)
     return (target - c) @ inverse @ p

@@ -25,10 +25,8 @@ from ..data.image_sets import ImageSet, NoisyBatch
 from ..data.prompts import retain_concepts
 from ..data.wording import format_prompt, target_prompt
 from ..errors import InputError
-from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
-from ..schema import Concept, Request
 from ..settings import setting
 from ..training import attention
 from ..training.anchors import target_pairs, templates_for
@@ -62,6 +60,7 @@ class DUGE(Trained[Sets]):
     title: ClassVar = "DUGE"
     paper: ClassVar = "2025, arXiv 2503.13769"
     summary: ClassVar = "The concept's attention maps become those of the empty prompt."
+    TARGET_PROMPT: ClassVar = "null"
 
     trains: Trains = default("trains", "xattn", source="ours: maps depend on queries and keys")
     steps: int = default("steps", 300, source="ours; DUGE's is not known")
@@ -76,11 +75,7 @@ class DUGE(Trained[Sets]):
     attention_weight: float = setting(1.0, "λ_U, attention loss", low=0.0, source="ours", role="attention")
     relative_erase: bool = default("relative_erase", True, source="ours: the attention loss is tiny")
     output_weight: float = setting(
-        0.0,
-        "weight of a loss on the predicted noise",
-        low=0.0,
-        role="output",
-        source="paper: none; canvas: 3",
+        0.0, "weight of a loss on predicted noise", low=0.0, role="output", source="paper: none; canvas: 3"
     )
     divergence: Divergence = default("divergence", "mse", source="paper; others: f-DMU")
     divergence_scale: float = default("divergence_scale", 1.0, source="ours; f-DMU: of the step's covariance")
@@ -92,13 +87,6 @@ class DUGE(Trained[Sets]):
     distil_weight: float = default("distil_weight", 0.0, source="another reading of L_reg: on the bank")
     pictures: int = default("pictures", 200, source="ours: 20 prompts with 10 each")
     grammar: str = default("grammar", "", source="ours; for the concept and the related ones")
-
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        if concept.instead is not None:
-            return concept.instead
-        return "" if self.null == "rest" else None
 
     def data(self, run: Run) -> Sets:
         model, request, attend = run.model, run.request, self.attention_weight

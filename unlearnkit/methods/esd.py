@@ -16,13 +16,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..data.image_sets import DenoiserInput
+from ..data.image_sets import DenoiserInput, PromptSet
 from ..data.prompts import retain_concepts, texts
-from ..data.wording import format_prompt
-from ..model.model import Model
+from ..data.wording import format_prompt, target_prompt
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
-from ..schema import Concept, Request
+from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
 from ..training.method import Trained
@@ -35,20 +34,12 @@ GUIDANCE = 3.0  # of the partial denoising, as in the paper's code
 
 
 @dataclass(frozen=True)
-class PromptSet:
-    """Conditioning (n, tokens, width) of prompts, and without the concept; latents (n, c, h, w) if drawn."""
-
-    cond: Tensor
-    null: Tensor
-    latents: Tensor | None
-
-
-@dataclass(frozen=True)
-class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
+class ESD(Trained[list[PromptSet]]):
     name: ClassVar = "esd"
     title: ClassVar = "Erased Stable Diffusion"
     paper: ClassVar = "Gandikota et al. 2023, arXiv 2303.07345"
     summary: ClassVar = "The concept's prediction is steered away from what the base model predicts for it."
+    TARGET_PROMPT: ClassVar = "null"
 
     trains: Trains = default("trains", "xattn", source="paper: xattn for styles, not-xattn for objects")
     steps: int = default("steps", 1000, source="paper; newer released code: 200")
@@ -70,24 +61,16 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 8, source="ours")
 
-    AIMS: ClassVar = True
+    def data(self, run: Run) -> list[PromptSet]:
+        sets = [self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)]
+        if self.retain_weight:
+            others = retain_concepts(run.model, run.request, self.neighbours)
+            sets.append(self._prompts(run, others, self.retain_pictures))
+        return sets
 
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        if concept.instead is not None:
-            return concept.instead
-        return "" if self.null == "rest" else None
-
-    def data(self, run: Run) -> tuple[PromptSet, PromptSet | None]:
-        erase = self._prompts(run, run.request.erase, self.pictures if self.start == "pictures" else 0)
-        if not self.retain_weight:
-            return erase, None
-        others = retain_concepts(run.model, run.request, self.neighbours)
-        return erase, self._prompts(run, others, self.retain_pictures)
-
-    def loss(self, net: Net, sets: tuple[PromptSet, PromptSet | None], step: Step) -> Losses:
-        erase, retain = sets
-        noisy, null = self._noisy(net, erase, step.stream("esd"))
-        inputs = [noisy] if retain is None else [noisy, self._noisy(net, retain, step.stream("esd keep"))[0]]
+    def loss(self, net: Net, sets: list[PromptSet], step: Step) -> Losses:
+        noisy, null = self._noisy(net, sets[0], step.stream("esd"))
+        inputs = [noisy, *(self._noisy(net, one, step.stream("esd keep"))[0] for one in sets[1:])]
         e_null, e_c, *e_retain = net.teacher([noisy.with_cond(null), *inputs])
         eps, *eps_retain = net.student(inputs)
         target = e_null - self.eta * (e_c - e_null)  # eq. 7
@@ -111,14 +94,14 @@ class ESD(Trained[tuple[PromptSet, PromptSet | None]]):
 
     def _prompts(self, run: Run, concepts: tuple[Concept, ...], drawn: int) -> PromptSet:
         """Prompts of the concepts: ``drawn`` of each with an image, or each prompt once without images."""
-        null, groups = list[str](), list[list[str]]()
+        groups, null = list[list[str]](), list[str]()
         for concept in concepts:
             pairs = texts(concept, run.model.hints, templates=self.templates)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
-            groups.append([format_prompt(form, word) for form, word in pairs])
+            groups.append([format_prompt(*pair) for pair in pairs])
             whole = self.null == "rest" or concept.instead == ""
-            rest = [form if whole else "{}" for form, _ in pairs]
-            null += [" ".join(format_prompt(form, concept.instead or "").split()) for form in rest]
+            rest = (form if whole else "{}" for form, _ in pairs)
+            null += [target_prompt(form, concept.instead or "") for form in rest]
         latents = run.image_groups(groups).latents if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])
         return PromptSet(cond, run.encode(null), latents)

@@ -12,19 +12,16 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, texts, unerased
-from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
+from ..data.prompts import neighbours, unerased
+from ..data.text_columns import concept_texts, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
-from ..model.batches import many
 from ..model.model import Model
-from ..schema import Concept
 from ..settings import setting
 from ..training.job import Run
 from ..training.method import ClosedForm
@@ -59,40 +56,23 @@ class OCE(ClosedForm):
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new key matrices."""
         model, request = run.model, run.request
-        erased = [
-            (c, *text) for c in request.erase for text in texts(c, model.hints, templates=self.templates)
-        ]
-        if many(request.erase):
-            c1 = last_columns(model, [(form, word) for _, form, word in erased])
-            anchors = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
-        else:
-            pairs = [erased_columns(model, *one, last=True) for one in erased]
-            c1, anchors = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
-        kept = self._retained(model, neighbours(model, request, self.neighbours), c1)
+        retained = neighbours(model, request, self.neighbours)
+        erase, retain = (
+            concept_texts(model, side, templates=self.templates) for side in (request.erase, retained)
+        )
+        c1, anchors, _ = erased_matrices(model, erase, last=True)
+        c_n = retained_matrix(model, retain, last=True)
         general = _general(model, unerased(model, request))
         scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
-        c1, anchors, kept, general = (scale * one for one in (c1, anchors, kept, general))
-        hold = (
-            self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * kept @ kept.T
-        )
-        weights, matrices = {}, model.weights(self.PART)
-        for name, weight in matrices.items():
-            w = weight.detach().cpu().double()
-            weights[name] = (self.rotation(w, c1, anchors, hold) @ w).float()
-            run.progress("solving", len(weights), len(matrices))
-        return weights
-
-    def _retained(self, model: Model, concepts: Sequence[Concept], c1: Tensor) -> Tensor:
-        several = [text for one in concepts for text in texts(one, model.hints, templates=self.templates)]
-        if many(concepts):
-            return last_columns(model, several)
-        return torch.cat([c1[:, :0], *(retained_columns(model, *one, last=True) for one in several)], dim=1)
+        c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
+        hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
+        return self.change(run, lambda _, w: self.rotation(w, c1, anchors, hold) @ w)
 
     def rotation(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
         """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""
         r, r_anchor = _onto(w @ c1), _onto(w @ anchors)
-        turn = r - r_anchor @ r
-        m = w @ hold @ w.T - self.erase_weight * turn
+        outside = r - r_anchor @ r
+        m = w @ hold @ w.T - self.erase_weight * outside
         # where M says nothing, P is the identity and not what rounding makes of it
         m += REST * torch.linalg.matrix_norm(m, 2) * torch.eye(len(m), dtype=m.dtype)
         u, _, vh = torch.linalg.svd(m)

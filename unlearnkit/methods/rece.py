@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..data.prompts import texts
-from ..data.text_columns import erased_columns, retained_columns
+from ..data.text_columns import concept_texts, erased_matrices, retained_columns
 from ..settings import setting, with_default
 from ..training.job import Run
 from .uce import UCE
@@ -56,17 +55,15 @@ class RECE(UCE):
         model = run.model
         old = {name: weight.detach().cpu().double() for name, weight in model.weights(self.PART).items()}
         new = {name: weight.double() for name, weight in super().solve(run).items()}
-        pairs = [
-            erased_columns(model, concept, *text, last=self.tokens == "last")
-            for concept in run.request.erase
-            for text in texts(concept, model.hints, templates=self.templates)
-        ]
-        c, g = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        erase = concept_texts(model, run.request.erase, templates=self.templates)
+        c, g, _ = erased_matrices(model, erase, last=self.tokens == "last")
         empty = retained_columns(model, "{}", "", last=False)
-        kept = empty @ empty.T + (self.sums(run).get("kept", 0.0) if self.rounds else 0.0)
+        retained = empty @ empty.T + (self.sums(run)[2] if self.rounds else 0.0)
         for done in range(self.rounds):
             both = torch.cat([c, self.search(old, new, c)], dim=1)  # c, too, or a round may bring it back
-            delta = self.change(self.normal(both @ both.T, kept), (torch.cat([g, g], dim=1) - both) @ both.T)
+            delta = self.delta(
+                self.normal(both @ both.T, retained), (torch.cat([g, g], dim=1) - both) @ both.T
+            )
             new = {name: weight + weight @ delta for name, weight in new.items()}
             run.progress("searching", done + 1, self.rounds)
         return {name: weight.float() for name, weight in new.items()}

@@ -16,6 +16,7 @@ whatever the prompt says. Without it, partial denoising and inpainting bring the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -23,11 +24,9 @@ from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, ImageSet
 from ..data.wording import format_prompt
-from ..model.model import Model
 from ..parts import Losses
-from ..schema import Concept, Request
 from ..settings import setting
-from ..training.anchors import Anchored, anchor, anchored, retained, templates_for
+from ..training.anchors import Anchored, anchored, retained, target_word, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -57,6 +56,7 @@ class Robust(Trained[Sets]):
     title: ClassVar = "Robust anchoring"
     paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
+    TARGET_PROMPT: ClassVar = "anchor of objects"
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
     steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
@@ -76,22 +76,14 @@ class Robust(Trained[Sets]):
     grammar: str = default("grammar", "", source="ours")
     prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
 
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str:
-        """As elsewhere, but nothing for a style: with another style there, plain pictures took that one on."""
-        if concept.kind == "style" and concept.instead is None:
-            return ""
-        return anchor(model, request, concept)
-
     def data(self, run: Run) -> Sets:
-        anchors = anchored(run, self.pictures, grammar=self.grammar, place=self.place)
+        anchors = anchored(run, self.pictures, grammar=self.grammar, place=partial(target_word, self))
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, dropout=self.prompt_dropout)
         prompts, targets = list[list[str]](), list[str]()
         for concept in run.request.erase if self.latent_weight else ():
             pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
-            place = self.place(run.model, run.request, concept)
+            place = target_word(self, run.model, run.request, concept) or ""
             prompts.append([format_prompt(form, word) for form, word in pairs])
             targets += [format_prompt(form, place) for form, _ in pairs]
         latents = run.image_groups(prompts, title="pictures to erase") if prompts else None
@@ -105,8 +97,8 @@ class Robust(Trained[Sets]):
         taught = [x_a.input, x_r.input]
         inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
         if sets.latents:
-            asked, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
-            inputs, taught = [*inputs, asked], [*taught, *both]
+            own, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
+            inputs, taught = [*inputs, own], [*taught, *both]
         targets, eps = net.teacher(taught), net.student(inputs)
         if sets.latents:
             e_a, e_c = targets[2:]

@@ -26,7 +26,6 @@ from torch import Tensor
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, swap_word
 from ..data.superclasses import superclass_of, words_within
-from ..model.model import Model
 from ..parts import Losses
 from ..parts.divergence import Divergence, divergence
 from ..schema import Concept, Request, folded
@@ -59,6 +58,7 @@ class SculptingMemory(Trained[Sets]):
     title: ClassVar = "Sculpting Memory"
     paper: ClassVar = "Li et al. 2025, arXiv 2504.09039"
     summary: ClassVar = "Each concept becomes its superclass, under a mask that changes during training."
+    TARGET_PROMPT: ClassVar = "superclass"
 
     trains: Trains = default("trains", "xattn", source="released code")
     mask: Masks = default("mask", "dynamic", source="paper")
@@ -94,11 +94,6 @@ class SculptingMemory(Trained[Sets]):
         if self.order == "joint" or len(request.erase) == 1:
             return [(replace(self, steps=self.steps * len(request.erase)), request)]
         return [(self, Request((concept,), request.keep)) for concept in request.erase]
-
-    AIMS: ClassVar = True
-
-    def place(self, model: Model, request: Request, concept: Concept) -> str | None:
-        return superclass_of(concept, self.superclass)
 
     def data(self, run: Run) -> Sets:
         model, erase, anchor, target = run.model, list[ImageSet](), list[ImageSet](), list[Tensor]()

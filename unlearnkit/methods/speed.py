@@ -11,20 +11,17 @@ for each W: words that erasing would hardly move are removed; the others get aug
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, texts
-from ..data.text_columns import centroids, erased_columns, last_columns, retained_columns, target_of
+from ..data.prompts import neighbours
+from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix, target_of
 from ..errors import InputError
-from ..model.batches import many
-from ..model.model import Model
-from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -49,45 +46,40 @@ class SPEED(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """As ``solved``, and with ``reach`` a look at held-out prompts."""
+        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     @torch.no_grad()
-    def solve(self, run: Run) -> dict[str, Tensor]:
+    def solved(self, run: Run) -> dict[str, Tensor]:
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
-        model, last = run.model, self.tokens == "last"
-        erased = self._texts(model, run.request.erase)
-        if last and many(run.request.erase):
-            c1 = last_columns(model, [(form, word) for _, form, word in erased])
-            target = last_columns(model, [(form, target_of(concept)) for concept, form, _ in erased])
-        else:
-            pairs = [erased_columns(model, *one, last=last) for one in erased]
-            c1, target = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        model = run.model
         retained = neighbours(model, run.request, self.neighbours)
-        others = [(form, word) for _, form, word in self._texts(model, retained)]
-        if many(retained):
-            c0 = last_columns(model, others)
-        else:
-            words = [retained_columns(model, *text, last=True) for text in others]
-            c0 = torch.cat([c1[:, :0], *words], dim=1)
+        erase, retain = (
+            concept_texts(model, side, templates=self.templates) for side in (run.request.erase, retained)
+        )
+        c1, target, _ = erased_matrices(model, erase, last=self.tokens == "last")
+        c0 = retained_matrix(model, retain, last=True)
         empty = model.text([""])[0].T.cpu().double()
         c2 = torch.cat([empty[:, :1], centroids(empty[:, 1:], self.centroids, run.seed)], dim=1)
         scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
         c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
-        weights, shares, matrices = {}, [], model.weights(self.PART)
-        for name, weight in matrices.items():
-            w = weight.detach().cpu().double()
+        shares: list[float] = []
+
+        def new(name: str, w: Tensor) -> Tensor:
             p = self.projector(self._refined(w, c0, c1, target, run.stream("speed", name)), c2)
             change, share = _solution(w, c1, target, p)
-            weights[name] = (w + change).float()
             shares.append(share)
-            run.progress("solving", len(shares), len(matrices))
+            return w + change
+
+        weights = self.change(run, new)
         if max(shares) < LEAST:
             raise InputError(
                 "the concept lies in the span of what is retained: retain less, or lower neighbours"
             )
         return weights
-
-    def _texts(self, model: Model, concepts: Sequence[Concept]) -> list[tuple[Concept, str, str]]:
-        return [(c, *text) for c in concepts for text in texts(c, model.hints, templates=self.templates)]
 
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
         """P' (width, width): onto the null space of C₀C₀ᵀ, less what it holds of C₂."""
@@ -98,11 +90,11 @@ class SPEED(ClosedForm):
 
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
-        kept = _moved(w, c0, c1, target)
+        refined = _moved(w, c0, c1, target)
         v = torch.linalg.svd(w, full_matrices=False).Vh[-1:]  # the direction that W sees least
-        noise = torch.randn((self.copies * kept.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
-        copies = kept.repeat(1, self.copies) + (noise @ v.T @ v).T
-        return torch.cat([kept, _moved(w, copies, c1, target)], dim=1)
+        noise = torch.randn((self.copies * refined.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
+        copies = refined.repeat(1, self.copies) + (noise @ v.T @ v).T
+        return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
 
 
 def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, float]:

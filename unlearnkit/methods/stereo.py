@@ -50,7 +50,7 @@ class Sets:
     null: Tensor
     found: list[Tensor] = field(default_factory=list)
 
-    def asked(self, draws: torch.Generator) -> Tensor:
+    def erased(self, draws: torch.Generator) -> Tensor:
         """What is erased: one of the concept's prompts at random, and what was found (1 + rounds, tokens, width)."""
         place = torch.randint(len(self.prompts), (1,), generator=draws)
         return torch.cat([self.prompts[place], *self.found])
@@ -96,31 +96,31 @@ class STEREO(Trained[Sets]):
         erased = [prompts_for(model, one, self.pictures) for one in concepts]
         others = retain_concepts(model, run.request, self.neighbours)
         benign = [prompt for one in others for prompt in prompts_for(model, one, 4)]
-        asked = list(dict.fromkeys(prompt for prompts in erased for prompt in prompts))
+        unique = list(dict.fromkeys(prompt for prompts in erased for prompt in prompts))
         images = run.image_groups(erased, title="pictures to erase")
-        sets = Sets(images, run.encode(asked), run.encode(benign), run.encode([""]))
+        sets = Sets(images, run.encode(unique), run.encode(benign), run.encode([""]))
         self._search(run, sets)
         return sets
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         draws = step.stream("stereo")
         x = sets.images.batch(self.batch, draws).input
-        asked = sets.asked(draws)
-        p = torch.randint(len(asked), (self.batch,), generator=draws)
+        targets = sets.erased(draws)
+        p = torch.randint(len(targets), (self.batch,), generator=draws)
         a = torch.randint(len(sets.anchors), (self.anchors,), generator=draws)
-        groups = [sets.null, *(one[None] for one in (*sets.anchors[a], *asked))]
+        groups = [sets.null, *(one[None] for one in (*sets.anchors[a], *targets))]
         e_null, *others = net.teacher([x.with_cond(cond) for cond in groups])
         e_a = torch.stack(others[: self.anchors]).mean(dim=0) - e_null
         e_p = torch.stack(others[self.anchors :]).mean(dim=0) - e_null
-        (eps,) = net.student([x.with_cond(asked[p])])
+        (eps,) = net.student([x.with_cond(targets[p])])
         return {"erase": mse(eps, e_null + (self.strength - 1) * e_a - (self.strength + 1) * e_p)}
 
     def esd(self, net: Net, sets: Sets, step: Step, base: Mapping[str, Tensor]) -> Losses:
         """The loss of the search: ESD's, on one of the prompts and vectors. base: the teacher's weights."""
         draws = step.stream("stereo search")
         x = sets.images.batch(self.batch, draws).input
-        asked = sets.asked(draws)
-        own = x.with_cond(asked[torch.randint(len(asked), (self.batch,), generator=draws)])
+        targets = sets.erased(draws)
+        own = x.with_cond(targets[torch.randint(len(targets), (self.batch,), generator=draws)])
         e_null, e_p = net.teacher([x.with_cond(sets.null), own], base)
         (eps,) = net.student([own])
         return {"erase": mse(eps, e_null - self.eta * (e_p - e_null))}
@@ -134,7 +134,7 @@ class STEREO(Trained[Sets]):
             return
         path = run.job.folder and run.job.folder / FILE
         weights, word = dict[str, Tensor](), placeholder(run.model.pipe, self.inversion_vectors)
-        kept: dict[str, Tensor] = {}
+        finished: dict[str, Tensor] = {}
         saved, facts = tensors.read(path) if path and path.exists() else ({}, {})
         done = facts.get("done", 0) if facts.get("identity") == run.job.identity else 0
         for number in range(self.search_rounds):
@@ -146,11 +146,11 @@ class STEREO(Trained[Sets]):
                 with run.model.wearing(weights):
                     vectors = self._inversion(run, sets, word, number)
             sets.found.append(run.net.encoded([word], vectors))
-            kept |= {f"vector/{number}/{name}": vector.cpu() for name, vector in vectors.items()}
+            finished |= {f"vector/{number}/{name}": vector.cpu() for name, vector in vectors.items()}
             if path and number >= done:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 now = {f"weight/{name}": one for name, one in weights.items()}
-                tensors.write(path, kept | now, {"identity": run.job.identity, "done": number + 1})
+                tensors.write(path, finished | now, {"identity": run.job.identity, "done": number + 1})
 
     def _round(self, run: Run, sets: Sets, weights: dict[str, Tensor], number: int) -> dict[str, Tensor]:
         """θ' after a round's training."""

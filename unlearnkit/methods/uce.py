@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..data.grammar import forms, read
-from ..data.prompts import neighbours, texts, unerased
-from ..data.text_columns import erased_columns, last_columns, retained_columns, target_of
+from ..data.prompts import neighbours, unerased
+from ..data.text_columns import Text, concept_texts, erased_blocks, retained_blocks, target_of
 from ..errors import InputError
 from ..model.batches import many
-from ..model.model import Model
 from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -36,7 +36,6 @@ from ..training.settings import Tokens, default
 __all__ = ["UCE"]
 
 ILL, MOST = 1e12, 100_000
-BLOCK = 2048  # texts whose columns are in memory at once
 
 
 @dataclass(frozen=True)
@@ -57,63 +56,55 @@ class UCE(ClosedForm):
     retain_sentences: int = setting(0, "most sentences per retained concept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""
-        sums = self.sums(run)
-        a = self.normal(sums["erased"], sums.get("kept", torch.zeros_like(sums["erased"])))
-        delta, weights = self.change(a, sums["towards"]), {}
-        for done, (name, weight) in enumerate(run.model.weights(self.PART).items()):
-            w = weight.detach().cpu().double()
-            weights[name] = (w + w @ delta).float()
-            run.progress("solving", done + 1, len(run.model.weights(self.PART)))
-        return weights
+        erased, towards, retained = self.sums(run)
 
-    def sums(self, run: Run) -> dict[str, Tensor]:
-        """Σ c cᵀ and Σ (g - c) cᵀ of what is erased ("erased", "towards"), and Σ c cᵀ of what is kept, if anything."""
-        model, request = run.model, run.request
-        concepts = [(concept, self.sentences, True) for concept in request.erase]
-        retained = neighbours(model, request, self.neighbours)
-        concepts += [(concept, self.retain_sentences, False) for concept in retained]
+        def solved(erase_weight: float) -> dict[str, Tensor]:
+            one = replace(self, erase_weight=erase_weight)
+            delta = one.delta(one.normal(erased, retained), towards)
+            return self.change(run, lambda name, w: w + w @ delta)
 
-        @functools.cache
-        def sentences_of(kind: str, count: int) -> tuple[str, ...]:
-            words = unerased(model, request)
-            return forms(read(self.grammar), kind, words, count=count, seed=run.seed) if count else ()
+        checks = {"reach": self.reach, "brake": self.brake, "weight": self.erase_weight}
+        return raised(run, solved, target_of, **checks)
 
-        def pairs_of(concept: Concept, count: int) -> dict[tuple[str, str], None]:
-            more = [(form, word) for form in sentences_of(concept.kind, count) for word in concept.wordings]
-            return dict.fromkeys([*texts(concept, model.hints, templates=self.templates), *more])
+    def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""
+        model, request, last = run.model, run.request, self.tokens == "last"
+        others = neighbours(model, request, self.neighbours)
+        erase = self._texts(run, request.erase, self.sentences)
+        retain = self._texts(run, others, self.retain_sentences)
+        batched, tick = last and many((*request.erase, *others)), functools.partial(run.progress, "reading")
+        width = model.text([""]).shape[2]
+        erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
+        for c, g in erased_blocks(model, erase, last=last, batched=batched, tick=tick):
+            erased += c @ c.T
+            towards += (g - c) @ c.T
+        for c in retained_blocks(model, retain, last=last, batched=batched, tick=tick):
+            retained += c @ c.T
+        return erased, towards, retained
 
-        sums: dict[str, Tensor] = {}
+    def _texts(self, run: Run, concepts: Sequence[Concept], count: int) -> list[Text]:
+        """Each concept's texts: its wordings, and ``count`` sentences of the grammar with each wording."""
+        model, kinds = run.model, {concept.kind for concept in concepts if count}
+        words = unerased(model, run.request)
+        sentences = {
+            kind: forms(read(self.grammar), kind, words, count=count, seed=run.seed) for kind in kinds
+        }
+        every = list[Text]()
+        for one in concepts:
+            more = [(one, form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
+            every += dict.fromkeys([*concept_texts(model, [one], templates=self.templates), *more])
+        return every
 
-        def add(products: dict[str, Tensor]) -> None:
-            for name, product in products.items():
-                sums[name] = sums[name] + product if name in sums else product
-
-        if self.tokens == "last" and many(concept for concept, *_ in concepts):
-            for erased in (True, False):
-                several = [
-                    (one, *pair)
-                    for one, count, out in concepts
-                    if out is erased
-                    for pair in pairs_of(one, count)
-                ]
-                for start in range(0, len(several), BLOCK):
-                    add(self._block(model, several[start : start + BLOCK], erased))
-                    run.progress("reading", min(start + BLOCK, len(several)), len(several))
-            concepts = []
-        for done, (concept, count, erased) in enumerate(concepts):
-            for pair in pairs_of(concept, count):
-                add(self._products(model, concept, *pair, erased))
-            run.progress("reading", done + 1, len(concepts))
-        return sums
-
-    def normal(self, erased: Tensor, kept: Tensor) -> Tensor:
+    def normal(self, erased: Tensor, retained: Tensor) -> Tensor:
         """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64. InputError if it is singular."""
         eye = torch.eye(len(erased), dtype=torch.float64)
-        a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * kept
+        a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * retained
         values = torch.linalg.eigvalsh(a)
         if values[0] <= 0 or values[-1] / values[0] > ILL:
             raise InputError(
@@ -121,28 +112,7 @@ class UCE(ClosedForm):
             )
         return a
 
-    def change(self, a: Tensor, towards: Tensor) -> Tensor:
+    def delta(self, a: Tensor, towards: Tensor) -> Tensor:
         """s_e Σ_e (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W; ``towards`` is the sum."""
         solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
         return self.erase_weight * solved.T
-
-    def _block(
-        self, model: Model, several: Sequence[tuple[Concept, str, str]], erased: bool
-    ) -> dict[str, Tensor]:
-        """The contributions of many texts, at the last token, from columns that were encoded in batches."""
-        c = last_columns(model, [(form, word) for _, form, word in several])
-        if not erased:
-            return {"kept": c @ c.T}
-        g = last_columns(model, [(form, target_of(concept)) for concept, form, _ in several])
-        return {"erased": c @ c.T, "towards": (g - c) @ c.T}
-
-    def _products(
-        self, model: Model, concept: Concept, form: str, word: str, erased: bool
-    ) -> dict[str, Tensor]:
-        """A text's contributions to the sums: c_k c_kᵀ, or c_e c_eᵀ and (g - c) cᵀ."""
-        last = self.tokens == "last"
-        if not erased:
-            kept = retained_columns(model, form, word, last=last)
-            return {"kept": kept @ kept.T}
-        c, g = erased_columns(model, concept, form, word, last=last)
-        return {"erased": c @ c.T, "towards": (g - c) @ c.T}

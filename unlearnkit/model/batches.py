@@ -31,7 +31,7 @@ CAUSAL = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 
 def many(concepts: Iterable[Concept]) -> bool:
-    """Whether the concepts have so many wordings that their texts are encoded in batches."""
+    """Whether the concepts have more than ``MANY`` wordings, so that their texts are encoded in batches."""
     return sum(len(concept.wordings) for concept in concepts) > MANY
 
 

@@ -169,8 +169,8 @@ def soft_prefix(pipe: Any, vectors: Mapping[str, Tensor]) -> Iterator[None]:
             start = len(_ids(tokenizers(pipe)[name], "")) - 1  # 1 if there is a start token
 
             def replaced(_: Any, __: Any, output: Tensor, name: str = name, start: int = start) -> Tensor:
-                kept = vectors[name][: output.shape[1] - start - 1]  # as an encoder cuts off further tokens
-                prefix = kept.to(output).expand(len(output), -1, -1)
+                vector = vectors[name][: output.shape[1] - start - 1]  # as an encoder cuts off further tokens
+                prefix = vector.to(output).expand(len(output), -1, -1)
                 return torch.cat([output[:, :start], prefix, output[:, start + prefix.shape[1] :]], dim=1)
 
             embeddings = _embedding(encoder).weight

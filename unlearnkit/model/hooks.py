@@ -10,10 +10,10 @@ For several concepts, with the orthogonal basis u = P v* (Gram-Schmidt, rows of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,6 @@ from torch.nn.functional import cosine_similarity, linear
 
 from ..errors import EditError, nearest, quoted
 from ..io.reading import typed
-
-if TYPE_CHECKING:
-    from .model import Model
 
 __all__ = ["HOOKS", "Hook", "ValueGuard", "attached", "gram_schmidt"]
 
@@ -120,16 +117,21 @@ class Hook:
 
 
 @contextmanager
-def attached(model: Model, hooks: tuple[Hook, ...]) -> Iterator[None]:
-    """Inside, the guards act, the first one first. Raises InputError for a model without the layers they act on."""
+def attached(
+    denoiser: nn.Module, hooks: tuple[Hook, ...], weights: Callable[[str], Iterable[str]]
+) -> Iterator[None]:
+    """Inside, the guards act, the first one first. weights: the full names of a part's weights, as ``Model.weights``.
+
+    Raises InputError for a model without the layers they act on.
+    """
     handles = []
     try:
         for hook in hooks:
             make, part = HOOKS[hook.name]
             guard = make(hook.tensors["concepts"], **hook.settings)
-            layers = sorted({name.rpartition(".")[0].partition(".")[2] for name in model.weights(part)})
+            layers = sorted({name.rpartition(".")[0].partition(".")[2] for name in weights(part)})
             for layer in layers:
-                module = model.denoiser.get_submodule(layer)
+                module = denoiser.get_submodule(layer)
                 guard.check(module)
                 handles.append(module.register_forward_hook(guard))
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,16 +14,14 @@ from .. import seeds
 from ..errors import InputError, quoted
 from ..families.schedules import check_steps
 from . import restore
+from .networks import Networks
 from .restore import steady
-
-if TYPE_CHECKING:
-    from .model import Model
 
 __all__ = ["decoded", "denoise", "denoising", "drawn", "from_states", "sample_latents"]
 
 
 def drawn(
-    model: Model,
+    model: Networks,
     prompts: Sequence[str],
     numbers: Sequence[int],
     steps: int | None,
@@ -54,7 +52,7 @@ def drawn(
 
 @torch.no_grad()
 def from_states(
-    model: Model,
+    model: Networks,
     states: Tensor,
     null: Tensor,
     numbers: Sequence[int],
@@ -74,7 +72,7 @@ def from_states(
 @steady()
 @torch.no_grad()
 def denoise(
-    model: Model, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
+    model: Networks, noise: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, stop: int
 ) -> tuple[Tensor, Tensor]:
     """Partial denoising from noise (n, c, h, w): ``stop`` of ``steps`` DDIM or Euler steps, ``stop < steps``.
 
@@ -88,7 +86,7 @@ def denoise(
 
 
 def denoising(
-    model: Model, x: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, first: int = 0
+    model: Networks, x: Tensor, states: Tensor, null: Tensor, *, steps: int, guidance: float, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each x (n, c, h, w) of DDIM or Euler sampling with its timestep, from x at step ``first`` of ``steps``.
 
@@ -104,7 +102,7 @@ def denoising(
 
 @steady()
 @torch.no_grad()
-def decoded(model: Model, latents: Tensor) -> list[Image.Image]:
+def decoded(model: Networks, latents: Tensor) -> list[Image.Image]:
     """The pictures of latents (n, c, h, w), as the VAE's decoder gives them."""
     with model.frozen(), model.onload(), restore.running(model.source):
         pixels = model.family.decoded(model.pipe, latents.to(model.device)).float().cpu()
@@ -114,7 +112,7 @@ def decoded(model: Model, latents: Tensor) -> list[Image.Image]:
 
 @steady()
 def sample_latents(
-    model: Model,
+    model: Networks,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,11 @@ from ..io.files import new_folder, set_permissions
 from ..io.reading import read_json
 from ..io.tensors import stamp
 from . import hints, older
+from .edit import Edit
+from .networks import Networks
 from .provenance import FILE, provenance
 from .restore import networks
-
-if TYPE_CHECKING:
-    from .edit import Edit
-    from .model import Model
+from .sampling import drawn
 
 __all__ = ["check", "save", "write"]
 
@@ -32,7 +31,7 @@ TEXT = "A photo of 12 Kätzchen, don't!"  # for every tokenizer
 STEPS = 2  # of the test image
 
 
-def save(model: Model, folder: Path, edit: Edit | None) -> None:
+def save(model: Networks, folder: Path, edit: Edit | None) -> None:
     """What ``Model.save`` does."""
     if edit and edit.hooks:
         raise EditError(
@@ -44,7 +43,7 @@ def save(model: Model, folder: Path, edit: Edit | None) -> None:
         check(model, partial)
 
 
-def write(model: Model, folder: Path, edit: Edit | None = None) -> None:
+def write(model: Networks, folder: Path, edit: Edit | None = None) -> None:
     """Write the pipeline with its present weights into an empty folder, for all releases of diffusers and transformers.
 
     edit: the applied edit; its provenance goes into a file and into the headers of the changed weights' files.
@@ -77,7 +76,7 @@ def _nameless(file: Path) -> None:
             file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def check(model: Model, folder: Path) -> None:
+def check(model: Networks, folder: Path) -> None:
     """Open the folder, compare every weight with memory, and draw an image.
 
     Raises ModelError if it does not open, a weight differs, or the image is not finite.
@@ -101,10 +100,11 @@ def check(model: Model, folder: Path) -> None:
             if differs or part.get_vocab() != again.get_vocab():
                 raise ModelError(f"{name} reads text in another way once it is saved: the folder is not kept")
     try:
-        opened = type(model)(pipe, source="the saved folder", hints=model.hints)
+        opened = Networks(pipe, source="the saved folder", hints=model.hints)
         prompt = next((one.name for one in model.hints.words), "")
         with _finite(opened):
-            opened.sample([prompt], [0], steps=fewest(pipe.scheduler, min(STEPS, opened.num_timesteps)))
+            steps = fewest(pipe.scheduler, min(STEPS, opened.num_timesteps))
+            list(drawn(opened, [prompt], [0], steps, None, None, None, "pil"))
     except ModelError as error:
         if error.__cause__ is None:
             raise
@@ -128,7 +128,7 @@ def _same(part: str, before: Mapping[str, Tensor], saved: Mapping[str, Tensor]) 
 
 
 @contextmanager
-def _finite(model: Model) -> Iterator[None]:
+def _finite(model: Networks) -> Iterator[None]:
     """Raise ModelError if the denoiser or the VAE's decoder gives a number that is not finite."""
     watched = {model.family.DENOISER: model.denoiser}
     if decoder := getattr(getattr(model.pipe, "vae", None), "decoder", None):

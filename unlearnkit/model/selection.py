@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Container
 
 from ..errors import InputError, nearest
-from .encoders import encoders
+from ..families import Family
 from .weights import component
-
-if TYPE_CHECKING:
-    from .model import Model
 
 __all__ = ["TEXT_ENCODER", "belongs"]
 
 TEXT_ENCODER = "text-encoder"  # the one part that is not of the denoiser
 
 
-def belongs(model: Model, part: str) -> Callable[[str], bool]:
-    """Whether a weight, by its full name, belongs to the part.
+def belongs(family: Family, encoders: Container[str], part: str) -> Callable[[str], bool]:
+    """Whether a weight, by its full name, belongs to the part. encoders: the names of the text encoders.
 
     Raises InputError for a part that is unknown, or that a model of this family does not have.
     """
-    family, components = model.family, encoders(model.pipe)
     if part == TEXT_ENCODER:
-        if not components:
+        if not encoders:
             raise InputError(
                 f"{family.TITLE} has no text encoder: it is class-conditional; choose another method"
             )
-        return lambda name: component(name) in components and _in_a_layer(name)
+        return lambda name: component(name) in encoders and _in_a_layer(name)
     if part in family.LACKS:
         raise InputError(f"{family.TITLE} has no part {part!r}: {family.LACKS[part]}")
     if part not in family.PARTS:

@@ -3,7 +3,7 @@
 In the warm-up the weights do not change and gradients are summed, A = Σ g; an entry's score is |A|. Then a share of the
 entries opens. Saliency (SalUn, arXiv 2310.12508): the largest of all weights together, once. SelFT (as Lee et al. use
 it, arXiv 2511.07970): the same by |A θ|, about how much the loss would change without the entry. Dynamic (Sculpting
-Memory, arXiv 2504.09039, released code): the largest of each matrix, and every so many steps
+Memory, arXiv 2504.09039, released code): the largest of each matrix, and every ``mask_every`` steps
 
     drop    the n open entries of smallest |A|          A = Σ g since the last choice, of closed entries too
     grow    as many closed entries of largest |A|       n = τ · open entries, τ = swap · (1 + cos π·progress) / 2

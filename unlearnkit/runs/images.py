@@ -128,7 +128,7 @@ def before_and_after(
 ) -> Image.Image:
     """One row for each erased concept and each retained neighbour: left before the edit, right after it.
 
-    Of more than ``ROWS`` concepts on a side only so many are shown, see ``shown``.
+    At most ``ROWS`` concepts of a side are shown, see ``shown``.
 
     Both halves of a row use the same seeds. The half before the edit comes from the cache of pictures if it is there.
     tick: called as tick(done, total).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -13,13 +14,14 @@ from ..data.grammar import forms, read
 from ..data.grammar import pairs as grammar_pairs
 from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, prompts_for, texts, unerased
+from ..data.superclasses import superclass_of
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .job import Run
 
-__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "templates_for"]
+__all__ = ["Anchored", "anchor", "anchored", "retained", "target_pairs", "target_word", "templates_for"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ def anchor(model: Model, request: Request, concept: Concept) -> str:
     raise InputError(
         f"no anchor for the {concept.kind} {quoted(concept.name)} is in the model's vocabulary: give one with 'instead'"
     )
+
+
+def target_word(settings: Any, model: Model, request: Request, concept: Concept) -> str | None:
+    """What a method's target has in the concept's place: a word, "" for none, None for the empty prompt.
+
+    settings: the method, by its ``TARGET_PROMPT``. Raises InputError where no word is known.
+    """
+    places = settings.TARGET_PROMPT == "anchor of objects" and (concept.kind == "object" or concept.instead)
+    if settings.TARGET_PROMPT == "anchor" or places:
+        return anchor(model, request, concept)
+    if settings.TARGET_PROMPT == "superclass":
+        return superclass_of(concept, settings.superclass)
+    if concept.instead is None and settings.TARGET_PROMPT == "null" and settings.null == "empty":
+        return None
+    return concept.instead or ""
 
 
 def templates_for(
@@ -85,7 +102,7 @@ def anchored(
     count: int,
     *,
     grammar: str = "",
-    place: Callable[[Model, Request, Concept], str] = anchor,
+    place: Callable[[Model, Request, Concept], str | None] = anchor,
 ) -> Anchored:
     """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
@@ -94,7 +111,7 @@ def anchored(
     anchors: list[str] = []
     concepts: list[str] = []
     for concept in run.request.erase:
-        word = place(run.model, run.request, concept)
+        word = place(run.model, run.request, concept) or ""
         if grammar:
             pairs = _filled(run, concept, word, count, grammar)
         else:

@@ -11,7 +11,7 @@ class ESD(Trained[Sets]):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -27,11 +27,14 @@ from ..model.model import Model
 from ..parts import Combine, Losses, erasing, lora
 from ..schema import Concept, Request
 from .adversary import Adversary, adversary_of
+from .anchors import target_word
+from .checks import check
 from .converged import Convergence
 from .descend import Objective, constant, descend, onecycle
 from .job import Run
 from .net import CountingNet, Net, Step
-from .settings import Training, check
+from .panel import Panel
+from .settings import Training
 from .state import CHECKPOINT
 from .train import combine_of, convergence_of, mask_of, rules_of, stop_of
 
@@ -96,15 +99,26 @@ class Guard:
 
 
 class ClosedForm:
-    """A method that solves for its weights. PART: the part of the model that it changes."""
+    """A method that solves for its weights. PART: the part of the model that it changes. reach: see ``Shared``."""
 
     PART: ClassVar[str] = "text"
+    reach = 0.0
 
     def plan(self, model: Model, request: Request) -> Plan:
-        """No step, no pass: the part's size."""
-        weights = model.weights(self.PART)
+        """No step, no pass: the part's size, and the pictures of the panel that is read afterwards."""
+        weights, run = model.weights(self.PART), Run(model, request, CountingNet(model))
         numbers = sum(weight.numel() for weight in weights.values())
-        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, 0)
+        if self.reach:
+            Panel(run, lambda concept: "")
+        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, run.sampled)
+
+    def change(self, run: Run, new: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+        """The part's weights as ``new(name, w)`` gives them, with w (rows, width) float64 on the CPU."""
+        weights, matrices = dict[str, Tensor](), run.model.weights(self.PART)
+        for name, weight in matrices.items():
+            weights[name] = new(name, weight.detach().cpu().double()).float()
+            run.progress("solving", len(weights), len(matrices))
+        return weights
 
 
 @dataclass(frozen=True)
@@ -123,11 +137,9 @@ class Trained(Training, Generic[D]):
         """The losses of a mask's warm-up (default: the erasing losses)."""
         return {name: loss for name, loss in self.loss(net, data, step).items() if erasing(name)}
 
-    AIMS: ClassVar[bool] = False  # whether the erasing loss has a target, the prediction with ``place``
-
     def place(self, model: Model, request: Request, concept: Concept) -> str | None:
         """What is predicted in the concept's place: a word, "" for none (default), None for the empty prompt."""
-        return concept.instead or ""
+        return target_word(self, model, request, concept)
 
     def stages(self, request: Request) -> Sequence[tuple[Trained[D], Request]]:
         """Successive training stages, each with its settings and request (default: one stage)."""
@@ -163,7 +175,7 @@ class Trained(Training, Generic[D]):
         ]
         with run.contexts:
             sets = [one.data(own) for (one, _), own in zip(stages, runs, strict=True)]
-            panels = [convergence_of(one, own) for (one, _), own in zip(stages, runs, strict=True)]
+            panels = [convergence_of(one, own, one.place) for (one, _), own in zip(stages, runs, strict=True)]
             if len(stages) == 1:
                 return _train(stages[0][0], runs[0], stages[0][0].with_earlier(sets[0], []), panels[0])
             weights, done = _finished(run)
@@ -189,7 +201,7 @@ class Trained(Training, Generic[D]):
             with run.contexts, torch.enable_grad():
                 earlier.append(one.data(run))
                 sets = one.with_earlier(earlier[-1], earlier[:-1])
-                panel = convergence_of(one, run)
+                panel = convergence_of(one, run, one.place)
                 warmup = one.mask_warmup if one.mask != "none" else 0
                 adversary = adversary_of(model, part, one)
                 before = one.critic_warmup + warmup

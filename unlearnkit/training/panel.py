@@ -1,7 +1,7 @@
 """How far erasing has come, by the model's own predictions, on prompts and pictures that no loss sees.
 
 The base model ε* draws pictures of held-out sentences f with the concept c, and each is noised to several times t. With
-f(o) the sentence that a method aims at, and d the way there,
+f(o) the sentence that gives a method's target, and d the way there,
 
     d(f)    = ε*(x_t, f(o)) - ε*(x_t, f(c))
     come(f) = ⟨ε_θ(x_t, f(c)) - ε*(x_t, f(c)), d⟩ / ⟨d, d⟩      0: the base model, 1: the target
@@ -15,7 +15,7 @@ The slowest sentence counts. Of retained words k the same panel says what moved:
 
     moved   = Σ |ε_θ(x_t, f(k)) - ε*(x_t, f(k))|² / Σ |ε*(x_t, f()) - ε*(x_t, f(k))|²
 
-0 at the base model; 1 where retained words are predicted as if they were left out. No classifier is asked.
+0 at the base model; 1 where retained words are predicted as if they were left out. No classifier is used.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ class Reading:
 class Panel:
     """The panel of a run. Making it draws its pictures and predicts with the base model once.
 
-    replaced: what a method puts in a concept's place: a word, "" for none, None for the empty prompt. aims: whether the
-    method has a target.
+    replaced: what a method puts in a concept's place: a word, "" for none, None for the empty prompt. targeted: whether
+    the method has a target.
     """
 
-    def __init__(self, run: Run, replaced: Callable[[Concept], str | None], *, aims: bool = True) -> None:
+    def __init__(self, run: Run, replaced: Callable[[Concept], str | None], *, targeted: bool = True) -> None:
         model, request = run.model, run.request
         concepts = request.erase[:: -(-len(request.erase) // MOST)]
         each = max(1, min(SENTENCES, MOST // len(concepts)))
-        asked = [(form, one) for one in concepts for form in _forms(run, one.kind, each)]
-        kept = neighbours(model, request, KEPT)
-        words = [(_forms(run, one.kind, KEPT)[place % KEPT], one) for place, one in enumerate(kept)]
-        self.model, self.count, self.aims = model, len(asked), aims
-        self.prompts = [format_prompt(form, one.name) for form, one in [*asked, *words]]
-        places = [replaced(one) for _, one in asked]
-        self.targets = [target_prompt(form, at) for (form, _), at in zip(asked, places, strict=True)]
+        erased = [(form, one) for one in concepts for form in _forms(run, one.kind, each)]
+        retained = neighbours(model, request, KEPT)
+        words = [(_forms(run, one.kind, KEPT)[place % KEPT], one) for place, one in enumerate(retained)]
+        self.model, self.count, self.targeted = model, len(erased), targeted
+        self.prompts = [format_prompt(form, one.name) for form, one in [*erased, *words]]
+        places = [replaced(one) for _, one in erased]
+        self.targets = [target_prompt(form, at) for (form, _), at in zip(erased, places, strict=True)]
         self.targets += [target_prompt(form, "") for form, _ in words]
         images = run.images(self.prompts, title="pictures to watch")
         if run.counting:
@@ -98,7 +98,7 @@ class Panel:
         """How far the weights that the model has now have come."""
         moved = self._predicted(self.prompts) - self.base
         way, n = self.way[: self.count], self.count
-        if self.aims:
+        if self.targeted:
             come = (moved[:n] * way).sum(1) / self.length[:n].clamp_min(1e-12)
         else:
             off = self.base[:n] - self.true

@@ -1,4 +1,4 @@
-"""The settings that training methods share, and the checks that they fit together.
+"""The settings that training methods share.
 
 A method extends ``Training`` and declares its paper's values as its defaults:
 
@@ -8,12 +8,9 @@ A method extends ``Training`` and declares its paper's values as its defaults:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..errors import InputError
-from ..parts import erasing
 from ..parts.ascent import CapOn
 from ..parts.divergence import Divergence
 from ..settings import setting, with_default
@@ -28,7 +25,6 @@ __all__ = [
     "Tokens",
     "Training",
     "Trains",
-    "check",
     "default",
 ]
 
@@ -46,6 +42,8 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 @dataclass(frozen=True)
 class Training:
     ENCODES: ClassVar[bool] = False  # whether the loss encodes prompts with the student's text encoders
+    # what gives the erasing loss its target: the prediction with the anchor (of objects: a style is left out), without the word, or with the superclass
+    TARGET_PROMPT: ClassVar[Literal["anchor", "anchor of objects", "null", "superclass"] | None] = None
 
     trains: Trains = setting(
         "xattn",
@@ -291,51 +289,22 @@ class Shared:
         "last", "text states of a concept: of its last token, or of this and all later tokens"
     )
     templates: bool = setting(False, "use the concept's words in the model's templates, not only bare")
+    reach: float = setting(
+        0.0,
+        "how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to the target; below it "
+        "erase_weight is doubled, where the method has one; 0: not looked at",
+        low=0.0,
+        high=10.0,
+    )
+    brake: float = setting(
+        0.1,
+        "with reach: how far retained words may move; erase_weight is not doubled beyond it",
+        low=0.0,
+        high=100.0,
+    )
 
 
 def default(name: str, value: Any, *, source: str) -> Any:
     """The setting ``name`` of ``Training`` or ``Shared`` with a method's own default and its source."""
     cls = Training if hasattr(Training, name) else Shared
     return with_default(cls, name, value, source=source)
-
-
-def check(settings: Training, *, losses: Sequence[str]) -> None:
-    """Raise InputError for settings that do not fit together, or do not fit losses of these names."""
-    erase, keep = any(map(erasing, losses)), not all(map(erasing, losses))
-    trains, combine, mask, rule = settings.trains, settings.combine, settings.mask, settings.rule
-    given = f"this method gives only {', '.join(losses)}"
-    if (trains == "text-encoder") != settings.ENCODES:
-        only = "this method trains the text encoder" if settings.ENCODES else "only advunlearn trains it"
-        raise InputError(f"trains={trains} is not for this method: {only}; leave the setting out")
-    if settings.adversary != "none" and (settings.ENCODES or not erase):
-        reason = (
-            "advunlearn has an adversary of its own" if settings.ENCODES else f"{given}, none that erases"
-        )
-        raise InputError(f"adversary={settings.adversary} is not for this method: {reason}; leave it out")
-    if combine != "sum" and not (erase and keep):
-        raise InputError(
-            f"combine={combine} needs an erasing and a retain loss, and {given} with these settings: "
-            "choose combine=sum, or add a retain loss"
-        )
-    if settings.adds and not combine.startswith("preserving"):
-        raise InputError(f"adds belongs to combine=preserving, not to combine={combine}: leave it out")
-    if mask != "none" and not erase:
-        raise InputError(f"mask={mask} ranks weights by an erasing loss, and {given}: choose mask=none")
-    if mask != "none" and trains == "lora":
-        raise InputError(
-            f"mask={mask} selects single weights, and trains=lora has none: choose mask=none, or trains=xattn"
-        )
-    if rule and trains == "lora":
-        raise InputError(
-            f"rule={','.join(rule)} constrains the weights themselves, and trains=lora trains factors of their "
-            "change: choose no rule, or trains=xattn"
-        )
-    if "project" in rule and mask != "none":
-        raise InputError(
-            f"rule=project changes whole rows of a matrix, and mask={mask} fixes single entries: choose one"
-        )
-    if "project" in rule and trains in ("not-xattn", "text-encoder"):
-        raise InputError(
-            f"rule=project constrains keys and values, and trains={trains} does not train them: choose "
-            "trains=xattn-kv, or leave the rule out"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from ..canvas.guide import validation_classifier
+from ..canvas.validation import validation_classifier
 from ..data.prompts import neighbours, prompts
 from ..errors import InputError, nearest, quoted
 from ..model.model import Model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,14 +15,13 @@ from ..parts import Combine, Rule
 from ..parts.combine import pcgrad, preserving, restricted, summed
 from ..parts.mask import Mask
 from ..parts.rules import Projection, StartPenalty, span_basis
-from ..schema import Request
+from ..schema import Concept, Request
 from .converged import Convergence
 from .job import EarlyStopping, Run
 from .panel import Panel
 from .settings import Training
 
-if TYPE_CHECKING:
-    from .method import Trained
+Place = Callable[[Model, Request, Concept], str | None]
 
 __all__ = ["combine_of", "convergence_of", "mask_of", "rules_of", "stop_of"]
 
@@ -38,11 +37,18 @@ def stop_of(model: Model, request: Request, settings: Training) -> EarlyStopping
     return EarlyStopping(erasure_score(model, request), settings.stop_every, settings.steps, settings.stop_at)
 
 
-def convergence_of(settings: Trained[Any], run: Run) -> Convergence | None:
-    """Ends training with stop = converged, else None. Draws pictures; a dry run only counts them."""
+def convergence_of(settings: Training, run: Run, place: Place) -> Convergence | None:
+    """Ends training with stop = converged, else None. Draws pictures; a dry run only counts them.
+
+    place: as ``Trained.place``.
+    """
     if settings.stop != "converged":
         return None
-    panel = Panel(run, lambda concept: settings.place(run.model, run.request, concept), aims=settings.AIMS)
+    panel = Panel(
+        run,
+        lambda concept: place(run.model, run.request, concept),
+        targeted=settings.TARGET_PROMPT is not None,
+    )
     return Convergence(
         panel,
         every=settings.stop_every,

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
 from ...errors import InputError, quoted
 from ...evaluation.plan import AFTER, BEFORE
 from ...evaluation.record import FOLDER
 from ...evaluation.report import inline, page
 from ...io.files import member, user_path, write_text
 from ...io.reading import parse_json, read_bytes, read_lines, typed
+from ...version import __version__
 from ..facts import Added, Change, Reverted
 from ..file_list import hash_error
 from ..project import LOOKS, PAGES, Project, change_chain
