@@ -42,7 +42,8 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 @dataclass(frozen=True)
 class Training:
     ENCODES: ClassVar[bool] = False  # whether the loss encodes prompts with the student's text encoders
-    # what gives the erasing loss its target: the prediction with the anchor (of objects: a style is left out), without the word, or with the superclass
+    # what gives the erasing loss its target: the prediction with the anchor (of objects: a style is left out), without
+    # the word, or with the superclass
     TARGET_PROMPT: ClassVar[Literal["anchor", "anchor of objects", "null", "superclass"] | None] = None
 
     trains: Trains = setting(
