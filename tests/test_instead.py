@@ -36,7 +36,7 @@ def test_nearest_is_a_retained_word_of_the_kind(model: Model) -> None:
     assert nearest_word(model, Request((style,)), style) == "van gogh"
     alone = Request((style, Concept("van gogh", "style")))
     with pytest.raises(InputError, match="no other style is known"):
-        with_nearest(model, alone)
+        with_nearest(model, alone, {})
 
 
 @pytest.mark.parametrize("method", ["esd", "duge", "ca", "doco", "rgd", "uce"])

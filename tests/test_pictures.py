@@ -128,6 +128,8 @@ style = ["a {} picture"]
 checkpointing = true
 [methods.esd.object]
 lr = 1e-4
+[erase]
+method = "uce"
 """
 
 
@@ -142,6 +144,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
     assert hints.training == {"checkpointing": True}
     assert hints.settings("esd", "object") == {"lr": 1e-4}
     assert hints.settings("esd", "style") == {} == hints.settings("uce", "object")
+    assert (hints.method, GENERAL.method) == ("uce", "esd")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,7 @@ def test_hints_from_a_file(tmp_path: Path) -> None:
         ("[vocabulary]\nobjects = [1]", "a list of words"),
         ("[templates]\nobject = ['cat']", "one"),
         ("[training.esd]\nlr = 1", "a text, a number, a list, true or false"),
+        ("[erase]\nmethod = 3", "the name of a method"),
         ("[methods.esd.things]\nlr = 1", "methods.NAME.object"),
     ],
 )

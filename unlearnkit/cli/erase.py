@@ -73,8 +73,13 @@ def erase(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="See 'unlearnkit methods'.", rich_help_panel=HOW)
-    ] = "esd",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="See 'unlearnkit methods' (default: what the model's hints name, else esd).",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -190,7 +195,7 @@ def erase(
             or variant
             or any(parts.values())
         )
-        if others or (kind, method, seed) != (None, "esd", 0):
+        if others or (kind, method, seed) != (None, None, 0):
             raise InputError(
                 "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
             )

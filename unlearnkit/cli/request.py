@@ -41,7 +41,7 @@ def recipe_of(
     phrase: list[str] | None,
     instead: str | None,
     keep: list[str] | None,
-    method: str,
+    method: str | None,
     pairs: list[str] | None,
     parts: dict[str, str | None],
     seed: int,
@@ -76,6 +76,7 @@ def recipe_of(
         words = known.vocabulary(one.kind)
         if folded(one.name) not in map(folded, words) and (close := nearest(one.name, words, cutoff=CLOSE)):
             err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
+    method = method or known.method
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
 

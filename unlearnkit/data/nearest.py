@@ -9,6 +9,7 @@ LACU (arXiv 2601.06162) chooses targets by distance of predictions, too; picture
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -27,13 +28,18 @@ SENTENCES = 3  # a picture of each
 TIMES = (0.35, 0.55, 0.75)  # of the timesteps
 
 
-def with_nearest(model: Model, request: Request, *, counting: bool = False) -> Request:
+def with_nearest(
+    model: Model, request: Request, default: Mapping[str, str], *, counting: bool = False
+) -> Request:
     """The request with a word for every ``nearest``. counting: take the nearest by text, which costs nothing.
 
+    default: by kind, what a method puts in the place of concepts without ``instead``.
     Raises InputError where no other word of the kind is retained.
     """
-    if not any(one.instead == NEAREST for one in request.erase):
-        return request
+    wanted = [
+        replace(one, instead=default.get(one.kind)) if one.instead is None else one for one in request.erase
+    ]
+    request = replace(request, erase=tuple(wanted))
     found = [
         replace(one, instead=nearest_word(model, request, one, by_text=counting))
         if one.instead == NEAREST

@@ -131,7 +131,7 @@ def _family(model: Model, method: type[Method]) -> dict[str, Any]:
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
-    request = with_nearest(model, request, counting=True)
+    request = with_nearest(model, request, filled.INSTEAD, counting=True)
     check_names(model, request)
     return filled.plan(model, request)
 
@@ -155,7 +155,7 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    check_names(model, with_nearest(model, request, counting=True))
+    check_names(model, with_nearest(model, request, filled.INSTEAD, counting=True))
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -170,7 +170,7 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    asked, request = request, with_nearest(model, request)
+    asked, request = request, with_nearest(model, request, filled.INSTEAD)
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)

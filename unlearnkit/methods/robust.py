@@ -15,8 +15,8 @@ whatever the prompt says. Without it, partial denoising and inpainting bring the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -25,8 +25,9 @@ from torch import Tensor
 from ..data.image_sets import DenoiserInput, ImageSet
 from ..data.wording import format_prompt
 from ..parts import Losses
+from ..schema import NEAREST
 from ..settings import setting
-from ..training.anchors import Anchored, anchored, retained, target_word, templates_for
+from ..training.anchors import Anchored, anchor, anchored, retained, templates_for
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -56,10 +57,14 @@ class Robust(Trained[Sets]):
     title: ClassVar = "Robust anchoring"
     paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
     summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
-    TARGET_PROMPT: ClassVar = "anchor of objects"
+    TARGET_PROMPT: ClassVar = "anchor"
+    INSTEAD: ClassVar[Mapping[str, str]] = {
+        "object": NEAREST,
+        "style": "",
+    }  # another style there rubs off on plain pictures
 
     trains: Trains = default("trains", "all", source="ours: with cross-attention alone latents bring it back")
-    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 120")
+    steps: int = default("steps", 400, source="ours, not tried on large models; canvas: 160")
     lr: float = default("lr", 1e-5, source="ours, not tried on large models; canvas: 3e-4")
     schedule: Schedules = default("schedule", "onecycle", source="ours")
     batch: int = default("batch", 6, source="ours")
@@ -69,21 +74,21 @@ class Robust(Trained[Sets]):
     relative_erase: bool = default("relative_erase", True, source="ours: one weight for every concept")
     eta: float = default("eta", 2.0, source="ours: a half-noised cat is a cat under any prompt")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
-    retain_weight: float = default("retain_weight", 28.0, source="ours")
+    retain_weight: float = default("retain_weight", 60.0, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
     retain_pictures: int = default("retain_pictures", 4, source="ours")
     pictures: int = default("pictures", 40, source="ours")
     grammar: str = default("grammar", "", source="ours")
-    prompt_dropout: float = default("prompt_dropout", 0.1, source="ours")
+    prompt_dropout: float = default("prompt_dropout", 0.3, source="ours")
 
     def data(self, run: Run) -> Sets:
-        anchors = anchored(run, self.pictures, grammar=self.grammar, place=partial(target_word, self))
+        anchors = anchored(run, self.pictures, grammar=self.grammar)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, dropout=self.prompt_dropout)
         prompts, targets = list[list[str]](), list[str]()
         for concept in run.request.erase if self.latent_weight else ():
             pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
-            place = target_word(self, run.model, run.request, concept) or ""
+            place = anchor(run.model, run.request, concept)
             prompts.append([format_prompt(form, word) for form, word in pairs])
             targets += [format_prompt(form, place) for form, _ in pairs]
         latents = run.image_groups(prompts, title="pictures to erase") if prompts else None

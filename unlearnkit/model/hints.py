@@ -5,6 +5,7 @@
 [templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
 [training]              checkpointing = true, ...
 [methods.esd.object]    lr = 1e-4, ...
+[erase]                 method = "robust"
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Hints:
     templates: prompts by kind, each with one ``{}`` for the concept.
     training: defaults for all methods with these settings.
     methods: defaults by method and kind, which override ``training`` and the method's own.
+    method: that erases where none is asked for.
     recognition: by kind, the smallest gain of a word that the model knows, see ``data.recognition``.
     text: of the file, empty for the general hints.
     """
@@ -85,6 +87,7 @@ class Hints:
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(TEMPLATES))
     training: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    method: str = "esd"
     recognition: Mapping[str, float] = field(default_factory=dict)
     text: str = ""
 
@@ -143,6 +146,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
         "vocabulary": ("objects", "styles"),
         "templates": tuple(TEMPLATES),
         "recognition": tuple(TEMPLATES),
+        "erase": ("method",),
     }
     for name, table in data.items():
         if name not in (allowed := [*tables, "training", "methods"]) or not isinstance(table, dict):
@@ -167,6 +171,7 @@ def _hints(data: dict[str, Any], where: str | Path, text: str) -> Hints:
         templates={**TEMPLATES, **{kind: tuple(items) for kind, items in data.get("templates", {}).items()}},
         training=data.get("training", {}),
         methods={**GENERAL.methods, **data.get("methods", {})},
+        method=data.get("erase", {}).get("method", GENERAL.method),
         recognition=data.get("recognition", {}),
         text=text,
     )
@@ -181,6 +186,7 @@ _ALLOWED = {
     "templates": 'it takes a list of texts with one "{}" each',
     "recognition": "it takes a number from 0 to 1000",
     "training": "it takes settings, each a text, a number, a list, true or false",
+    "erase": "it takes the name of a method",
     "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
 }
 
@@ -194,6 +200,8 @@ def _fits(table: str, key: str, value: Any) -> bool:
         return isinstance(value, int) and 1 <= value <= MOST[key]
     if key == "guidance" or table == "recognition":
         return isinstance(value, int | float) and 0 <= value <= 1000
+    if table == "erase":
+        return isinstance(value, str) and 0 < len(value) <= LENGTH
     if table == "methods":
         return isinstance(value, dict) and all(
             kind in TEMPLATES and isinstance(settings, dict) for kind, settings in value.items()

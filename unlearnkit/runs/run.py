@@ -54,7 +54,7 @@ def erase(
     model: Model | str | Path,
     concept: str | Concept | Request | Iterable[str | Concept],
     *,
-    method: str = "esd",
+    method: str | None = None,
     kind: str | None = None,
     instead: str | None = None,
     keep: Iterable[str | Concept] = (),
@@ -67,11 +67,13 @@ def erase(
     model: a loaded Model, or anything that ``load`` takes.
     concept, kind, instead, keep: as in ``request_for``.
     out: a folder for the run (see ``run_recipe``); None: nothing is written.
+    method: default: what the model's hints name, else esd.
     settings: of the method, by name; ``unlearnkit methods NAME`` lists them.
 
     Raises UnlearnError for unusable input.
     """
     known = model.hints if isinstance(model, Model) else hints_of(model)
+    method = method or known.method
     request = request_for(concept, kind=kind, instead=instead, keep=keep, known=known)
     if out is not None:
         source = model.source if isinstance(model, Model) else str(model)

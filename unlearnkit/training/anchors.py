@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,8 +55,7 @@ def target_word(settings: Any, model: Model, request: Request, concept: Concept)
 
     settings: the method, by its ``TARGET_PROMPT``. Raises InputError where no word is known.
     """
-    places = settings.TARGET_PROMPT == "anchor of objects" and (concept.kind == "object" or concept.instead)
-    if settings.TARGET_PROMPT == "anchor" or places:
+    if settings.TARGET_PROMPT == "anchor":
         return anchor(model, request, concept)
     if settings.TARGET_PROMPT == "superclass":
         return superclass_of(concept, settings.superclass)
@@ -97,21 +95,15 @@ def target_pairs(
     return pairs
 
 
-def anchored(
-    run: Run,
-    count: int,
-    *,
-    grammar: str = "",
-    place: Callable[[Model, Request, Concept], str | None] = anchor,
-) -> Anchored:
+def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
     """``count`` images for each erased concept: each of its wordings, bare and in the templates, with the anchor.
 
-    grammar: fills this grammar (``grammar.read``) in place of the templates. place: gives a concept's anchor.
+    grammar: fills this grammar (``grammar.read``) in place of the templates.
     """
     anchors: list[str] = []
     concepts: list[str] = []
     for concept in run.request.erase:
-        word = place(run.model, run.request, concept) or ""
+        word = anchor(run.model, run.request, concept)
         if grammar:
             pairs = _filled(run, concept, word, count, grammar)
         else:

@@ -11,7 +11,7 @@ class ESD(Trained[Sets]):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -71,6 +71,9 @@ class Method(Protocol):
     title: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str]
+    INSTEAD: ClassVar[
+        Mapping[str, str]
+    ]  # by kind: what takes a concept's place where the request does not say
 
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new weights by name, fp32 on the CPU."""
@@ -83,6 +86,7 @@ class Guard:
     """A method that changes no weight: its guards act at inference."""
 
     PART: ClassVar[str] = "values"
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
 
     def hooks(self, run: Run) -> tuple[Hook, ...]:
         """The guards. Raises InputError for an unsuitable request."""
@@ -102,6 +106,7 @@ class ClosedForm:
     """A method that solves for its weights. PART: the part of the model that it changes. reach: see ``Shared``."""
 
     PART: ClassVar[str] = "text"
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
     reach = 0.0
 
     def plan(self, model: Model, request: Request) -> Plan:

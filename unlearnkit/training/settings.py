@@ -8,6 +8,7 @@ A method extends ``Training`` and declares its paper's values as its defaults:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -42,9 +43,9 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 @dataclass(frozen=True)
 class Training:
     ENCODES: ClassVar[bool] = False  # whether the loss encodes prompts with the student's text encoders
-    # what gives the erasing loss its target: the prediction with the anchor (of objects: a style is left out), without
-    # the word, or with the superclass
-    TARGET_PROMPT: ClassVar[Literal["anchor", "anchor of objects", "null", "superclass"] | None] = None
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+    # what gives the erasing loss its target: the prediction with the anchor, without the word, or with the superclass
+    TARGET_PROMPT: ClassVar[Literal["anchor", "null", "superclass"] | None] = None
 
     trains: Trains = setting(
         "xattn",
