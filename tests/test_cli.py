@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_method_is_shown_with_every_setting(said, name: str):
         assert flat(one.doc) in shown
         assert one.allowed in shown
         assert one.source in shown
+
+
+def test_a_model_names_its_default_method(said, tmp_path: Path) -> None:
+    shutil.copytree(saved.folder(), tmp_path / "own")
+    words = ["erase", tmp_path / "own", "--concept", "cat", "--dry-run"]
+    assert "runs/esd-cat-0" in flat(said(*words))
+    with (tmp_path / "own" / "unlearnkit.toml").open("a") as hints:
+        hints.write('\n[erase]\nmethod = "uce"\n')
+    assert "runs/uce-cat-0" in flat(said(*words))
+    assert "runs/ga-cat-0" in flat(said(*words, "--method", "ga"))
+
 
 
 def test_the_parts_have_options_of_their_own(said):
