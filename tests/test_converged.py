@@ -189,3 +189,20 @@ def test_reading_draws_no_random_numbers(model: Model) -> None:
     before = torch.get_rng_state()
     panel.read()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_closed_form_is_solved_again_with_twice_the_weight(model: Model) -> None:
+    """Until the panel holds, or the retained words would move further than the brake."""
+    few: dict[str, Any] = {"erase_weight": 0.01, "ridge": 0.5}
+    once = edit_for(model, CAT, method="uce", settings=few)
+    assert "stopped" not in once.facts
+    far = edit_for(model, CAT, method="uce", settings=few | {"reach": 10.0, "brake": 100.0})
+    assert far.facts["stopped"][0]["why"] == "erase_weight is 0.64"
+    assert far.hash() == edit_for(model, CAT, method="uce", settings=few | {"erase_weight": 0.64}).hash()
+    assert "does NOT hold" in sentences(far.facts)[0]
+    braked = edit_for(model, CAT, method="uce", settings=few | {"reach": 10.0, "brake": 0.0})
+    assert braked.hash() == once.hash()
+    facts = {**braked.facts["stopped"][0], "converged": True}
+    assert "the solution holds" in sentences({"stopped": [facts]})[0]
+    told = plan(model, CAT, method="uce", settings=few | {"reach": 0.5})
+    assert told.sampled_images == len(panel_of(model).prompts)

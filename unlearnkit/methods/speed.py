@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours
-from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix
+from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix, target_of
 from ..errors import InputError
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -45,9 +46,14 @@ class SPEED(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """As ``solved``, and with ``reach`` a look at held-out prompts."""
+        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     @torch.no_grad()
-    def solve(self, run: Run) -> dict[str, Tensor]:
+    def solved(self, run: Run) -> dict[str, Tensor]:
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model = run.model
         retained = neighbours(model, run.request, self.neighbours)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,11 +23,12 @@ from torch import Tensor
 
 from ..data.grammar import forms, read
 from ..data.prompts import neighbours, unerased
-from ..data.text_columns import Text, concept_texts, erased_blocks, retained_blocks
+from ..data.text_columns import Text, concept_texts, erased_blocks, retained_blocks, target_of
 from ..errors import InputError
 from ..model.batches import many
 from ..schema import Concept
 from ..settings import setting
+from ..training.converged import raised
 from ..training.job import Run
 from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
@@ -55,13 +56,21 @@ class UCE(ClosedForm):
     retain_sentences: int = setting(0, "most sentences per retained concept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""
         erased, towards, retained = self.sums(run)
-        delta = self.delta(self.normal(erased, retained), towards)
-        return self.change(run, lambda name, w: w + w @ delta)
+
+        def solved(erase_weight: float) -> dict[str, Tensor]:
+            one = replace(self, erase_weight=erase_weight)
+            delta = one.delta(one.normal(erased, retained), towards)
+            return self.change(run, lambda name, w: w + w @ delta)
+
+        checks = {"reach": self.reach, "brake": self.brake, "weight": self.erase_weight}
+        return raised(run, solved, target_of, **checks)
 
     def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""

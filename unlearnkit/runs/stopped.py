@@ -28,6 +28,14 @@ def sentences(facts: Mapping[str, Any]) -> list[str]:
 
 def _sentence(stage: Mapping[str, Any]) -> str:
     at, of = stage["step"], stage["of"]
+    if not of:  # a closed form
+        says = (
+            "holds" if stage["converged"] else "does NOT hold: look at the pictures, or choose another method"
+        )
+        return (
+            f"the solution {says}: the slowest held-out prompt, “{stage['slowest']}”, came {stage['come']:.2f} of the "
+            f"way, retained words moved by {stage['moved']:.2f}; {stage['why']}"
+        )
     if stage["converged"]:
         return (
             f"training stopped after {at} of {of} steps, because erasing has converged: the slowest held-out prompt, "

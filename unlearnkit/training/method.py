@@ -33,6 +33,7 @@ from .converged import Convergence
 from .descend import Objective, constant, descend, onecycle
 from .job import Run
 from .net import CountingNet, Net, Step
+from .panel import Panel
 from .settings import Training
 from .state import CHECKPOINT
 from .train import combine_of, convergence_of, mask_of, rules_of, stop_of
@@ -98,15 +99,18 @@ class Guard:
 
 
 class ClosedForm:
-    """A method that solves for its weights. PART: the part of the model that it changes."""
+    """A method that solves for its weights. PART: the part of the model that it changes. reach: see ``Shared``."""
 
     PART: ClassVar[str] = "text"
+    reach = 0.0
 
     def plan(self, model: Model, request: Request) -> Plan:
-        """No step, no pass: the part's size."""
-        weights = model.weights(self.PART)
+        """No step, no pass: the part's size, and the pictures of the panel that is read afterwards."""
+        weights, run = model.weights(self.PART), Run(model, request, CountingNet(model))
         numbers = sum(weight.numel() for weight in weights.values())
-        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, 0)
+        if self.reach:
+            Panel(run, lambda concept: "")
+        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, run.sampled)
 
     def change(self, run: Run, new: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
         """The part's weights as ``new(name, w)`` gives them, with w (rows, width) float64 on the CPU."""

@@ -289,6 +289,19 @@ class Shared:
         "last", "text states of a concept: of its last token, or of this and all later tokens"
     )
     templates: bool = setting(False, "use the concept's words in the model's templates, not only bare")
+    reach: float = setting(
+        0.0,
+        "how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to the target; below it "
+        "erase_weight is doubled, where the method has one; 0: not looked at",
+        low=0.0,
+        high=10.0,
+    )
+    brake: float = setting(
+        0.1,
+        "with reach: how far retained words may move; erase_weight is not doubled beyond it",
+        low=0.0,
+        high=100.0,
+    )
 
 
 def default(name: str, value: Any, *, source: str) -> Any:
