@@ -1,4 +1,7 @@
-"""Every concept of the canvas, erased by every method with its one default: 24 objects and 10 styles.
+"""Every concept of the canvas, erased by every method with one default each: 24 objects and 9 styles.
+
+The default is what the canvas ships, and for methods that train ``stop = converged``: training goes on, for at most
+twice the steps, where the held-out prompts do not hold yet.
 
     python benchmarks/vocabulary.py run      all cells, in the order of the lot
     python benchmarks/vocabulary.py quick    six concepts, drawn by lot from those that no setting was chosen on
@@ -24,8 +27,10 @@ from rows import once, part, plain, read, share
 
 from unlearnkit import load
 from unlearnkit.canvas import world
+from unlearnkit.methods import METHODS as KNOWN
 from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.model.model import Model
+from unlearnkit.training.settings import Training
 
 ROWS = Path(__file__).parent / "results" / "vocabulary.jsonl"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,12 +40,14 @@ CONCEPTS = (*world.OBJECTS, *STYLES)
 # concepts on which a setting of the canvas was chosen, or chosen again; of uce-diverse also guitar, apple and tree
 TUNED = ("cat", "van gogh", "neon", "watercolor", "blueprint", "halftone", "pixel art", "guitar")
 SIZE, DRAWN = "quick", 6
+WATCHED = {"stop": "converged", "stop_from": 1.0, "stop_most": 2, "stop_every": 10}  # of methods that train
 LEFT = ("name", "template")  # what counts as left: pictures of prompts that name the concept
 
 HEAD = """# The whole vocabulary
 
 `python benchmarks/vocabulary.py table` writes this page from `benchmarks/results/vocabulary.jsonl`. Every method erases
-one concept of the canvas with its one default. A held-out classifier, which no training used, sees what is left of the
+one concept of the canvas with one default: what the canvas ships and, where it trains, `stop = converged` (at least its
+steps, at most twice as many). A held-out classifier, which no training used, sees what is left of the
 concept (prompts by name and in unseen templates, at most 24 of each) and what is lost of the others (24 near and 24
 other prompts, so one picture is two points). Each concept is one edit with seed 0.
 
@@ -59,7 +66,8 @@ def cells(methods: Sequence[str], concepts: Sequence[str], lot: int) -> Iterator
     random.Random(lot).shuffle(order)
     for concept in (one for one in order if one in concepts):
         for method in methods:
-            yield Cell(method, (concept,), size=SIZE)
+            trains = issubclass(KNOWN[method], Training)
+            yield Cell(method, (concept,), settings=WATCHED if trains else {}, size=SIZE)
 
 
 def drawn(lot: int, count: int = DRAWN) -> list[str]:

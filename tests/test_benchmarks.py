@@ -22,6 +22,7 @@ import rows
 import sizes
 import table
 import torch
+import vocabulary
 from peak import allocated
 
 from unlearnkit import load
@@ -259,3 +260,27 @@ def test_the_table_of_attacks_has_the_worst_variant_that_is_counted() -> None:
     loss = {f"{name} caption, after": {"value": 0.0626} for name in ("own", "no")}
     rows += [{"key": key | {"attack": "probe"}, "arms": {}, "headline": None, "figures": {"after": loss}}]
     assert list(attacks.table(rows))[-1] == "| uce | +20 (+10 to +30) | 0.063 | 0.063 |"
+
+
+def test_the_vocabulary_is_drawn_by_lot_without_what_was_tuned_on() -> None:
+    assert len(vocabulary.CONCEPTS) == 33
+    for lot in range(5):
+        names = vocabulary.drawn(lot)
+        assert len(set(names)) == 6
+        assert not set(names) & set(vocabulary.TUNED)
+        assert names == vocabulary.drawn(lot)
+    cells_ = list(vocabulary.cells(("duge", "uce"), vocabulary.CONCEPTS, 0))
+    assert len(cells_) == 2 * 33
+    assert {cell.settings.get("stop") for cell in cells_ if cell.method == "duge"} == {"converged"}
+    assert {cell.settings.get("stop") for cell in cells_ if cell.method == "uce"} == {None}
+
+
+def test_the_worst_cell_of_the_vocabulary_is_the_headline() -> None:
+    clean = row({"name": [0, 24], "template": [0, 24], "background": [9, 24]}, before=99, after=98)
+    left = row({"name": [3, 24], "template": [9, 24]}, before=99, after=95)
+    assert vocabulary.left_of(left) == (12, 48)
+    page = vocabulary.page({("duge", "cat"): clean, ("rgd", "neon"): left, ("duge", "owl"): clean})
+    assert "**Worst cell of 3: rgd on neon, left in 12 of 48 pictures.**" in page
+    assert "| duge | 2 | 2 | cat: 0 % | 1.0, most 1.0 (cat) | 1.0, most 1.0 (cat) |" in page
+    assert "| neon * |  | 25 / 4 |" in page
+    assert "| bear |" not in page
