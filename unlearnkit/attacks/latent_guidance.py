@@ -57,9 +57,8 @@ class LatentGuidance:
         for number, strength in enumerate(strengths):
             arm = f"strength {strength:g}"
             tensors |= victim.part(arm, partial(self._begun, victim, net, strength, arm))
-            how = {"start": arm, "at": steps - 1}
             attempts += [
-                Attempt(arm, victim.prompt, s, row=i, **how)  # type: ignore[arg-type]
+                Attempt(arm, victim.prompt, s, start=arm, at=steps - 1, row=i)
                 for i, s in enumerate(victim.seeds(self.name, arm))
             ]
             victim.tick(number + 1, len(strengths))
@@ -95,8 +94,7 @@ def output_shift(model: Model, net: LatentClassifier, x: Tensor, t: Tensor, stre
     at = scales(model, t.expand(len(x)))
     signal, spread = at.T.view(2, -1, 1, 1, 1)
     noise: Tensor = strength * spread * slope(net, x, at)
-    schedule = model.schedule
-    if isinstance(schedule, Diffusion) and schedule.ddim.config.prediction_type == "epsilon":
+    if isinstance(model.schedule, Diffusion) and model.schedule.ddim.config.prediction_type == "epsilon":
         return noise
     shift: Tensor = torch.where(signal > LEAST, noise / signal, 0.0)
     return shift
