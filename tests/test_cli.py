@@ -85,7 +85,6 @@ def test_a_model_names_its_default_method(said, tmp_path: Path) -> None:
     assert "runs/ga-cat-0" in flat(said(*words, "--method", "ga"))
 
 
-
 def test_the_parts_have_options_of_their_own(said):
     """They say what ``--set`` says: the same value twice is no contradiction."""
     words = ["erase", saved.folder(), "--concept", "cat", "--method", "duge", "--dry-run"]

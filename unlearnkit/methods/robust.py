@@ -4,7 +4,7 @@ c is a prompt of the concept, a the same prompt with the anchor (for a style wit
 x_t a noised picture of c or a drawn by the base θ*:
 
     by name     1/u E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²      Concept Ablation
-    latents     w/u E ||ε_θ(x_t(c), o) - e||²                    o in equal parts: empty, c itself, a kept prompt
+    latents     w/u E ||ε_θ(x_t(c), o) - e||²                    o: the empty prompt, c itself, in equal parts
                 e = ε_θ*(x_t(c), a) + η (ε_θ*(x_t(c), a) - ε_θ*(x_t(c), c))
                 u = E ||ε_θ*(x_t(c), c) - e||²                   the way to go, other for each concept
     retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
@@ -130,9 +130,8 @@ class Robust(Trained[Sets]):
     def _latents(
         self, sets: Sets, latents: ImageSet, draws: torch.Generator
     ) -> tuple[DenoiserInput, DenoiserInput, DenoiserInput]:
-        """Noised pictures of the concept under other prompts, under the anchor's, and under their own."""
+        """Noised pictures of the concept under o, under the anchor's prompts, and under their own."""
         x = latents.batch(self.batch, draws)
-        others = sets.retain.cond[torch.randint(len(sets.retain.cond), (self.batch,), generator=draws)]
-        which = torch.randint(3, (self.batch, 1, 1), generator=draws).to(others.device)
-        cond = torch.where(which == 0, sets.null, torch.where(which == 1, x.input.cond, others))
+        empty = torch.randint(2, (self.batch, 1, 1), generator=draws).bool().to(sets.null.device)
+        cond = torch.where(empty, sets.null, x.input.cond)
         return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which]), x.input
