@@ -53,8 +53,8 @@ other prompts, so one picture is two points). Each concept is one edit with seed
 
 On concepts marked * a setting of the canvas was chosen, or chosen again after a row of this concept:
 {tuned}. For all methods these are cat and van gogh; the other styles were used for some of DUGE, RGD, DoCo and
-Sculpting Memory, pixel art and guitar (with apple and tree) for uce-diverse, halftone, watercolor and guitar for
-`stop_reach`.
+Sculpting Memory, pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, and halftone,
+watercolor and guitar for `stop_reach`.
 
 {headline}
 """
@@ -94,7 +94,8 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     k, n = left_of(rows[worst])
     headline = (
         f"**Worst cell of {len(rows)}: {worst[0]} on {worst[1]}, left in {k} of {n} pictures.** "
-        f"{len(METHODS) * len(CONCEPTS) - len(rows)} cells are not measured yet; they are empty below."
+        f"{len(METHODS) * len(CONCEPTS) - len(rows)} of {len(METHODS) * len(CONCEPTS)} cells are not measured yet: no "
+        "claim about a method can be made from this page before they are."
     )
     lines = [HEAD.format(tuned=", ".join(TUNED), headline=headline)]
     lines += [
@@ -146,13 +147,12 @@ def _share(row: Mapping[str, Any] | None) -> float:
 
 def found(model: Model) -> dict[tuple[str, str], dict[str, Any]]:
     """The rows of today's defaults, by method and concept."""
-    tools = canvas_evaluators()
-    known = [(row["key"], row) for row in read(ROWS) if "left" in row]
-    rows = {}
-    for cell in cells(METHODS, CONCEPTS, 0):
-        facts = plain(key(cell, model, tools))
-        if row := next((row for own, row in known if own == facts), None):
-            rows[cell.method, cell.targets[0]] = row
+    tools, rows = canvas_evaluators(), {}
+    for row in read(ROWS):
+        method, target = row["key"]["method"], row["key"]["target"]
+        for cell in cells([method], [target], 0):
+            if "left" in row and row["key"] == plain(key(cell, model, tools)):
+                rows[method, target] = row
     return rows
 
 
