@@ -225,8 +225,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=("run", "table"), default="run")
-    parser.add_argument("--size", choices=SIZES, help="every size, unless told")
-    parser.add_argument("--method", choices=ABLE, help="every method that trains, unless told")
+    parser.add_argument("--size", choices=SIZES, help="every size by default")
+    parser.add_argument("--method", choices=ABLE, help="every method that trains by default")
     parser.add_argument("--reduced", action="store_true", help="on the CPU, though there is a GPU")
     given = parser.parse_args()
     if given.what == "table":

@@ -60,9 +60,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["tune", "measure", "claims", "quick", "table"])
-    parser.add_argument("--method", action="append", choices=list(METHODS), help="all, unless told")
-    parser.add_argument("--target", action="append", help=f"{', '.join(TARGETS)}, unless told")
-    parser.add_argument("--seed", action="append", type=int, help="0, 1 and 2, unless told")
+    parser.add_argument("--method", action="append", choices=list(METHODS), help="default: all")
+    parser.add_argument("--target", action="append", help=f"{', '.join(TARGETS)} by default")
+    parser.add_argument("--seed", action="append", type=int, help="0, 1 and 2 by default")
     parser.add_argument("--model", default="canvas", choices=["canvas", "canvas-flow"])
     parser.add_argument("--size", choices=list(SIZES), help="pictures a cell: full for seed 0, else quick")
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")

@@ -179,8 +179,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["run", "quick", "table"])
-    parser.add_argument("--method", action="append", choices=METHODS, help="all, unless told")
-    parser.add_argument("--concept", action="append", choices=CONCEPTS, help="all, unless told")
+    parser.add_argument("--method", action="append", choices=METHODS, help="default: all")
+    parser.add_argument("--concept", action="append", choices=CONCEPTS, help="default: all")
     parser.add_argument("--lot", type=int, default=0, help="the seed that orders and draws concepts")
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()

@@ -16,9 +16,9 @@ from unlearnkit import seeds
 from unlearnkit.attacks import ATTACKS, Attempt, Budget, Found, Victim, find
 from unlearnkit.attacks.drawing import batches, drawn
 from unlearnkit.attacks.learning import denoising_loss
-from unlearnkit.attacks.partial import SDEdit
 from unlearnkit.attacks.probe import losses
 from unlearnkit.attacks.random_search import RandomSearch
+from unlearnkit.attacks.sdedit import SDEdit
 from unlearnkit.data.wordings import typos, words_for
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model

@@ -90,7 +90,7 @@ def paint_many(
 ) -> NDArray[np.uint8]:
     """Paint all pictures with ``by``: uint8 (n, 64, 64, 3), in order, whatever the number of processes.
 
-    processes: as many as there are processors, unless told.
+    processes: as many as there are processors by default.
     """
     out = np.empty((len(pictures), SIZE, SIZE, 3), np.uint8)
     if processes == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError, nearest, quoted
 from .attack import BUDGETS, Attack, Budget, Cost, Victim
+from .completion import Completion
 from .found import Attempt, Found
 from .inpainting import Inpainting
 from .inversion import Inversion
@@ -11,11 +12,11 @@ from .latent_guidance import LatentGuidance
 from .mma import MMA
 from .noise_probe import NoiseProbe
 from .p4d import P4D
-from .partial import Completion, SDEdit
 from .probe import Probe
 from .random_search import RandomSearch
 from .relearning import Relearning
 from .ring_a_bell import RingABell
+from .sdedit import SDEdit
 from .text_free import TextFree
 from .unlearndiffatk import UnlearnDiffAtk
 from .weight_changes import WeightChanges

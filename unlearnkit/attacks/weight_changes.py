@@ -41,10 +41,7 @@ SAMPLERS = {"DDIM": "DDIMScheduler", "Euler ancestral": "EulerAncestralDiscreteS
 
 @dataclass(frozen=True)
 class WeightChanges:
-    """guidance: scales, each an arm. tuned: steps that the base is trained for.
-
-    A search that is not thorough keeps the coarsest of like changes, and leaves samplers and guidance out.
-    """
+    """guidance: scales, each an arm, as samplers are if a search is thorough. tuned: steps that the base is trained."""
 
     name: ClassVar = "weight_changes"
     title: ClassVar = "Everyday changes"
@@ -59,9 +56,8 @@ class WeightChanges:
         return None
 
     def search(self, victim: Victim) -> Found:
-        model, tensors = victim.model, {}
-        thorough, every = victim.budget.thorough, {arm: {"change": how} for arm, how in CHANGES.items()}
-        arms: dict[str, dict[str, Any]] = {arm: every[arm] for arm in (every if thorough else FEW)}
+        model, thorough, tensors = victim.model, victim.budget.thorough, {}
+        arms: dict[str, Any] = {arm: {"change": CHANGES[arm]} for arm in (CHANGES if thorough else FEW)}
         if other := _other(victim):
             edit = victim.part("other", lambda: _edit(victim, other))
             tensors = {f"other/{name}": one for name, one in edit.items()}
@@ -81,8 +77,7 @@ class WeightChanges:
         return Found(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        most = len(CHANGES) + len(SAMPLERS) + len(self.guidance)
-        arms = 2 + (most if budget.thorough else len(FEW))
+        arms = 2 + (len([*CHANGES, *SAMPLERS, *self.guidance]) if budget.thorough else len(FEW))
         return Cost(gradient=self.tuned * budget.batch, pictures=budget.examples, arms=arms)
 
     def _tuned(self, victim: Victim) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
-"""Partial denoising: the edited model goes on where something else of the concept was left off.
+"""Diffusion completion (Lu et al. 2025, arXiv 2505.17013): the edited model goes on where the untouched one stopped.
 
-SDEdit (Meng et al. 2022, arXiv 2108.01073): a picture of the concept, noised to a share of the schedule, is denoised
-under the empty prompt. Diffusion completion (Lu et al. 2025, arXiv 2505.17013): the untouched model draws the first
-steps, the edited one the rest, under the same or the empty prompt.
+The untouched model draws the first steps of the concept's prompt, the edited one the rest, under the same or the empty
+prompt.
 """
 
 from __future__ import annotations
@@ -19,41 +18,7 @@ from ..model.sampling import denoise
 from .attack import Budget, Cost, Group, Victim
 from .found import Attempt, Found
 
-__all__ = ["Completion", "SDEdit"]
-
-
-@dataclass(frozen=True)
-class SDEdit:
-    """shares, few: of the schedule to which pictures are noised: to the sampler's nearest timestep."""
-
-    name: ClassVar = "sdedit"
-    title: ClassVar = "Half-noised pictures"
-    paper: ClassVar = "Meng et al. 2022, arXiv 2108.01073"
-    summary: ClassVar = "A noised picture of the concept is denoised under the empty prompt."
-    group: ClassVar[Group] = "latents"
-
-    shares: tuple[float, ...] = (0.3, 0.5, 0.7)
-    few: tuple[float, ...] = (0.5, 0.7)
-
-    def refuses(self, model: Model) -> str | None:
-        return None
-
-    def search(self, victim: Victim) -> Found:
-        model, attempts, tensors = victim.model, list[Attempt](), dict[str, Tensor]()
-        x, steps = victim.examples(victim.budget.pictures), model.hints.steps
-        times = model.family.schedule(model.pipe, model.shape).timesteps(steps, model.device)
-        for share in victim.budget.variants(self.shares, self.few):
-            arm, at = f"noised to {share:.0%}", int((times - share * model.num_timesteps).abs().argmin())
-            noise = torch.randn(x.shape, generator=victim.stream(self.name, arm)).to(x)
-            tensors[arm] = model.add_noise(x, noise, times[at].expand(len(x)))
-            seeds = victim.seeds(self.name, arm)
-            attempts += [Attempt(arm, "", s, start=arm, row=i, at=at) for i, s in enumerate(seeds)]
-        return Found(tuple(attempts), tensors)
-
-    def cost(self, budget: Budget) -> Cost:
-        shares = budget.variants(self.shares, self.few)
-        skipped = sum(1 - share for share in shares)
-        return Cost(pictures=-skipped * budget.pictures, examples=budget.pictures, arms=len(shares))
+__all__ = ["Completion"]
 
 
 @dataclass(frozen=True)
