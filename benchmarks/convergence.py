@@ -21,7 +21,7 @@ from cells import concept
 from rows import once
 
 from unlearnkit import load, seeds
-from unlearnkit.canvas.guide import validation_classifier
+from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.data.prompts import prompts
 from unlearnkit.data.text_columns import target_of
 from unlearnkit.methods import edit_for, resolve
