@@ -118,9 +118,10 @@ def closed(
         name: torch.tensor([[x] for x in v or []], dtype=torch.float64).view(2, -1)
         for name, v in {"c": c, "g": g, "k": k}.items()
     }
-    a = method.normal(column["c"] @ column["c"].T, column["k"] @ column["k"].T)
+    own, target, other = (column[name] for name in "cgk")
+    sums = (own @ own.T, (target - own) @ own.T, other @ other.T)
     old = torch.tensor(w, dtype=torch.float64)
-    new = old + old @ method.delta(a, (column["g"] - column["c"]) @ column["c"].T)
+    new = old + old @ method.delta(*sums)
     return new.numpy()
 
 

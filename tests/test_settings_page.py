@@ -15,7 +15,8 @@ from unlearnkit.evaluation.plan import Rules
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import Setting, describe, setting
 from unlearnkit.suites import SUITES
-from unlearnkit.training.settings import Shared, Training
+from unlearnkit.training.settings import Training
+from unlearnkit.training.shared import Shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings

@@ -5,7 +5,8 @@ A ``Text`` is a concept, a template and one of the concept's wordings in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -37,11 +38,23 @@ INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK = 2048  # texts whose columns are in memory at once
 
 
-def concept_texts(model: Model, concepts: Sequence[Concept], *, templates: bool) -> list[Text]:
-    """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind."""
-    return [
-        (concept, *text) for concept in concepts for text in texts(concept, model.hints, templates=templates)
-    ]
+def concept_texts(
+    model: Model,
+    concepts: Sequence[Concept],
+    *,
+    templates: bool,
+    sentences: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[Text]:
+    """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind.
+
+    sentences: further templates, by kind.
+    """
+    every = list[Text]()
+    for one in concepts:
+        more = [(form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
+        pairs = dict.fromkeys([*texts(one, model.hints, templates=templates), *more])
+        every += [(one, *pair) for pair in pairs]
+    return every
 
 
 def erased_matrices(

@@ -23,8 +23,8 @@ from ..data.text_columns import concept_texts, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
 from ..model.model import Model
 from ..settings import setting
+from ..training.closed_form import ClosedForm
 from ..training.job import Run
-from ..training.method import ClosedForm
 from ..training.settings import default
 
 __all__ = ["OCE"]
@@ -53,7 +53,7 @@ class OCE(ClosedForm):
     neighbours: int = default("neighbours", 100, source="paper: 100 names")
 
     @torch.no_grad()
-    def solve(self, run: Run) -> dict[str, Tensor]:
+    def solved(self, run: Run) -> dict[str, Tensor]:
         """The new key matrices."""
         model, request = run.model, run.request
         retained = neighbours(model, request, self.neighbours)

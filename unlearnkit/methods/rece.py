@@ -61,9 +61,7 @@ class RECE(UCE):
         retained = empty @ empty.T + (self.sums(run)[2] if self.rounds else 0.0)
         for done in range(self.rounds):
             both = torch.cat([c, self.search(old, new, c)], dim=1)  # c, too, or a round may bring it back
-            delta = self.delta(
-                self.normal(both @ both.T, retained), (torch.cat([g, g], dim=1) - both) @ both.T
-            )
+            delta = self.delta(both @ both.T, (torch.cat([g, g], dim=1) - both) @ both.T, retained)
             new = {name: weight + weight @ delta for name, weight in new.items()}
             run.progress("searching", done + 1, self.rounds)
         return {name: weight.float() for name, weight in new.items()}

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours
-from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix, target_of
+from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix
 from ..errors import InputError
 from ..settings import setting
-from ..training.converged import raised
+from ..training.closed_form import ClosedForm
 from ..training.job import Run
-from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
 
 __all__ = ["SPEED"]
@@ -47,10 +46,6 @@ class SPEED(ClosedForm):
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
     reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
-
-    def solve(self, run: Run) -> dict[str, Tensor]:
-        """As ``solved``, and with ``reach`` a look at held-out prompts."""
-        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     @torch.no_grad()
     def solved(self, run: Run) -> dict[str, Tensor]:

@@ -28,9 +28,8 @@ from ..errors import InputError
 from ..model.batches import many
 from ..schema import Concept
 from ..settings import setting
-from ..training.converged import raised
+from ..training.closed_form import ClosedForm, raised
 from ..training.job import Run
-from ..training.method import ClosedForm
 from ..training.settings import Tokens, default
 
 __all__ = ["UCE"]
@@ -65,12 +64,10 @@ class UCE(ClosedForm):
         erased, towards, retained = self.sums(run)
 
         def solved(erase_weight: float) -> dict[str, Tensor]:
-            one = replace(self, erase_weight=erase_weight)
-            delta = one.delta(one.normal(erased, retained), towards)
+            delta = replace(self, erase_weight=erase_weight).delta(erased, towards, retained)
             return self.change(run, lambda name, w: w + w @ delta)
 
-        checks = {"reach": self.reach, "brake": self.brake, "weight": self.erase_weight}
-        return raised(run, solved, target_of, **checks)
+        return raised(run, solved, target_of, reach=self.reach, brake=self.brake, weight=self.erase_weight)
 
     def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""
@@ -92,17 +89,13 @@ class UCE(ClosedForm):
         """Each concept's texts: its wordings, and ``count`` sentences of the grammar with each wording."""
         model, kinds = run.model, {concept.kind for concept in concepts if count}
         words = unerased(model, run.request)
-        sentences = {
+        sentences: dict[str, Sequence[str]] = {
             kind: forms(read(self.grammar), kind, words, count=count, seed=run.seed) for kind in kinds
         }
-        every = list[Text]()
-        for one in concepts:
-            more = [(one, form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
-            every += dict.fromkeys([*concept_texts(model, [one], templates=self.templates), *more])
-        return every
+        return concept_texts(model, concepts, templates=self.templates, sentences=sentences)
 
-    def normal(self, erased: Tensor, retained: Tensor) -> Tensor:
-        """The matrix A (width, width) from Σ c_e c_eᵀ and Σ c_k c_kᵀ, all float64. InputError if it is singular."""
+    def delta(self, erased: Tensor, towards: Tensor, retained: Tensor) -> Tensor:
+        """s_e Σ (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W. Raises InputError if A is singular."""
         eye = torch.eye(len(erased), dtype=torch.float64)
         a = self.ridge * eye + self.erase_weight * erased + self.retain_weight * retained
         values = torch.linalg.eigvalsh(a)
@@ -110,9 +103,5 @@ class UCE(ClosedForm):
             raise InputError(
                 f"the equations are singular with ridge = {self.ridge:g}: raise ridge, for example to 0.5"
             )
-        return a
-
-    def delta(self, a: Tensor, towards: Tensor) -> Tensor:
-        """s_e Σ_e (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W; ``towards`` is the sum."""
         solved: Tensor = torch.linalg.solve(a, towards.T)  # A is its own transpose
         return self.erase_weight * solved.T

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..io import processes
-from ..schema import Concept
-from .job import Run
 from .panel import Panel, Reading
 
-__all__ = ["Convergence", "raised"]
+__all__ = ["Convergence"]
 
-DOUBLINGS = 6  # of erase_weight, at most
 Weights = dict[str, Tensor]
 
 
@@ -95,46 +92,3 @@ class Convergence:
         """Restore what ``tensors`` gave."""
         held, done, come, slowest, moved = tensors["numbers"].tolist()
         self.held, self.done, self.last = int(held), int(done), Reading(come, int(slowest), moved)
-
-
-def raised(
-    run: Run,
-    solve: Callable[[float], Weights],
-    place: Callable[[Concept], str | None],
-    *,
-    reach: float,
-    brake: float,
-    weight: float | None,
-) -> Weights:
-    """What a closed form solves with the first of ``weight``, twice that, and so on, with which the panel holds.
-
-    solve: the new weights for an erase weight. weight: None for a method without one, which is only looked at. It stays
-    below what moves the retained words further than ``brake``. reach: 0 looks at nothing. Adds to ``run.stopped``.
-    """
-    weights = solve(weight or 1.0)
-    if reach == 0:
-        return weights
-    panel, now = Panel(run, place), weight or 1.0
-    with run.model.wearing(weights):
-        reading = panel.read()
-    for _ in range(DOUBLINGS if weight else 0):
-        if reading.come >= reach:
-            break
-        more = solve(2 * now)
-        with run.model.wearing(more):
-            next_ = panel.read()
-        if processes.broadcast(float(next_.moved > brake)):
-            break
-        weights, reading, now = more, next_, 2 * now
-    run.stopped.append(
-        {
-            "step": 0,
-            "of": 0,
-            "converged": reading.come >= reach,
-            "come": round(reading.come, 4),
-            "moved": round(reading.moved, 4),
-            "slowest": panel.prompts[reading.slowest],
-            "why": f"erase_weight is {now:g}" if weight else "the equation has no strength to raise",
-        }
-    )
-    return weights

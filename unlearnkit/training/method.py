@@ -11,7 +11,7 @@ class ESD(Trained[Sets]):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -33,12 +33,11 @@ from .converged import Convergence
 from .descend import Objective, constant, descend, onecycle
 from .job import Run
 from .net import CountingNet, Net, Step
-from .panel import Panel
 from .settings import Training
 from .state import CHECKPOINT
 from .train import combine_of, convergence_of, mask_of, rules_of, stop_of
 
-__all__ = ["ClosedForm", "Guard", "Method", "Plan", "Trained"]
+__all__ = ["Guard", "Method", "Plan", "Trained"]
 
 D = TypeVar("D")
 STAGES = "stages.safetensors"
@@ -96,29 +95,6 @@ class Guard:
         """No step, no pass, no weight. Raises InputError for a model that lacks the part."""
         model.weights(self.PART)
         return Plan(self.PART, 0, 0, 0, (0.0, 0.0), 0, 0)
-
-
-class ClosedForm:
-    """A method that solves for its weights. PART: the part of the model that it changes. reach: see ``Shared``."""
-
-    PART: ClassVar[str] = "text"
-    reach = 0.0
-
-    def plan(self, model: Model, request: Request) -> Plan:
-        """No step, no pass: the part's size, and the pictures of the panel that is read afterwards."""
-        weights, run = model.weights(self.PART), Run(model, request, CountingNet(model))
-        numbers = sum(weight.numel() for weight in weights.values())
-        if self.reach:
-            Panel(run, lambda concept: "")
-        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, run.sampled)
-
-    def change(self, run: Run, new: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
-        """The part's weights as ``new(name, w)`` gives them, with w (rows, width) float64 on the CPU."""
-        weights, matrices = dict[str, Tensor](), run.model.weights(self.PART)
-        for name, weight in matrices.items():
-            weights[name] = new(name, weight.detach().cpu().double()).float()
-            run.progress("solving", len(weights), len(matrices))
-        return weights
 
 
 @dataclass(frozen=True)

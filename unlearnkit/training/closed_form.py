@@ -1,0 +1,96 @@
+"""A method that solves for its weights, and the look at held-out prompts that may follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..data.text_columns import target_of
+from ..io import processes
+from ..model.model import Model
+from ..schema import Concept, Request
+from .job import Run
+from .method import Plan
+from .net import CountingNet
+from .panel import Panel
+
+__all__ = ["ClosedForm", "raised"]
+
+Weights = dict[str, Tensor]
+DOUBLINGS = 6  # of erase_weight, at most
+
+
+class ClosedForm:
+    """A method that solves for its weights. PART: the part of the model that it changes. reach: see ``Shared``."""
+
+    PART: ClassVar[str] = "text"
+    reach = 0.0
+
+    def solve(self, run: Run) -> dict[str, Tensor]:
+        """As ``solved``, and with ``reach`` a look at held-out prompts."""
+        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
+
+    def solved(self, run: Run) -> dict[str, Tensor]:
+        """The new weights by name, fp32 on the CPU. Raises InputError for a request that has no solution."""
+        raise NotImplementedError
+
+    def plan(self, model: Model, request: Request) -> Plan:
+        """No step, no pass: the part's size, and the pictures of the panel that is read afterwards."""
+        weights, run = model.weights(self.PART), Run(model, request, CountingNet(model))
+        numbers = sum(weight.numel() for weight in weights.values())
+        if self.reach:
+            Panel(run, lambda concept: "")
+        return Plan(self.PART, len(weights), numbers, 0, (0.0, 0.0), 0, run.sampled)
+
+    def change(self, run: Run, new: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+        """The part's weights as ``new(name, w)`` gives them, with w (rows, width) float64 on the CPU."""
+        weights, matrices = dict[str, Tensor](), run.model.weights(self.PART)
+        for name, weight in matrices.items():
+            weights[name] = new(name, weight.detach().cpu().double()).float()
+            run.progress("solving", len(weights), len(matrices))
+        return weights
+
+
+def raised(
+    run: Run,
+    solve: Callable[[float], Weights],
+    place: Callable[[Concept], str | None],
+    *,
+    reach: float,
+    brake: float,
+    weight: float | None,
+) -> Weights:
+    """What a closed form solves with the first of ``weight``, twice that, and so on, with which the panel holds.
+
+    solve: the new weights for an erase weight. weight: None for a method without one, which is only looked at. It stays
+    below what moves the retained words further than ``brake``. reach: 0 looks at nothing. Adds to ``run.stopped``.
+    """
+    weights = solve(weight or 1.0)
+    if reach == 0:
+        return weights
+    panel, now = Panel(run, place), weight or 1.0
+    with run.model.wearing(weights):
+        reading = panel.read()
+    for _ in range(DOUBLINGS if weight else 0):
+        if reading.come >= reach:
+            break
+        more = solve(2 * now)
+        with run.model.wearing(more):
+            next_ = panel.read()
+        if processes.broadcast(float(next_.moved > brake)):
+            break
+        weights, reading, now = more, next_, 2 * now
+    run.stopped.append(
+        {
+            "step": 0,
+            "of": 0,
+            "converged": reading.come >= reach,
+            "come": round(reading.come, 4),
+            "moved": round(reading.moved, 4),
+            "slowest": panel.prompts[reading.slowest],
+            "why": f"erase_weight is {now:g}" if weight else "the equation has no strength to raise",
+        }
+    )
+    return weights
