@@ -42,7 +42,9 @@ class Watch:
         self.model, self.name, self.one = model, name, concept(name)
         request, run = Request((self.one,)), Run(model, Request((self.one,)), Net(model))
         if hasattr(method, "place"):
-            self.panel = Panel(run, lambda one: method.place(model, request, one), aims=method.AIMS)
+            self.panel = Panel(
+                run, lambda one: method.place(model, request, one), targeted=method.TARGET_PROMPT is not None
+            )
         else:
             self.panel = Panel(run, target_of)
         words = prompts(self.one, model.hints, templates=True)
