@@ -21,7 +21,7 @@ from cells import concept
 from rows import once
 
 from unlearnkit import load, seeds
-from unlearnkit.canvas.guide import validation_classifier
+from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.data.prompts import prompts
 from unlearnkit.data.text_columns import target_of
 from unlearnkit.methods import edit_for, resolve
@@ -42,7 +42,9 @@ class Watch:
         self.model, self.name, self.one = model, name, concept(name)
         request, run = Request((self.one,)), Run(model, Request((self.one,)), Net(model))
         if hasattr(method, "place"):
-            self.panel = Panel(run, lambda one: method.place(model, request, one), aims=method.AIMS)
+            self.panel = Panel(
+                run, lambda one: method.place(model, request, one), targeted=method.TARGET_PROMPT is not None
+            )
         else:
             self.panel = Panel(run, target_of)
         words = prompts(self.one, model.hints, templates=True)
