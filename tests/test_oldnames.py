@@ -42,7 +42,7 @@ EARLIER = {  # what the last version wrote for these
     "replay_weight": ("replay", float),
     "prompt_dropout": ("untold", float),
 }
-GONE = {"mask_swap": 0.2, "mask_until": 0.8, "mask_gate": "weights", "optimiser": "adam", "stop_patience": 3}
+GONE = {"mask_swap": 0.2, "mask_until": 0.8, "mask_gate": "weights", "optimiser": "adam"}
 
 
 def as_before(settings: dict[str, Any]) -> dict[str, Any]:

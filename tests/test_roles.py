@@ -20,8 +20,8 @@ from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import setting, with_role
+from unlearnkit.training.closed_form import ClosedForm
 from unlearnkit.training.job import Run
-from unlearnkit.training.method import ClosedForm
 
 REQUEST = Request((Concept("cat"),), keep=(Concept("dog"),))
 

@@ -62,7 +62,6 @@ _TRAINING: dict[str, tuple[Any, ...]] = {
     "mask_until": (0.8,),
     "mask_gate": ("weights",),
     "optimiser": ("adam",),
-    "stop_patience": (3,),
 }
 _START: dict[str, tuple[Any, ...]] = {
     "hold_start": (True, False)
