@@ -46,6 +46,7 @@ RULES = [
     ),
     (r"(erase canvas .*) --set steps=100 (.*)$", r"\1 SHORT \2", "the same"),
     (r"(erase canvas .*--method ca .*)$", r"\1 SHORT --set mask_warmup=2", "and CA's"),
+    (r"(erase canvas .*--adversary embedding) (.*)$", r"\1 SHORT \2", "and those of an adversary"),
     (r"(erase canvas (?!.*--dry-run).*)$", r"\1 --pictures 0", "the demo draws before and after"),
     (r"(evaluate runs/\S+) --quick$", r"\1 --suite prompts --file few.csv", "268 prompts take minutes"),
     (r"(chain init \S+) canvas$", r"\1 TOY --set steps=2", "each request takes minutes"),
