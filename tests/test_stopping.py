@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,12 @@ def test_an_unknown_concept_is_one_clear_line(canvas: Model) -> None:
 def test_training_stops_when_the_score_does_not_improve(canvas: Model, tmp_path: Path) -> None:
     settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "retain_weight": 0.0}
     settings |= {"stop": "guide", "stop_every": 1}
-    request = Request((Concept("cat"),))
+    request, quick = Request((Concept("cat"),)), Model(canvas.pipe, hints=replace(canvas.hints, steps=2))
     with pytest.raises(InputError, match="changes no weight"):  # at lr 0
-        edit_for(canvas, request, method="esd", settings=settings, job=Job(folder=tmp_path))
+        edit_for(quick, request, method="esd", settings=settings, job=Job(folder=tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [
-        1,
-        2,
-        3,
-        4,
-    ]  # at lr 0 the first score is the best, the fourth ends it
+    # at lr 0 the first score is the best, the fourth ends it
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[0]["score"] == lines[1]["score"]
 
 
