@@ -75,7 +75,7 @@ def raised(
     with run.model.wearing(weights):
         reading = panel.read()
     for _ in range(DOUBLINGS if weight else 0):
-        if reading.come >= reach:
+        if processes.broadcast(float(reading.come >= reach)):
             break
         more = solve(2 * now)
         with run.model.wearing(more):
