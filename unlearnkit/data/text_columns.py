@@ -36,6 +36,7 @@ Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
+SHARED = 512  # targets whose columns stay in memory, all of each
 
 
 def concept_texts(
@@ -79,12 +80,17 @@ def erased_blocks(
     Columns are of the word's last token or, without ``last``, of that and all after it, aligned with the target's. More
     than ``batches.MANY`` texts are encoded in batches. tick: called as tick(done, n) after each block.
     """
+    ends = list(dict.fromkeys((form, target_of(one)) for one, form, _ in texts))
+    batched, g = len(texts) > batches.MANY, dict[tuple[str, str], Tensor]()
+    if batched and (last or len(ends) <= SHARED):  # many concepts have one target
+        g = dict(zip(ends, _columns(model, ends, last=last, batched=True), strict=True))
     for start, part, batched in _blocks(texts, last, tick):
         c = _columns(model, [(form, word) for _, form, word in part], last=last, batched=batched)
-        g = _columns(model, [(form, target_of(one)) for one, form, _ in part], last=last, batched=batched)
-        counts = [min(own.shape[1], other.shape[1]) for own, other in zip(c, g, strict=True)]
+        own = [(form, target_of(one)) for one, form, _ in part]
+        aims = [g[one] for one in own] if g else _columns(model, own, last=last, batched=batched)
+        counts = [min(one.shape[1], other.shape[1]) for one, other in zip(c, aims, strict=True)]
         # a word of more tokens than its target has fewer after it
-        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, g)]
+        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, aims)]
         yield cut[0], cut[1], [start + place for place, n in enumerate(counts) for _ in range(n)]
 
 
