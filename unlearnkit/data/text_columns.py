@@ -5,7 +5,7 @@ A ``Text`` is a concept, a template and one of the concept's wordings in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..model import batches
 from ..model.batches import last_states, text_batches
 from ..model.model import Model
 from ..schema import Concept
+from .bank import contains_word
 from .prompts import texts
 from .wording import format_prompt, prefix_through
 
@@ -45,16 +46,18 @@ def concept_texts(
     *,
     templates: bool,
     sentences: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    without: Iterable[str] = (),
 ) -> list[Text]:
     """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind.
 
-    sentences: further templates, by kind.
+    sentences: further templates, by kind. without: templates with one of these words are left out; what is retained
+    must not contain what is erased.
     """
-    every = list[Text]()
+    every, banned = list[Text](), list(without)
     for one in concepts:
         more = [(form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
         pairs = dict.fromkeys([*texts(one, model.hints, templates=templates), *more])
-        every += [(one, *pair) for pair in pairs]
+        every += [(one, *pair) for pair in pairs if not (banned and contains_word(pair[0], banned))]
     return every
 
 
