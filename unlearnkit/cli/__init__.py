@@ -20,6 +20,7 @@ from .attack import attack
 from .erase import erase
 from .export import export
 from .signals import interruptible
+from .studio import studio
 from .terminal import (
     HOW,
     WHERE,
@@ -155,6 +156,7 @@ def root(
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
 app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
+app.command()(studio)
 
 
 @app.command(epilog=GENERATE)
