@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..io.files import user_path
+from .output import answer, emit
 from .terminal import WHAT, WHERE, known_model, out
 
 __all__ = ["studio"]
@@ -38,5 +40,11 @@ def studio(
     from ..runs.recipes import placed
     from ..studio.serve import serve
 
+    def say(address: str) -> None:
+        answer({"address": address})
+        emit(0)
+        out.print(address, markup=False)
+
     models = [placed(known_model(one)) for one in model or ()]
-    serve(user_path(folder), models=models, port=port, say=lambda address: out.print(address, markup=False))
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end
+        serve(user_path(folder), models=models, port=port, say=say)
