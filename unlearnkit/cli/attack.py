@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..io.files import user_path
+from .output import answer
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, out, showing
 
 __all__ = ["attack"]
@@ -118,6 +119,7 @@ def attack(
     except KeyboardInterrupt:
         err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
+    answer({"run": run, "attacks": figures})
     for name, one in figures.items():
         _print_figures(name, one)
     if "base" in options and base is None:
@@ -129,11 +131,13 @@ def _self_test(folder: Path, budget: str, only: list[str] | None) -> None:
 
     with showing("attacking models with known verdicts") as tick:
         verdicts = self_test_attacks(folder, budget=budget, only=only, tick=tick)
-    wrong = 0
+    wrong = sum(
+        fell != EXPECTED[model][name] for model, found in verdicts.items() for name, fell in found.items()
+    )
+    answer({"fell": verdicts, "expected": EXPECTED, "wrong": wrong})
     for model, found in verdicts.items():
         for name, fell in found.items():
             right = fell == EXPECTED[model][name]
-            wrong += not right
             says = "falls to" if fell else "withstands"
             out.print(f"{'right' if right else 'WRONG'}  {model}: {says} {name}", markup=False)
     sys.exit(2 if wrong else 0)
@@ -141,6 +145,7 @@ def _self_test(folder: Path, budget: str, only: list[str] | None) -> None:
 
 def _print_plan(planned: Any) -> None:
     """One line for each attack, and the sum."""
+    answer({"attacks": list(planned), "seconds": sum(one.seconds for one in planned)})
     for one in planned:
         if one.why:
             out.print(f"{one.name:<16} not for this model: {one.why}", markup=False)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..errors import printable
-from .chain_words import cells, in_words, rate_of
-from .terminal import Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
+from .chain_read import Folder, guards, log, report, status, verify
+from .output import answer
+from .terminal import Device, Dtype, Seed, Variant, err, known_model, quoted, say, showing
 
 if TYPE_CHECKING:
+    from ..chain.commands.undo import UndoPlan
     from ..chain.ledger import Entry
 
 __all__ = ["commands"]
@@ -25,7 +26,6 @@ commands = typer.Typer(
     no_args_is_help=True,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.")]
 Pairs = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
 ]
@@ -87,8 +87,9 @@ def init(
         dtype=dtype,
         variant=variant,
     )
-    _say(f"{project}: a {regime} chain on {model}")
-    _say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
+    answer({"chain": project, "regime": regime, "model": model})
+    say(f"{project}: a {regime} chain on {model}")
+    say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
 
 
 @commands.command()
@@ -146,31 +147,6 @@ def add(
 
 
 @commands.command()
-def status(project: Folder) -> None:
-    """Show what is erased, what it cost, and whether earlier erasures last. Reads only the ledger."""
-    from rich.markup import escape
-
-    from ..chain.commands.status import status
-
-    now = status(project)
-    options = now.project.options
-    _say(f"{project}: {options.regime} chain on {options.model}, {options.base[:12]}")
-    if not now.lines:
-        _say("no request")
-    else:
-        table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
-        for line in now.lines:
-            table.add_row(*(escape(printable(cell)) for cell in cells(line)))
-        out.print(table)
-    for group, rates in now.kept.items():
-        _say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
-    kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
-    _say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
-    _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
-    _say(f"{'head':<18} {now.head}")
-
-
-@commands.command()
 def undo(
     project: Folder,
     count: Annotated[int, typer.Argument(min=1, help="How many of the last requests.")] = 1,
@@ -180,7 +156,7 @@ def undo(
     """Undo the last requests."""
     from ..chain.commands.undo import undo, undo_plan
 
-    _say(str(undo_plan(project, undo=count)))
+    _plan(undo_plan(project, undo=count))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = undo(project, count, device=device, tick=tick)
@@ -197,34 +173,11 @@ def drop(
     """Undo any requests: exact for merged edits, otherwise later requests are trained again."""
     from ..chain.commands.undo import drop, undo_plan
 
-    _say(str(undo_plan(project, drop=numbers)))
+    _plan(undo_plan(project, drop=numbers))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = drop(project, *numbers, device=device, tick=tick)
         _say_entry(project, entry)
-
-
-@commands.command()
-def verify(
-    project: Folder,
-    head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
-    share: Annotated[
-        str | None, typer.Option("--redraw", help="Build the model and draw this share of pictures again.")
-    ] = None,
-    device: Device = None,
-) -> None:
-    """Check ledger, edits and evaluations against their hashes; exit code 2 if anything differs."""
-    from ..chain.commands.verify import verify
-    from .evaluate import share_of
-
-    with showing() as tick:
-        redraw = 0.0 if share is None else share_of(share)
-        wrong = verify(project, head=head, redraw=redraw, device=device, tick=tick)
-    for line in wrong:
-        _say(f"changed: {line}")
-    if wrong:
-        sys.exit(2)
-    _say(f"{project}: nothing was changed")
 
 
 @commands.command()
@@ -236,45 +189,13 @@ def build(
     """Write the current model as a folder for plain diffusers."""
     from ..chain.commands.build import build
 
-    _say(str(build(project, folder, device=device)))
+    built = build(project, folder, device=device)
+    answer({"chain": project, "folder": built})
+    say(str(built))
 
 
-@commands.command()
-def log(project: Folder) -> None:
-    """List the ledger's entries, one line each."""
-    from ..chain.commands.status import log
-
-    for entry in log(project):
-        what, facts = in_words(entry), entry.facts
-        _say(f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}")
-
-
-@commands.command()
-def report(project: Folder) -> None:
-    """Write report.html, one file: what was erased when, what eroded, and pictures."""
-    from ..chain.commands.report import report
-
-    _say(str(report(project)))
-
-
-@commands.command()
-def guards() -> None:
-    """List the settings of --guard and --merge: default, range, meaning, source."""
-    from rich.markup import escape
-
-    from ..known import settings_of
-    from ..settings import describe
-
-    for option, name in (("--guard", "guards"), ("--merge", "merge")):
-        for one in describe(settings_of(name)):
-            default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
-            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}", markup=True)
-            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}", markup=True)
-
-
-def _say(text: str) -> None:
-    """Print a line to stdout."""
-    out.print(printable(text), markup=False)
+for _command in (status, verify, log, report, guards):
+    commands.command()(_command)
 
 
 @contextlib.contextmanager
@@ -289,6 +210,13 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
         sys.exit(130)
 
 
+def _plan(plan: UndoPlan) -> None:
+    answer({"plan": plan})
+    say(str(plan))
+
+
 def _say_entry(project: Path, entry: Entry) -> None:
+    facts = {"entry": entry.number, "kind": entry.kind, "weights": entry.facts["weights"], "head": entry.hash}
+    answer({"chain": project, **facts, "seconds": entry.facts["making"]})
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
-    _say(f"{print_}; unlearnkit chain status {quoted(project)}")
+    say(f"{print_}; unlearnkit chain status {quoted(project)}")

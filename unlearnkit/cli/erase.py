@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, listed
 from ..io.files import user_path
+from .output import answer
 from .request import notes, recipe_of
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
@@ -239,6 +240,12 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
         else:
             err.print("stopped before anything was written")
         sys.exit(130)
+    facts = {"run": folder, "edit": edit.hash(), "method": recipe.method, "was_finished": finished}
+    facts |= {"concepts": [concept.name for concept in recipe.request.erase]}
+    answer(
+        facts
+        | {"stopped": edit.facts.get("stopped"), "files": sorted(path.name for path in folder.glob("[!.]*"))}
+    )
     if finished:
         out.print(f"{folder} is finished already (edit {edit.hash()[:12]})", markup=False)
         return
@@ -273,6 +280,8 @@ def _dry_run(
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
     if not force:
         check_recognised(model, recipe.request)
-    for name, value in estimate(model, recipe, **writes).lines():
+    found = estimate(model, recipe, **writes)
+    answer({"run": folder, **found.facts()})
+    for name, value in found.lines():
         out.print(f"{name:<12}{value}")
     out.print(f"{'run folder':<12}{folder} (nothing was written)")

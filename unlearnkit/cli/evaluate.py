@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, printable, quoted
+from .output import answer
 from .terminal import Device, Dtype, err, out, showing
 from .terminal import quoted as shown
 
@@ -113,6 +114,7 @@ def evaluate(
     except KeyboardInterrupt:
         err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
+    answer({"run": run, "folder": folder_of(run, suite or "canvas", file), "verdict": verdict or None})
     if verdict:
         out.print(verdict["sentence"], markup=False)
         out.print(f"  for a report with pictures: unlearnkit report {shown(run)}", markup=False)
@@ -123,7 +125,9 @@ def report(run: Run) -> None:
     """Write report.html, one file with pictures, and report.json into the run's folder."""
     from ..evaluation.report import report
 
-    out.print(str(report(run)), markup=False)
+    page = report(run)
+    answer({"page": page, "figures": page.with_suffix(".json")})
+    out.print(str(page), markup=False)
 
 
 @commands.command()
@@ -135,7 +139,9 @@ def compare(
     """Compare evaluated runs on one page, with paired tests of every two."""
     from ..evaluation.compare import compare
 
-    out.print(str(compare(runs, folder, suite=suite)), markup=False)
+    page = compare(runs, folder, suite=suite)
+    answer({"page": page, "figures": page.with_suffix(".json")})
+    out.print(str(page), markup=False)
 
 
 @commands.command()
@@ -153,12 +159,15 @@ def verify(
 
     again = None if share is None else share_of(share)
     wrong, remarks = check(run)
+    count = different = 0
     if again is not None:
         with showing() as tick:
             count, differences = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
         wrong += differences
         different = sum("comes out differently" in line for line in differences)
         out.print(f"{count} pictures drawn again, {different} came out differently", markup=False)
+    facts: dict[str, Any] = {"changed": wrong, "not_checked": remarks}
+    answer({"run": run, **facts, "redrawn": {"pictures": count, "different": different}})
     for line in wrong:
         out.print(printable(f"changed: {line}"), markup=False)
     for line in remarks:
@@ -173,11 +182,12 @@ def _self_test(folder: Path, batch: int | None) -> None:
 
     with showing("evaluating models with known verdicts") as tick:
         verdicts = self_test(folder, batch=batch, tick=tick)
-    wrong = 0
-    for name, expected in EXPECTED.items():
-        right = verdicts[name]["grade"] == expected
-        wrong += not right
-        out.print(f"{'right' if right else 'WRONG'}  {name}: {verdicts[name]['sentence']}", markup=False)
+    wrong = [name for name, expected in EXPECTED.items() if verdicts[name]["grade"] != expected]
+    answer({"verdicts": verdicts, "expected": EXPECTED, "wrong": wrong})
+    for name in EXPECTED:
+        out.print(
+            f"{'WRONG' if name in wrong else 'right'}  {name}: {verdicts[name]['sentence']}", markup=False
+        )
     sys.exit(2 if wrong else 0)
 
 

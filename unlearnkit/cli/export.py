@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, printable, quoted
+from .output import answer
 from .terminal import Device, Variant, out, showing
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def export(
             )
         what = f"a LoRA of rank {report.rank} for {report.tensors} matrices"
     file = report.path
+    answer({"kind": "lora" if into is None else "checkpoint", **vars(report), "bytes": file.stat().st_size})
     size, lost = file.stat().st_size / 1e6, percent(report.lost)
     out.print(f"{printable(str(file))}: {what}, {size:.3g} MB; {lost} of the change is lost", markup=False)
     if report.left_out:

@@ -30,6 +30,7 @@ from .adavd import AdaVD
 from .advunlearn import AdvUnlearn
 from .aegis import AEGIS
 from .ca import CA
+from .casteer import CASteer
 from .checking import check_moved, check_names
 from .doco import DoCo
 from .dp import DP
@@ -71,7 +72,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP, OCE),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP, OCE, CASteer),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
