@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import full_size
 import kinds
+import real_sizes
 from unlearnkit import Concept, Edit, InputError, Model, __version__, erase, save_lora
 from unlearnkit.export.names import blocks, encoder, kohya
 
@@ -73,9 +73,9 @@ def comfy() -> Any:
 # its names, at full size
 
 
-def at_full_size(comfy: Any, kind: str, words: Path) -> tuple[Any, Any, Any]:
+def at_real_sizes(comfy: Any, kind: str, words: Path) -> tuple[Any, Any, Any]:
     """A pipeline of diffusers, and ComfyUI's MODEL and CLIP, all without numbers."""
-    pipe = full_size.pipeline(kind, kinds.tiny.tokenizer(words))
+    pipe = real_sizes.pipeline(kind, kinds.tiny.tokenizer(words))
     config = comfy.model_detection.model_config_from_diffusers_unet(pipe.unet.state_dict())
     model = comfy.model_patcher.ModelPatcher(config.get_model({}, device="meta"), CPU, CPU)
     clip = comfy.sd.CLIP(config.clip_target(), model_options={"initial_device": torch.device("meta")})
@@ -83,10 +83,10 @@ def at_full_size(comfy: Any, kind: str, words: Path) -> tuple[Any, Any, Any]:
 
 
 @needs_comfyui
-@pytest.mark.parametrize("kind", full_size.UNETS)
+@pytest.mark.parametrize("kind", real_sizes.UNETS)
 def test_comfyui_knows_every_layer_by_its_name(comfy: Any, kind: str, words: Path):
     """Every matrix and convolution of the U-Net, and every one in a layer of the text encoders, in its shape."""
-    pipe, model, clip = at_full_size(comfy, kind, words)
+    pipe, model, clip = at_real_sizes(comfy, kind, words)
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, keys)
     there = model.model.state_dict() | clip.cond_stage_model.state_dict()
@@ -107,11 +107,11 @@ def test_comfyui_knows_every_layer_by_its_name(comfy: Any, kind: str, words: Pat
 
 
 @needs_comfyui
-@pytest.mark.parametrize("kind", full_size.UNETS)
+@pytest.mark.parametrize("kind", real_sizes.UNETS)
 def test_comfyui_loads_all_of_a_lora_and_of_an_edit(comfy: Any, kind: str, words: Path, tmp_path: Path):
-    pipe, model, clip = at_full_size(comfy, kind, words)
-    edit = full_size.changed(pipe)
-    base = {name: full_size.own(pipe, name) for name in edit.weights}
+    pipe, model, clip = at_real_sizes(comfy, kind, words)
+    edit = real_sizes.changed(pipe)
+    base = {name: real_sizes.own(pipe, name) for name in edit.weights}
     edit.save(tmp_path / "edit.safetensors")
     held = save_lora(Model(pipe), edit, tmp_path / "lora.safetensors", lose=0)
     assert held.tensors == len(edit.weights) > 30
@@ -125,7 +125,7 @@ def test_comfyui_loads_all_of_a_lora_and_of_an_edit(comfy: Any, kind: str, words
     for name, value in base.items():
         place = keys[next(key for key in layer_names(pipe, name) if key in keys)]
         owner = model.model if place.startswith("diffusion_model.") else clip.cond_stage_model
-        full_size.put(owner, place, value)
+        real_sizes.put(owner, place, value)
     for file in ("lora.safetensors", "edit.safetensors"):
         new, new_clip = graph().applied(model, clip, str(tmp_path / file), 1.0)
         for name, value in edit.weights.items():

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import full_size
+import real_sizes
 import tiny
 from unlearnkit import Model, save_lora
 from unlearnkit.export.names import blocks, encoder, kohya
@@ -62,11 +62,11 @@ def under_text_model(text: nn.Module) -> nn.Module:
     return outer
 
 
-@pytest.mark.parametrize("kind", full_size.UNETS)
+@pytest.mark.parametrize("kind", real_sizes.UNETS)
 def test_kohya_knows_and_merges_all_of_a_lora(kind: str, words: Path, tmp_path: Path):
-    pipe = full_size.pipeline(kind, tiny.tokenizer(words))
-    edit = full_size.changed(pipe, lambda name: not name.startswith(OUTER))
-    base = {name: full_size.own(pipe, name).clone() for name in edit.weights}
+    pipe = real_sizes.pipeline(kind, tiny.tokenizer(words))
+    edit = real_sizes.changed(pipe, lambda name: not name.startswith(OUTER))
+    base = {name: real_sizes.own(pipe, name).clone() for name in edit.weights}
     save_lora(Model(pipe), edit, tmp_path / "lora.safetensors", lose=0)
     unet, texts = theirs(pipe)
     lora = loader()
@@ -86,16 +86,16 @@ def test_kohya_knows_and_merges_all_of_a_lora(kind: str, words: Path, tmp_path: 
             layer = encoder(component, module, large=large, peft=False)
         target = modules[layer].org_module
         assert target.weight.shape == value.shape
-        full_size.put(target, "weight", base[name])
+        real_sizes.put(target, "weight", base[name])
         own = {end.split(".", 1)[1]: one for end, one in tensors.items() if end.split(".")[0] == layer}
         modules[layer].merge_to(own, torch.float32, "cpu")
         assert (target.weight - value).abs().max() <= 1e-6 * value.abs().max(), name
     assert set(load_file(tmp_path / "lora.safetensors")) == set(tensors)
 
 
-@pytest.mark.parametrize("kind", full_size.UNETS)
+@pytest.mark.parametrize("kind", real_sizes.UNETS)
 def test_kohya_has_every_layer_by_its_name(kind: str, words: Path):
-    pipe = full_size.pipeline(kind, tiny.tokenizer(words))
+    pipe = real_sizes.pipeline(kind, tiny.tokenizer(words))
     unet, texts = theirs(pipe)
     lora = loader()
     network = lora.LoRANetwork(
