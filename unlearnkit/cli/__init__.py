@@ -22,6 +22,7 @@ from .generate import generate
 from .methods import methods
 from .output import answer
 from .signals import interruptible
+from .studio import studio
 from .terminal import err, out, showing, streams
 
 __all__ = ["app", "command", "main"]
@@ -30,7 +31,6 @@ app = typer.Typer(
     name="unlearnkit",
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -171,6 +171,7 @@ def root(
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
 app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
+app.command()(studio)
 app.command(epilog=GENERATE)(generate)
 app.command()(methods)
 
