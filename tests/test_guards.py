@@ -15,8 +15,8 @@ from torch import Tensor
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards, closed_form_request, guard_losses, leading, projection
 from unlearnkit.chain.screening import join, memory_bank, screen
-from unlearnkit.data.bank import contains_word
 from unlearnkit.data.image_sets import DenoiserInput
+from unlearnkit.data.wording import contains_word
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model.model import Model

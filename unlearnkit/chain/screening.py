@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.bank import contains_word
 from ..data.prompts import neighbours, prompts
-from ..data.wording import prefix_through
+from ..data.wording import contains_word, prefix_through
 from ..errors import InputError
 from ..model.model import Model
 from ..parts.rules import residual_share

@@ -16,9 +16,8 @@ from ..model import batches
 from ..model.batches import last_states, text_batches
 from ..model.model import Model
 from ..schema import Concept
-from .bank import contains_word
 from .prompts import texts
-from .wording import format_prompt, prefix_through
+from .wording import contains_word, format_prompt, prefix_through
 
 __all__ = [
     "Text",
