@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.nearest import with_nearest
+from ..data.nearest import FEW, with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..io.versions import versions
@@ -156,7 +156,8 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    check_names(model, with_nearest(model, request, filled.INSTEAD, counting=True))
+    told = with_nearest(model, request, filled.INSTEAD, counting=True)
+    check_names(model, told)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -171,7 +172,8 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    asked, request = request, with_nearest(model, request, filled.INSTEAD)
+    few = len(request.erase) <= FEW
+    asked, request = request, with_nearest(model, request, filled.INSTEAD) if few else told
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)
