@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -109,8 +110,8 @@ def read_run(run: Path) -> dict[str, Any]:
     }
 
 
-def page(template: str, **context: Any) -> str:
-    """A page from ``pages/`` with all values escaped. Its policy allows only our own script."""
+@functools.cache
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
@@ -121,14 +122,23 @@ def page(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure, "took": took}
+    return pages
+
+
+def page(template: str, **context: Any) -> str:
+    """A page from ``pages/`` with all values escaped. Its policy allows only our own script."""
     script = (PAGES / "page.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return pages.get_template(template).render(
-        script=script,
-        script_hash=allowed,
-        style=(PAGES / "page.css").read_text(encoding="utf-8"),
-        version=__version__,
-        **context,
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            script=script,
+            script_hash=allowed,
+            style=(PAGES / "page.css").read_text(encoding="utf-8"),
+            version=__version__,
+            **context,
+        )
     )
 
 
