@@ -14,7 +14,7 @@ FIXED: dict[str, Any] = {"lr": 1e-3, "batch": 2, "grammar": "plain", "mask_every
 COUNTS = ("steps", "pictures", "retain_pictures", "memory", "start_steps")
 FEW = ("discriminator_warmup", "mask_warmup", "fisher_pictures", "fisher_times", "copies", "retain_batch",
        "retain_sentences", "attack_steps", "attack_start", "latent_pictures", "rounds", "search_rounds", "search_steps",
-       "inversion_steps", "anchors")  # fmt: skip
+       "inversion_steps", "anchors", "times")  # fmt: skip
 
 
 def quick(method: str, count: int = 4, **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from test_families import TITLES, opened
 
 import kinds
 from unlearnkit.data.prompts import neighbours
-from unlearnkit.data.text_columns import last_columns, retained_columns
+from unlearnkit.data.text_columns import concept_texts, last_columns, retained_columns
 from unlearnkit.errors import InputError
 from unlearnkit.methods import checking, edit_for
 from unlearnkit.model import batches
@@ -69,21 +69,28 @@ def test_a_causal_encoder_gets_no_more_padding_than_it_needs(
     assert model.pipe.tokenizer.model_max_length == before
 
 
+def test_what_is_retained_does_not_contain_what_is_erased(make: Callable[..., Model]) -> None:
+    dog = Concept("dog")
+    kept = concept_texts(make(), [dog], templates=True, without=["picture"])
+    assert kept == [(dog, "{}", "dog"), (dog, "a photo of a {}", "dog")]
+
+
 def test_columns_in_the_middle_of_a_prompt(model: Model) -> None:
     several = [("{}", "cat"), ("{} in a picture", "bear"), ("a photo of a {}", "dog"), ("{}", "cat")]
     single = [retained_columns(model, form, word, last=True) for form, word in several]
     torch.testing.assert_close(last_columns(model, several), torch.cat(single, dim=1), **LOOSE)
 
 
-@pytest.mark.parametrize("method", ["uce", "speed"])
+@pytest.mark.parametrize(("method", "tokens"), [("uce", "last"), ("uce", "all"), ("speed", "last")])
 def test_closed_forms_of_many_concepts_are_those_of_few(
-    make: Callable[..., Model], method: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Model], method: str, tokens: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"templates": True}
+    settings = {"templates": True, "tokens": tokens}
     single = edit_for(make(), REQUEST, method=method, settings=settings)
     for place in ("model.batches", "data.prompts"):
         monkeypatch.setattr(f"unlearnkit.{place}.MANY", 0)
-    monkeypatch.setattr("unlearnkit.data.text_columns.BLOCK", 3)
+    for size in ("BLOCK", "WHOLE"):
+        monkeypatch.setattr(f"unlearnkit.data.text_columns.{size}", 3)
     many = edit_for(make(), REQUEST, method=method, settings=settings)
     assert single.weights.keys() == many.weights.keys()
     for name, weight in single.weights.items():

@@ -191,8 +191,8 @@ NEAR: dict[str, dict[str, Any]] = {
 }
 
 
-# finetune does not even try; oce turns keys only, which a toy with random weights hardly reads
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("finetune", "oce")])
+# finetune does not even try; with random weights keys are hardly read (oce), and all words have one direction (casteer)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("finetune", "oce", "casteer")])
 @predictions
 def test_9_the_erased_prompt_moves_more_than_the_kept_one(
     method: str, prediction: str, make: Callable[..., Model]

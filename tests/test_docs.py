@@ -11,11 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import typer
 
 import newcomer
 import unlearnkit
-from unlearnkit.cli import app
+from unlearnkit import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +22,7 @@ PAGES = [
     "README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
     "SECURITY.md",
+    "comfyui/README.md",
 ]
 
 
@@ -84,7 +84,7 @@ def test_a_page_works_as_it_stands(page: str, tmp_path: Path):
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_parse(page: str):
     for words in commands(page):
-        command = typer.main.get_command(app)
+        command = cli.command()
         while hasattr(command, "commands") and not words[0].startswith("--"):
             command, words = command.commands[words[0]], words[1:]
         if words:  # a command may be mentioned by its name alone

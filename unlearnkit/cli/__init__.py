@@ -11,37 +11,27 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.table import Table
 
 from ..errors import InputError, UnlearnError, printable, reason
 from ..version import __version__
-from . import chain, evaluate
+from . import chain, evaluate, output
 from .attack import attack
+from .doctor import doctor
 from .erase import erase
 from .export import export
+from .generate import generate
+from .methods import methods
+from .output import answer
 from .signals import interruptible
-from .terminal import (
-    HOW,
-    WHERE,
-    Device,
-    Dtype,
-    Seed,
-    Variant,
-    err,
-    finite,
-    known_model,
-    out,
-    showing,
-    streams,
-)
+from .studio import studio
+from .terminal import err, out, showing, streams
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command", "main"]
 
 app = typer.Typer(
     name="unlearnkit",
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -60,11 +50,9 @@ TYPES: dict[Any, str] = {
 }
 LONGEST = 1000  # characters of an error line
 SMALLER = "use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora; see --dry-run"
-DRAW = "What to draw"
 GENERATE = (
     'Example: unlearnkit generate canvas --prompt "a picture of a cat" --edit runs/esd-cat-0/edit.safetensors'
 )
-Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,32 +61,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SIGTERM and SIGHUP stop it as SIGINT does.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notes are not for our users
-    with streams():
-        sys.exit(_code(None if arguments is None else list(arguments)))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    with streams(), output.answering(words):
+        sys.exit(_code(words))
 
 
-def _code(arguments: list[str] | None) -> int:
+def _code(arguments: list[str]) -> int:
     """Run a command and return its exit code; an error is printed in one line."""
     try:
         _check_folder()
-        with interruptible():
-            code = _command().main(args=arguments, prog_name="unlearnkit", standalone_mode=False)
+        code = _ended(arguments)
+        if code == 130:
+            err.print("stopped")
+        output.emit(code)
+        return code
     except UnlearnError as error:
         return _refused(str(error))
     except USAGE as error:
-        return _refused(_usage(error)) if str(error) else 2  # no message: the help was shown
-    except (typer.Abort, KeyboardInterrupt):
-        code = 130
+        if str(error):
+            return _refused(_usage(error))
+        output.emit(2)  # no message: the help was shown
+        return 2
     except MemoryError:
         return _refused(f"this machine has too little memory: {SMALLER}")
     except RuntimeError as error:
         # torch's error, by name: torch is not imported here
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            output.failed(f"a fault of unlearnkit: {error!r}")
             raise
         return _refused(f"the device has too little memory: {SMALLER} ({error})")
-    if code == 130:
-        err.print("stopped")
-    return code or 0
+    except Exception as error:
+        output.failed(f"a fault of unlearnkit: {error!r}")
+        raise
+
+
+def _ended(arguments: list[str]) -> int:
+    """Run a command to its end; an interrupt gives 130."""
+    try:
+        with interruptible():
+            return int(command().main(args=arguments, prog_name="unlearnkit", standalone_mode=False) or 0)
+    except SystemExit as stopped:  # a command that ends with a code of its own has said why
+        output.emit(int(stopped.code or 0))
+        raise
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
 
 
 def _check_folder() -> None:
@@ -111,7 +117,9 @@ def _check_folder() -> None:
 
 def _refused(why: str) -> int:
     why = printable(" ".join(why[: 2 * LONGEST].split()))
-    err.print(why if len(why) <= LONGEST else f"{why[: LONGEST - 1]}…", style="red")
+    why = why if len(why) <= LONGEST else f"{why[: LONGEST - 1]}…"
+    err.print(why, style="red")
+    output.failed(why)
     return 2
 
 
@@ -123,14 +131,19 @@ def _usage(error: Any) -> str:
 
 
 @functools.cache
-def _command() -> Any:
+def command() -> Any:
+    """The whole command line, as click has it."""
     return _tidy(typer.main.get_command(app))
 
 
 def _tidy(command: Any) -> Any:
-    """The command with plain words for its options' types, where typer shows Python's: ``<list[str]>``."""
+    """The command with the options of every command.
+
+    Where typer shows Python's types of options, ``<list[str]>``, it has plain words.
+    """
     for inner in getattr(command, "commands", {}).values():
         _tidy(inner)
+    command.params += output.OPTIONS
     options = command.get_params(typer.Context(command))
     panels = [panel for option in options if (panel := getattr(option, "rich_help_panel", None))]
     for option in options:
@@ -144,111 +157,25 @@ def _tidy(command: Any) -> Any:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Erase named concepts from a text-to-image diffusion model and preserve everything else."""
     if version:
+        answer({"version": __version__})
         out.print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise InputError("the command is missing; see unlearnkit --help")
 
 
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
 app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
-
-
-@app.command(epilog=GENERATE)
-def generate(
-    model: Source,
-    prompt: Annotated[list[str], typer.Option(help="What to draw; may be repeated.", rich_help_panel=DRAW)],
-    negative: Annotated[str | None, typer.Option(help="The negative prompt.", rich_help_panel=DRAW)] = None,
-    edit: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="An edit.safetensors to apply.", rich_help_panel=DRAW),
-    ] = None,
-    count: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=10_000,
-            help="Pictures per prompt, with seeds from --seed upwards.",
-            rich_help_panel=HOW,
-        ),
-    ] = 1,
-    seed: Seed = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Denoising steps (default: the model's own).", rich_help_panel=HOW),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1000,
-            callback=finite,
-            help="Guidance scale (default: the model's own).",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    folder: Annotated[
-        Path,
-        typer.Option("--out", metavar="FOLDER", help="The folder for the PNG files.", rich_help_panel=WHERE),
-    ] = Path("pictures"),
-    device: Device = None,
-    dtype: Dtype = None,
-    variant: Variant = None,
-) -> None:
-    """Draw pictures with a model, with or without an edit."""
-    from ..model.edit import Edit
-    from ..model.load import load, note_of
-    from ..runs.images import draw
-
-    if steps is None and (note := note_of(model)):
-        err.print(f"note: {note}", markup=False)
-    loaded_edit = None if edit is None else Edit.load(edit)
-    loaded = load(known_model(model), device=device, dtype=dtype, edit=loaded_edit, variant=variant)
-    with showing() as tick:
-        paths = draw(
-            loaded,
-            prompt,
-            folder,
-            seeds=range(seed, seed + count),
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
-            edit=loaded_edit,
-            tick=lambda done, total: tick("drawing", done, total),
-        )
-    for path in paths:
-        out.print(str(path))
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
-) -> None:
-    """List the methods, or show one with all its settings: default, range and source."""
-    from .. import known
-
-    if name is None:
-        table = Table("name", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
-        for method in known.methods().values():
-            table.add_row(method.name, method.summary, method.paper)
-        out.print(table)
-        return
-    from rich.markup import escape
-    from rich.padding import Padding
-
-    from ..settings import describe
-
-    method = known.find(name)
-    out.print(method.title, style="bold")
-    for line in (method.paper, "", method.summary, ""):
-        out.print(line)
-    for one in describe(method):
-        out.print(f"[bold]{one.name}[/bold] = {escape(_plain(one.default))}", markup=True)
-        source = f" (source: {one.source})" if one.source else ""
-        out.print(Padding(f"{one.doc}: {one.allowed}{source}", (0, 0, 0, 4)), soft_wrap=False)
+app.command()(studio)
+app.command(epilog=GENERATE)(generate)
+app.command()(methods)
+app.command()(doctor)
 
 
 @canvas.command("check")
@@ -267,6 +194,7 @@ def canvas_check(
 
     with writing(folder), showing() as tick:
         facts = check(folder, replicates=replicates, quick=quick, tick=tick)
+    answer({"folder": folder, "figures": facts})
     _figures(facts)
     out.print(f"grids and check.json: {folder}")
 
@@ -281,10 +209,3 @@ def _figures(facts: dict[str, Any], depth: int = 0) -> None:
         else:
             out.print(f"{'  ' * depth}{name}")
             _figures(value, depth + 1)
-
-
-def _plain(value: Any) -> str:
-    """A value as written after --set."""
-    if isinstance(value, tuple):
-        value = ",".join(map(str, value)) or None
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

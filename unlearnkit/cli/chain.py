@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from ..errors import printable
-from .chain_words import cells, in_words, rate_of
-from .terminal import Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
+from ..errors import InputError, nearest, printable
+from ..errors import quoted as cut
+from . import complete
+from .chain_read import Folder, guards, log, report, status, verify
+from .checks import known_chain
+from .output import answer
+from .terminal import Device, Dtype, Seed, Variant, err, known_model, quoted, say, showing
 
 if TYPE_CHECKING:
+    from ..chain.commands.undo import UndoPlan
     from ..chain.ledger import Entry
 
 __all__ = ["commands"]
@@ -25,27 +29,48 @@ commands = typer.Typer(
     no_args_is_help=True,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.")]
 Pairs = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the method.", autocompletion=complete.settings
+    ),
 ]
 GuardPairs = Annotated[
-    list[str] | None, typer.Option("--guard", metavar="KEY=VALUE", help="See 'unlearnkit chain guards'.")
+    list[str] | None,
+    typer.Option(
+        "--guard",
+        metavar="KEY=VALUE",
+        help="See 'unlearnkit chain guards'.",
+        autocompletion=complete.settings_of("guards"),
+    ),
 ]
 
 
 @commands.command()
 def init(
     project: Folder,
-    model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="canvas, a diffusers folder, a hub id or a file.", autocompletion=complete.models
+        ),
+    ],
     regime: Annotated[
         str, typer.Option(help="sequential: from the last edit; joint: all together; merged: each alone.")
     ] = "sequential",
-    method: Annotated[str, typer.Option(help="The method of requests that name none.")] = "esd",
+    method: Annotated[
+        str, typer.Option(help="The method of requests that name none.", autocompletion=complete.methods)
+    ] = "esd",
     set_: Pairs = None,
     guard: GuardPairs = None,
     merge: Annotated[
-        list[str] | None, typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale or trim of merging.")
+        list[str] | None,
+        typer.Option(
+            "--merge",
+            metavar="KEY=VALUE",
+            help="rule, scale or trim of merging.",
+            autocompletion=complete.settings_of("merge"),
+        ),
     ] = None,
     pictures: Annotated[
         int, typer.Option(min=0, help="Pictures per word of the vocabulary after each request; 0: none.")
@@ -61,6 +86,7 @@ def init(
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
+    from ..chain.facts import REGIMES
     from ..known import find, settings_of
     from ..settings import parse_pairs
 
@@ -68,6 +94,10 @@ def init(
     guards = parse_pairs(guard or [], settings_of("guards"))
     merging = parse_pairs(merge or [], settings_of("merge"))
     known_model(model)
+    if regime not in REGIMES:
+        raise InputError(
+            f"regime {cut(regime)} is unknown{nearest(regime, REGIMES)}: use one of {', '.join(REGIMES)}"
+        )
 
     from ..chain.commands.init import init
 
@@ -87,8 +117,9 @@ def init(
         dtype=dtype,
         variant=variant,
     )
-    _say(f"{project}: a {regime} chain on {model}")
-    _say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
+    answer({"chain": project, "regime": regime, "model": model})
+    say(f"{project}: a {regime} chain on {model}")
+    say(f"  erase with: unlearnkit chain add {quoted(project)} --concept ...")
 
 
 @commands.command()
@@ -103,7 +134,9 @@ def add(
         str | None, typer.Option(help="What appears in its place: a word, nothing, or nearest.")
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
-    method: Annotated[str | None, typer.Option(help="The method (default: the chain's).")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The method (default: the chain's).", autocompletion=complete.methods)
+    ] = None,
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
@@ -146,31 +179,6 @@ def add(
 
 
 @commands.command()
-def status(project: Folder) -> None:
-    """Show what is erased, what it cost, and whether earlier erasures last. Reads only the ledger."""
-    from rich.markup import escape
-
-    from ..chain.commands.status import status
-
-    now = status(project)
-    options = now.project.options
-    _say(f"{project}: {options.regime} chain on {options.model}, {options.base[:12]}")
-    if not now.lines:
-        _say("no request")
-    else:
-        table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
-        for line in now.lines:
-            table.add_row(*(escape(printable(cell)) for cell in cells(line)))
-        out.print(table)
-    for group, rates in now.kept.items():
-        _say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
-    kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
-    _say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
-    _say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
-    _say(f"{'head':<18} {now.head}")
-
-
-@commands.command()
 def undo(
     project: Folder,
     count: Annotated[int, typer.Argument(min=1, help="How many of the last requests.")] = 1,
@@ -178,9 +186,11 @@ def undo(
     device: Device = None,
 ) -> None:
     """Undo the last requests."""
+    known_chain(project)
+
     from ..chain.commands.undo import undo, undo_plan
 
-    _say(str(undo_plan(project, undo=count)))
+    _plan(undo_plan(project, undo=count))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = undo(project, count, device=device, tick=tick)
@@ -195,36 +205,15 @@ def drop(
     device: Device = None,
 ) -> None:
     """Undo any requests: exact for merged edits, otherwise later requests are trained again."""
+    known_chain(project)
+
     from ..chain.commands.undo import drop, undo_plan
 
-    _say(str(undo_plan(project, drop=numbers)))
+    _plan(undo_plan(project, drop=numbers))
     if not dry_run:
         with _stoppable(project, "") as tick:
             entry = drop(project, *numbers, device=device, tick=tick)
         _say_entry(project, entry)
-
-
-@commands.command()
-def verify(
-    project: Folder,
-    head: Annotated[str | None, typer.Option(help="The hash with which the ledger must end.")] = None,
-    share: Annotated[
-        str | None, typer.Option("--redraw", help="Build the model and draw this share of pictures again.")
-    ] = None,
-    device: Device = None,
-) -> None:
-    """Check ledger, edits and evaluations against their hashes; exit code 2 if anything differs."""
-    from ..chain.commands.verify import verify
-    from .evaluate import share_of
-
-    with showing() as tick:
-        redraw = 0.0 if share is None else share_of(share)
-        wrong = verify(project, head=head, redraw=redraw, device=device, tick=tick)
-    for line in wrong:
-        _say(f"changed: {line}")
-    if wrong:
-        sys.exit(2)
-    _say(f"{project}: nothing was changed")
 
 
 @commands.command()
@@ -234,47 +223,17 @@ def build(
     device: Device = None,
 ) -> None:
     """Write the current model as a folder for plain diffusers."""
+    known_chain(project)
+
     from ..chain.commands.build import build
 
-    _say(str(build(project, folder, device=device)))
+    built = build(project, folder, device=device)
+    answer({"chain": project, "folder": built})
+    say(str(built))
 
 
-@commands.command()
-def log(project: Folder) -> None:
-    """List the ledger's entries, one line each."""
-    from ..chain.commands.status import log
-
-    for entry in log(project):
-        what, facts = in_words(entry), entry.facts
-        _say(f"{entry.number:>4}  {facts['time']}  {entry.kind:<4}  {what}  {entry.hash[:12]}")
-
-
-@commands.command()
-def report(project: Folder) -> None:
-    """Write report.html, one file: what was erased when, what eroded, and pictures."""
-    from ..chain.commands.report import report
-
-    _say(str(report(project)))
-
-
-@commands.command()
-def guards() -> None:
-    """List the settings of --guard and --merge: default, range, meaning, source."""
-    from rich.markup import escape
-
-    from ..known import settings_of
-    from ..settings import describe
-
-    for option, name in (("--guard", "guards"), ("--merge", "merge")):
-        for one in describe(settings_of(name)):
-            default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
-            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}", markup=True)
-            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}", markup=True)
-
-
-def _say(text: str) -> None:
-    """Print a line to stdout."""
-    out.print(printable(text), markup=False)
+for _command in (status, verify, log, report, guards):
+    commands.command()(_command)
 
 
 @contextlib.contextmanager
@@ -289,6 +248,13 @@ def _stoppable(project: Path, names: str) -> Iterator[Any]:
         sys.exit(130)
 
 
+def _plan(plan: UndoPlan) -> None:
+    answer({"plan": plan})
+    say(str(plan))
+
+
 def _say_entry(project: Path, entry: Entry) -> None:
+    facts = {"entry": entry.number, "kind": entry.kind, "weights": entry.facts["weights"], "head": entry.hash}
+    answer({"chain": project, **facts, "seconds": entry.facts["making"]})
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
-    _say(f"{print_}; unlearnkit chain status {quoted(project)}")
+    say(f"{print_}; unlearnkit chain status {quoted(project)}")

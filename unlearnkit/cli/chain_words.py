@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..chain.commands.status import Line
     from ..chain.facts import Rate
     from ..chain.ledger import Entry
 
-__all__ = ["cells", "in_words", "rate_of"]
+__all__ = ["cells", "facts_of", "in_words", "rate_of"]
 
 
 def in_words(entry: Entry) -> str:
@@ -27,6 +27,14 @@ def cells(line: Line) -> list[str]:
     """A request's row of the table."""
     facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
     return [*facts, *("" if rate is None else rate_of(rate) for rate in line.seen), line.verdict]
+
+
+def facts_of(line: Line) -> dict[str, Any]:
+    """The same for ``--json``."""
+    before, then, now = line.seen
+    facts = {"request": line.step.number, "concept": line.concept, "method": line.step.recipe["method"]}
+    facts |= {"time": line.time, "seconds": line.seconds, "before": before, "then": then, "now": now}
+    return {**facts, "verdict": line.verdict or None, "edit": line.step.edit.hash}
 
 
 def rate_of(rate: Rate) -> str:

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, printable, quoted
+from . import complete
+from .checks import known_folder, known_run
+from .output import answer
 from .terminal import Device, Dtype, err, out, showing
 from .terminal import quoted as shown
 
@@ -16,15 +19,20 @@ __all__ = ["commands", "share_of"]
 
 commands = typer.Typer()
 
-Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", autocompletion=complete.runs)]
 
 
 @commands.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The folder of a finished run.", autocompletion=complete.runs)
+    ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
+        typer.Option(
+            autocompletion=complete.named("suite"),
+            help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary.",
+        ),
     ] = None,
     file: Annotated[
         Path | None,
@@ -83,12 +91,13 @@ def evaluate(
         raise InputError(
             "--labels and --threshold belong to --nudenet: name its .onnx file, or leave them out"
         )
-    from ..known import find_suite, settings_of
+    from ..known import check_name, settings_of
     from ..settings import build
 
     if suite is not None:
-        find_suite(suite)
+        check_name("suite", suite)
     build(settings_of("rules"), {"limit": limit, "margin": margin})
+    known_run(run)
 
     from ..evaluation.evaluate import evaluate_run
     from ..evaluation.plan import Rules
@@ -113,6 +122,7 @@ def evaluate(
     except KeyboardInterrupt:
         err.print("stopped; the same command continues", markup=False)
         sys.exit(130)
+    answer({"run": run, "folder": folder_of(run, suite or "canvas", file), "verdict": verdict or None})
     if verdict:
         out.print(verdict["sentence"], markup=False)
         out.print(f"  for a report with pictures: unlearnkit report {shown(run)}", markup=False)
@@ -121,9 +131,13 @@ def evaluate(
 @commands.command()
 def report(run: Run) -> None:
     """Write report.html, one file with pictures, and report.json into the run's folder."""
+    known_folder(run)
+
     from ..evaluation.report import report
 
-    out.print(str(report(run)), markup=False)
+    page = report(run)
+    answer({"page": page, "figures": page.with_suffix(".json")})
+    out.print(str(page), markup=False)
 
 
 @commands.command()
@@ -133,9 +147,14 @@ def compare(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
     """Compare evaluated runs on one page, with paired tests of every two."""
+    for run in runs:
+        known_run(run)
+
     from ..evaluation.compare import compare
 
-    out.print(str(compare(runs, folder, suite=suite)), markup=False)
+    page = compare(runs, folder, suite=suite)
+    answer({"page": page, "figures": page.with_suffix(".json")})
+    out.print(str(page), markup=False)
 
 
 @commands.command()
@@ -149,16 +168,21 @@ def verify(
     dtype: Dtype = None,
 ) -> None:
     """Compute all hashes and figures of a run again; exit code 2 if anything differs."""
+    again = None if share is None else share_of(share)
+    known_folder(run)
+
     from ..evaluation.verify import check, redraw
 
-    again = None if share is None else share_of(share)
     wrong, remarks = check(run)
+    count = different = 0
     if again is not None:
         with showing() as tick:
             count, differences = redraw(run, again, seed=seed, device=device, dtype=dtype, tick=tick)
         wrong += differences
         different = sum("comes out differently" in line for line in differences)
         out.print(f"{count} pictures drawn again, {different} came out differently", markup=False)
+    facts: dict[str, Any] = {"changed": wrong, "not_checked": remarks}
+    answer({"run": run, **facts, "redrawn": {"pictures": count, "different": different}})
     for line in wrong:
         out.print(printable(f"changed: {line}"), markup=False)
     for line in remarks:
@@ -173,11 +197,12 @@ def _self_test(folder: Path, batch: int | None) -> None:
 
     with showing("evaluating models with known verdicts") as tick:
         verdicts = self_test(folder, batch=batch, tick=tick)
-    wrong = 0
-    for name, expected in EXPECTED.items():
-        right = verdicts[name]["grade"] == expected
-        wrong += not right
-        out.print(f"{'right' if right else 'WRONG'}  {name}: {verdicts[name]['sentence']}", markup=False)
+    wrong = [name for name, expected in EXPECTED.items() if verdicts[name]["grade"] != expected]
+    answer({"verdicts": verdicts, "expected": EXPECTED, "wrong": wrong})
+    for name in EXPECTED:
+        out.print(
+            f"{'WRONG' if name in wrong else 'right'}  {name}: {verdicts[name]['sentence']}", markup=False
+        )
     sys.exit(2 if wrong else 0)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, nearest
 from ..errors import quoted as cut
 from ..io.files import user_path
-from .terminal import err, known_model
+from .terminal import known_model, note
 
 if TYPE_CHECKING:
     from ..schema import Concept, Recipe
@@ -25,12 +25,9 @@ def notes(recipe: Recipe) -> None:
 
     for concept in recipe.request.erase[:NOTES]:
         if "," in concept.name:
-            err.print(
-                f"note: {concept.name!r} is one concept: for several concepts repeat --concept",
-                markup=False,
-            )
-    if note := note_of(recipe.model):
-        err.print(f"note: {note}", markup=False)
+            note(f"{concept.name!r} is one concept: for several concepts repeat --concept")
+    if text := note_of(recipe.model):
+        note(text)
 
 
 def recipe_of(
@@ -75,7 +72,7 @@ def recipe_of(
     for one in request.erase[:NOTES]:
         words = known.vocabulary(one.kind)
         if folded(one.name) not in map(folded, words) and (close := nearest(one.name, words, cutoff=CLOSE)):
-            err.print(f"note: the model's vocabulary does not have {cut(one.name)}{close}")
+            note(f"the model's vocabulary does not have {cut(one.name)}{close}")
     method = method or known.method
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import math
@@ -20,10 +21,13 @@ from rich.text import Text
 from ..errors import InputError, ModelError, nearest, printable, reason
 from ..errors import quoted as cut
 from ..io.files import user_path
+from . import checks, complete
 
 __all__ = [
     "HOW",
     "MACHINE",
+    "MODE",
+    "SILENT",
     "WHAT",
     "WHERE",
     "Device",
@@ -34,8 +38,10 @@ __all__ = [
     "err",
     "finite",
     "known_model",
+    "note",
     "out",
     "quoted",
+    "say",
     "showing",
     "streams",
 ]
@@ -44,18 +50,37 @@ WHAT, HOW, WHERE, MACHINE = "What to erase", "How", "Where it goes", "This machi
 LEFT = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ESHUTDOWN}  # the reader has closed the pipe
 
 
+@dataclasses.dataclass
+class Mode:
+    """How the command in progress talks. json: one document instead of lines. quiet: no progress and no notes."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+MODE = Mode()
+
+
 class Safe(Console):
-    """A console that prints control characters as escapes, so that each text is one line."""
+    """A console that prints control characters as escapes, so that each text is one line.
+
+    The one of stdout prints nothing with ``--json``.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.stderr or not MODE.json:
+            super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
 # of several processes only the first prints
-_QUIET = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
+SILENT = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
-out = Safe(quiet=_QUIET, **_PLAIN)
-err = Safe(stderr=True, quiet=_QUIET, **_PLAIN)
+out = Safe(quiet=SILENT, **_PLAIN)
+err = Safe(stderr=True, quiet=SILENT, **_PLAIN)
 
 Seed = Annotated[
     int,
@@ -64,13 +89,18 @@ Seed = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="cpu, cuda or cuda:1 (default: a GPU if there is one).", rich_help_panel=MACHINE
+        metavar="NAME",
+        callback=checks.known_device,
+        help="cpu, cuda or cuda:1 (default: a GPU if there is one).",
+        rich_help_panel=MACHINE,
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        callback=checks.known_dtype,
+        autocompletion=complete.named("dtype"),
         help="float32, float16 or bfloat16 (default: float32, or an edit's own).",
         rich_help_panel=MACHINE,
     ),
@@ -107,6 +137,10 @@ def known_model(source: str) -> str:
             names += [path.name for path in place.parent.iterdir()]
     if close := nearest(place.name, names):
         raise ModelError(f"model {cut(source)} was not found{close}")
+    if word:
+        raise ModelError(
+            f"model {cut(source)} was not found: give 'canvas', a diffusers folder, a .safetensors file or a hub id"
+        )
     return source
 
 
@@ -171,12 +205,23 @@ def streams() -> Iterator[None]:
 
 
 def showing(title: str = "") -> Any:
-    """``with showing(title) as tick:`` shows progress on stderr."""
+    """``with showing(title) as tick:`` shows progress on stderr; with ``--quiet`` nothing."""
     from ..io.progress import showing
 
-    return showing(err, title)
+    return contextlib.nullcontext(lambda *_: None) if MODE.quiet else showing(err, title)
+
+
+def note(text: str) -> None:
+    """Print a note on stderr, on input that may be a mistake; with ``--quiet`` nothing."""
+    if not MODE.quiet:
+        err.print(f"note: {text}", markup=False)
 
 
 def quoted(path: Path) -> str:
     """A path, quoted for a shell."""
     return shlex.quote(str(path))
+
+
+def say(text: str) -> None:
+    """Print a line to stdout, as it is."""
+    out.print(printable(text), markup=False)

@@ -25,7 +25,7 @@ __all__ = [
 DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "all", "sentences": False}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
-    ("xattn-kv", "xattn", "not-xattn", "text", "values", "keys", "attention"),
+    ("xattn-kv", "xattn", "not-xattn", "text", "values", "keys", "outputs", "attention"),
     "it is class-conditional, and no layer attends to words",
 )
 

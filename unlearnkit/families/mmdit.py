@@ -17,7 +17,7 @@ PARTS = {
     "all": "the whole denoiser",
 }
 LACKS = dict.fromkeys(
-    ("attention", "values", "keys"),
+    ("attention", "values", "keys", "outputs"),
     "text and picture share one softmax, and the text itself changes from layer to layer",
 )
 

@@ -32,6 +32,7 @@ PARTS = {
     "text": "the matrices that read the text: keys and values of cross-attention",
     "values": "the value matrices of cross-attention",
     "keys": "the key matrices of cross-attention",
+    "outputs": "the output matrices of cross-attention",
 }
 
 
@@ -66,6 +67,8 @@ def belongs(part: str, name: str) -> bool:
         return cross and (".to_k." in name or ".to_v." in name)
     if part in ("values", "keys"):
         return cross and (".to_v." if part == "values" else ".to_k.") in name
+    if part == "outputs":
+        return cross and name.endswith(".to_out.0.weight")
     return part == "all" or cross == (part == "xattn")
 
 

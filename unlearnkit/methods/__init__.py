@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.nearest import with_nearest
+from ..data.nearest import FEW, with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..io.versions import versions
@@ -30,6 +30,7 @@ from .adavd import AdaVD
 from .advunlearn import AdvUnlearn
 from .aegis import AEGIS
 from .ca import CA
+from .casteer import CASteer
 from .checking import check_moved, check_names
 from .doco import DoCo
 from .dp import DP
@@ -71,7 +72,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(DUGE, RGD, DoCo, SculptingMemory),
         *(ESD, UCE, CA, SalUn, GA, GradDiff, FineTune, EraseDiff, SelectiveAmnesia, DiverseUCE, SPEED),
-        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP, OCE),
+        *(AdvUnlearn, AdaVD, Robust, AEGIS, RECE, STEREO, DP, OCE, CASteer),
     )
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
@@ -155,7 +156,8 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    check_names(model, with_nearest(model, request, filled.INSTEAD, counting=True))
+    told = with_nearest(model, request, filled.INSTEAD, counting=True)
+    check_names(model, told)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -170,7 +172,8 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    asked, request = request, with_nearest(model, request, filled.INSTEAD)
+    few = len(request.erase) <= FEW
+    asked, request = request, with_nearest(model, request, filled.INSTEAD) if few else told
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -79,14 +80,39 @@ class Estimate:
         yield "memory", f"about {_size(self.memory)}"
         yield "disk", f"about {_size(self.disk)}"
 
+    def facts(self) -> dict[str, Any]:
+        """The estimate as plain data: counts, seconds, bytes."""
+        plan, recipe, model = self.plan, self.recipe, self.model
+        return {
+            "model": {"source": model.source, "family": model.family.TITLE, "device": str(model.device)},
+            "precision": model.precision,
+            "method": recipe.method,
+            "settings": dataclasses.asdict(self.settings),
+            "changed_settings": changed(self.settings),
+            "family_settings": methods.family_settings(model, recipe.method, recipe.settings, self.settings),
+            "erases": recipe.request.erase,
+            "keeps": recipe.request.keep,
+            "weights": {"count": plan.weights, "tensors": plan.tensors, "share": self._share()},
+            "steps": {"count": plan.steps, "batch": plan.batch},
+            "draws_first": plan.sampled_images,
+            "seconds": {"erasing": self.erasing, "drawing": self.drawing},
+            "bytes": {"memory": self.memory, "disk": self.disk},
+        }
+
+    def _share(self) -> float:
+        """The share of the network's weights that would change."""
+        text = self.plan.part == TEXT_ENCODER
+        networks = encoders(self.model.pipe).values() if text else [self.model.denoiser]
+        return self.plan.weights / sum(
+            weight.numel() for network in networks for weight in network.parameters()
+        )
+
     def _changes(self) -> str:
-        plan, model = self.plan, self.model
+        plan = self.plan
         if not plan.weights:
             return "no weight: a guard acts at inference"
         where = "the text encoders" if plan.part == TEXT_ENCODER else "the denoiser"
-        networks = encoders(model.pipe).values() if plan.part == TEXT_ENCODER else [model.denoiser]
-        share = plan.weights / sum(weight.numel() for network in networks for weight in network.parameters())
-        return f"{plan.weights:,} weights in {plan.tensors} tensors, {share:.1%} of {where}"
+        return f"{plan.weights:,} weights in {plan.tensors} tensors, {self._share():.1%} of {where}"
 
 
 @restore.steady()
