@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..io import manifest
 from ..io.files import locked, user_path, write_text
@@ -25,6 +25,9 @@ from .record import HASHED, figures, finished, plan_of, sound, stored
 from .resistance import MEANING
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["HTML", "JSON", "SAFE", "describe", "inline", "page", "read_run", "render", "report", "spread"]
 
@@ -111,7 +114,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 @functools.cache
-def _templates() -> Any:
+def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
