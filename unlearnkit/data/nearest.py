@@ -33,13 +33,17 @@ def with_nearest(
 ) -> Request:
     """The request with a word for every ``nearest``. counting: take the nearest by text, which costs nothing.
 
-    default: by kind, what a method puts in the place of concepts without ``instead``.
-    Raises InputError where no other word of the kind is retained.
+    default: by kind, what a method or a model puts in the place of concepts without ``instead``. A default of
+        ``nearest`` is passed over where no other word of the kind is retained.
+    Raises InputError where a request asks for ``nearest`` and no other word of the kind is retained.
     """
-    wanted = [
+    default = {
+        kind: word for kind, word in default.items() if word != NEAREST or _words(model, request, kind)
+    }
+    chosen = [
         replace(one, instead=default.get(one.kind)) if one.instead is None else one for one in request.erase
     ]
-    request = replace(request, erase=tuple(wanted))
+    request = replace(request, erase=tuple(chosen))
     found = [
         replace(one, instead=nearest_word(model, request, one, by_text=counting))
         if one.instead == NEAREST
@@ -52,9 +56,7 @@ def with_nearest(
 @torch.no_grad()
 def nearest_word(model: Model, request: Request, concept: Concept, *, by_text: bool = False) -> str:
     """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
-    words = [one.name for one in request.keep if one.kind == concept.kind]
-    words = words or unerased(model, request)[concept.kind]
-    words = [word for word in words if folded(word) not in concept.folded]
+    words = [word for word in _words(model, request, concept.kind) if folded(word) not in concept.folded]
     if not words:
         raise InputError(
             f"no other {concept.kind} is known that could be nearest to {quoted(concept.name)}: give one with "
@@ -79,3 +81,8 @@ def nearest_word(model: Model, request: Request, concept: Concept, *, by_text: b
                 other = model.eps(x_t, t, model.encode([format_prompt(form, word) for form in forms]))
                 distance[word] += float((other - own).square().sum())
     return min(words, key=lambda word: distance[word])
+
+
+def _words(model: Model, request: Request, kind: str) -> list[str]:
+    """The retained words of the kind: those that the request names, else all of the model's vocabulary."""
+    return [one.name for one in request.keep if one.kind == kind] or unerased(model, request)[kind]
