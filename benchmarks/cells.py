@@ -43,6 +43,7 @@ TUNED = ("cat", "van gogh")  # the others are for measuring alone
 SIZES = {
     "full": None,
     "some": (120, 120),  # for ten concepts at a time
+    "together": (60, 60),  # for ten or twenty, of which most are erased
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells

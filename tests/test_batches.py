@@ -75,15 +75,16 @@ def test_columns_in_the_middle_of_a_prompt(model: Model) -> None:
     torch.testing.assert_close(last_columns(model, several), torch.cat(single, dim=1), **LOOSE)
 
 
-@pytest.mark.parametrize("method", ["uce", "speed"])
+@pytest.mark.parametrize(("method", "tokens"), [("uce", "last"), ("uce", "all"), ("speed", "last")])
 def test_closed_forms_of_many_concepts_are_those_of_few(
-    make: Callable[..., Model], method: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Model], method: str, tokens: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"templates": True}
+    settings = {"templates": True, "tokens": tokens}
     single = edit_for(make(), REQUEST, method=method, settings=settings)
     for place in ("model.batches", "data.prompts"):
         monkeypatch.setattr(f"unlearnkit.{place}.MANY", 0)
-    monkeypatch.setattr("unlearnkit.data.text_columns.BLOCK", 3)
+    for size in ("BLOCK", "WHOLE"):
+        monkeypatch.setattr(f"unlearnkit.data.text_columns.{size}", 3)
     many = edit_for(make(), REQUEST, method=method, settings=settings)
     assert single.weights.keys() == many.weights.keys()
     for name, weight in single.weights.items():

@@ -197,6 +197,16 @@ def test_diverse_uce_is_uce_on_sentences(model: Model) -> None:
     assert found.hash() == edit_for(model, CAT, method="uce", settings=told | same, seed=3).hash()
 
 
+def test_several_concepts_weigh_together_as_much_as_one(model: Model) -> None:
+    both = Request((*CAT.erase, Concept("van gogh", "style")))
+    told = {"sentences": 6, "retain_sentences": 2, "neighbours": 3}
+    same = {"templates": True, "tokens": "all", "erase_weight": 5.0, "ridge": 0.1}  # 10 of two
+    found = edit_for(model, both, method="uce-diverse", settings=told, seed=3)
+    expected = edit_for(model, both, method="uce", settings=told | same, seed=3)
+    for name, weight in expected.weights.items():
+        torch.testing.assert_close(found.weights[name], weight)
+
+
 def test_uce_changes_by_no_more_rank_than_columns(model: Model) -> None:
     request = Request((Concept("cat", phrases=("kitten",)),))
     for name, new in edit_for(model, request, method="uce").weights.items():

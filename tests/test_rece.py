@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlearnkit.data.text_columns import erased_columns
+from unlearnkit.data.text_columns import erased_matrices
 from unlearnkit.methods import RECE, edit_for
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
@@ -46,7 +46,7 @@ def test_a_round_is_uces_equation_on_what_the_search_found(model: Model) -> None
     how = {"search_ridge": 1e-3}
     before, after = weights(model, rounds=0), weights(model, rounds=1, **how)
     old = {name: weight.detach().double() for name, weight in model.weights("text").items()}
-    c, g = erased_columns(model, CAT.erase[0], "{}", "cat", last=False)
+    c, g, _ = erased_matrices(model, [(CAT.erase[0], "{}", "cat")], last=False)
     found = RECE(**how).search(old, before, c)  # type: ignore[arg-type]
     empty, dog = (model.text([word])[0].T.double() for word in ("", "dog"))
     kept = torch.cat([empty, dog], dim=1)
@@ -64,7 +64,7 @@ def test_a_round_is_uces_equation_on_what_the_search_found(model: Model) -> None
 
 
 def test_a_round_leaves_the_concept_nearer_to_its_replacement_than_to_itself(model: Model) -> None:
-    c, g = erased_columns(model, CAT.erase[0], "{}", "cat", last=False)
+    c, g, _ = erased_matrices(model, [(CAT.erase[0], "{}", "cat")], last=False)
     old = {name: weight.detach().double() for name, weight in model.weights("text").items()}
     new = weights(model, rounds=1)
     to_itself, to_other = (

@@ -22,6 +22,7 @@ from .generate import generate
 from .methods import methods
 from .output import answer
 from .signals import interruptible
+from .studio import studio
 from .terminal import err, out, showing, streams
 
 __all__ = ["app", "command", "main"]
@@ -171,6 +172,7 @@ def root(
 app.command(epilog="Example: unlearnkit erase canvas --concept cat")(erase)
 app.command(epilog="Example: unlearnkit attack runs/esd-cat-0")(attack)
 app.command()(export)
+app.command()(studio)
 app.command(epilog=GENERATE)(generate)
 app.command()(methods)
 

@@ -75,6 +75,7 @@ def emit(code: int) -> None:
     if _STATE.document is not None:
         text = json.dumps(_plain(_STATE.document), ensure_ascii=False, allow_nan=False, indent=1)
         print(text, file=_STATE.stdout, flush=True)
+        _STATE.document = None  # a command may emit it before its end
 
 
 def failed(why: str) -> None:

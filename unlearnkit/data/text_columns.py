@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model.batches import last_states, many
+from ..model import batches
+from ..model.batches import last_states, text_batches
 from ..model.model import Model
 from ..schema import Concept
 from .prompts import texts
@@ -23,7 +24,6 @@ __all__ = [
     "centroids",
     "concept_texts",
     "erased_blocks",
-    "erased_columns",
     "erased_matrices",
     "last_columns",
     "retained_blocks",
@@ -35,7 +35,7 @@ Text = tuple[Concept, str, str]
 Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
-BLOCK = 2048  # texts whose columns are in memory at once
+BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
 
 
 def concept_texts(
@@ -61,71 +61,72 @@ def erased_matrices(
     model: Model, texts: Sequence[Text], *, last: bool
 ) -> tuple[Tensor, Tensor, list[Concept]]:
     """The columns of erased texts and of their targets, each (width, n), and the n concepts, see ``erased_blocks``."""
-    batched = last and _many(texts)
-    blocks = [*erased_blocks(model, texts, last=last, batched=batched)]
-    counts = [1] * len(texts) if batched else [c.shape[1] for c, _ in blocks]
-    c, g = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
-    return c, g, [concept for (concept, _, _), n in zip(texts, counts, strict=True) for _ in range(n)]
+    c, g, of = zip(*erased_blocks(model, texts, last=last), strict=True)
+    return torch.cat(c, dim=1), torch.cat(g, dim=1), [texts[place][0] for part in of for place in part]
 
 
 def retained_matrix(model: Model, texts: Sequence[Text], *, last: bool) -> Tensor:
     """The columns (width, n) of all retained texts, see ``retained_blocks``; n is 0 without texts."""
     empty = model.text([""])[0, :0].T.cpu().double()
-    blocks = retained_blocks(model, texts, last=last, batched=last and _many(texts))
-    return torch.cat([empty, *blocks], dim=1)
+    return torch.cat([empty, *retained_blocks(model, texts, last=last)], dim=1)
 
 
 def erased_blocks(
-    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Columns c of erased texts and g of their targets, text by text, as ``erased_columns`` gives them.
+    model: Model, texts: Sequence[Text], *, last: bool, tick: Tick | None = None
+) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """Columns c of erased texts and g of their targets, and the number of each column's text, block by block.
 
-    batched: ``BLOCK`` texts at a time, encoded in batches, each with one column, at the word's last token.
-    tick: called as tick(done, n) after each block.
+    Columns are of the word's last token or, without ``last``, of that and all after it, aligned with the target's. More
+    than ``batches.MANY`` texts are encoded in batches. tick: called as tick(done, n) after each block.
     """
-    for part in _blocks(texts, batched, tick):
-        if batched:
-            c = last_columns(model, [(form, word) for _, form, word in part])
-            yield c, last_columns(model, [(form, target_of(concept)) for concept, form, _ in part])
-        else:
-            yield erased_columns(model, *part[0], last=last)
+    for start, part, batched in _blocks(texts, last, tick):
+        c = _columns(model, [(form, word) for _, form, word in part], last=last, batched=batched)
+        g = _columns(model, [(form, target_of(one)) for one, form, _ in part], last=last, batched=batched)
+        counts = [min(own.shape[1], other.shape[1]) for own, other in zip(c, g, strict=True)]
+        # a word of more tokens than its target has fewer after it
+        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, g)]
+        yield cut[0], cut[1], [start + place for place, n in enumerate(counts) for _ in range(n)]
 
 
 def retained_blocks(
-    model: Model, texts: Sequence[Text], *, last: bool, batched: bool, tick: Tick | None = None
+    model: Model, texts: Sequence[Text], *, last: bool, tick: Tick | None = None
 ) -> Iterator[Tensor]:
-    """Columns of retained texts, as ``retained_columns`` gives them. The rest is as in ``erased_blocks``."""
-    for part in _blocks(texts, batched, tick):
-        if batched:
-            yield last_columns(model, [(form, word) for _, form, word in part])
-        else:
-            yield retained_columns(model, *part[0][1:], last=last)
+    """Columns of retained texts, of the word's last token or all tokens. The rest is as in ``erased_blocks``."""
+    for _, part, batched in _blocks(texts, last, tick):
+        pairs = [(form, word) for _, form, word in part]
+        yield torch.cat(_columns(model, pairs, last=last, batched=batched, whole=True), dim=1)
 
 
-def _blocks(texts: Sequence[Text], batched: bool, tick: Tick | None) -> Iterator[Sequence[Text]]:
-    """The texts ``BLOCK`` at a time, or one by one."""
-    size = BLOCK if batched else 1
+def _blocks(
+    texts: Sequence[Text], last: bool, tick: Tick | None
+) -> Iterator[tuple[int, Sequence[Text], bool]]:
+    """The texts by blocks, each with its start and whether it is encoded in batches."""
+    batched = len(texts) > batches.MANY
+    size = 1 if not batched else BLOCK if last else WHOLE
     for start in range(0, len(texts), size):
-        yield (part := texts[start : start + size])
+        yield start, (part := texts[start : start + size]), batched
         if tick:
             tick(start + len(part), len(texts))
 
 
-def _many(texts: Sequence[Text]) -> bool:
-    return many(dict.fromkeys(concept for concept, _, _ in texts))
-
-
-def erased_columns(
-    model: Model, concept: Concept, form: str, wording: str, *, last: bool
-) -> tuple[Tensor, Tensor]:
-    """Columns c of a template with the concept, and g of the template with its replacement, token by token.
-
-    last: only the word's last token, or that and all after it.
-    """
-    states, start = _states(model, form, wording)
-    target, other_start = _states(model, form, target_of(concept))
-    length = 1 if last else states.shape[1] - max(start, other_start)
-    return states[:, start : start + length], target[:, other_start : other_start + length]
+def _columns(
+    model: Model, texts: Sequence[tuple[str, str]], *, last: bool, batched: bool, whole: bool = False
+) -> list[Tensor]:
+    """For each pair (template, word) the columns from the word's last token on; with ``whole`` of all tokens."""
+    if last and batched:
+        return list(torch.split(last_columns(model, texts), 1, dim=1))
+    prompts = [format_prompt(form, word) for form, word in texts]
+    states: dict[str, Tensor] = {}
+    unique = list(dict.fromkeys(prompts))
+    found = (
+        text_batches(model, unique) if batched else (([n], model.text([one])) for n, one in enumerate(unique))
+    )
+    for places, part in found:
+        states |= {unique[place]: one.T.cpu().double() for place, one in zip(places, part, strict=True)}
+    starts = [model.last_token(prefix_through(form, word)) for form, word in texts]
+    ends = [start + 1 if last else None for start in starts]
+    starts = [0 if whole and not last else start for start in starts]
+    return [states[one][:, start:end] for one, start, end in zip(prompts, starts, ends, strict=True)]
 
 
 def target_of(concept: Concept) -> str:
@@ -148,8 +149,8 @@ def last_columns(model: Model, texts: Sequence[tuple[str, str]], tick: Tick | No
 
 def retained_columns(model: Model, form: str, wording: str, *, last: bool) -> Tensor:
     """Columns of a template with a retained word. last: only the word's last token, or every token."""
-    states, at = _states(model, form, wording)
-    return states[:, at : at + 1] if last else states
+    (columns,) = _columns(model, [(form, wording)], last=last, batched=False, whole=True)
+    return columns
 
 
 def centroids(columns: Tensor, count: int, seed: int) -> Tensor:
@@ -160,9 +161,3 @@ def centroids(columns: Tensor, count: int, seed: int) -> Tensor:
     if len(unique) > count:
         unique, _ = kmeans2(unique, count, minit="++", seed=seed % 2**32)
     return torch.from_numpy(unique).T
-
-
-def _states(model: Model, form: str, word: str) -> tuple[Tensor, int]:
-    """The states of a prompt, and the index of the word's last token."""
-    states = model.text([format_prompt(form, word)])[0].T.cpu().double()
-    return states, model.last_token(prefix_through(form, word))

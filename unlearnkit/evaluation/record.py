@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import suites
-from ..errors import InputError, printable, quoted
+from ..errors import InputError, quoted
 from ..io import manifest, tensors
-from ..io.files import slug
 from ..io.manifest import file_hash
 from ..io.reading import read_json, read_lines, typed
 from ..schema import Case, Score
 from . import shapes
+from .folders import FACTS, FOLDER, HASHED, changes, facts_of, figures, finished, folder_of, folders, sound
 from .plan import Plan, cases_for
 
 __all__ = [
@@ -38,19 +38,7 @@ __all__ = [
     "write_features",
 ]
 
-FOLDER = "evaluation"
-FACTS = "evaluation.json"
-HASHED = ("plan.json", "cases.jsonl", "rows.jsonl", "features.safetensors", "tables.json")
-LISTED = tuple(name for name in HASHED if name != "features.safetensors")  # files that always exist
 FORMAT = 2  # of plan.json
-OLD = (
-    "sha256",
-    "drawn",
-    "processes",
-    "seconds",
-    "finished",
-    "versions",
-)  # the keys of evaluation.json in older versions
 CASE: dict[str, Any] = {
     **dict.fromkeys(("id", "prompt_id", "prompt", "role", "form", "object", "style", "concept", "rest"), str),
     "seed": int,
@@ -61,77 +49,11 @@ SCORE: dict[str, Any] = {
 }
 
 
-def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
-    """The folder of an evaluation: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
-    return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
-
-
-def folders(run: Path) -> list[Path]:
-    """The folders of a run's evaluations, finished or not: one for each suite; in a chain only one."""
-    if not (run / FOLDER).is_dir():
-        return []
-    each = [run / FOLDER, *sorted(path for path in (run / FOLDER).iterdir() if path.is_dir())]
-    return [folder for folder in each if (folder / FACTS).exists() or (folder / "plan.json").exists()]
-
-
-def finished(run: Path) -> list[Path]:
-    """The folders of a run's finished evaluations. Raises InputError where there is none."""
-    if ready := [folder for folder in folders(run) if (folder / FACTS).is_file()]:
-        return ready
-    if not run.exists():
-        raise InputError(f"{quoted(run)} does not exist: name the folder of a finished run")
-    raise InputError(f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate")
-
-
-def facts_of(folder: Path) -> dict[str, Any]:
-    """``evaluation.json``. Raises InputError if it is missing or was changed."""
-    facts = manifest.load(folder / FACTS, old=OLD, what="evaluation")
-    types = {
-        "sha256": dict,
-        "drawn": dict,
-        "processes": int,
-        "seconds": float,
-        "versions": dict,
-        "finished": str,
-    }
-    where = f"evaluation {quoted(folder / FACTS)}"
-    typed(facts, types, where=where)
-    typed(facts["sha256"], dict.fromkeys((*LISTED, *facts["sha256"]), str), where=f"{where}, sha256")
-    return dict(facts)
-
-
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> str:
     """The text of ``evaluation.json``: the facts, and the hash of every other file of the evaluation."""
     manifest.no_links(folder)
     files = manifest.contents(folder, leave=[FACTS])
     return manifest.dump({"sha256": {name: file_hash(path) for name, path in files.items()}, **facts})
-
-
-def changes(folder: Path, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Files that differ from those of the finished evaluation, as (path inside, reason); see ``manifest.changes``."""
-    whole = manifest.sealed(facts)  # older versions list only five of the files
-    for name, why in manifest.changes(folder, facts["sha256"], leave=[FACTS]):
-        if whole or name in facts["sha256"]:
-            yield name, why
-
-
-def sound(folder: Path) -> dict[str, Any]:
-    """``evaluation.json``, if every file that it lists is unchanged. Raises InputError naming the first that is not."""
-    facts = facts_of(folder)
-    for name, why in changes(folder, facts):
-        raise InputError(
-            f"{printable(name)} of {quoted(folder)} {why}: put a copy of it back, or remove the evaluation's folder "
-            "and evaluate again"
-        )
-    return facts
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    """The verdict and the tables of a finished evaluation. Raises InputError for a file of another shape."""
-    path = folder / "tables.json"
-    data = read_json(path, what="figures", kind=dict)
-    shapes.check(data, shapes.FIGURES, where=f"figures {quoted(path)}")
-    return data
 
 
 def plan_of(folder: Path) -> Plan:

@@ -12,14 +12,14 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, printable, quoted, reason
 from .files import LOCK, PART
 from .reading import parse_json, read_bytes, typed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["changes", "contents", "dump", "file_hash", "listing", "load", "no_links", "sealed", "tensor_hash"]
 
@@ -116,6 +116,8 @@ def file_hash(path: Path) -> str:
 
 def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """sha256 of names, shapes, types and bytes of tensors, in the given order."""
+    import torch  # the rest of this file needs none
+
     total = hashlib.sha256()
     for name, value in tensors:
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

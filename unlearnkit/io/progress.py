@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,6 +14,9 @@ from ..errors import printable
 
 __all__ = ["showing"]
 
+SECONDS = (
+    "UNLEARNKIT_PROGRESS_SECONDS"  # the variable that sets EVERY, for programs that show progress themselves
+)
 EVERY = 10.0  # seconds between plain lines
 
 
@@ -50,6 +54,9 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines(console: Console) -> Callable[[str, int, int], None]:
+    every = EVERY
+    with contextlib.suppress(ValueError):
+        every = float(os.environ.get(SECONDS, EVERY))
     begun: dict[str, tuple[float, int]] = {}
     shown: dict[str, float] = {}
     last: dict[str, int] = {}
@@ -61,7 +68,7 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
             shown.pop(stage)
         last[stage] = done
         start, first = begun.setdefault(stage, (now, done))
-        if done < total and now - shown.get(stage, start - EVERY) < EVERY:
+        if done < total and now - shown.get(stage, start - every) < every:
             return
         shown[stage] = now
         line = f"{stage} {done} of {total}"

@@ -11,7 +11,6 @@ change has at most the rank of the number of erased columns, and is W times one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,10 +19,9 @@ from torch import Tensor
 
 from ..data.prompts import neighbours
 from ..data.text_columns import concept_texts, erased_matrices, retained_matrix
-from ..errors import InputError, quoted
 from ..model.batches import many
 from ..settings import setting
-from ..training.closed_form import ClosedForm
+from ..training.closed_form import ClosedForm, refuse_clashes
 from ..training.job import Run
 from ..training.settings import Tokens, default
 
@@ -55,13 +53,7 @@ class DP(ClosedForm):
         high=1.0,
         source="paper: 1, or the first directions of many words; how many: ours",
     )
-    free: float = setting(
-        0.05,
-        "smallest share of a concept's length that must lie outside of the protected directions",
-        low=0.0,
-        high=1.0,
-        source="ours",
-    )
+    free: float = default("free", 0.05, source="ours: of its length, outside of the protected directions")
     tokens: Tokens = default("tokens", "last", source="ours")
     templates: bool = default("templates", True, source="ours")
     neighbours: int = default("neighbours", 1000, source="ours")
@@ -79,7 +71,8 @@ class DP(ClosedForm):
         words = retained_matrix(model, retain, last=last or many(retained))
         k = torch.cat([model.text([""])[0, :1].T.cpu().double(), words], dim=1)
         p = self.projector(k)
-        self.check(c, p, [concept.name for concept in concepts])
+        shares = (p @ c).norm(dim=0) / c.norm(dim=0)
+        refuse_clashes([concept.name for concept in concepts], shares, self.free)
         shift = delta(c, self.safe_columns(c, g, k), p)
         return self.change(run, lambda _, w: w + w @ shift)
 
@@ -90,25 +83,6 @@ class DP(ClosedForm):
         moves = (below <= (1 - self.protected) * below[-1]) | (values <= NONE * values[-1])
         p: Tensor = u[:, moves] @ u[:, moves].T
         return p
-
-    def check(self, c: Tensor, p: Tensor, names: Sequence[str]) -> None:
-        """Raise InputError for the concepts whose every column has less than ``free`` of its length in P."""
-        shares: dict[str, float] = {}
-        for name, share in zip(names, ((p @ c).norm(dim=0) / c.norm(dim=0)).tolist(), strict=True):
-            shares[name] = max(share, shares.get(name, 0.0))
-        clash = [name for name, share in shares.items() if share < self.free]
-        if clash:
-            more = (
-                f" and {len(clash) - 5} more lie"
-                if len(clash) > 5
-                else " lies"
-                if len(clash) == 1
-                else " lie"
-            )
-            raise InputError(
-                f"{', '.join(map(quoted, clash[:5]))}{more} in the span of what is retained: retain less, or lower "
-                "neighbours, protected or free"
-            )
 
     def safe_columns(self, c: Tensor, g: Tensor, k: Tensor) -> Tensor:
         """C* (width, n): each column of c projected onto its safe subspace."""

@@ -23,7 +23,7 @@ from ..data.text_columns import concept_texts, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
 from ..model.model import Model
 from ..settings import setting
-from ..training.closed_form import ClosedForm
+from ..training.closed_form import ClosedForm, refuse_clashes
 from ..training.job import Run
 from ..training.settings import default
 
@@ -51,6 +51,7 @@ class OCE(ClosedForm):
     retain_weight: float = default("retain_weight", 1.0, source="paper, objects; celebrities: 3")
     templates: bool = default("templates", False, source="ours")
     neighbours: int = default("neighbours", 100, source="paper: 100 names")
+    free: float = default("free", 1e-3, source="ours: of the way, in the matrix that moves furthest")
 
     @torch.no_grad()
     def solved(self, run: Run) -> dict[str, Tensor]:
@@ -60,13 +61,23 @@ class OCE(ClosedForm):
         erase, retain = (
             concept_texts(model, side, templates=self.templates) for side in (request.erase, retained)
         )
-        c1, anchors, _ = erased_matrices(model, erase, last=True)
+        c1, anchors, concepts = erased_matrices(model, erase, last=True)
         c_n = retained_matrix(model, retain, last=True)
         general = _general(model, unerased(model, request))
         scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
         c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
         hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
-        return self.change(run, lambda _, w: self.rotation(w, c1, anchors, hold) @ w)
+        come: list[Tensor] = []
+
+        def new(_: str, w: Tensor) -> Tensor:
+            turned = self.rotation(w, c1, anchors, hold) @ w
+            way = w @ (anchors - c1)
+            come.append(((turned - w) @ c1 * way).sum(dim=0) / way.square().sum(dim=0).clamp_min(1e-30))
+            return turned
+
+        weights = self.change(run, new)
+        refuse_clashes([one.name for one in concepts], torch.stack(come).amax(dim=0), self.free)
+        return weights
 
     def rotation(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
         """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""

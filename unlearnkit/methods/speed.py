@@ -19,16 +19,14 @@ from torch import Tensor
 
 from ..data.prompts import neighbours
 from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix
-from ..errors import InputError
 from ..settings import setting
-from ..training.closed_form import ClosedForm
+from ..training.closed_form import ClosedForm, refuse_clashes
 from ..training.job import Run
 from ..training.settings import Tokens, default
 
 __all__ = ["SPEED"]
 
 LENGTH = 28.0  # of CLIP ViT-L's text states, which the absolute numbers assume; others are scaled to it
-LEAST = 1e-3  # share of a concept that must be erased in some layer
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class SPEED(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
+    free: float = default("free", 1e-3, source="ours: of the way, in the matrix that moves furthest")
     reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
 
     @torch.no_grad()
@@ -55,13 +54,13 @@ class SPEED(ClosedForm):
         erase, retain = (
             concept_texts(model, side, templates=self.templates) for side in (run.request.erase, retained)
         )
-        c1, target, _ = erased_matrices(model, erase, last=self.tokens == "last")
+        c1, target, concepts = erased_matrices(model, erase, last=self.tokens == "last")
         c0 = retained_matrix(model, retain, last=True)
         empty = model.text([""])[0].T.cpu().double()
         c2 = torch.cat([empty[:, :1], centroids(empty[:, 1:], self.centroids, run.seed)], dim=1)
         scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
         c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
-        shares: list[float] = []
+        shares: list[Tensor] = []
 
         def new(name: str, w: Tensor) -> Tensor:
             p = self.projector(self._refined(w, c0, c1, target, run.stream("speed", name)), c2)
@@ -70,10 +69,7 @@ class SPEED(ClosedForm):
             return w + change
 
         weights = self.change(run, new)
-        if max(shares) < LEAST:
-            raise InputError(
-                "the concept lies in the span of what is retained: retain less, or lower neighbours"
-            )
+        refuse_clashes([one.name for one in concepts], torch.stack(shares).amax(dim=0), self.free)
         return weights
 
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
@@ -92,11 +88,11 @@ class SPEED(ClosedForm):
         return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
 
 
-def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, float]:
-    """ΔP, and the largest share of a concept that is erased."""
+def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """ΔP, and the share (n,) of each column that would be erased alone."""
     g = c1.T @ p @ c1
     solved = torch.linalg.solve(torch.eye(len(g), dtype=g.dtype) + g, c1.T @ p)
-    return w @ (target - c1) @ solved, 1 - 1 / (1 + g.diagonal().max().item())
+    return w @ (target - c1) @ solved, 1 - 1 / (1 + g.diagonal())
 
 
 def _moved(w: Tensor, c: Tensor, c1: Tensor, target: Tensor) -> Tensor:

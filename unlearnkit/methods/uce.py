@@ -25,10 +25,9 @@ from ..data.grammar import forms, read
 from ..data.prompts import neighbours, unerased
 from ..data.text_columns import Text, concept_texts, erased_blocks, retained_blocks, target_of
 from ..errors import InputError
-from ..model.batches import many
 from ..schema import Concept
 from ..settings import setting
-from ..training.closed_form import ClosedForm, raised
+from ..training.closed_form import ClosedForm, raised, refuse_clashes
 from ..training.job import Run
 from ..training.settings import Tokens, default
 
@@ -55,6 +54,7 @@ class UCE(ClosedForm):
     retain_sentences: int = setting(0, "most sentences per retained concept", low=0, high=MOST, source="ours")
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
+    free: float = default("free", 0.01, source="ours: of the way, if it were erased alone")
     reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
     brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
@@ -72,18 +72,34 @@ class UCE(ClosedForm):
     def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""
         model, request, last = run.model, run.request, self.tokens == "last"
-        others = neighbours(model, request, self.neighbours)
+        others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "reading")
         erase = self._texts(run, request.erase, self.sentences)
         retain = self._texts(run, others, self.retain_sentences)
-        batched, tick = last and many((*request.erase, *others)), functools.partial(run.progress, "reading")
         width = model.text([""]).shape[2]
         erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
-        for c, g in erased_blocks(model, erase, last=last, batched=batched, tick=tick):
+        bare, names = list[Tensor](), list[str]()
+        for c, g, of in erased_blocks(model, erase, last=last, tick=tick):
             erased += c @ c.T
             towards += (g - c) @ c.T
-        for c in retained_blocks(model, retain, last=last, batched=batched, tick=tick):
+            first = [
+                n for n, text in enumerate(of) if erase[text][1] == "{}" and (n == 0 or of[n - 1] != text)
+            ]
+            bare.append(c[:, first])
+            names += [erase[of[n]][0].name for n in first]
+        for c in retained_blocks(model, retain, last=last, tick=tick):
             retained += c @ c.T
+        self.check(torch.cat(bare, dim=1), names, retained)
         return erased, towards, retained
+
+    def check(self, c: Tensor, names: Sequence[str], retained: Tensor) -> None:
+        """Raise InputError for the concepts that what is retained holds: alone, c comes s q / (1 + s q) of its way.
+
+        q = cᵀ (λ I + s_k Σ c_k c_kᵀ)⁻¹ c
+        """
+        held = self.retain_weight * retained
+        held += (self.ridge + 1e-12 * float(held.trace()) + 1e-30) * torch.eye(len(held)).double()
+        pull = self.erase_weight * (c * torch.linalg.solve(held, c)).sum(dim=0)
+        refuse_clashes(names, pull / (1 + pull), self.free)
 
     def _texts(self, run: Run, concepts: Sequence[Concept], count: int) -> list[Text]:
         """Each concept's texts: its wordings, and ``count`` sentences of the grammar with each wording."""

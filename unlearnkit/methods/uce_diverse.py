@@ -1,11 +1,17 @@
-"""UCE with more texts (ours): the diverse sentences of RGD (arXiv 2412.07808), and more words that are kept."""
+"""UCE with more texts (ours): the diverse sentences of RGD (arXiv 2412.07808), and more words that are kept.
+
+Of several concepts the sums over erased texts are means over the concepts, so that many do not outweigh what is kept.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from ..settings import with_default
+from ..training.job import Run
 from .uce import UCE
 
 __all__ = ["DiverseUCE"]
@@ -29,3 +35,9 @@ class DiverseUCE(UCE):
     sentences: int = _own("sentences", 120)
     retain_sentences: int = _own("retain_sentences", 20)
     neighbours: int = _own("neighbours", 32)
+
+    def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        """As UCE's, with those over erased texts divided by the number of concepts."""
+        erased, towards, retained = super().sums(run)
+        count = len(run.request.erase)
+        return erased / count, towards / count, retained

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from ..data.text_columns import target_of
+from ..errors import InputError, quoted
 from ..io import processes
 from ..model.model import Model
 from ..schema import Concept, Request
@@ -16,7 +17,7 @@ from .method import Plan
 from .net import CountingNet
 from .panel import Panel
 
-__all__ = ["ClosedForm", "raised"]
+__all__ = ["ClosedForm", "raised", "refuse_clashes"]
 
 Weights = dict[str, Tensor]
 DOUBLINGS = 6  # of erase_weight, at most
@@ -52,6 +53,24 @@ class ClosedForm:
             weights[name] = new(name, weight.detach().cpu().double()).float()
             run.progress("solving", len(weights), len(matrices))
         return weights
+
+
+def refuse_clashes(names: Sequence[str], shares: Tensor, least: float) -> None:
+    """Raise InputError for the names that have no share of at least ``least``, before anything is written.
+
+    names: of n columns, of which a concept may have several. shares: (n,), how much of each column can be erased beside
+    what is retained.
+    """
+    most: dict[str, float] = {}
+    for name, share in zip(names, shares.tolist(), strict=True):
+        most[name] = max(share, most.get(name, 0.0))
+    clash = [name for name, share in most.items() if share < least]
+    if clash:
+        more = f" and {len(clash) - 5} more" if len(clash) > 5 else ""
+        raise InputError(
+            f"{', '.join(map(quoted, clash[:5]))}{more} {'lies' if len(clash) == 1 else 'lie'} in the span of what is "
+            "retained: retain less, or lower neighbours or free"
+        )
 
 
 def raised(

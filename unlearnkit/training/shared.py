@@ -74,6 +74,12 @@ class Shared:
         "last", "text states of a concept: of its last token, or of this and all later tokens"
     )
     templates: bool = setting(False, "use the concept's words in the model's templates, not only bare")
+    free: float = setting(
+        0.01,
+        "smallest share of a concept that can be erased beside what is retained; one with less is refused by name",
+        low=0.0,
+        high=1.0,
+    )
     reach: float = setting(
         0.0,
         "how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to the target; below it "

@@ -1,0 +1,50 @@
+"""Files that the page shows: the erased grid, the report, a comparison. Nothing else of the folder is served."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from starlette.responses import Response
+
+from ..errors import InputError
+from ..io.files import member
+from ..io.reading import read_bytes
+from .commands import Form
+from .found import Found, pick
+from .templates import REPORTS
+
+__all__ = ["COMPARISON", "served"]
+
+COMPARISON = "comparison"  # where unlearnkit compare writes
+MOST = 64 * 2**20  # bytes
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def served(form: Form, found: Found) -> Response:
+    """A file of a run or a chain by its fixed name. Raises InputError for anything else."""
+    what = form.get("what", "")
+    if what == "grid":
+        data = read_bytes(member(_run(form, found), "grid.png"), what="grid", most=MOST)
+        if not data.startswith(PNG):
+            raise InputError("grid.png is no picture: make the run again in another folder")
+        return Response(data, media_type="image/png")
+    folders = {
+        "report": lambda: member(_run(form, found), "report.html"),
+        "chain": lambda: member(pick(form.get("chain", ""), found.chains, "chain"), "report.html"),
+        "comparison": lambda: member(found.folder, COMPARISON, "compare.html"),
+    }
+    data = read_bytes(pick(what, folders, "file")(), what="page", most=MOST)
+    # a page in the folder may be a stranger's: only our own script may run in it, and away from this origin
+    script = (REPORTS / "page.js").read_bytes()
+    own = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    policy = (
+        f"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{own}'"
+    )
+    return Response(data, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+
+
+def _run(form: Form, found: Found) -> Path:
+    return pick(form.get("run", ""), found.runs, "run").path

@@ -1,0 +1,297 @@
+"""What each tab shows: the values of its template. Numbers come from the folder, never from memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import known
+from ..chain.commands.status import status
+from ..errors import InputError, UnlearnError, quoted
+from ..io.files import member
+from ..model.hints import Hints
+from ..model.places import is_canvas
+from ..schema import check_unicode, folded
+from .commands import Form, hints_for, important
+from .files import COMPARISON
+from .found import Found, Run, pick
+from .verdicts import attacks, checked, evaluations
+
+if TYPE_CHECKING:
+    from .app import Studio
+
+__all__ = ["TABS", "VIEWS", "panel", "request_of"]
+
+TABS = {"erase": "Erase", "look": "Look", "check": "Check", "requests": "Requests", "ship": "Ship"}
+METHODS = (
+    "esd",
+    "uce",
+    "duge",
+    "rgd",
+    "doco",
+    "sculpting",
+    "robust",
+)  # first in the list: those of the README
+LONGEST = 1000  # characters of a prompt
+TAIL = 200_000  # bytes of a training log that are read for its curve
+POINTS = 200
+COLUMNS = 4  # edits side by side
+STRONGEST = 1.5
+
+
+def erase(studio: Studio, form: Form) -> dict[str, Any]:
+    """The form to erase: suggestions, the method's settings with this model's defaults, unfinished runs."""
+    found = studio.found()
+    model = form.get("model") or next(iter(found.models), "")
+    hints = hints_for(pick(model, found.models, "model"), found)
+    method = form.get("method") or hints.method
+    cls = known.find(method)
+    kind = form.get("kind") or ("style" if folded(form.get("concept", "")) in hints.styles else "object")
+    own = {**hints.training, **hints.settings(method, kind)}
+    first, rest = important(method)
+    names = [*(name for name in METHODS), *(name for name in known.methods() if name not in METHODS)]
+    running = studio.jobs.running()
+    return {
+        "models": list(found.models),
+        "model": model,
+        "objects": hints.objects,
+        "styles": hints.styles,
+        "methods": names,
+        "method": method,
+        "usual": hints.method,
+        "summary": cls.summary,
+        "first": first,
+        "rest": rest,
+        "defaults": {one.name: _plain(own.get(one.name, one.default)) for one in (*first, *rest)},
+        "unfinished": [
+            run
+            for run in found.runs.values()
+            if not run.finished and (not running or running.folder != run.name)
+        ],
+    }
+
+
+def look(studio: Studio, form: Form) -> dict[str, Any]:
+    """Pictures before and after: the addresses of the pictures, one row for each seed."""
+    found = studio.found()
+    runs = found.finished()
+    chosen = [pick(name, runs, "run") for name in dict.fromkeys(form.get("run", "").split("\n")) if name]
+    if not chosen and not form.get("model"):
+        chosen = [*runs.values()][:1]
+    chosen = chosen[:COLUMNS]
+    model = found.model_of(chosen[0]) if chosen else form.get("model") or next(iter(found.models), "")
+    for run in chosen[1:]:
+        if found.model_of(run) != model:
+            raise InputError(
+                f"{run.name} and {chosen[0].name} change different models: look at one model's runs"
+            )
+    hints = hints_for(pick(model, found.models, "model"), found)
+    prompt = form.get("prompt", "").strip() or _first_prompt(chosen, hints)
+    shown: dict[str, str] = {"prompt": prompt, "seed": form.get("seed", "0").strip() or "0"}
+    shown |= {name: form.get(name, "").strip() for name in ("steps", "guidance")}
+    shown |= {"strength": form.get("strength", "1"), "rows": form.get("rows", "2")}
+    rows = _number(shown["rows"], "the number of pictures", 1, 8, whole=True)
+    seed = _number(shown["seed"], "the seed", 0, 2**63 - 1, whole=True)
+    common = {"model": model, "prompt": prompt, "steps": shown["steps"], "guidance": shown["guidance"]}
+    request_of({**common, "seed": str(seed), "strength": shown["strength"]}, found)
+    pictures = [
+        [
+            {**common, "seed": str(number), **side}
+            for side in ({}, *({"run": run.name, "strength": shown["strength"]} for run in chosen))
+        ]
+        for number in range(int(seed), int(seed + rows))
+    ]
+    studio.drawing.start()
+    return {
+        "runs": [*runs.values()],
+        "chosen": chosen,
+        "model": model,
+        "models": list(found.models),
+        "shown": shown,
+        "pictures": pictures,
+        "usual": {"steps": hints.steps, "guidance": hints.guidance},
+        "covered": not is_canvas(found.models[model]),
+        "strongest": STRONGEST,
+    }
+
+
+def check(studio: Studio, form: Form) -> dict[str, Any]:
+    """The verdicts of all runs, and one run with its attacks."""
+    found = studio.found()
+    runs = [*found.finished().values()]
+    rows = [(run, _evaluated(run)) for run in runs]
+    one = pick(form["run"], found.runs, "run") if form.get("run") else (runs[0] if runs else None)
+    return {
+        "rows": rows,
+        "one": one,
+        "evaluated": checked(one.path) if one else [],
+        "attacked": attacks(one.path) if one else [],
+        "reported": bool(one and (one.path / "report.html").is_file()),
+        "compared": (found.folder / COMPARISON / "compare.html").is_file(),
+        "canvas": bool(one and one.recipe and is_canvas(one.recipe.model)),
+        "points": [
+            {"name": run.name, "x": 100 * each["point"][0], "y": 100 - 100 * each["point"][1]}
+            for run, evaluated in rows
+            for each in evaluated[:1]
+            if each["point"]
+        ],
+    }
+
+
+def requests(studio: Studio, form: Form) -> dict[str, Any]:
+    """A chain as a time line, with what still holds."""
+    found = studio.found()
+    name = form.get("chain") or next(iter(found.chains), "")
+    now = status(pick(name, found.chains, "chain")) if name else None
+    model = now.project.options.model if now else ""
+    source = next((one for one in found.models if one == model or found.models[one] == model), "canvas")
+    return {
+        "chains": list(found.chains),
+        "chain": name,
+        "now": now,
+        "models": list(found.models),
+        "methods": list(known.methods()),
+        "hints": hints_for(found.models.get(source, "canvas"), found),
+        "reported": bool(name and (found.chains[name] / "report.html").is_file()),
+    }
+
+
+def ship(studio: Studio, form: Form) -> dict[str, Any]:
+    """What a run can be shipped as, and what has been exported already."""
+    found = studio.found()
+    runs = [*found.finished().values()]
+    one = pick(form["run"], found.runs, "run") if form.get("run") else (runs[0] if runs else None)
+    return {
+        "runs": runs,
+        "one": one,
+        "edit": _bytes(one.path / "edit.safetensors") if one else 0,
+        "pipeline": _bytes(one.path / "pipeline") if one else 0,
+        "files": [{"name": name, "bytes": _bytes(path)} for name, path in found.files.items()],
+    }
+
+
+VIEWS: Mapping[str, Callable[[Any, Form], dict[str, Any]]] = {
+    "erase": erase,
+    "look": look,
+    "check": check,
+    "requests": requests,
+    "ship": ship,
+}
+
+
+def panel(studio: Studio, tab: str) -> dict[str, Any]:
+    """The newest job of a tab, its curve, and the job of another tab that is at work."""
+    every = studio.jobs.all()
+    job = next((one for one in every if one.tab == tab), None)
+    other = next((one for one in every if one.running and one.tab != tab), None)
+    run = studio.found().runs.get(job.folder) if job and job.folder else None
+    return {
+        "tab": tab,
+        "job": job,
+        "run": run,
+        "curve": _curve(run.path) if job and run and job.tab == "erase" else None,
+        "other": other,
+    }
+
+
+def request_of(form: Form, found: Found) -> dict[str, Any]:
+    """What the process that draws is asked for. Raises InputError for a field that it cannot take."""
+    prompt = form.get("prompt", "").strip()
+    check_unicode(prompt)
+    if not prompt or len(prompt) > LONGEST:
+        raise InputError(f"the prompt has {len(prompt)} characters: give 1 to {LONGEST}")
+    run = pick(form["run"], found.finished(), "run") if form.get("run") else None
+    model = found.model_of(run) if run else form.get("model", "")
+    steps, guidance = form.get("steps", "").strip(), form.get("guidance", "").strip()
+    strength = _number(form.get("strength", "1"), "the strength", 0, STRONGEST)
+    return {
+        "model": pick(model, found.models, "model"),
+        "variant": run.recipe.variant if run and run.recipe else None,
+        "edit": str(member(run.path, "edit.safetensors")) if run else None,
+        "strength": strength if run else 1.0,
+        "prompt": prompt,
+        "seed": int(_number(form.get("seed", "0"), "the seed", 0, 2**63 - 1, whole=True)),
+        "steps": int(_number(steps, "steps", 1, 1000, whole=True)) if steps else None,
+        "guidance": _number(guidance, "guidance", 0, 1000) if guidance else None,
+    }
+
+
+def _first_prompt(chosen: list[Run], hints: Hints) -> str:
+    """A prompt that asks for what the first run erased."""
+    recipe = chosen[0].recipe if chosen else None
+    name, kind = (recipe.request.erase[0].name, recipe.request.erase[0].kind) if recipe else ("cat", "object")
+    return hints.templates[kind][0].format(name)
+
+
+def _evaluated(run: Run) -> list[dict[str, Any]]:
+    try:
+        return evaluations(run.path)
+    except UnlearnError:
+        return []  # said where the run is shown
+
+
+def _number(text: str, what: str, low: float, high: float, *, whole: bool = False) -> Any:
+    try:
+        number: Any = int(text) if whole else float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high or len(text) > 20:
+        raise InputError(f"{what} is {quoted(text)}: use {'a whole number, ' * whole}{low:g} to {high:g}")
+    return number
+
+
+def _curve(run: Path) -> dict[str, Any] | None:
+    """The first number of the training log that changes, as points of a drawing 100 wide and 30 high."""
+    logs = sorted(run.glob("stage-*/log.jsonl"), key=lambda path: (len(path.parent.name), path.parent.name))
+    for log in [*logs, run / "log.jsonl"][::-1]:
+        if log.is_file() and not log.is_symlink() and (curve := _points(_rows(log))):
+            return curve
+    return None
+
+
+def _rows(log: Path) -> list[dict[str, Any]]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = file.read(TAIL).split(b"\n")[:-1]
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the line at which reading began
+        rows += [row] if isinstance(row, dict) else []
+    return rows
+
+
+def _points(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows if type(row.get(name)) is float and math.isfinite(row[name])]
+        if name == "seconds" or len(values) < 2:
+            continue
+        every = values[:: max(1, len(values) // POINTS)]
+        low, high = min(every), max(every)
+        points = [
+            f"{100 * i / (len(every) - 1):.1f},{29 - 28 * (value - low) / ((high - low) or 1):.1f}"
+            for i, value in enumerate(every)
+        ]
+        return {"name": name, "last": values[-1], "points": " ".join(points), "steps": len(values)}
+    return None
+
+
+def _plain(value: Any) -> str:
+    """A default as it is written after ``--set``."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file or a folder; 0 if it is not there."""
+    if path.is_symlink() or not path.exists():
+        return 0
+    if path.is_dir():
+        return sum(_bytes(one) for one in path.iterdir())
+    return path.stat().st_size
