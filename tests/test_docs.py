@@ -22,6 +22,7 @@ PAGES = [
     "README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
     "SECURITY.md",
+    "comfyui/README.md",
 ]
 
 

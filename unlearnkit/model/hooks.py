@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, linear
+from torch.nn.functional import cosine_similarity
 
 from ..errors import EditError, nearest, quoted
 from ..io.reading import typed
@@ -51,7 +51,7 @@ class ValueGuard:
 
     def __call__(self, layer: Any, inputs: Any, value: Tensor) -> Tensor:
         """The layer's output (n, tokens, width) without its components along the concepts."""
-        concept_values = linear(self.concepts.to(value), layer.weight, layer.bias).float()
+        concept_values = layer.forward(self.concepts.to(value)).float()
         guarded = self.decomposed(value[:, self.first :].float(), concept_values)
         return torch.cat([value[:, : self.first], guarded.to(value.dtype)], dim=1)
 

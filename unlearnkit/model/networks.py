@@ -232,8 +232,10 @@ class Networks:
         if edit.hooks or not changed or set(edit.components) - changed:
             fits[self.family.DENOISER] = edit.facts.get("base", "")
         for name, base in fits.items():
+            if not base:
+                continue
             here = self.fingerprint(None if name == self.family.DENOISER else name)
-            if base not in ("", here, *self.earlier_fingerprints):
+            if base not in (here, *self.earlier_fingerprints):
                 raise EditError(
                     f"the edit was made from {source} ({base[:12]}), not from {self.source} ({here[:12]}): load that "
                     "one, or apply edit.weights without this check"
