@@ -77,8 +77,8 @@ class Browser:
                 assert "error" not in told, told
                 return dict(told["result"])
 
-    def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a file in a window of that many pixels; below 500 it is a phone's."""
+    def open(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address in a window of that many pixels; below 500 it is a phone's."""
         self.do(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -89,7 +89,7 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.do("Emulation.setEmulatedMedia", features=scheme)
         self.events.clear()
-        self.do("Page.navigate", url=page.absolute().as_uri())
+        self.do("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while "Page.loadEventFired" not in self.events:
             self._read()
 

@@ -12,7 +12,7 @@ from test_families import TITLES, opened
 
 import kinds
 from unlearnkit.data.prompts import neighbours
-from unlearnkit.data.text_columns import last_columns, retained_columns
+from unlearnkit.data.text_columns import concept_texts, last_columns, retained_columns
 from unlearnkit.errors import InputError
 from unlearnkit.methods import checking, edit_for
 from unlearnkit.model import batches
@@ -67,6 +67,12 @@ def test_a_causal_encoder_gets_no_more_padding_than_it_needs(
     list(text_batches(model, ["cat"]))
     assert sorted(lengths) == [3, 7, before]  # start, words, end
     assert model.pipe.tokenizer.model_max_length == before
+
+
+def test_what_is_retained_does_not_contain_what_is_erased(make: Callable[..., Model]) -> None:
+    dog = Concept("dog")
+    kept = concept_texts(make(), [dog], templates=True, without=["picture"])
+    assert kept == [(dog, "{}", "dog"), (dog, "a photo of a {}", "dog")]
 
 
 def test_columns_in_the_middle_of_a_prompt(model: Model) -> None:

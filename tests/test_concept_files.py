@@ -17,8 +17,8 @@ from unlearnkit.model.model import Model
 from unlearnkit.runs import images
 from unlearnkit.runs.concept_files import read_concepts
 from unlearnkit.runs.estimate import estimate
+from unlearnkit.runs.names import default_folder
 from unlearnkit.runs.recipes import load_recipe
-from unlearnkit.runs.run import default_folder
 from unlearnkit.schema import Concept, Recipe, Request
 
 CAT = Concept("cat", phrases=("kitten", "tom cat"), instead="dog")

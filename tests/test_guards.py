@@ -13,10 +13,10 @@ from quick import quick
 from torch import Tensor
 
 from unlearnkit import chain
-from unlearnkit.chain.guards import Guards, closed_form_request, guard_losses
-from unlearnkit.chain.screening import join, memory_bank, protected_basis, screen
-from unlearnkit.data.bank import contains_word
+from unlearnkit.chain.guards import Guards, closed_form_request, guard_losses, leading, projection
+from unlearnkit.chain.screening import join, memory_bank, screen
 from unlearnkit.data.image_sets import DenoiserInput
+from unlearnkit.data.wording import contains_word
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for
 from unlearnkit.model.model import Model
@@ -182,12 +182,51 @@ def test_projected_updates_leave_neighbours_and_earlier_targets_alone(
 
 
 def test_a_target_inside_what_is_protected_is_refused(model: Model) -> None:
+    base = model.weights("all")
     with pytest.raises(InputError, match=r"'cat' lies inside the protected text: 0\.00 of it is outside"):
-        protected_basis(
-            model, Request((Concept("cat"),)), [Request((Concept("cat"),))], nearest=1, general=0, free=0.3
-        )
-    basis = protected_basis(model, DOG, [CAT], nearest=2, general=2, free=0.0)
-    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
+        projection(model, Request((Concept("cat"),)), [Request((Concept("cat"),))], base, alone(project=1))
+    found = projection(model, DOG, [CAT], base, alone(project=2, general=2, free=0.0))
+    for basis in found.bases.values():
+        torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "why"), [("advunlearn", "trains the text encoder"), ("casteer", "changes neither")]
+)
+def test_a_method_that_leaves_keys_and_values_alone_has_no_use_for_protecting_them(
+    method: str, why: str, model: Model, tmp_path: Path
+) -> None:
+    chain.init(tmp_path / "p", model, method=method, settings=quick(method, 1), guards=OFF, pictures=0)
+    with pytest.raises(InputError, match=f"{method} {why}"):
+        chain.add(tmp_path / "p", "cat", guards={"anchor": True, "free": 0.0}, model=model)
+
+
+def test_the_leading_directions_by_hand() -> None:
+    change = torch.diag(torch.tensor([3.0, 4.0, 0.0], dtype=torch.float64))  # energies 9 and 16 of 25
+    for share, axes in ((0.0, []), (0.5, [1]), (0.64, [1]), (0.65, [1, 0]), (1.0, [1, 0])):
+        assert leading(change, share).abs().argmax(dim=1).tolist() == axes
+    assert leading(torch.zeros(2, 3, dtype=torch.float64), 1.0).shape == (0, 3)
+
+
+def test_anchors_stay_and_a_new_change_is_across_the_earlier_ones(model: Model, tmp_path: Path) -> None:
+    """By an independent route: each update, taken from the edits, against text states and the singular vectors."""
+    project, base = tmp_path / "p", model.weights("all")
+    chain.init(project, model, method="uce", guards=OFF, pictures=0)
+    chain.add(project, "cat", instead="bear", model=model)
+    first = chain.edit(project, model=model).weights
+    guards = {"anchor": True, "history": 1.0, "free": 0.0}
+    chain.add(project, "van gogh", kind="style", guards=guards, model=model)
+    second = chain.edit(project, model=model).weights
+    still = ["bear", "a photo of a bear", "art"]
+    for name, weight in second.items():
+        one, two = (first[name] - base[name]).double(), (weight - first[name]).double()
+        assert two.norm() > 1e-4 * one.norm() > 0
+        assert (one @ two.T).abs().max() < 1e-5 * one.norm() * two.norm()
+        for text in still:
+            state = model.text([text])[0, model.last_token(text)].double()
+            assert (two @ state).norm() < 1e-5 * two.norm() * state.norm()
+        other = model.text(["dog"])[0, model.last_token("dog")].double()
+        assert (two @ other).norm() > 1e-4 * two.norm() * other.norm()
 
 
 def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
@@ -206,7 +245,7 @@ def test_every_method_can_have_every_guard_that_suits_it(
     model = make()
     trains = issubclass(METHODS[method], Training)
     guards = {"bank": 2, "bank_near": 1, "replay": 1, "project": 1, "free": 0.0}
-    if method == "advunlearn":  # keys and values rest
+    if method in ("advunlearn", "casteer"):  # keys and values rest
         guards["project"] = 0
     few: dict[str, Any] = {"steps": 2} if trains else {}
     few |= {"neighbours": 1} if method == "duge" else {}  # the toy's vocabulary has no more words

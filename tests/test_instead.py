@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from quick import quick
 
 from unlearnkit.data.nearest import nearest_word, with_nearest
@@ -39,6 +40,26 @@ def test_nearest_is_a_retained_word_of_the_kind(model: Model) -> None:
     alone = Request((style, Concept("van gogh", "style")))
     with pytest.raises(InputError, match="no other style is known"):
         with_nearest(model, alone, {})
+
+
+def test_of_many_the_text_decides(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an independent route: one cosine after the other, of the words' own states."""
+    request = Request(
+        (CAT, Concept("dog", instead="nearest"), Concept("neon", "style", instead="nearest")),
+        keep=(Concept("bear"), Concept("car"), Concept("van gogh", "style")),
+    )
+    monkeypatch.setattr("unlearnkit.data.nearest.FEW", 2)
+    monkeypatch.setattr("unlearnkit.data.nearest.nearest_word", None)  # the model is not asked
+    found = [one.instead for one in with_nearest(model, request, {}).erase]
+
+    def state(word: str) -> torch.Tensor:
+        return model.text([word])[0, model.last_token(word)].double()
+
+    expected = [
+        max(("bear", "car"), key=lambda word: torch.cosine_similarity(state(name), state(word), dim=0).item())
+        for name in ("cat", "dog")
+    ]
+    assert found == [*expected, "van gogh"]
 
 
 @pytest.mark.parametrize("method", ["esd", "duge", "ca", "doco", "rgd", "uce"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unlearnkit import chain
-from unlearnkit.data.bank import contains_word
 from unlearnkit.data.prompts import neighbours, unerased
+from unlearnkit.data.wording import contains_word
 from unlearnkit.errors import InputError
 from unlearnkit.methods import edit_for
 from unlearnkit.model.model import Model

@@ -14,6 +14,7 @@ from test_ca import KEPT, plain
 
 from unlearnkit import seeds
 from unlearnkit.data import grammar, pictures
+from unlearnkit.data.text_columns import concept_texts, erased_matrices, retained_matrix
 from unlearnkit.errors import InputError
 from unlearnkit.methods import UCE, edit_for
 from unlearnkit.model.model import Model
@@ -195,6 +196,20 @@ def test_diverse_uce_is_uce_on_sentences(model: Model) -> None:
     same = {"templates": True, "tokens": "all", "erase_weight": 10.0, "ridge": 0.1}
     found = edit_for(model, CAT, method="uce-diverse", settings=told, seed=3)
     assert found.hash() == edit_for(model, CAT, method="uce", settings=told | same, seed=3).hash()
+
+
+def test_no_retained_text_of_uce_contains_an_erased_word(make: Callable[..., Model]) -> None:
+    """An erased word in a template of what is kept would pull its columns back: the edit is as without the template."""
+    request, known = Request((Concept("picture"),), keep=(Concept("dog"),)), make()
+    told = {"templates": True, "tokens": "all"}
+    c, g, _ = erased_matrices(known, concept_texts(known, request.erase, templates=True), last=False)
+    k = retained_matrix(
+        known, [(request.keep[0], form, "dog") for form in ("{}", "a photo of a {}")], last=False
+    )
+    delta = UCE(**told).delta(c @ c.T, (g - c) @ c.T, k @ k.T)
+    for name, weight in edit_for(known, request, method="uce", settings=told).weights.items():
+        w = known.weights("text")[name].detach().double()
+        torch.testing.assert_close(weight, (w + w @ delta).float(), rtol=1e-5, atol=1e-6)
 
 
 def test_several_concepts_weigh_together_as_much_as_one(model: Model) -> None:

@@ -341,7 +341,7 @@ def test_projected_updates_are_orthogonal_to_every_protected_text(seed: int, cou
     basis = span_basis(states)
     torch.testing.assert_close(basis.T @ basis, torch.eye(count, dtype=torch.float64))
     rule, weights = (
-        Projection({"k": start}, basis),
+        Projection({"k": start}, {"k": basis}),
         {"k": start + torch.randn((4, 6), generator=draws).double()},
     )
     gradient = rule.regularize_grad(weights, {"k": torch.randn((4, 6), generator=draws).double()})["k"]

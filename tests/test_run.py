@@ -25,9 +25,10 @@ from unlearnkit.model.hints import Hints
 from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
 from unlearnkit.runs.estimate import estimate
+from unlearnkit.runs.names import default_folder
 from unlearnkit.runs.recipes import load_recipe
 from unlearnkit.runs.requests import request_for
-from unlearnkit.runs.run import default_folder, erase, run_recipe
+from unlearnkit.runs.run import erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 
 CAT = Request((Concept("cat"),))

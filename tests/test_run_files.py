@@ -29,8 +29,9 @@ from unlearnkit.model.edit import Edit
 from unlearnkit.model.load import load
 from unlearnkit.model.places import RELATIVES
 from unlearnkit.runs.images import draw
+from unlearnkit.runs.names import default_folder
 from unlearnkit.runs.recipes import SHIPPED, load_recipe, placed
-from unlearnkit.runs.run import default_folder, erase, run_recipe
+from unlearnkit.runs.run import erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
 from unlearnkit.training.state import CheckpointTimer
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unlearnkit import known
+from unlearnkit.attacks import ATTACKS, BUDGETS
 from unlearnkit.chain.guards import Guards
 from unlearnkit.chain.merging import Merge
 from unlearnkit.evaluation.plan import Rules
+from unlearnkit.families.opening import DTYPES
 from unlearnkit.methods import METHODS
 from unlearnkit.settings import Setting, describe, setting
 from unlearnkit.suites import SUITES
@@ -124,7 +126,14 @@ def test_the_page_has_every_setting_once_and_is_what_is_declared() -> None:
 
 def test_what_the_command_line_knows_without_torch_is_what_is_declared() -> None:
     others = {"guards": Guards, "merge": Merge, "rules": Rules}
-    table = known.table(METHODS, others, {name: suite.summary for name, suite in SUITES.items()})
+    names = {
+        "suite": {name: suite.summary for name, suite in SUITES.items()},
+        "attack": {name: attack.summary for name, attack in ATTACKS.items()},
+        "budget": dict.fromkeys(BUDGETS, ""),
+        "dtype": dict.fromkeys(DTYPES, ""),
+    }
+    assert tuple(names) == known.NAMES
+    table = known.table(METHODS, others, names)
     if os.environ.get("UNLEARNKIT_WRITE"):
         known.FILE.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     assert json.loads(known.FILE.read_text("utf-8")) == table, (

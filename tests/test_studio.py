@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -16,6 +19,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import saved
+from unlearnkit import chain
+from unlearnkit.evaluation.report import report
+from unlearnkit.export import save_lora
+from unlearnkit.model.edit import Edit
+from unlearnkit.model.load import load
 from unlearnkit.studio.app import POLICY, Studio
 
 TOKEN, PORT = "token-of-a-test", 8123
@@ -220,11 +228,80 @@ def test_a_job_that_is_killed_says_so_and_is_resumed(studio: Studio, client: Tes
 
 
 def test_a_command_that_is_refused_says_why(studio: Studio, client: TestClient) -> None:
-    shutil.rmtree(studio.folder / "toy" / "unet")
-    fields = {"what": "erase", "model": "toy", "concept": "cat", "method": "uce", "tab": "erase"}
-    client.post("start", data=fields)
+    run = studio.folder / "run"
+    run.mkdir()
+    (run / "recipe.toml").write_text('model = "toy"\nmethod = "escalator"\n[[erase]]\nname = "cat"\n')
+    assert client.post("start", data={"what": "resume", "run": "run", "tab": "erase"}).status_code == 204
     assert ended(studio) == "refused"
-    assert "unet" in studio.jobs.all()[0].says
+    assert "escalator&#39; is unknown" in client.get("panel", params={"tab": "erase"}).text
+
+
+def test_a_verdict_has_its_interval_and_its_report(
+    studio: Studio, client: TestClient, evaluated: Path
+) -> None:
+    shutil.copytree(evaluated, studio.folder / "run")
+    report(studio.folder / "run")
+    page = client.get("check", params={"run": "run"}).text
+    assert "still seen" in page
+    assert re.search(r"\d of \d, [\d.]+ % \([\d.]+ to [\d.]+\)", page)
+    assert "unlearnkit verify run" in page
+    assert saved.SCRIPT not in page
+    answer = client.get("file", params={"what": "report", "run": "run"})
+    assert "Under attack" in answer.text or "verdict" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    script = answer.text.rpartition("<script>")[2].partition("</script>")[0]
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy, (
+        "its own script may run"
+    )
+    tables = studio.folder / "run" / "evaluation" / "prompts-rows" / "tables.json"
+    tables.write_text(tables.read_text().replace("0.05", "0.06"))
+    answer = client.get("check", params={"run": "run"})
+    assert answer.status_code == 400
+    assert "tables.json" in answer.text
+
+
+def test_a_chain_is_a_time_line(studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(studio.folder)
+    chain.init("project", "toy", method="uce", pictures=0)
+    chain.add("project", "cat")
+    page = client.get("requests").text
+    assert "<strong>cat</strong> erased with uce" in page
+    assert "unlearnkit chain verify project" in page
+    fields = {"chain": "project", "concept": "dog", "set-erase_weight": "2"}
+    answer = client.post("command", data={"what": "chain-add", **fields})
+    assert answer.text == "unlearnkit chain add project --concept dog --set erase_weight=2"
+    assert "unknown" in client.post("command", data={"what": "chain-add", **fields, "set-steps": "2"}).text
+    answer = client.post("command", data={"what": "chain-drop", "chain": "project", "number": "1"})
+    assert answer.text == "unlearnkit chain drop project 1"
+    answer = client.post("command", data={"what": "chain-init", "name": "a/../b", "model": "toy"})
+    assert answer.text == "unlearnkit chain init a-b toy"
+    (studio.folder / "project" / "ledger.jsonl").write_text("{}\n")
+    assert client.get("requests").status_code == 400
+
+
+def test_what_is_exported_is_listed_with_what_loads_it(
+    studio: Studio, client: TestClient, evaluated: Path
+) -> None:
+    shutil.copytree(evaluated, studio.folder / "run")
+    (studio.folder / "odd.safetensors").write_bytes(b"\xff" * 100)
+    save_lora(
+        load(saved.folder()),
+        Edit.load(evaluated / "edit.safetensors"),
+        studio.folder / "l.safetensors",
+        lose=0,
+    )
+    page = client.get("ship", params={"run": "run"}).text
+    assert "A LoRA of rank" in page
+    assert "unlearnkit did not write it" in page
+    fields = {"what": "export", "run": "run", "name": "../../x", "lose": "0", "into": "odd.safetensors"}
+    answer = client.post("command", data=fields)
+    assert answer.text == "unlearnkit export run --out x.safetensors --into odd.safetensors --lose 0"
+
+
+def test_pictures_of_a_users_own_model_are_covered(studio: Studio, client: TestClient) -> None:
+    assert "curtain" in client.get("look", params={"model": "toy"}).text
+    assert "curtain" not in client.get("look", params={"model": "canvas"}).text
 
 
 def test_links_out_of_the_folder_are_not_followed(studio: Studio, client: TestClient, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the command line checks before torch is imported: the names of methods and suites, and all settings.
+"""What the command line checks before torch is imported: names of methods, attacks and suites, and all settings.
 
 ``known.json`` is generated from what the methods declare; ``tests/test_settings_page.py`` compares the two and, with
 ``UNLEARNKIT_WRITE=1``, writes it. A setting that several methods share is stored once, with each method's differences.
@@ -18,10 +18,22 @@ from typing import Any, ClassVar, Literal
 from .errors import InputError, nearest, quoted
 from .settings import Setting, describe, setting, without_none
 
-__all__ = ["FILE", "METHOD", "Known", "find", "find_suite", "methods", "settings_of", "table"]
+__all__ = [
+    "FILE",
+    "METHOD",
+    "NAMES",
+    "Known",
+    "check_name",
+    "find",
+    "methods",
+    "names",
+    "settings_of",
+    "table",
+]
 
 FILE = Path(__file__).with_name("known.json")
 METHOD = ("name", "title", "paper", "summary")  # a method's own words
+NAMES = ("suite", "attack", "budget", "dtype")  # that have a summary, and no settings
 _PLAIN = {one.__name__: one for one in (int, float, bool, str)}
 
 
@@ -57,11 +69,16 @@ def settings_of(name: str) -> type[Known]:
     return _class(name, _read()[name]["settings"], {"name": name})
 
 
-def find_suite(name: str) -> None:
-    """Raise InputError, with the nearest name, for an unknown suite."""
-    if name not in (suites := _read()["suites"]):
+def names(what: str) -> dict[str, str]:
+    """Every suite, attack, budget or dtype, with a summary. what: one of ``NAMES``."""
+    return dict(_read()["names"][what])
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise InputError, with the nearest name, for an unknown suite, attack, budget or dtype."""
+    if name not in (allowed := names(what)):
         raise InputError(
-            f"suite {quoted(name)} is unknown{nearest(name, suites)}: use one of {', '.join(suites)}"
+            f"{what} {quoted(name)} is unknown{nearest(name, allowed)}: use one of {', '.join(allowed)}"
         )
 
 
@@ -83,11 +100,11 @@ def _class(name: str, settings: Mapping[str, dict[str, Any]], attributes: dict[s
 
 
 def table(
-    declared: Mapping[str, type], others: Mapping[str, type], suites: Mapping[str, str]
+    declared: Mapping[str, type], others: Mapping[str, type], names: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
     """The content of ``known.json``.
 
-    declared: the methods by name. others: more settings by the name that ``settings_of`` takes. suites: summaries.
+    declared: the methods by name. others: more settings by the name that ``settings_of`` takes. names: see ``NAMES``.
     """
     common: dict[str, dict[str, Any]] = {}
 
@@ -105,7 +122,7 @@ def table(
         for name, cls in declared.items()
     }
     rest = {name: {"settings": differences(cls)} for name, cls in others.items()}
-    return {"methods": of_methods, **rest, "suites": dict(suites), "settings": common}
+    return {"methods": of_methods, **rest, "names": names, "settings": common}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -72,14 +72,14 @@ def make_edit(
     method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     with model.wearing(applied):
         if not issubclass(method, Training):
-            return _closed(own, request, earlier, recipe, guards, job)
+            return _closed(own, request, earlier, base, recipe, guards, job)
         filled: Any = methods.resolve(own, request, method.name, settings)
         if filled.part == TEXT_ENCODER:
             base |= own.weights(filled.part)
-            if guards.project:
+            if guards.projects:
                 raise InputError(
-                    f"guard project protects keys and values, and {method.name} trains the text encoder, their input: "
-                    "leave project out, or choose another method"
+                    f"guards project, anchor and history protect keys and values, and {method.name} trains the text "
+                    "encoder, their input: leave them out, or choose another method"
                 )
         added = guard_losses(
             own,
@@ -102,6 +102,7 @@ def _closed(
     model: Model,
     request: Request,
     earlier: Sequence[Request],
+    base: Mapping[str, Tensor],
     recipe: Mapping[str, Any],
     guards: Guards,
     job: Job,
@@ -113,10 +114,15 @@ def _closed(
     edit = methods.edit_for(
         model, request, method=recipe["method"], settings=settings, seed=recipe["seed"], job=job
     )
-    if not guards.project:
+    if not guards.projects:
         return edit
+    if edit.weights and not edit.weights.keys() & model.weights("text").keys():
+        raise InputError(
+            f"guards project, anchor and history protect keys and values, and {edit.facts['method']} changes neither: "
+            "leave them out, or choose another method"
+        )
     weights: dict[str, Tensor] = {name: value.clone() for name, value in edit.weights.items()}
-    projection(model, request, earlier, guards).project_weights(weights)
+    projection(model, request, earlier, base, guards).project_weights(weights)
     projected = Edit(weights, edit.facts | {"guards": dataclasses.asdict(guards)}, edit.hooks)
     methods.check_moved(model, request, projected)
     return projected

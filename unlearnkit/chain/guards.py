@@ -5,6 +5,8 @@
     bank       w E ||ε_θ⁰(x_t, c) - ε_θ(x_t, c)||²     c near to any request so far, or general; no erased word
     replay     w E ||ε_θ'(x_t, c) - ε_θ(x_t, c)||²     c erased earlier: the network keeps its output there
     project    ΔW e = 0 for keys and values and protected text e: neighbours, earlier targets, general prompts
+    anchor     ΔW e = 0 for what takes a concept's place, of this and all earlier requests
+    history    ΔW v = 0 for the leading directions v of what earlier requests changed, W - W⁰
 
 θ⁰ draws the pictures, so nothing is learned from a copy of a copy. A closed-form method has no loss: the words of the
 bank and the earlier targets become retained concepts of its request, and the projection is applied afterwards.
@@ -23,14 +25,15 @@ from torch import Tensor
 from .. import seeds
 from ..data.image_sets import DenoiserInput
 from ..data.prompts import neighbours, prompts_for
+from ..data.text_columns import target_of
 from ..model.model import Model
 from ..parts import Rule
-from ..parts.rules import Projection
+from ..parts.rules import Projection, span_basis
 from ..schema import Request
 from ..settings import setting
 from ..training.job import ExtraLosses, Job, Run
 from ..training.net import Net, Step, mse
-from .screening import memory_bank, protected_basis
+from .screening import memory_bank, protected_texts, refuse_protected
 
 __all__ = ["Guards", "closed_form_request", "guard_losses", "projection"]
 
@@ -70,13 +73,30 @@ class Guards:
         low=0,
         source="Lee et al.: 200 in all",
     )
+    anchor: bool = setting(
+        False,
+        "what takes a concept's place, in every template, joins the text whose keys and values do not change",
+        source="CEASE, arXiv 2610.01989",
+    )
+    history: float = setting(
+        0.0,
+        "directions with this share of the energy of earlier changes are left alone by a new one; 0: none",
+        low=0.0,
+        high=1.0,
+        source="CEASE, arXiv 2610.01989: all",
+    )
     free: float = setting(
         0.3,
-        "with project: the smallest share of a target that must lie outside the protected text",
+        "with project, anchor, history: the smallest share of a target that must lie outside of what is protected",
         low=0.0,
         high=1.0,
         source="notes on Lee et al.",
     )
+
+    @property
+    def projects(self) -> bool:
+        """Whether the update of keys and values is projected."""
+        return bool(self.project or self.anchor or self.history)
 
 
 @dataclass(frozen=True)
@@ -114,8 +134,8 @@ def guard_losses(
     first = {name: base[name] for name in changed}
     losses = _losses(model, request, earlier, first, guards, batch=batch, seed=seed, job=job)
     rules: list[Rule] = []
-    if guards.project:
-        rules.append(projection(model, request, earlier, guards))
+    if guards.projects:
+        rules.append(projection(model, request, earlier, base, guards))
     if not losses and not rules:
         return None
     facts = {"guards": dataclasses.asdict(guards), "earlier": [dataclasses.asdict(one) for one in earlier]}
@@ -142,12 +162,36 @@ def closed_form_request(
     return Request(request.erase, (*(near or neighbours(model, request, nearest)), *again))
 
 
-def projection(model: Model, request: Request, earlier: Sequence[Request], guards: Guards) -> Projection:
-    """The rule that projects the update off the protected text. Raises InputError if the target is protected itself."""
-    basis = protected_basis(
-        model, request, earlier, nearest=guards.project, general=guards.general, free=guards.free
+def projection(
+    model: Model, request: Request, earlier: Sequence[Request], base: Mapping[str, Tensor], guards: Guards
+) -> Projection:
+    """The rule that projects the update off what is protected. base: all weights of θ⁰; the model has θ'.
+
+    Raises InputError if the target is protected itself.
+    """
+    states = protected_texts(
+        model,
+        request,
+        earlier,
+        nearest=guards.project,
+        general=guards.general if guards.project else 0,
+        places=target_of if guards.anchor else None,
     )
-    return Projection(model.weights("text"), basis.to(model.device, torch.float32))
+    matrices, bases = model.weights("text"), dict[str, Tensor]()
+    for name, weight in matrices.items():
+        past = leading((weight - base[name]).detach().cpu().double(), guards.history)
+        bases[name] = span_basis(torch.cat([states, states.norm(dim=1).mean() * past]))
+    refuse_protected(model, request, bases.values(), guards.free)
+    return Projection(matrices, {name: one.to(model.device, torch.float32) for name, one in bases.items()})
+
+
+def leading(change: Tensor, share: float) -> Tensor:
+    """The fewest right singular vectors (k, width) that hold the share of the energy of a change (rows, width)."""
+    _, size, v = torch.linalg.svd(change, full_matrices=False)
+    held = size.square().cumsum(0)
+    # vectors are needed as long as those before them hold too little
+    rows: Tensor = v[(held - size.square() < share * held[-1]) & (size > 1e-6 * size[0])]
+    return rows
 
 
 def _losses(

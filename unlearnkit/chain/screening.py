@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..data.bank import contains_word
 from ..data.prompts import neighbours, prompts
+from ..data.wording import contains_word, prefix_through
 from ..errors import InputError
 from ..model.model import Model
-from ..parts.rules import residual_share, span_basis
+from ..parts.rules import residual_share
 from ..schema import Concept, Request, folded
 from ..seeds import derive
 
-__all__ = ["Bank", "join", "memory_bank", "protected_basis", "screen"]
+__all__ = ["Bank", "join", "memory_bank", "protected_texts", "refuse_protected", "screen"]
 
 
 @dataclass(frozen=True)
@@ -113,34 +113,52 @@ def _cut(groups: Sequence[tuple[str, ...]], budget: int) -> Iterator[tuple[str, 
         budget -= len(part)
 
 
-def protected_basis(
-    model: Model, request: Request, earlier: Sequence[Request], *, nearest: int, general: int, free: float
+def protected_texts(
+    model: Model,
+    request: Request,
+    earlier: Sequence[Request],
+    *,
+    nearest: int,
+    general: int,
+    places: Callable[[Concept], str] | None,
 ) -> Tensor:
-    """An orthonormal basis (width, k), float64, of protected text: for each text the state of its last token.
+    """The states (n, width), float64, of protected text: of each its last token.
 
-    Protected are the retained concepts, else the ``nearest`` words; every wording that was erased earlier; the start
-    token; and ``general`` prompts of the vocabulary. Raises InputError if less than the share ``free`` of a wording to
-    erase lies outside of their span: no update that leaves the protected text unchanged could erase it.
+    Protected are the start token and, with ``nearest``, the retained concepts, else so many words, every wording that
+    was erased earlier, and ``general`` prompts. places: what takes a concept's place; with it, this text of every
+    request, in each template.
     """
-    clean = screen(model, earlier)
-    retained = neighbours(clean, request, nearest)
-    texts = [word for concept in retained for word in concept.wordings]
-    texts += [word for past in earlier for concept in past.erase for word in concept.wordings]
+    texts = [""]
+    if nearest:
+        clean = screen(model, earlier)
+        texts += [word for concept in neighbours(clean, request, nearest) for word in concept.wordings]
+        texts += [word for past in earlier for concept in past.erase for word in concept.wordings]
     if general:
         texts += memory_bank(model, request, earlier, 0, general).prompts
-    basis = span_basis(_states(model, ["", *texts]))
+    if places:
+        erased = [one for past in (*earlier, request) for one in past.erase]
+        forms = {one.kind: ("{}", *model.hints.templates.get(one.kind, ())) for one in erased}
+        texts += [prefix_through(form, places(one)).strip() for one in erased for form in forms[one.kind]]
+    return text_states(model, list(dict.fromkeys(texts)))
+
+
+def refuse_protected(model: Model, request: Request, bases: Iterable[Tensor], free: float) -> None:
+    """Raise InputError if a wording to erase has less than the share ``free`` outside of every basis (width, k).
+
+    No update that leaves the protected text unchanged could erase it.
+    """
     targets = [word for concept in request.erase for word in concept.wordings]
-    shares = residual_share(_states(model, targets), basis)
+    states = text_states(model, targets)
+    shares = torch.stack([residual_share(states, basis) for basis in bases]).amax(dim=0)
     for word, share in zip(targets, shares.tolist(), strict=True):
         if share < free:
             raise InputError(
                 f"{word!r} lies inside the protected text: {share:.2f} of it is outside, {free:g} is needed; protect "
-                "fewer words (guards project, general), or lower free"
+                "less (guards project, general, anchor, history), or lower free"
             )
-    return basis
 
 
-def _states(model: Model, texts: Sequence[str]) -> Tensor:
-    """The states (n, width) at the last token of each text; at the start token of an empty text."""
+def text_states(model: Model, texts: Sequence[str]) -> Tensor:
+    """The states (n, width), float64, at the last token of each text; at the start token of an empty text."""
     rows = model.text(texts).double().cpu()
     return torch.stack([row[model.last_token(text)] for row, text in zip(rows, texts, strict=True)])

@@ -31,7 +31,6 @@ app = typer.Typer(
     name="unlearnkit",
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

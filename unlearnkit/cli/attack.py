@@ -10,6 +10,8 @@ import typer
 
 from ..errors import InputError
 from ..io.files import user_path
+from . import complete
+from .checks import known_run
 from .output import answer
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, err, out, showing
 
@@ -18,18 +20,24 @@ __all__ = ["attack"]
 
 def attack(
     run: Annotated[
-        str | None, typer.Argument(help="The folder of a finished run or chain; with --base, a model.")
+        str | None,
+        typer.Argument(
+            help="The folder of a finished run or chain; with --base, a model.", autocompletion=complete.runs
+        ),
     ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option(
             "--attack",
             metavar="NAME",
+            autocompletion=complete.named("attack"),
             help="An attack; may be repeated (default: all that fit the model).",
             rich_help_panel=HOW,
         ),
     ] = None,
-    budget: Annotated[str, typer.Option(help="quick or full.", rich_help_panel=HOW)] = "quick",
+    budget: Annotated[
+        str, typer.Option(help="quick or full.", autocompletion=complete.named("budget"), rich_help_panel=HOW)
+    ] = "quick",
     seed: Seed = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it will cost.", rich_help_panel=HOW)
@@ -76,9 +84,11 @@ def attack(
 
     [bold]unlearnkit attack runs/esd-cat-0 --attack inversion[/bold]
     """
-    from ..evaluation import attack as attacking
-    from ..schema import Concept
+    from ..known import check_name
 
+    for name in names or ():
+        check_name("attack", name)
+    check_name("budget", budget)
     if self_test:
         if run is not None:
             raise InputError("--self-test takes no run: leave the folder out, or leave out --self-test")
@@ -86,6 +96,12 @@ def attack(
         return
     if run is None:
         raise InputError("the run is missing: name its folder, for example unlearnkit attack runs/esd-cat-0")
+    is_chain = (user_path(run) / "ledger.jsonl").exists()
+    if base is None and not is_chain:
+        known_run(run)
+
+    from ..evaluation import attack as attacking
+    from ..schema import Concept
 
     def open_evaluators(device: Any) -> Any:
         from ..metrics.evaluators import local_evaluators
@@ -96,7 +112,7 @@ def attack(
     options: dict[str, Any] = {"attacks": names, "budget": budget, "device": device}
     attack_, plan = attacking.attack, attacking.plan
     tools = open_evaluators if objects or styles or nudenet else None
-    if (user_path(run) / "ledger.jsonl").exists():
+    if is_chain:
         from ..chain.commands import attack as of_chain
 
         attack_, plan = of_chain.attack, of_chain.plan  # type: ignore[assignment]

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import printable
+from ..errors import InputError, nearest, printable
+from ..errors import quoted as cut
+from . import complete
 from .chain_read import Folder, guards, log, report, status, verify
+from .checks import known_chain
 from .output import answer
 from .terminal import Device, Dtype, Seed, Variant, err, known_model, quoted, say, showing
 
@@ -27,25 +30,47 @@ commands = typer.Typer(
 )
 
 Pairs = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the method.", autocompletion=complete.settings
+    ),
 ]
 GuardPairs = Annotated[
-    list[str] | None, typer.Option("--guard", metavar="KEY=VALUE", help="See 'unlearnkit chain guards'.")
+    list[str] | None,
+    typer.Option(
+        "--guard",
+        metavar="KEY=VALUE",
+        help="See 'unlearnkit chain guards'.",
+        autocompletion=complete.settings_of("guards"),
+    ),
 ]
 
 
 @commands.command()
 def init(
     project: Folder,
-    model: Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="canvas, a diffusers folder, a hub id or a file.", autocompletion=complete.models
+        ),
+    ],
     regime: Annotated[
         str, typer.Option(help="sequential: from the last edit; joint: all together; merged: each alone.")
     ] = "sequential",
-    method: Annotated[str, typer.Option(help="The method of requests that name none.")] = "esd",
+    method: Annotated[
+        str, typer.Option(help="The method of requests that name none.", autocompletion=complete.methods)
+    ] = "esd",
     set_: Pairs = None,
     guard: GuardPairs = None,
     merge: Annotated[
-        list[str] | None, typer.Option("--merge", metavar="KEY=VALUE", help="rule, scale or trim of merging.")
+        list[str] | None,
+        typer.Option(
+            "--merge",
+            metavar="KEY=VALUE",
+            help="rule, scale or trim of merging.",
+            autocompletion=complete.settings_of("merge"),
+        ),
     ] = None,
     pictures: Annotated[
         int, typer.Option(min=0, help="Pictures per word of the vocabulary after each request; 0: none.")
@@ -61,6 +86,7 @@ def init(
 
     [bold]unlearnkit chain init project canvas[/bold]
     """
+    from ..chain.facts import REGIMES
     from ..known import find, settings_of
     from ..settings import parse_pairs
 
@@ -68,6 +94,10 @@ def init(
     guards = parse_pairs(guard or [], settings_of("guards"))
     merging = parse_pairs(merge or [], settings_of("merge"))
     known_model(model)
+    if regime not in REGIMES:
+        raise InputError(
+            f"regime {cut(regime)} is unknown{nearest(regime, REGIMES)}: use one of {', '.join(REGIMES)}"
+        )
 
     from ..chain.commands.init import init
 
@@ -104,7 +134,9 @@ def add(
         str | None, typer.Option(help="What appears in its place: a word, nothing, or nearest.")
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="A concept to retain; may be repeated.")] = None,
-    method: Annotated[str | None, typer.Option(help="The method (default: the chain's).")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The method (default: the chain's).", autocompletion=complete.methods)
+    ] = None,
     set_: Pairs = None,
     guard: GuardPairs = None,
     seed: Seed = 0,
@@ -154,6 +186,8 @@ def undo(
     device: Device = None,
 ) -> None:
     """Undo the last requests."""
+    known_chain(project)
+
     from ..chain.commands.undo import undo, undo_plan
 
     _plan(undo_plan(project, undo=count))
@@ -171,6 +205,8 @@ def drop(
     device: Device = None,
 ) -> None:
     """Undo any requests: exact for merged edits, otherwise later requests are trained again."""
+    known_chain(project)
+
     from ..chain.commands.undo import drop, undo_plan
 
     _plan(undo_plan(project, drop=numbers))
@@ -187,6 +223,8 @@ def build(
     device: Device = None,
 ) -> None:
     """Write the current model as a folder for plain diffusers."""
+    known_chain(project)
+
     from ..chain.commands.build import build
 
     built = build(project, folder, device=device)

@@ -10,13 +10,17 @@ import typer
 from rich.table import Table
 
 from ..errors import printable
+from . import complete
 from .chain_words import cells, facts_of, in_words, rate_of
+from .checks import known_chain
 from .output import answer, of_settings
 from .terminal import Device, out, say, showing
 
 __all__ = ["Folder", "guards", "log", "report", "status", "verify"]
 
-Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.", autocompletion=complete.chains)
+]
 
 
 def status(project: Folder) -> None:
@@ -65,6 +69,8 @@ def verify(
     device: Device = None,
 ) -> None:
     """Check ledger, edits and evaluations against their hashes; exit code 2 if anything differs."""
+    known_chain(project)
+
     from ..chain.commands.verify import verify
     from .evaluate import share_of
 
@@ -92,6 +98,8 @@ def log(project: Folder) -> None:
 
 def report(project: Folder) -> None:
     """Write report.html, one file: what was erased when, what eroded, and pictures."""
+    known_chain(project)
+
     from ..chain.commands.report import report
 
     page = report(project)

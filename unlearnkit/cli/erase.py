@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, listed
 from ..io.files import user_path
+from . import complete
 from .output import answer
 from .request import notes, recipe_of
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
@@ -25,7 +26,10 @@ NAMES = 120  # characters of names in a line
 
 def erase(
     model: Annotated[
-        str | None, typer.Argument(help="canvas, a diffusers folder, a hub id or a file.")
+        str | None,
+        typer.Argument(
+            help="canvas, a diffusers folder, a hub id or a file.", autocompletion=complete.models
+        ),
     ] = None,
     concept: Annotated[
         list[str] | None,
@@ -45,6 +49,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="KIND",
+            autocompletion=complete.kinds,
             help="object or style (default: what the model's hints say, else object).",
             rich_help_panel=WHAT,
         ),
@@ -77,6 +82,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.methods,
             help="See 'unlearnkit methods' (default: what the model's hints name, else esd).",
             rich_help_panel=HOW,
         ),
@@ -86,6 +92,7 @@ def erase(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
+            autocompletion=complete.settings,
             help="A setting of the method, see 'unlearnkit methods NAME'; may be repeated.",
             rich_help_panel=HOW,
         ),
@@ -94,6 +101,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="PART",
+            autocompletion=complete.value_of("trains"),
             help="The trained weights: xattn-kv, xattn, not-xattn, all, lora or text-encoder.",
             rich_help_panel=HOW,
         ),
@@ -102,6 +110,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.value_of("combine"),
             help="How gradients are combined: sum, restricted, preserving, preserving-tensor or pcgrad.",
             rich_help_panel=HOW,
         ),
@@ -110,6 +119,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.value_of("mask"),
             help="Weights that may change: none, saliency, dynamic or selft.",
             rich_help_panel=HOW,
         ),
@@ -118,6 +128,7 @@ def erase(
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.value_of("rule"),
             help="Constraints on the weights: l1sp, l2sp, project or none; may be repeated.",
             rich_help_panel=HOW,
         ),
@@ -126,6 +137,7 @@ def erase(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.value_of("adversary"),
             help="Learn vectors that bring the concept back, and erase there too: none, embedding or prefix.",
             rich_help_panel=HOW,
         ),
@@ -185,18 +197,8 @@ def erase(
     resumed = resumed if resumed and resumed.is_file() else None
     recipe = recipe or resumed
     if recipe is not None:
-        others = (
-            model
-            or concept
-            or concepts
-            or phrase
-            or instead
-            or keep
-            or set_
-            or variant
-            or any(parts.values())
-        )
-        if others or (kind, method, seed) != (None, None, 0):
+        others = (model, concept, concepts, phrase, instead, keep, set_, variant, *parts.values())
+        if any(others) or (kind, method, seed) != (None, None, 0):
             raise InputError(
                 "a recipe has its own model, variant, concept, method, seed and settings: leave them out, or edit it"
             )
@@ -214,10 +216,14 @@ def erase(
         chosen = recipe_of(model, concept, concepts, kind, phrase, instead, keep, method, set_, parts, seed)
         chosen = replace(chosen, variant=variant)
 
-    from ..runs.run import default_folder, writes_pipeline
+    from ..runs.names import check_folder, default_folder
 
     notes(chosen)
     folder = user_path(folder or default_folder(chosen))
+    check_folder(folder, resume=resume)
+
+    from ..runs.run import writes_pipeline
+
     writes: dict[str, Any] = {"pictures": pictures, "pipeline": pipeline and writes_pipeline(chosen)}
     writes |= {"resume": resume, "force": force, "device": device, "dtype": dtype}
     (_dry_run if dry_run else _run)(chosen, folder, **writes)
@@ -265,22 +271,21 @@ def _dry_run(
     recipe: Recipe,
     folder: Path,
     *,
-    resume: bool,
     force: bool,
     device: str | None,
     dtype: str | None,
-    **writes: Any,
+    pictures: int,
+    pipeline: bool,
+    **_: Any,
 ) -> None:
     from ..data.recognition import check_recognised
     from ..model.load import load
     from ..runs.estimate import estimate
-    from ..runs.run import check_folder
 
-    check_folder(folder, resume=resume)
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
     if not force:
         check_recognised(model, recipe.request)
-    found = estimate(model, recipe, **writes)
+    found = estimate(model, recipe, pictures=pictures, pipeline=pipeline)
     answer({"run": folder, **found.facts()})
     for name, value in found.lines():
         out.print(f"{name:<12}{value}")

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, printable, quoted
+from . import complete
+from .checks import known_folder, known_run
 from .output import answer
 from .terminal import Device, Dtype, err, out, showing
 from .terminal import quoted as shown
@@ -17,15 +19,20 @@ __all__ = ["commands", "share_of"]
 
 commands = typer.Typer()
 
-Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", autocompletion=complete.runs)]
 
 
 @commands.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="The folder of a finished run.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The folder of a finished run.", autocompletion=complete.runs)
+    ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary."),
+        typer.Option(
+            autocompletion=complete.named("suite"),
+            help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary.",
+        ),
     ] = None,
     file: Annotated[
         Path | None,
@@ -84,12 +91,13 @@ def evaluate(
         raise InputError(
             "--labels and --threshold belong to --nudenet: name its .onnx file, or leave them out"
         )
-    from ..known import find_suite, settings_of
+    from ..known import check_name, settings_of
     from ..settings import build
 
     if suite is not None:
-        find_suite(suite)
+        check_name("suite", suite)
     build(settings_of("rules"), {"limit": limit, "margin": margin})
+    known_run(run)
 
     from ..evaluation.evaluate import evaluate_run
     from ..evaluation.plan import Rules
@@ -123,6 +131,8 @@ def evaluate(
 @commands.command()
 def report(run: Run) -> None:
     """Write report.html, one file with pictures, and report.json into the run's folder."""
+    known_folder(run)
+
     from ..evaluation.report import report
 
     page = report(run)
@@ -137,6 +147,9 @@ def compare(
     folder: Annotated[Path, typer.Option("--out", help="The folder for the page.")] = Path("comparison"),
 ) -> None:
     """Compare evaluated runs on one page, with paired tests of every two."""
+    for run in runs:
+        known_run(run)
+
     from ..evaluation.compare import compare
 
     page = compare(runs, folder, suite=suite)
@@ -155,9 +168,11 @@ def verify(
     dtype: Dtype = None,
 ) -> None:
     """Compute all hashes and figures of a run again; exit code 2 if anything differs."""
+    again = None if share is None else share_of(share)
+    known_folder(run)
+
     from ..evaluation.verify import check, redraw
 
-    again = None if share is None else share_of(share)
     wrong, remarks = check(run)
     count = different = 0
     if again is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, printable, quoted
+from . import complete
+from .checks import known_edit
 from .output import answer
 from .terminal import Device, Variant, out, showing
 
@@ -20,7 +22,12 @@ __all__ = ["export"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, an edit.safetensors, or a chain's project.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, an edit.safetensors, or a chain's project.", autocompletion=complete.runs
+        ),
+    ],
     file: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     into: Annotated[
         Path | None,
@@ -48,6 +55,10 @@ def export(
         raise InputError(
             "--rank is for a LoRA and --into for a checkpoint with full weights: give one of them"
         )
+    known_edit(run)
+    if file.suffix != ".safetensors":
+        raise InputError(f"{quoted(file)} is no name that loaders accept: end it in .safetensors")
+
     from .. import export as exporting
     from ..export.report import output_path, percent
     from ..io.files import user_path

@@ -7,13 +7,20 @@ from typing import Annotated
 
 import typer
 
+from . import complete
+from .checks import known_edit
 from .output import answer
 from .terminal import HOW, WHERE, Device, Dtype, Seed, Variant, finite, known_model, note, out, showing
 
 __all__ = ["generate"]
 
 DRAW = "What to draw"
-Source = Annotated[str, typer.Argument(help="canvas, a diffusers folder, a hub id or a .safetensors file.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="canvas, a diffusers folder, a hub id or a .safetensors file.", autocompletion=complete.models
+    ),
+]
 
 
 def generate(
@@ -58,6 +65,8 @@ def generate(
 ) -> None:
     """Draw pictures with a model, with or without an edit."""
     known_model(model)
+    if edit is not None:
+        known_edit(edit)
 
     from ..model.edit import Edit
     from ..model.load import load, note_of

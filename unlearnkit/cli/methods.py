@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from . import complete
 from .output import answer, of_settings
 from .terminal import out
 
@@ -14,7 +15,9 @@ __all__ = ["methods"]
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show this method and its settings.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this method and its settings.", autocompletion=complete.methods)
+    ] = None,
 ) -> None:
     """List the methods, or show one with all its settings: default, range and source."""
     from .. import known

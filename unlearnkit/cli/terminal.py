@@ -21,6 +21,7 @@ from rich.text import Text
 from ..errors import InputError, ModelError, nearest, printable, reason
 from ..errors import quoted as cut
 from ..io.files import user_path
+from . import checks, complete
 
 __all__ = [
     "HOW",
@@ -88,13 +89,18 @@ Seed = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="cpu, cuda or cuda:1 (default: a GPU if there is one).", rich_help_panel=MACHINE
+        metavar="NAME",
+        callback=checks.known_device,
+        help="cpu, cuda or cuda:1 (default: a GPU if there is one).",
+        rich_help_panel=MACHINE,
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        callback=checks.known_dtype,
+        autocompletion=complete.named("dtype"),
         help="float32, float16 or bfloat16 (default: float32, or an edit's own).",
         rich_help_panel=MACHINE,
     ),
@@ -131,6 +137,10 @@ def known_model(source: str) -> str:
             names += [path.name for path in place.parent.iterdir()]
     if close := nearest(place.name, names):
         raise ModelError(f"model {cut(source)} was not found{close}")
+    if word:
+        raise ModelError(
+            f"model {cut(source)} was not found: give 'canvas', a diffusers folder, a .safetensors file or a hub id"
+        )
     return source
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +10,9 @@ from .. import seeds
 from ..errors import InputError
 from ..model.model import Model
 from ..schema import Concept, Request, folded
-from .wording import format_prompt
+from .wording import contains_word, format_prompt
 
-__all__ = ["contains_word", "memory_prompts"]
+__all__ = ["memory_prompts"]
 
 
 def memory_prompts(
@@ -49,9 +48,3 @@ def memory_prompts(
         )
     prompts = tuple(unique)
     return tuple(prompts[index % len(prompts)] for index in range(budget))
-
-
-def contains_word(text: str, wordings: Sequence[str]) -> bool:
-    """Whether the text contains one of the wordings as whole words."""
-    text = folded(text)
-    return any(re.search(rf"(?<!\w){re.escape(folded(wording))}(?!\w)", text) for wording in wordings)

@@ -4,26 +4,30 @@ On pictures x of sentences f with the concept c, noised to several times t, the 
 
     Σ |ε(x_t, f(k)) - ε(x_t, f(c))|²
 
+Of many concepts the text decides: the largest cosine of text states.
+
 LACU (arXiv 2601.06162) chooses targets by distance of predictions, too; pictures, times and sum are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch.nn.functional import normalize
 
 from .. import seeds
 from ..errors import InputError, quoted
 from ..model.model import Model
 from ..model.sampling import sample_latents
 from ..schema import NEAREST, Concept, Request, folded
-from .prompts import neighbours, texts, unerased
+from .prompts import states_of, texts, unerased
 from .wording import format_prompt
 
-__all__ = ["nearest_word", "with_nearest"]
+__all__ = ["FEW", "nearest_by_text", "nearest_word", "with_nearest"]
 
+FEW = 32  # concepts that are compared by prediction
 SENTENCES = 3  # a picture of each
 TIMES = (0.35, 0.55, 0.75)  # of the timesteps
 
@@ -31,40 +35,58 @@ TIMES = (0.35, 0.55, 0.75)  # of the timesteps
 def with_nearest(
     model: Model, request: Request, default: Mapping[str, str], *, counting: bool = False
 ) -> Request:
-    """The request with a word for every ``nearest``. counting: take the nearest by text, which costs nothing.
+    """The request with a word for every ``nearest``; of more than ``FEW`` of them, and with counting, by text alone.
 
-    default: by kind, what a method or a model puts in the place of concepts without ``instead``. A default of
-        ``nearest`` is passed over where no other word of the kind is retained.
+    default: by kind, what a method or a model puts in the place of concepts without ``instead``; ``nearest`` is passed
+        over where no other word of the kind is retained. counting: costs nothing.
     Raises InputError where a request asks for ``nearest`` and no other word of the kind is retained.
     """
     default = {
         kind: word for kind, word in default.items() if word != NEAREST or _words(model, request, kind)
     }
-    chosen = [
+    erase = [
         replace(one, instead=default.get(one.kind)) if one.instead is None else one for one in request.erase
     ]
-    request = replace(request, erase=tuple(chosen))
-    found = [
-        replace(one, instead=nearest_word(model, request, one, by_text=counting))
-        if one.instead == NEAREST
-        else one
-        for one in request.erase
-    ]
-    return replace(request, erase=tuple(found))
+    request = replace(request, erase=tuple(erase))
+    wanted = [one for one in request.erase if one.instead == NEAREST]
+    if not wanted:
+        return request
+    if counting or len(wanted) > FEW:
+        words = nearest_by_text(model, request, wanted)
+    else:
+        words = [nearest_word(model, request, one) for one in wanted]
+    found = {one: replace(one, instead=word) for one, word in zip(wanted, words, strict=True)}
+    return replace(request, erase=tuple(found.get(one, one) for one in request.erase))
 
 
-@torch.no_grad()
-def nearest_word(model: Model, request: Request, concept: Concept, *, by_text: bool = False) -> str:
-    """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
+def _allowed(model: Model, request: Request, concept: Concept) -> list[str]:
+    """The retained words of the concept's kind: of those to keep, else of the model's vocabulary. Never none."""
     words = [word for word in _words(model, request, concept.kind) if folded(word) not in concept.folded]
     if not words:
         raise InputError(
             f"no other {concept.kind} is known that could be nearest to {quoted(concept.name)}: give one with "
             "--instead or --keep"
         )
-    if by_text:
-        near = neighbours(model, Request((replace(concept, instead=None),)), len(model.hints.words))
-        return next((one.name for one in near if one.name in words), words[0])
+    return words
+
+
+def nearest_by_text(model: Model, request: Request, concepts: Sequence[Concept]) -> list[str]:
+    """For each concept the retained word of its kind with the largest cosine of text states at the last tokens."""
+    choices = [_allowed(model, request, one) for one in concepts]
+    every = list(dict.fromkeys(word for words in choices for word in words))
+    own, others = (
+        normalize(states_of(model, words), dim=1) for words in ([one.name for one in concepts], every)
+    )
+    place, like = {word: n for n, word in enumerate(every)}, own @ others.T
+    return [
+        max(words, key=lambda word: float(row[place[word]])) for row, words in zip(like, choices, strict=True)
+    ]
+
+
+@torch.no_grad()
+def nearest_word(model: Model, request: Request, concept: Concept) -> str:
+    """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
+    words = _allowed(model, request, concept)
     forms = list(dict.fromkeys(form for form, _ in texts(concept, model.hints, templates=True)))[:SENTENCES]
     prompts = [format_prompt(form, concept.name) for form in forms]
     numbers = [seeds.derive(0, "nearest", prompt) for prompt in prompts]

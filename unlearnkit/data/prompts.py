@@ -14,7 +14,16 @@ from ..model.model import Model
 from ..schema import KINDS, Concept, Request, folded
 from .wording import format_prompt
 
-__all__ = ["neighbours", "prompts", "prompts_for", "retain_concepts", "swap_word", "texts", "unerased"]
+__all__ = [
+    "neighbours",
+    "prompts",
+    "prompts_for",
+    "retain_concepts",
+    "states_of",
+    "swap_word",
+    "texts",
+    "unerased",
+]
 
 
 def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str, str], ...]:
@@ -58,10 +67,10 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     """
     if request.keep or count == 0:
         return request.keep
-    erased_states = _states(model, [word for concept in request.erase for word in concept.wordings])
+    erased_states = states_of(model, [word for concept in request.erase for word in concept.wordings])
     kinds, ranked, erased = {concept.kind for concept in request.erase}, [], request.erased
     words = [word for word in model.hints.words if folded(word.name) not in erased]
-    for word, state in zip(words, _states(model, [word.name for word in words]), strict=True):
+    for word, state in zip(words, states_of(model, [word.name for word in words]), strict=True):
         similarity = torch.cosine_similarity(erased_states, state[None]).max().item()
         ranked.append((word.kind not in kinds, -similarity, word.name, word.kind))
     return tuple(Concept(name, kind) for _, _, name, kind in sorted(ranked)[:count])
@@ -75,7 +84,7 @@ def unerased(model: Model, request: Request) -> dict[str, list[str]]:
     }
 
 
-def _states(model: Model, words: Sequence[str]) -> Tensor:
+def states_of(model: Model, words: Sequence[str]) -> Tensor:
     """The states (n, width) at the words' last tokens, float64; of many words from batches."""
     places = [model.last_token(word) for word in words]
     if len(words) > MANY:

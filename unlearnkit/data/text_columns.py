@@ -5,7 +5,7 @@ A ``Text`` is a concept, a template and one of the concept's wordings in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..model.batches import last_states, text_batches
 from ..model.model import Model
 from ..schema import Concept
 from .prompts import texts
-from .wording import format_prompt, prefix_through
+from .wording import contains_word, format_prompt, prefix_through
 
 __all__ = [
     "Text",
@@ -36,6 +36,7 @@ Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
+SHARED = 512  # targets whose columns stay in memory, all of each
 
 
 def concept_texts(
@@ -44,16 +45,18 @@ def concept_texts(
     *,
     templates: bool,
     sentences: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    without: Iterable[str] = (),
 ) -> list[Text]:
     """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind.
 
-    sentences: further templates, by kind.
+    sentences: further templates, by kind. without: templates with one of these words are left out; what is retained
+    must not contain what is erased.
     """
-    every = list[Text]()
+    every, banned = list[Text](), list(without)
     for one in concepts:
         more = [(form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
         pairs = dict.fromkeys([*texts(one, model.hints, templates=templates), *more])
-        every += [(one, *pair) for pair in pairs]
+        every += [(one, *pair) for pair in pairs if not (banned and contains_word(pair[0], banned))]
     return every
 
 
@@ -79,12 +82,17 @@ def erased_blocks(
     Columns are of the word's last token or, without ``last``, of that and all after it, aligned with the target's. More
     than ``batches.MANY`` texts are encoded in batches. tick: called as tick(done, n) after each block.
     """
+    ends = list(dict.fromkeys((form, target_of(one)) for one, form, _ in texts))
+    batched, g = len(texts) > batches.MANY, dict[tuple[str, str], Tensor]()
+    if batched and (last or len(ends) <= SHARED):  # many concepts have one target
+        g = dict(zip(ends, _columns(model, ends, last=last, batched=True), strict=True))
     for start, part, batched in _blocks(texts, last, tick):
         c = _columns(model, [(form, word) for _, form, word in part], last=last, batched=batched)
-        g = _columns(model, [(form, target_of(one)) for one, form, _ in part], last=last, batched=batched)
-        counts = [min(own.shape[1], other.shape[1]) for own, other in zip(c, g, strict=True)]
+        own = [(form, target_of(one)) for one, form, _ in part]
+        aims = [g[one] for one in own] if g else _columns(model, own, last=last, batched=batched)
+        counts = [min(one.shape[1], other.shape[1]) for one, other in zip(c, aims, strict=True)]
         # a word of more tokens than its target has fewer after it
-        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, g)]
+        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, aims)]
         yield cut[0], cut[1], [start + place for place, n in enumerate(counts) for _ in range(n)]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["fix_articles", "format_prompt", "prefix_through", "target_prompt"]
+from ..schema import folded
+
+__all__ = ["contains_word", "fix_articles", "format_prompt", "prefix_through", "target_prompt"]
 
 _SOUNDS = ("uni", "eu", "one", "use")  # written with a vowel, spoken without: a unicorn
 
@@ -29,6 +32,12 @@ def prefix_through(template: str, word: str) -> str:
 def fix_articles(text: str) -> str:
     """The text with every "a" and "an" corrected for the next word."""
     return re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
+
+
+def contains_word(text: str, wordings: Sequence[str]) -> bool:
+    """Whether the text contains one of the wordings as whole words."""
+    text = folded(text)
+    return any(re.search(rf"(?<!\w){re.escape(folded(wording))}(?!\w)", text) for wording in wordings)
 
 
 def _n(word: str) -> str:

@@ -15,6 +15,7 @@ from ..attacks import ATTACKS, BUDGETS, Attack, Budget
 from ..errors import InputError, nearest, quoted
 from ..io.files import member, user_path
 from ..runs import runfolder
+from ..runs.names import no_run
 from ..schema import Concept, Request
 from .attack_record import FOLDER, folder_of
 from .attacking import Target, Tick, carry_out
@@ -197,7 +198,7 @@ def _opened(
         raise InputError("--concept and --out belong to --base: a run has its own")
     run = user_path(source)
     if not (run / runfolder.RUN).is_file():
-        raise runfolder.no_run(run)
+        raise no_run(run)
     recipe, facts, edit = (
         load_recipe(run / runfolder.RECIPE),
         runfolder.read(run),

@@ -35,6 +35,7 @@ from ..io import manifest, processes
 from ..io.files import locked, member, resumable, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..runs import runfolder
+from ..runs.names import no_run
 from ..schema import Case, Request, Score
 from . import claims
 from .draw import Side, draw, model_side
@@ -86,7 +87,7 @@ def evaluate_run(
 
     run = user_path(run)
     if not (run / runfolder.RUN).is_file():
-        raise runfolder.no_run(run)
+        raise no_run(run)
     recipe = load_recipe(run / runfolder.RECIPE)
     fits = _of_the_canvas(recipe.model)
     if suite is None and not fits:

@@ -21,6 +21,7 @@ from ..io import manifest
 from ..io.files import user_path
 from ..io.reading import typed
 from ..runs import runfolder
+from ..runs.names import no_run
 from ..schema import Case, Score
 from ..version import __version__
 from . import attack_record, claims
@@ -50,7 +51,7 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
     whole = (run / runfolder.RUN).exists()
     ready = [folder for folder in folders(run) if (folder / FACTS).exists()]
     if not whole and not ready:
-        raise runfolder.no_run(run)
+        raise no_run(run)
     wrong, remarks = list[str](), list[str]()
     if whole or (run / runfolder.RECIPE).exists():  # the evaluations of a chain have neither
         wrong += runfolder.findings(run)

@@ -95,7 +95,8 @@ def token_count(pipe: Any, tokenizer: Any, text: str) -> int:
     A word of textual inversion with several vectors counts as that many tokens.
     """
     convert = getattr(pipe, "maybe_convert_prompt", None)
-    text = convert(text, tokenizer) if convert else text
+    if convert and any(word.endswith("_1") for word in tokenizer.get_added_vocab()):
+        text = convert(text, tokenizer)
     return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.nearest import with_nearest
+from ..data.nearest import FEW, with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..io.versions import versions
@@ -163,7 +163,8 @@ def edit_for(
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
     instead = default_instead(model, filled)
-    check_names(model, with_nearest(model, request, instead, counting=True))
+    by_text = with_nearest(model, request, instead, counting=True)
+    check_names(model, by_text)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -179,7 +180,8 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    asked, request = request, with_nearest(model, request, instead)
+    few = len(request.erase) <= FEW
+    asked, request = request, with_nearest(model, request, instead) if few else by_text
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)

@@ -64,9 +64,8 @@ class DP(ClosedForm):
         """The new keys and values. Raises InputError for a concept that lies in what is retained."""
         model, last = run.model, self.tokens == "last"
         retained = neighbours(model, run.request, self.neighbours)
-        erase, retain = (
-            concept_texts(model, side, templates=self.templates) for side in (run.request.erase, retained)
-        )
+        erase = concept_texts(model, run.request.erase, templates=self.templates)
+        retain = concept_texts(model, retained, templates=self.templates, without=run.request.erased)
         c, g, concepts = erased_matrices(model, erase, last=last)
         words = retained_matrix(model, retain, last=last or many(retained))
         k = torch.cat([model.text([""])[0, :1].T.cpu().double(), words], dim=1)

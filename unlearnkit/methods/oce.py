@@ -58,9 +58,8 @@ class OCE(ClosedForm):
         """The new key matrices."""
         model, request = run.model, run.request
         retained = neighbours(model, request, self.neighbours)
-        erase, retain = (
-            concept_texts(model, side, templates=self.templates) for side in (request.erase, retained)
-        )
+        erase = concept_texts(model, request.erase, templates=self.templates)
+        retain = concept_texts(model, retained, templates=self.templates, without=request.erased)
         c1, anchors, concepts = erased_matrices(model, erase, last=True)
         c_n = retained_matrix(model, retain, last=True)
         general = _general(model, unerased(model, request))

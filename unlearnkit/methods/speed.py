@@ -51,9 +51,8 @@ class SPEED(ClosedForm):
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model = run.model
         retained = neighbours(model, run.request, self.neighbours)
-        erase, retain = (
-            concept_texts(model, side, templates=self.templates) for side in (run.request.erase, retained)
-        )
+        erase = concept_texts(model, run.request.erase, templates=self.templates)
+        retain = concept_texts(model, retained, templates=self.templates, without=run.request.erased)
         c1, target, concepts = erased_matrices(model, erase, last=self.tokens == "last")
         c0 = retained_matrix(model, retain, last=True)
         empty = model.text([""])[0].T.cpu().double()

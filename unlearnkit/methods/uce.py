@@ -14,7 +14,7 @@ change has at most the rank of the number of erased columns:
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -74,7 +74,7 @@ class UCE(ClosedForm):
         model, request, last = run.model, run.request, self.tokens == "last"
         others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "reading")
         erase = self._texts(run, request.erase, self.sentences)
-        retain = self._texts(run, others, self.retain_sentences)
+        retain = self._texts(run, others, self.retain_sentences, without=request.erased)
         width = model.text([""]).shape[2]
         erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
         bare, names = list[Tensor](), list[str]()
@@ -101,14 +101,16 @@ class UCE(ClosedForm):
         pull = self.erase_weight * (c * torch.linalg.solve(held, c)).sum(dim=0)
         refuse_clashes(names, pull / (1 + pull), self.free)
 
-    def _texts(self, run: Run, concepts: Sequence[Concept], count: int) -> list[Text]:
+    def _texts(
+        self, run: Run, concepts: Sequence[Concept], count: int, without: Iterable[str] = ()
+    ) -> list[Text]:
         """Each concept's texts: its wordings, and ``count`` sentences of the grammar with each wording."""
         model, kinds = run.model, {concept.kind for concept in concepts if count}
         words = unerased(model, run.request)
         sentences: dict[str, Sequence[str]] = {
             kind: forms(read(self.grammar), kind, words, count=count, seed=run.seed) for kind in kinds
         }
-        return concept_texts(model, concepts, templates=self.templates, sentences=sentences)
+        return concept_texts(model, concepts, templates=self.templates, sentences=sentences, without=without)
 
     def delta(self, erased: Tensor, towards: Tensor, retained: Tensor) -> Tensor:
         """s_e Σ (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W. Raises InputError if A is singular."""

@@ -96,25 +96,25 @@ def residual_share(states: Tensor, basis: Tensor) -> Tensor:
 class Projection:
     """Keys and values keep their output for protected text: W = W⁰ + (W - W⁰)(I - U Uᵀ), so W e = W⁰ e for e in U.
 
-    start: the initial keys and values (out, width). basis: U (width, k), orthonormal.
+    start: the initial keys and values (out, width). bases: for each its U (width, k), orthonormal.
     After Lee et al. (arXiv 2511.07970), who project the gradient with a ridge; here it is the update, exactly.
     """
 
     start: Mapping[str, Tensor]
-    basis: Tensor
+    bases: Mapping[str, Tensor]
 
     def regularize_grad(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
         for name in self.start.keys() & gradients.keys():
-            gradients[name] = self._across(gradients[name])
+            gradients[name] = self._across(name, gradients[name])
         return gradients
 
     @torch.no_grad()
     def project_weights(self, weights: Mapping[str, Tensor]) -> None:
         for name in self.start.keys() & weights.keys():
             start = self.start[name].to(weights[name])
-            weights[name].copy_(start + self._across(weights[name] - start))
+            weights[name].copy_(start + self._across(name, weights[name] - start))
 
-    def _across(self, rows: Tensor) -> Tensor:
-        """Rows (out, width) without their part in the basis."""
-        basis = self.basis.to(rows)
+    def _across(self, name: str, rows: Tensor) -> Tensor:
+        """Rows (out, width) of a matrix without their part in its basis."""
+        basis = self.bases[name].to(rows)
         return rows - rows @ basis @ basis.T

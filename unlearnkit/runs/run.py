@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +24,7 @@ from .. import methods
 from ..data.recognition import check_recognised
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import entries, existing, locked, resumable, slug, tidy, user_path, write_text, writing
+from ..io.files import existing, locked, resumable, tidy, user_path, write_text, writing
 from ..io.versions import versions
 from ..model.edit import Edit
 from ..model.load import load
@@ -35,16 +32,15 @@ from ..model.model import Model
 from ..model.places import hints_of
 from ..oldnames import current
 from ..schema import Concept, Recipe, Request
-from ..settings import build, changed
+from ..settings import build
 from . import images, runfolder
 from .estimate import disk
+from .names import check_folder
 from .recipes import dump_recipe, load_recipe, placed
 from .requests import request_for
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
 
-__all__ = ["Tick", "check_folder", "default_folder", "erase", "is_finished", "run_recipe"]
-
-LONG = 60  # characters of the names in a folder's name
+__all__ = ["Tick", "erase", "is_finished", "run_recipe", "writes_pipeline"]
 
 Tick = Callable[[str, int, int], None]
 """Called as ``tick(stage, done, total)``; the method's stages, then ``"drawing"``."""
@@ -82,29 +78,6 @@ def erase(
     build(methods.find(method), settings)
     loaded = model if isinstance(model, Model) else load(model)
     return methods.edit_for(loaded, request, method=method, settings=settings, seed=seed)
-
-
-def default_folder(recipe: Recipe) -> Path:
-    """The default folder of a run: ``runs/esd-cat-0``, with a short hash of all settings that are not defaults.
-
-    A long list of concepts gives ``runs/uce-cat-and-999-more-0`` and a hash of the whole list.
-    """
-    request, every = recipe.request, [concept.name for concept in recipe.request.erase]
-    names = "-".join(every)
-    long = len(every) > 1 and len(slug(names, length=10 * LONG)) > LONG
-    if long:  # cut, two lists could have one name
-        names = f"{slug(every[0], length=LONG // 2)}-and-{len(every) - 1}-more"
-    filled: Any = build(methods.find(recipe.method), recipe.settings)
-    settings = {name: getattr(filled, name) for name in recipe.settings}
-    if len(settings) == len(dataclasses.fields(filled)) and not changed(filled):
-        settings = {}  # a recipe file with every default
-    words = [[one.phrases, one.instead] for one in request.erase if one.phrases or one.instead]
-    chosen = [settings, words, [dataclasses.asdict(concept) for concept in request.keep]]
-    if long:
-        chosen.append([[one.name, one.kind] for one in request.erase])
-    short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
-    plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
-    return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)
 
 
 def run_recipe(
@@ -244,31 +217,6 @@ def is_finished(folder: Path, *, pipeline: bool = True) -> bool:
     Raises InputError if a file of a finished run was changed.
     """
     return (folder / RUN).exists() and (runfolder.damage(folder) or not pipeline)
-
-
-def check_folder(folder: Path, *, resume: bool) -> bool:
-    """True if ``folder`` has a run to resume, False if it can be used for a new one. Raises InputError otherwise."""
-    if entries(folder):
-        if not (folder / RECIPE).is_file():
-            raise InputError(
-                f"{quoted(folder)} is not empty and has no run: choose another folder with --out"
-            )
-        if not resume:
-            state = "a finished run" if (folder / RUN).exists() else "an unfinished run"
-            raise InputError(
-                f"{quoted(folder)} already has {state}: choose another folder with --out, or add --resume"
-            )
-        return True
-    parent = existing(folder)
-    if not parent.is_dir():
-        raise InputError(
-            f"{quoted(folder)} cannot be made: {quoted(parent)} is a file; choose another folder"
-        )
-    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise InputError(
-            f"{quoted(folder)} cannot be written: no permission in {quoted(parent)}; choose another folder"
-        )
-    return False
 
 
 def _room(folder: Path, needed: int) -> None:

@@ -19,6 +19,7 @@ from ..io.reading import typed
 from ..model.edit import Edit
 from ..oldnames import current, removed
 from ..settings import build
+from .names import EDIT, GRID, PIPELINE, RECIPE, RUN
 from .recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ __all__ = [
     "remarks",
 ]
 
-RUN, RECIPE, EDIT, PIPELINE, GRID = "run.json", "recipe.toml", "edit.safetensors", "pipeline", "grid.png"
 FORMAT = 2  # of run.json; the first format had no number and no list of files
 OLD = ("edit", "base", "seconds", "method seconds", "resumed", "finished", "device", "dtype", "versions")
 OWN = (RUN, RECIPE, EDIT, PIPELINE, GRID, "log.jsonl", "checkpoint.safetensors")
@@ -76,17 +76,6 @@ def read(folder: Path) -> dict[str, Any]:
             )
         types |= {"files": dict, "seal": str}
     return dict(typed(facts, types, where=f"run.json of {quoted(folder)}"))
-
-
-def no_run(folder: Path) -> InputError:
-    """The error for a folder without a finished run."""
-    if (folder / RECIPE).is_file():
-        return InputError(
-            f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out"
-        )
-    if not folder.exists():
-        return InputError(f"{quoted(folder)} does not exist: name the folder of a finished run")
-    return InputError(f"{quoted(folder)} is no finished run: make one with unlearnkit erase")
 
 
 def fits(folder: Path, model: Model, edit: Edit) -> None:

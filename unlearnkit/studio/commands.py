@@ -63,6 +63,8 @@ def _erase(form: Form, found: Found) -> tuple[str, Words]:
     words = ["erase", model, *rest]
     if name := _text(form, "name"):
         words += ["--out", f"runs/{slug(name)}"]
+    if (pictures := _text(form, "pictures")) not in ("", "3"):
+        words += ["--pictures", _whole(pictures, "the number of pictures")]
     if not form.get("pipeline"):
         words += ["--no-pipeline"]
     return f"erase {concept}", words

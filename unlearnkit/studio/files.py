@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from starlette.responses import Response
 
-from ..errors import InputError
+from ..errors import InputError, UnlearnError
 from ..io.files import member
-from ..io.reading import read_bytes
+from ..io.reading import parse_json, read_bytes
 from .commands import Form
 from .found import Found, pick
 from .templates import REPORTS
 
-__all__ = ["COMPARISON", "served"]
+__all__ = ["COMPARISON", "exported", "served"]
 
 COMPARISON = "comparison"  # where unlearnkit compare writes
 MOST = 64 * 2**20  # bytes
+HEADER = 32 * 2**20  # bytes of a .safetensors file's header
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,6 +46,22 @@ def served(form: Form, found: Found) -> Response:
         f"script-src 'sha256-{own}'"
     )
     return Response(data, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+
+
+def exported(path: Path) -> dict[str, Any]:
+    """What a ``.safetensors`` file says that it is: ``what``, ``loads``, and whether unlearnkit wrote it (``ours``)."""
+    other = {"what": "A file", "loads": "unknown: unlearnkit did not write it", "ours": False}
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = parse_json(file.read(length) if length < HEADER else b"", kind=dict, where="header")
+        facts = parse_json(header["__metadata__"]["unlearnkit"], kind=dict, where="facts")
+    except (OSError, UnlearnError, KeyError, TypeError):
+        return other
+    if "rank" in facts:
+        tools = "diffusers (load_lora_weights), ComfyUI, tools with kohya's names; on the untouched model"
+        return {"what": f"A LoRA of rank {facts['rank']}", "loads": tools, "ours": True}
+    return {"what": "An edit or a changed checkpoint", "loads": "what loads the original", "ours": True}
 
 
 def _run(form: Form, found: Found) -> Path:

@@ -71,6 +71,11 @@ class Found:
             "with --model and that name"
         )
 
+    def knows(self, run: Run) -> bool:
+        """Whether the studio has the model of a run."""
+        sources = [placed(source, self.folder) for source in self.models.values()]
+        return run.recipe is not None and run.recipe.model in sources
+
     def finished(self) -> dict[str, Run]:
         """The finished runs by name, newest first."""
         return {name: run for name, run in self.runs.items() if run.finished and run.recipe}

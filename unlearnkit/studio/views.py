@@ -15,8 +15,8 @@ from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas
 from ..schema import check_unicode, folded
-from .commands import Form, hints_for, important
-from .files import COMPARISON
+from .commands import Form, command_of, hints_for, important, shell
+from .files import COMPARISON, exported
 from .found import Found, Run, pick
 from .verdicts import attacks, checked, evaluations
 
@@ -80,7 +80,7 @@ def look(studio: Studio, form: Form) -> dict[str, Any]:
     runs = found.finished()
     chosen = [pick(name, runs, "run") for name in dict.fromkeys(form.get("run", "").split("\n")) if name]
     if not chosen and not form.get("model"):
-        chosen = [*runs.values()][:1]
+        chosen = [run for run in runs.values() if found.knows(run)][:1]
     chosen = chosen[:COLUMNS]
     model = found.model_of(chosen[0]) if chosen else form.get("model") or next(iter(found.models), "")
     for run in chosen[1:]:
@@ -123,15 +123,24 @@ def check(studio: Studio, form: Form) -> dict[str, Any]:
     found = studio.found()
     runs = [*found.finished().values()]
     rows = [(run, _evaluated(run)) for run in runs]
-    one = pick(form["run"], found.runs, "run") if form.get("run") else (runs[0] if runs else None)
+    one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
+    of_canvas = bool(one and one.recipe and is_canvas(one.recipe.model))
+    evaluated = checked(one.path) if one else []
+    labels = {"Evaluate, the quick way": {"what": "evaluate", "quick": "1"}} if of_canvas else {}
+    labels |= {"Evaluate with every prompt": {"what": "evaluate"}} if of_canvas else {}
+    labels |= {"Attack it": {"what": "attack"}} if of_canvas or evaluated else {}
+    labels |= {"Write the report": {"what": "report"}} if evaluated else {}
+    labels |= {"Verify its files": {"what": "verify"}}
     return {
         "rows": rows,
         "one": one,
-        "evaluated": checked(one.path) if one else [],
+        "evaluated": evaluated,
         "attacked": attacks(one.path) if one else [],
         "reported": bool(one and (one.path / "report.html").is_file()),
         "compared": (found.folder / COMPARISON / "compare.html").is_file(),
-        "canvas": bool(one and one.recipe and is_canvas(one.recipe.model)),
+        "canvas": of_canvas,
+        "comparable": sum(bool(evaluated) for _, evaluated in rows),
+        "actions": _actions(found, "check", labels, run=one.name) if one else [],
         "points": [
             {"name": run.name, "x": 100 * each["point"][0], "y": 100 - 100 * each["point"][1]}
             for run, evaluated in rows
@@ -156,6 +165,14 @@ def requests(studio: Studio, form: Form) -> dict[str, Any]:
         "methods": list(known.methods()),
         "hints": hints_for(found.models.get(source, "canvas"), found),
         "reported": bool(name and (found.chains[name] / "report.html").is_file()),
+        "actions": _actions(
+            found,
+            "requests",
+            {"Verify": {"what": "chain-verify"}, "Write the report": {"what": "chain-report"}},
+            chain=name,
+        )
+        if name
+        else [],
     }
 
 
@@ -163,13 +180,16 @@ def ship(studio: Studio, form: Form) -> dict[str, Any]:
     """What a run can be shipped as, and what has been exported already."""
     found = studio.found()
     runs = [*found.finished().values()]
-    one = pick(form["run"], found.runs, "run") if form.get("run") else (runs[0] if runs else None)
+    one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
+    files = [{"name": name, "bytes": _bytes(path), **exported(path)} for name, path in found.files.items()]
     return {
-        "runs": runs,
         "one": one,
+        "options": [(run.name, f"{run.name}: without {run.concepts}") for run in runs],
+        "model": one.recipe.model if one and one.recipe else "",
+        "into": [(one["name"], f"a copy of {one['name']}") for one in files if not one["ours"]],
         "edit": _bytes(one.path / "edit.safetensors") if one else 0,
         "pipeline": _bytes(one.path / "pipeline") if one else 0,
-        "files": [{"name": name, "bytes": _bytes(path)} for name, path in found.files.items()],
+        "files": files,
     }
 
 
@@ -224,6 +244,21 @@ def _first_prompt(chosen: list[Run], hints: Hints) -> str:
     recipe = chosen[0].recipe if chosen else None
     name, kind = (recipe.request.erase[0].name, recipe.request.erase[0].kind) if recipe else ("cat", "object")
     return hints.templates[kind][0].format(name)
+
+
+def _actions(
+    found: Found, tab: str, labels: Mapping[str, Mapping[str, str]], **common: str
+) -> list[dict[str, Any]]:
+    """Buttons that each start a command."""
+    return [
+        {
+            "label": label,
+            "fields": {**fields, **common, "tab": tab},
+            "command": shell(command_of(fields["what"], {**fields, **common}, found)[1]),
+            "first": number == 0,
+        }
+        for number, (label, fields) in enumerate(labels.items())
+    ]
 
 
 def _evaluated(run: Run) -> list[dict[str, Any]]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..data.bank import contains_word
 from ..data.superclasses import broader
-from ..data.wording import format_prompt
+from ..data.wording import contains_word, format_prompt
 from ..errors import InputError, quoted
 from ..io.reading import read_text
 from ..model.hints import Hints, parse

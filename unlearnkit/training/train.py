@@ -96,7 +96,8 @@ def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
         rules.append(StartPenalty(start, settings.l2sp, 2))
     if "project" in settings.rule:
         basis = span_basis(_protected(model, request, settings)).to(model.device, torch.float32)
-        rules.append(Projection(model.weights("text"), basis))
+        matrices = model.weights("text")
+        rules.append(Projection(matrices, dict.fromkeys(matrices, basis)))
     return rules
 
 

@@ -86,7 +86,7 @@ document.addEventListener('click', async event => {
     field.dispatchEvent(new Event('input', { bubbles: true }));
     field.focus();
   }
-  if (button.dataset.send) {
+  if (button.dataset.send && (!button.dataset.confirm || confirm(button.dataset.confirm))) {
     const text = await send(button.dataset.send, new URLSearchParams(button.dataset.value));
     if (text) alert(text);
     look();
