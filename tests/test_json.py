@@ -56,6 +56,7 @@ def test_every_command_answers_in_json_with_the_documented_keys(said, tmp_path: 
         seen.add(command)
         return document
 
+    assert answered("doctor", "doctor")["wrong"] == []
     toy, fast = saved.folder(), ("--method", "uce", "--pictures", 0, "--no-pipeline")
     answered("--version", "--version")
     answered("methods", "methods")
