@@ -104,7 +104,7 @@ def look(studio: Studio, form: Form) -> dict[str, Any]:
         ]
         for number in range(int(seed), int(seed + rows))
     ]
-    studio.drawing.start()
+    studio.drawing.warm()
     return {
         "runs": [*runs.values()],
         "chosen": chosen,
@@ -255,7 +255,7 @@ def _actions(
             "label": label,
             "fields": {**fields, **common, "tab": tab},
             "command": shell(command_of(fields["what"], {**fields, **common}, found)[1]),
-            "first": number == 0,
+            "first": number == 0 and tab == "check",
         }
         for number, (label, fields) in enumerate(labels.items())
     ]
