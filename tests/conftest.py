@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ |= {
@@ -13,6 +13,7 @@ os.environ |= {
     "MKL_NUM_THREADS": "1",
 }
 
+import alone
 import pytest
 import torch
 
@@ -45,7 +46,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizer")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(words: Path) -> Callable[..., Model]:
     """``make(prediction=..., seed=..., dtype=...)``: a fresh toy model."""
 
@@ -59,6 +60,13 @@ def make(words: Path) -> Callable[..., Model]:
 def model(make: Callable[..., Model]) -> Model:
     """A fresh toy model that predicts epsilon."""
     return make()
+
+
+@pytest.fixture(scope="session")
+def draw_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[alone.Draw]:
+    """``draw_alone(folder, prompt)``: what plain diffusers draws without unlearnkit, in a process of its own."""
+    with alone.diffusers_alone(tmp_path_factory.mktemp("alone")) as draw:
+        yield draw
 
 
 @pytest.fixture(scope="session")

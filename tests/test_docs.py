@@ -57,6 +57,7 @@ def test_blocks_that_are_not_run_say_why_and_are_counted():
         "README.md": 3,
         "docs/attacks.md": 1,
         "docs/evaluation.md": 1,
+        "docs/studio.md": 2,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from quick import quick
 
 from unlearnkit.data.nearest import nearest_word, with_nearest
-from unlearnkit.errors import InputError
+from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
+from unlearnkit.model.hints import parse
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 
@@ -89,3 +91,29 @@ def test_esd_leaves_the_word_out_of_its_sentence(model: Model) -> None:
     own = edit_for(model, Request((Concept("cat"),)), method="esd", settings=settings | {"null": "rest"})
     request = Request((Concept("cat", instead="nothing"),))
     assert edit_for(model, request, method="esd", settings=settings).hash() == own.hash()
+
+
+def test_a_model_has_a_default_for_a_method(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hints' ``instead`` is used where the request names nothing, and passed over where no word is left."""
+    own = edit_for(model, Request((Concept("cat"),)), method="esd", settings=quick("esd", 2))
+    hints = replace(model.hints, methods={"esd": {"object": {"instead": "nearest"}}})
+    monkeypatch.setattr(model, "hints", hints)
+    told = edit_for(model, Request((Concept("cat"),)), method="esd", settings=quick("esd", 2))
+    explicit = edit_for(model, Request((CAT,)), method="esd", settings=quick("esd", 2))
+    assert told.hash() == explicit.hash() != own.hash()
+    assert told.facts["identity"] != own.facts["identity"]
+    assert told.facts["instead"] == explicit.facts["instead"]
+    everything = Request(tuple(map(Concept, model.hints.objects)))
+    assert with_nearest(model, everything, {"object": "nearest"}) == everything
+    style = Request((Concept("neon", "style"),))
+    assert with_nearest(model, style, {"object": "nearest"}) == style
+
+
+def test_hints_for_what_appears_instead() -> None:
+    assert parse('[methods.esd.object]\ninstead = "nearest"\nlr = 1e-4').instead("esd") == {
+        "object": "nearest"
+    }
+    assert "instead" not in parse('[methods.esd.object]\ninstead = "nearest"').settings("esd", "object")
+    for bad in ("3", "''", "true"):
+        with pytest.raises(ModelError, match="'instead' is a word"):
+            parse(f"[methods.esd.object]\ninstead = {bad}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from processes import forked
 
 import saved
 from unlearnkit.cli import main
@@ -194,12 +193,13 @@ def test_a_killed_process_goes_on_to_the_same_edit(known: Model, tmp_path: Path)
         "steps=60",
     ]
     words += ["--set", "start_steps=4", "--pictures", "0"]
-    with subprocess.Popen([sys.executable, "-m", "unlearnkit", *words], stderr=subprocess.PIPE) as process:
-        log = tmp_path / "run" / "log.jsonl"
-        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 5):
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    process, log, end = forked(lambda: main(words), tmp_path / "said"), tmp_path / "run" / "log.jsonl", (0, 0)
+    while end == (0, 0) and not (log.exists() and log.read_text().count("\n") > 5):
+        time.sleep(0.01)
+        end = os.waitpid(process, os.WNOHANG)
+    assert end == (0, 0), (tmp_path / "said.err").read_text()
+    os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
     assert not (tmp_path / "run" / "run.json").exists()
     assert command("erase", "--resume", "--out", tmp_path / "run", "--pictures", 0) == 0
     whole = erase(known, "cat", steps=60, start_steps=4)

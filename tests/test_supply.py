@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-LISTS = ("constraints-hashed.txt", "scripts/tools.txt")
+LISTS = ("constraints-hashed.txt", "scripts/tools.txt", "scripts/docs.txt")
 
 
 def script(name: str) -> ModuleType:

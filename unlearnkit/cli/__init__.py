@@ -16,6 +16,7 @@ from ..errors import InputError, UnlearnError, printable, reason
 from ..version import __version__
 from . import chain, evaluate, output
 from .attack import attack
+from .doctor import doctor
 from .erase import erase
 from .export import export
 from .generate import generate
@@ -174,6 +175,7 @@ app.command()(export)
 app.command()(studio)
 app.command(epilog=GENERATE)(generate)
 app.command()(methods)
+app.command()(doctor)
 
 
 @canvas.command("check")

@@ -37,9 +37,13 @@ def with_nearest(
 ) -> Request:
     """The request with a word for every ``nearest``; of more than ``FEW`` of them, and with counting, by text alone.
 
-    default: by kind, what a method puts in the place of concepts without ``instead``. counting: costs nothing.
-    Raises InputError where no other word of the kind is retained.
+    default: by kind, what a method or a model puts in the place of concepts without ``instead``; ``nearest`` is passed
+        over where no other word of the kind is retained. counting: costs nothing.
+    Raises InputError where a request asks for ``nearest`` and no other word of the kind is retained.
     """
+    default = {
+        kind: word for kind, word in default.items() if word != NEAREST or _words(model, request, kind)
+    }
     erase = [
         replace(one, instead=default.get(one.kind)) if one.instead is None else one for one in request.erase
     ]
@@ -57,9 +61,7 @@ def with_nearest(
 
 def _allowed(model: Model, request: Request, concept: Concept) -> list[str]:
     """The retained words of the concept's kind: of those to keep, else of the model's vocabulary. Never none."""
-    words = [one.name for one in request.keep if one.kind == concept.kind]
-    words = words or unerased(model, request)[concept.kind]
-    words = [word for word in words if folded(word) not in concept.folded]
+    words = [word for word in _words(model, request, concept.kind) if folded(word) not in concept.folded]
     if not words:
         raise InputError(
             f"no other {concept.kind} is known that could be nearest to {quoted(concept.name)}: give one with "
@@ -101,3 +103,8 @@ def nearest_word(model: Model, request: Request, concept: Concept) -> str:
                 other = model.eps(x_t, t, model.encode([format_prompt(form, word) for form in forms]))
                 distance[word] += float((other - own).square().sum())
     return min(words, key=lambda word: distance[word])
+
+
+def _words(model: Model, request: Request, kind: str) -> list[str]:
+    """The retained words of the kind: those that the request names, else all of the model's vocabulary."""
+    return [one.name for one in request.keep if one.kind == kind] or unerased(model, request)[kind]

@@ -11,7 +11,7 @@ from ..metrics.stats import Rate, needed, non_inferior
 from .figures import ConceptFigures, Figures, Paired, ReferenceFigures
 from .plan import UNGRADED, Plan, Rules
 
-__all__ = ["GRADES", "NOT_CLAIMED", "percent", "points", "verdict"]
+__all__ = ["GRADES", "NOT_CLAIMED", "decided", "percent", "points", "verdict"]
 
 GRADES = {
     "nothing changed": "the pictures are those of the untouched model",
@@ -63,6 +63,11 @@ def verdict(plan: Plan, tables: Mapping[str, Any]) -> dict[str, Any]:
             grade = "nothing changed" if figures.unchanged else "collapsed" if collapsed else "not shown"
             concepts.append(_claim(concept.name, grade, [reason], []))
     return _verdict(concepts, kept, collapsed, rules)
+
+
+def decided(found: Mapping[str, Any]) -> bool:
+    """Whether a verdict says of everything that is retained whether it was kept. Further pictures decide no more."""
+    return all(group["verdict"] != "not shown" for group in found["kept"]["groups"].values())
 
 
 def _verdict(

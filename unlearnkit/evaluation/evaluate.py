@@ -19,9 +19,15 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import suites
 from ..errors import InputError, quoted
@@ -30,7 +36,7 @@ from ..io.files import locked, member, resumable, tidy, user_path, write_text, w
 from ..io.versions import versions
 from ..runs import runfolder
 from ..runs.names import no_run
-from ..schema import Case, Request
+from ..schema import Case, Request, Score
 from . import claims
 from .draw import Side, draw, model_side
 from .plan import AFTER, BEFORE, NEVER_KNEW, Plan, Rules, cases_for, lines, plan_for, thinned
@@ -67,7 +73,8 @@ def evaluate_run(
     """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
 
     suite, file, replicates: the prompts, see ``suites``; default for the canvas and models with its words: ``canvas``.
-    quick: use only as many prompts as a claim needs, and no comparison with a model that never knew the concept.
+    quick: use only as many prompts as a claim needs, the retained ones in at most two rounds, and no comparison with a
+        model that never knew the concept.
     rules: the thresholds; default: ``Rules()``.
     evaluators: opens the evaluators on a device; default: the canvas's own, for the canvas.
     batch: pictures per call; default: ``Model.batch``, which depends on their size.
@@ -112,12 +119,22 @@ def evaluate_run(
         with quiet():
             twin = never_knew(device=model.device, dtype=model.dtype)
         sides.append(model_side(NEVER_KNEW, twin, batch=batch))
+    first = 0
     if quick:
         again, _ = suites.cases(suite, recipe.request, replicates=replicates + 1, file=file)
-        cases = thinned(cases, again)
+        cases, first = thinned(cases, again)
     more = {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "edit": edit.hash()}
     plan = plan_for(
-        suite, recipe.request, cases, left_out, sides, tools, rules or Rules(), missing=missing, more=more
+        suite,
+        recipe.request,
+        cases,
+        left_out,
+        sides,
+        tools,
+        rules or Rules(),
+        missing=missing,
+        more=more,
+        first=first,
     )
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
@@ -156,7 +173,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Draw and score pictures, and write figures and verdict into ``folder``. Returns the verdict.
 
-    sides: the first is ``before``.
+    sides: the first is ``before``. The plan's second round is drawn only if the first leaves something undecided.
 
     Raises InputError where ``folder`` holds an evaluation with another plan.
     """
@@ -174,21 +191,26 @@ def evaluate(
             write_text(folder / "plan.json", json.dumps(plan.data, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
-        drawn = _draw_all(folder / "pictures", cases, sides, plan, (index, count), tick)
-        processes.wait()
+        looked = _Looked()
+        for start, end in pairwise((0, *plan.rounds)):
+            share = cases[start:end]
+            looked.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
+            processes.wait()
+            if index == 0:
+                stage = _stage(tick, "looking", 0, None)
+                looked.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
+                computed = tables(plan, cases[:end], looked.scores, looked.features)
+                verdict = claims.verdict(plan, computed)
+            if processes.broadcast(float(index == 0 and claims.decided(verdict))):
+                break
         if index:
             return {}
-        scores, features = score_pictures(
-            folder / "pictures", cases, plan, evaluators, _stage(tick, "looking", 0, None)
-        )
-        write_text(folder / "rows.jsonl", lines(scores))
-        write_features(folder, features)
-        computed = tables(plan, cases, scores, features)
-        verdict = claims.verdict(plan, computed)
+        write_text(folder / "rows.jsonl", lines(looked.scores))
+        write_features(folder, looked.features)
         text = json.dumps({"verdict": verdict, "tables": computed}, indent=1, ensure_ascii=False)
         write_text(folder / "tables.json", text + "\n")
         facts = {
-            "drawn": drawn,
+            "drawn": dict(looked.drawn),
             "processes": count,
             "seconds": round(time.monotonic() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -196,6 +218,21 @@ def evaluate(
         }
         write_text(folder / FACTS, write_facts(folder, facts))
     return verdict
+
+
+@dataclass
+class _Looked:
+    """What the rounds so far gave: pictures drawn by side, scores, and features (cases so far, d) by name."""
+
+    drawn: Counter[str] = field(default_factory=Counter)
+    scores: list[Score] = field(default_factory=list)
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def add(self, scores: list[Score], features: dict[str, NDArray[np.float32]]) -> None:
+        self.scores += scores
+        for name, found in features.items():
+            before = self.features.get(name)
+            self.features[name] = found if before is None else np.concatenate([before, found])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import suites
-from ..metrics.stats import power
+from ..errors import InputError, quoted
+from ..metrics import stats
 from ..schema import Case, Request
 from ..settings import build, setting
 from ..version import __version__
@@ -43,11 +44,9 @@ UNGRADED = ("superclass",)  # reported, not graded: other members of a superclas
 ENOUGH = (
     36  # prompts of a form: if none of 35 shows the concept, the upper bound is below the usual limit of 10 %
 )
-RETAINED = 220  # pictures of each retained role, see ``WORSE``
-WORSE, BETTER = (
-    0.015,
-    0.005,
-)  # shares of an edit that truly loses a point: 220 pictures show it kept with 85 %
+FIRST, RETAINED = 110, 240  # pictures of each retained role in the first round, and in both, see ``WORSE``
+LEVEL = 0.9706  # of the intervals of both rounds: Pocock 1977, two looks, 5 % in all
+WORSE, BETTER = 0.015, 0.005  # shares of an edit that truly loses a point: both rounds show it kept with 81 %
 REFERENCE = 60  # prompts of each of the two groups of a reference
 
 
@@ -91,7 +90,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Plan:
-    """data: the contents of plan.json. The other fields are those parts of it that the evaluation computes with."""
+    """data: the contents of plan.json. The other fields are those parts of it that the evaluation computes with.
+
+    rounds: after how many of the cases the figures are looked at; the last is all of them. level: of the intervals of
+    what is retained, so that all looks together are wrong as seldom as one at 95 %.
+    """
 
     data: Mapping[str, Any]
     suite: str
@@ -102,11 +105,16 @@ class Plan:
     weights_changed: bool
     reference: Reference | None
     cases_sha256: str
+    rounds: tuple[int, ...]
+    level: float
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Plan:
         """The plan from data of the shape ``shapes.PLAN``. Raises InputError for unknown rules or values."""
-        reference = data["reference"]
+        reference, cases = data["reference"], data["cases"]
+        rounds = tuple(cases.get("rounds", [cases["count"]]))
+        if sorted({0, *rounds, cases["count"]}) != [0, *rounds] or not 0.9 < cases.get("level", LEVEL) < 1:
+            raise InputError(f"the plan is damaged: {quoted(rounds)} are no rounds of {cases['count']} cases")
         names = [field.name for field in dataclasses.fields(Reference)]
         return cls(
             data,
@@ -117,7 +125,9 @@ class Plan:
             data["sides"],
             data["weights_changed"],
             Reference(**{name: reference[name] for name in names}) if reference else None,
-            data["cases"]["sha256"],
+            cases["sha256"],
+            rounds,
+            cases.get("level", stats.LEVEL),
         )
 
 
@@ -132,8 +142,11 @@ def plan_for(
     *,
     missing: Mapping[str, Sequence[str]] | None = None,
     more: Mapping[str, Any] | None = None,
+    first: int = 0,
 ) -> Plan:
     """The plan. missing: words that the reference never knew, by kind; None without a reference. more: facts of a run.
+
+    first: look at the figures after so many cases, and draw the others only where these leave something undecided.
 
     The reference draws at most 60 prompts that name the concept (``ask``), and, for the floor, at most 60 prompts of
     things that it knows (``both``), evenly spread.
@@ -154,19 +167,20 @@ def plan_for(
         "sides": {side.name: side.identity for side in sides},
         "weights_changed": next(side.weights for side in sides if side.name == AFTER),
         "reference": _reference(cases, missing, {one["name"] for one in concepts}) if missing else None,
-        "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest()},
-        "power": _power(cases, rules),
+        "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest()}
+        | ({"rounds": [first, len(cases)], "level": LEVEL} if 0 < first < len(cases) else {}),
+        "power": _power(cases, rules, LEVEL if 0 < first < len(cases) else stats.LEVEL),
         "left_out": list(left_out),
         **(more or {}),
     }
     return Plan.of(data)
 
 
-def _power(cases: Sequence[Case], rules: Rules) -> dict[str, float]:
-    """By retained role, how probably an edit that truly loses one point in a hundred is found kept."""
+def _power(cases: Sequence[Case], rules: Rules, level: float) -> dict[str, float]:
+    """By retained role, how probably an edit that truly loses one point in a hundred is found kept by all pictures."""
     counts = Counter(case.role for case in cases if case.role != "erased")
     return {
-        role: round(power(count, rules.margin, lost=WORSE, gained=BETTER), 3)
+        role: round(stats.power(count, rules.margin, lost=WORSE, gained=BETTER, level=level), 3)
         for role, count in sorted(counts.items())
     }
 
@@ -180,29 +194,38 @@ def cases_for(plan: Plan, side: str, cases: Sequence[Case]) -> list[Case]:
     return [case for case in cases if case.id in ids]
 
 
-def thinned(cases: Sequence[Case], again: Sequence[Case] = (), *, each: int = ENOUGH) -> list[Case]:
-    """Evenly spread cases: ``each`` of every form of the erased concept, which is what a claim needs.
+def thinned(
+    cases: Sequence[Case], again: Sequence[Case] = (), *, each: int = ENOUGH
+) -> tuple[list[Case], int]:
+    """Evenly spread cases, and how many of them are the first round: they come first.
 
-    The primary form has twice as many, so that a single picture does not decide. Ungraded forms have a third.
-    Each retained role has ``RETAINED``, from ``again`` (further pictures of the same prompts) where prompts are few.
+    each: of every form of the erased concept, which is what a claim needs, all in the first round. The primary form has
+    twice as many, so that a single picture does not decide. Ungraded forms have a third.
+    Each retained role has ``FIRST`` in the first round and ``RETAINED`` in all, from ``again`` (further pictures of the
+    same prompts) where prompts are few.
     """
 
-    def most(role: str, form: str) -> int:
-        if role != "erased":
-            return RETAINED
+    def most(form: str) -> int:
         if form in DIRECT:
             return 2 * each
         return each // 3 if form in UNGRADED else each
 
     parts: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
-        parts.setdefault((case.role, case.form), []).append(case)
-    chosen = [case for group, part in parts.items() for case in _spread(part, most(*group))]
-    known, count = {case.id for case in cases}, Counter(case.role for case in chosen)
-    for role in ("near", "unrelated"):
+        parts.setdefault((case.role, case.form if case.role == "erased" else ""), []).append(case)
+    first, second = list[Case](), list[Case]()
+    for (role, form), part in parts.items():
+        if role == "erased":
+            first += _spread(part, most(form))
+            continue
+        known = {case.id for case in part}
+        both = _spread(part, RETAINED)
         more = [case for case in again if case.role == role and case.id not in known]
-        chosen += _spread(more, RETAINED - count[role])
-    return chosen
+        begin = _spread(both, FIRST)
+        chosen = {case.id for case in begin}
+        first += begin
+        second += [case for case in both if case.id not in chosen] + _spread(more, RETAINED - len(both))
+    return first + second, len(first)
 
 
 def lines(records: Iterable[Any]) -> str:

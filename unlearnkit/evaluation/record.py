@@ -76,10 +76,15 @@ def plan_of(folder: Path) -> Plan:
 
 
 def stored(folder: Path) -> tuple[Plan, list[Case], list[Score], dict[str, NDArray[np.float32]]]:
-    """Plan, cases, scores and features of a finished evaluation. Raises InputError if they cannot be read."""
+    """Plan, cases, scores and features of a finished evaluation. Raises InputError if they cannot be read.
+
+    The cases are those that were drawn: all, or those of the first round.
+    """
     plan = plan_of(folder)
     cases = [Case(**_row(row, CASE, folder / "cases.jsonl")) for row in _rows(folder, "cases")]
     scores = [Score(**_row(row, SCORE, folder / "rows.jsonl")) for row in _rows(folder, "rows")]
+    there = {score.case for score in scores}
+    cases = cases[: next((end for end in plan.rounds if there <= {case.id for case in cases[:end]}), None)]
     _complete(folder, plan, cases, scores)
     features = {}
     if (folder / "features.safetensors").exists():

@@ -94,7 +94,7 @@ def _trial_cases(request: Request, missing: Mapping[str, Sequence[str]]) -> tupl
     others = {word for words in missing.values() for word in words} - {one.name for one in request.erase}
     fair = [case for case in cases if not {case.object, case.style} & others]
     erased, retained = ([case for case in fair if (case.role == "erased") == want] for want in (True, False))
-    return thinned(erased, each=needed(Rules().limit)) + retained[::8], left_out
+    return thinned(erased, each=needed(Rules().limit))[0] + retained[::8], left_out
 
 
 def _cached(side: Side) -> Side:

@@ -94,7 +94,7 @@ PLAN = {
     "weights_changed": bool,
     "reference": ({"side": str, "ask": [str], "both": [str], "missing": Each([str])}, NoneType),
     "power?": Each(NUMBER),
-    "cases": {"count": int, "sha256": str},
+    "cases": {"count": int, "sha256": str, "rounds?": [int], "level?": NUMBER},
     "left_out": [str],
 }
 # of an attack: figures.json and plan.json

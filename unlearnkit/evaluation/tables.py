@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.stats import cluster_bootstrap, difference, holm, rate
+from ..metrics.stats import LEVEL, cluster_bootstrap, difference, holm, rate
 from ..schema import KINDS, Case, Score
 from .distribution_metrics import Features, distances, never_knew
 from .plan import AFTER, BEFORE, DIRECT, Plan, PlannedConcept
@@ -23,9 +23,10 @@ PER_CONCEPT = 5  # pictures that a concept needs for its own line
 
 
 def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features: Features) -> dict[str, Any]:
-    """Every figure of an evaluation as plain data; shares are in [0, 1], intervals have 95 %.
+    """Every figure of an evaluation as plain data; shares are in [0, 1], intervals have 95 %, ``plan.level`` in "kept".
 
-    features: arrays (cases of the side, d) named ``side/reader`` and ``side/clip``, in the cases' order; may be empty.
+    cases: those with scores. features: arrays (cases of the side, d) named ``side/reader`` and ``side/clip``, in the
+        cases' order; may be empty.
     """
     pictures = gather(scores)
     kinds = [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
@@ -39,7 +40,7 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
         ],
         "kept": {
             role: {
-                kind: _paired(chosen, pictures, _right(kind))
+                kind: _paired(chosen, pictures, _right(kind), level=plan.level)
                 for kind in kinds
                 if (chosen := [case for case in kept if case.role == role and getattr(case, kind)])
             }
@@ -68,15 +69,19 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
 
 
 def _paired(
-    cases: Sequence[Case], pictures: Pictures, true: Callable[[Case, Picture], bool]
+    cases: Sequence[Case],
+    pictures: Pictures,
+    true: Callable[[Case, Picture], bool],
+    *,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
-    """A share before and after on the same cases, and its change."""
+    """A share before and after on the same cases, and its change. level: of the interval of the change."""
     prompts = [case.prompt_id for case in cases]
     was, now = ([true(case, pictures[side, case.id]) for case in cases] for side in (BEFORE, AFTER))
     return {
         BEFORE: rate(was, prompts),
         AFTER: rate(now, prompts),
-        "change": difference(was, now, prompts),
+        "change": difference(was, now, prompts, level=level),
     }
 
 

@@ -60,6 +60,7 @@ __all__ = [
     "Method",
     "Plan",
     "check_moved",
+    "default_instead",
     "edit_for",
     "family_settings",
     "find",
@@ -128,11 +129,16 @@ def _family(model: Model, method: type[Method]) -> dict[str, Any]:
     return {name: value for role, value in roles for name in with_role(method, role)}
 
 
+def default_instead(model: Model, filled: Method) -> dict[str, str]:
+    """By kind, what takes a concept's place where the request names nothing: the model's hints, else the method."""
+    return {**filled.INSTEAD, **model.hints.instead(filled.name)}
+
+
 @steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
-    request = with_nearest(model, request, filled.INSTEAD, counting=True)
+    request = with_nearest(model, request, default_instead(model, filled), counting=True)
     check_names(model, request)
     return filled.plan(model, request)
 
@@ -156,8 +162,9 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    told = with_nearest(model, request, filled.INSTEAD, counting=True)
-    check_names(model, told)
+    instead = default_instead(model, filled)
+    by_text = with_nearest(model, request, instead, counting=True)
+    check_names(model, by_text)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -166,6 +173,7 @@ def edit_for(
         "seed": seed,
         "base": model.fingerprint(),
     } | ({"beside": job.auxiliary.facts} if job.auxiliary else {})
+    facts |= {"instead by kind": instead} if instead != filled.INSTEAD else {}
     text = json.dumps(facts, sort_keys=True)
     facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
     if finished := _finished(job.folder, identity):
@@ -173,7 +181,7 @@ def edit_for(
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
     few = len(request.erase) <= FEW
-    asked, request = request, with_nearest(model, request, filled.INSTEAD) if few else told
+    asked, request = request, with_nearest(model, request, instead) if few else by_text
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)

@@ -4,7 +4,7 @@
 [vocabulary]            objects = ["cat", ...], styles = ["van gogh", ...]
 [templates]             object = ["a picture of a {}", ...], style = ["a {} picture", ...]
 [training]              checkpointing = true, ...
-[methods.esd.object]    lr = 1e-4, ...
+[methods.esd.object]    lr = 1e-4, instead = "nearest", ...
 [erase]                 method = "robust"
 """
 
@@ -22,6 +22,7 @@ from ..schema import Concept
 __all__ = ["FILE", "GENERAL", "Hints", "parse", "read"]
 
 FILE = "unlearnkit.toml"
+INSTEAD = "instead"
 
 OBJECTS = (
     *(
@@ -72,7 +73,8 @@ class Hints:
     objects, styles: the vocabulary, from which neighbours are chosen.
     templates: prompts by kind, each with one ``{}`` for the concept.
     training: defaults for all methods with these settings.
-    methods: defaults by method and kind, which override ``training`` and the method's own.
+    methods: defaults by method and kind, which override ``training`` and the method's own. ``instead`` among them is
+        what takes the place of a concept for which the request names nothing.
     method: that erases where none is asked for.
     recognition: by kind, the smallest gain of a word that the model knows, see ``data.recognition``.
     text: of the file, empty for the general hints.
@@ -103,7 +105,14 @@ class Hints:
 
     def settings(self, method: str, kind: str) -> dict[str, Any]:
         """This model's defaults for ``method`` on a concept of ``kind``; empty if there are none."""
-        return dict(self.methods.get(method, {}).get(kind, {}))
+        own = self.methods.get(method, {}).get(kind, {})
+        return {name: value for name, value in own.items() if name != INSTEAD}
+
+    def instead(self, method: str) -> dict[str, str]:
+        """By kind, what takes a concept's place unless the request says."""
+        return {
+            kind: str(own[INSTEAD]) for kind, own in self.methods.get(method, {}).items() if INSTEAD in own
+        }
 
     def suited(self, sampling: tuple[int, float], classes: tuple[str, ...] | None) -> Hints:
         """The hints for a family: general hints get its steps and guidance, class-conditional models get no templates.
@@ -187,8 +196,12 @@ _ALLOWED = {
     "recognition": "it takes a number from 0 to 1000",
     "training": "it takes settings, each a text, a number, a list, true or false",
     "erase": "it takes the name of a method",
-    "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings",
+    "methods": "it takes [methods.NAME.object] and [methods.NAME.style] with settings; 'instead' is a word",
 }
+
+
+def _word(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.strip()) <= LENGTH and value.isprintable()
 
 
 def _fits(table: str, key: str, value: Any) -> bool:
@@ -201,14 +214,13 @@ def _fits(table: str, key: str, value: Any) -> bool:
     if key == "guidance" or table == "recognition":
         return isinstance(value, int | float) and 0 <= value <= 1000
     if table == "erase":
-        return isinstance(value, str) and 0 < len(value) <= LENGTH
+        return _word(value)
     if table == "methods":
         return isinstance(value, dict) and all(
-            kind in TEMPLATES and isinstance(settings, dict) for kind, settings in value.items()
+            kind in TEMPLATES and isinstance(settings, dict) and _word(settings.get(INSTEAD, "a word"))
+            for kind, settings in value.items()
         )
-    words = isinstance(value, list) and len(value) <= WORDS
-    words = words and all(isinstance(word, str) and word.strip() and len(word) <= LENGTH for word in value)
-    words = words and all(word.isprintable() for word in value)
+    words = isinstance(value, list) and len(value) <= WORDS and all(map(_word, value))
     return words and (
         table == "vocabulary" or (len(value) > 0 and all(word.count("{}") == 1 for word in value))
     )

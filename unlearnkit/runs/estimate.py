@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import methods
 from ..data.pictures import BATCH
-from ..errors import listed
+from ..errors import listed, quoted
 from ..methods import Plan
 from ..model import restore
 from ..model.encoders import ROOM, encoders
 from ..model.model import Model
 from ..model.selection import TEXT_ENCODER
-from ..schema import Recipe
+from ..schema import NEAREST, Recipe
 from ..settings import changed
 from ..training.masters import MasterWeights
 from ..training.settings import Training
@@ -66,6 +66,7 @@ class Estimate:
         ):
             yield "by family", ", ".join(f"{name}={value}" for name, value in family.items())
         yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
+        yield "instead", ", ".join(dict.fromkeys(self._instead()))
         yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"
         yield "changes", self._changes()
         early = getattr(self.settings, "stop", "none") != "none"
@@ -91,6 +92,7 @@ class Estimate:
             "changed_settings": changed(self.settings),
             "family_settings": methods.family_settings(model, recipe.method, recipe.settings, self.settings),
             "erases": recipe.request.erase,
+            "instead": list(self._instead()),
             "keeps": recipe.request.keep,
             "weights": {"count": plan.weights, "tensors": plan.tensors, "share": self._share()},
             "steps": {"count": plan.steps, "batch": plan.batch},
@@ -98,6 +100,14 @@ class Estimate:
             "seconds": {"erasing": self.erasing, "drawing": self.drawing},
             "bytes": {"memory": self.memory, "disk": self.disk},
         }
+
+    def _instead(self) -> Iterator[str]:
+        """What takes each concept's place, in words."""
+        default = methods.default_instead(self.model, self.settings)
+        words = {None: "what the method chooses", "": "nothing", NEAREST: "the nearest retained word"}
+        for concept in self.recipe.request.erase:
+            word = default.get(concept.kind) if concept.instead is None else concept.instead
+            yield words.get(word) or quoted(word)
 
     def _share(self) -> float:
         """The share of the network's weights that would change."""

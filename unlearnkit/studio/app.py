@@ -16,13 +16,14 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import InputError, UnlearnError, printable
+from ..errors import InputError, UnlearnError, printable, quoted, reason
 from .commands import Form, command_of, shell
 from .drawing import Drawing
 from .found import Found, look
 from .jobs import Jobs
+from .panel import panel
 from .templates import PAGES, REPORTS, environment
-from .views import TABS, VIEWS, panel, request_of
+from .views import TABS, VIEWS, request_of
 
 __all__ = ["Studio"]
 
@@ -86,8 +87,8 @@ class Studio:
         async def endpoint(request: Request) -> Response:
             try:
                 return await run_in_threadpool(answer, await fields_of(request))
-            except UnlearnError as error:
-                return PlainTextResponse(printable(str(error)), 400)
+            except (UnlearnError, OSError) as error:
+                return PlainTextResponse(_line(error), 400)
 
         return Route(path, endpoint, methods=["POST" if post else "GET"])
 
@@ -96,8 +97,8 @@ class Studio:
             context: dict[str, Any] = {"tab": tab, "form": form, "error": "", "panel": panel(self, tab)}
             try:
                 return self.page(f"{tab}.html", **context, **VIEWS[tab](self, form))
-            except UnlearnError as error:
-                context |= {"error": printable(str(error))}
+            except (UnlearnError, OSError) as error:
+                context |= {"error": _line(error)}
                 return self.page("base.html", status=400, **context)
 
         return view
@@ -138,6 +139,13 @@ class Studio:
         kind = "text/css" if name.endswith(".css") else "text/javascript"
         text = (STATIC[name] / name).read_text("utf-8")
         return lambda form: Response(text, media_type=f"{kind}; charset=utf-8")
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, OSError):
+        return printable(f"{quoted(error.filename or 'a file')} cannot be read: {reason(error)}")
+    return printable(str(error))
 
 
 async def fields_of(request: Request) -> Form:

@@ -11,7 +11,8 @@ from ..errors import InputError, quoted
 from ..io.files import slug
 from ..known import find
 from ..model.hints import Hints
-from ..model.places import folder_of, hints_of
+from ..model.places import hints_of
+from ..runs.recipes import SHIPPED
 from ..schema import LONGEST, Concept, check_unicode
 from ..settings import Setting, describe, parse_pairs
 from .found import Found, Run, pick
@@ -41,13 +42,8 @@ def shell(words: Words) -> str:
 
 def hints_for(source: str, found: Found) -> Hints:
     """The hints of a model of the studio."""
-    place = folder_of(source)
-    return hints_of(source if place.is_absolute() or source == "canvas" else _inside(source, found))
-
-
-def _inside(source: str, found: Found) -> str:
-    path = found.folder / source
-    return str(path) if path.is_dir() else source
+    place = found.folder / source
+    return hints_of(place if source not in SHIPPED and place.is_dir() else source)
 
 
 def important(method: str) -> tuple[list[Setting], list[Setting]]:
@@ -103,7 +99,8 @@ def _concept(form: Form, method: str) -> tuple[str, Words]:
 
 def _resume(form: Form, found: Found) -> tuple[str, Words]:
     run = pick(form.get("run", ""), found.runs, "run")
-    return f"resume {run.name}", ["erase", "--resume", "--out", run.name]
+    less = [] if form.get("pipeline") else ["--no-pipeline"]
+    return f"resume {run.name}", ["erase", "--resume", *less, "--out", run.name]
 
 
 def _evaluate(form: Form, found: Found) -> tuple[str, Words]:

@@ -110,6 +110,9 @@ class Artist:
 
 def main(requests: TextIO, answers: TextIO) -> None:
     """Answer one line after another, until the input ends."""
+    from ..model import load  # noqa: F401  the libraries, while the page is still read
+    from ..runs import images  # noqa: F401
+
     artist = Artist()
     for line in requests:
         try:

@@ -28,8 +28,15 @@ class Drawing:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> subprocess.Popen[str]:
-        """The process, started if there is none."""
+    def warm(self) -> None:
+        """Start the process if there is none, so that the first picture comes sooner."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._started()
+            finally:
+                self._lock.release()
+
+    def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unlearnkit.studio.draw"],
@@ -56,7 +63,7 @@ class Drawing:
             return self._cache[line]
 
     def _asked(self, line: str) -> dict[str, str]:
-        process = self.start()
+        process = self._started()
         if process.stdin is None or process.stdout is None:
             raise InputError(DIED.format("unknown"))
         try:
