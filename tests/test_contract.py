@@ -170,8 +170,8 @@ def test_8_checkpointing_gives_the_same_gradients(method: str, model: Model, onc
         torch.testing.assert_close(recomputed.weights[name], value)
 
 
-# what makes the kept word stay nearer on a network of random weights, where a denoising loss is no way to keep; NEAR has
-# the methods that need more than that
+# what makes the kept word stay nearer on a network of random weights, where a denoising loss is no way to keep;
+# NEAR has the methods that need more than that
 HELD: dict[str, Any] = {"trains": "xattn-kv", "rule": ("project",), "mask": "none", "steps": 20, "batch": 4}
 SHORT: dict[str, Any] = {**HELD, "steps": 10}
 NEAR: dict[str, dict[str, Any]] = {
