@@ -153,7 +153,9 @@ def asked(cell: Cell) -> list[Case]:
     if cell.size == "together":
         once = [case for case in once if case.role != "erased" or case.form in ("name", "template")]
     if (most := SIZES[cell.size]) is None:
-        return [case for case in cases if case in once or (case.role, case.form) == ("erased", "name")]
+        return [
+            case for case in cases if case.id.endswith("-0") or (case.role, case.form) == ("erased", "name")
+        ]
     found = []
     for role, form in dict.fromkeys((case.role, case.form) for case in once):
         part = [case for case in once if (case.role, case.form) == (role, form)]

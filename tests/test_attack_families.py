@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import HINTS
 from quick import brief
 
 import kinds
+from tiny import HINTS
 from unlearnkit.attacks import ATTACKS, Budget, Victim
 from unlearnkit.attacks.drawing import batches, drawn
 from unlearnkit.families import FAMILIES

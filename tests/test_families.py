@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from alone import Draw
-from conftest import HINTS
 from diffusers import DDIMScheduler
 from processes import killed
 from quick import quick
@@ -21,6 +20,7 @@ from test_contract import state
 import kinds
 import tiny
 import unlearnkit
+from tiny import HINTS
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for, plan, resolve

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from processes import forked
+from processes import killed
 
 import saved
 from unlearnkit.cli import main
@@ -29,6 +28,7 @@ from unlearnkit.runs.recipes import load_recipe
 from unlearnkit.runs.requests import request_for
 from unlearnkit.runs.run import erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
+from unlearnkit.training.state import CheckpointTimer
 
 CAT = Request((Concept("cat"),))
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
@@ -181,28 +181,24 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert "finished already" in capsys.readouterr().out
 
 
-def test_a_killed_process_goes_on_to_the_same_edit(known: Model, tmp_path: Path):
-    words = [
-        "erase",
-        str(saved.folder()),
-        "--concept",
-        "cat",
-        "--out",
-        str(tmp_path / "run"),
-        "--set",
-        "steps=60",
-    ]
-    words += ["--set", "start_steps=4", "--pictures", "0"]
-    process, log, end = forked(lambda: main(words), tmp_path / "said"), tmp_path / "run" / "log.jsonl", (0, 0)
-    while end == (0, 0) and not (log.exists() and log.read_text().count("\n") > 5):
-        time.sleep(0.01)
-        end = os.waitpid(process, os.WNOHANG)
-    assert end == (0, 0), (tmp_path / "said.err").read_text()
-    os.kill(process, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+def test_a_killed_process_goes_on_to_the_same_edit(
+    known: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["erase", saved.folder(), "--concept", "cat", "--out", tmp_path / "run"]
+    words += ["--set", "steps=9", "--set", "start_steps=4", "--pictures", 0]
+
+    def die(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("training", 6):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearnkit.io.progress._lines", lambda console: die)
+        patch.setattr(CheckpointTimer, "due", lambda self, done: True)
+        killed(lambda: command(*words))
+    assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") > 4
     assert not (tmp_path / "run" / "run.json").exists()
     assert command("erase", "--resume", "--out", tmp_path / "run", "--pictures", 0) == 0
-    whole = erase(known, "cat", steps=60, start_steps=4)
+    whole = erase(known, "cat", steps=9, start_steps=4)
     assert Edit.load(tmp_path / "run" / "edit.safetensors").hash() == whole.hash()
 
 

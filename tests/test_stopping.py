@@ -48,7 +48,7 @@ def test_an_unknown_concept_is_one_clear_line(canvas: Model) -> None:
 def test_training_stops_when_the_score_does_not_improve(canvas: Model, tmp_path: Path) -> None:
     settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "retain_weight": 0.0}
     settings |= {"stop": "guide", "stop_every": 1}
-    request, quick = Request((Concept("cat"),)), Model(canvas.pipe, hints=replace(canvas.hints, steps=2))
+    request, quick = Request((Concept("cat"),)), Model(canvas.pipe, hints=replace(canvas.hints, steps=1))
     with pytest.raises(InputError, match="changes no weight"):  # at lr 0
         edit_for(quick, request, method="esd", settings=settings, job=Job(folder=tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -14,6 +14,11 @@ __all__ = ["panel"]
 
 TAIL = 200_000  # bytes of a training log that are read for its curve
 POINTS = 200
+ON_THE_PAGE = {  # an option that a refusal names, and where it is on the page
+    "--out": "On this page: give it another name, under More.",
+    "--force": "On this page: tick “Erase in any case”, under More.",
+    "(lose)": "On this page: raise “May lose”, or copy a checkpoint instead.",
+}
 
 
 def panel(studio: Studio, tab: str) -> dict[str, Any]:
@@ -27,6 +32,7 @@ def panel(studio: Studio, tab: str) -> dict[str, Any]:
         "job": job,
         "run": run,
         "curve": _curve(run.path) if job and run and job.tab == "erase" else None,
+        "hint": next((hint for name, hint in ON_THE_PAGE.items() if job and name in job.says), ""),
         "other": other,
     }
 

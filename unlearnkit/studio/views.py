@@ -56,7 +56,7 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
         "model": model,
         "objects": hints.objects,
         "styles": hints.styles,
-        "methods": names,
+        "methods": [(name, f"{name}: {known.find(name).title}") for name in names],
         "method": method,
         "usual": hints.method,
         "summary": cls.summary,
