@@ -43,7 +43,7 @@ TUNED = ("cat", "van gogh")  # the others are for measuring alone
 SIZES = {
     "full": None,
     "some": (120, 120),  # for ten concepts at a time
-    "together": (60, 60),  # for ten or twenty, of which most are erased
+    "together": (60, 40),  # of many at once: by name and in unseen templates alone
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells
@@ -151,8 +151,12 @@ def asked(cell: Cell) -> list[Case]:
     """The canvas suite's prompts, those by name several times at full size; fewer of them all at the other sizes."""
     cases, _ = suites.cases("canvas", cell.request, replicates=NAMED, file=None)
     once = [case for case in cases if case.id.endswith("-0")]
+    if cell.size == "together":
+        once = [case for case in once if case.role != "erased" or case.form in ("name", "template")]
     if (most := SIZES[cell.size]) is None:
-        return [case for case in cases if case in once or (case.role, case.form) == ("erased", "name")]
+        return [
+            case for case in cases if case.id.endswith("-0") or (case.role, case.form) == ("erased", "name")
+        ]
     found = []
     for role, form in dict.fromkeys((case.role, case.form) for case in once):
         part = [case for case in once if (case.role, case.form) == (role, form)]

@@ -1,11 +1,11 @@
 """A chain of 24 requests on the canvas, 18 objects and 6 styles, by closed forms: what is gone, kept, and how fast.
 
     python benchmarks/long_chain.py run [--contender "uce-diverse, joint" ...] [--order 0 ...]    resumable
-    python benchmarks/long_chain.py table       the section of docs/continual.md, from results/long_chain.jsonl
 
 After 12 and 24 requests the held-out classifier (``--eye guide``: the validation classifier, for choosing) looks at
 four pictures of every word that was erased and eight of every word that was not, always the same prompts and seeds.
-Seconds are of one processor thread: making a request's edit and writing it down, without the look.
+Seconds are of one processor thread: making a request's edit and writing it down, without the look. Rows are appended to
+``results/long_chain.jsonl``; ``together.py table`` writes docs/many.md from them.
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ REQUESTS = (
 )
 CONTENDERS: dict[str, dict[str, Any]] = {
     "uce-diverse, joint": {"method": "uce-diverse", "regime": "joint"},
+    "uce-diverse, joint, 40 sentences": {
+        "method": "uce-diverse",
+        "regime": "joint",
+        "settings": {"sentences": 40, "erase_weight": 30.0},  # as much as 120 with 10
+    },
     "uce-diverse": {"method": "uce-diverse"},
     "uce, joint": {"method": "uce", "regime": "joint"},
     "uce": {"method": "uce"},
@@ -107,7 +112,7 @@ def run(contender: str, order: int, model: Model, eye: str) -> None:
                 file.write(f"{time.process_time() - began:.3f}\n")
         if number not in LOOKS:
             continue
-        filled = resolve(model, Request((concept(name),)), made["method"], {})
+        filled = resolve(model, Request((concept(name),)), made["method"], made.get("settings", {}))
         key = {"contender": contender, "made": made, "settings": changed(filled), "order": order, "of": names}
         key |= {"base": model.fingerprint()[:12], "drawn by": sampler(model), "requests": number, "eye": eye}
         if plain(key) not in there and number == len(open_chain(folder).steps):
@@ -162,7 +167,7 @@ def _share(k: int, n: int) -> str:
     return f"{100 * k / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def table(count: int = 24) -> str:
+def table(count: int) -> str:
     """The table in Markdown, of the judge's rows after so many requests."""
     heads = ("contender", "orders", "gone", "objects kept", "styles kept", "s a request", "slowest", "MB")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -181,16 +186,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run"])
     parser.add_argument("--contender", action="append", choices=list(CONTENDERS), help="default: all")
     parser.add_argument("--order", action="append", type=int, choices=ORDERS, help="default: all")
     parser.add_argument("--eye", default="judge", choices=["judge", "guide"])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.what == "table":
-        print(*(f"After {count} requests:\n\n{table(count)}" for count in LOOKS), sep="\n")
-    else:
-        opened = load("canvas")
-        for turn in given.order or ORDERS:
-            for one in given.contender or CONTENDERS:
-                run(one, turn, opened, given.eye)
+    opened = load("canvas")
+    for turn in given.order or ORDERS:
+        for one in given.contender or CONTENDERS:
+            run(one, turn, opened, given.eye)

@@ -1,25 +1,31 @@
 """What closed forms take for many concepts on matrices of Stable Diffusion 1.5's real size, one thread of the CPU.
 
-    python benchmarks/many.py [--method uce] [--concepts 1000] [--retained 0]
+    python benchmarks/many.py [--method uce] [--concepts 1000] [--retained 0] [--chain 100]
 
 Weights are random: that changes neither time nor memory. The denoiser has the real 860 million weights, the text
 encoder the size of CLIP ViT-L; only the latents are small (8 x 8), so that the check of a finished edit, a few
-predictions, takes no longer than on a GPU. Prints processor seconds of each part, and by how much memory grew.
+predictions, takes no longer than on a GPU. Prints processor seconds of each part, and by how much memory grew, and
+appends them to ``results/many.jsonl``. With ``--chain`` the concepts are requests, one after another, without pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from rows import keep
 from sizes import BETAS, _vae, _words, unet_of_sd
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from unlearnkit import chain
 from unlearnkit.data.text_columns import last_columns
 from unlearnkit.methods import edit_for
 from unlearnkit.methods.checking import check_names
@@ -27,6 +33,9 @@ from unlearnkit.model.hints import GENERAL
 from unlearnkit.model.model import Model
 from unlearnkit.model.places import hints_of
 from unlearnkit.schema import Concept, Request
+
+ROWS = Path(__file__).parent / "results" / "many.jsonl"
+SECONDS: dict[str, float] = {}  # of each part, in order
 
 
 def opened() -> Model:
@@ -77,11 +86,42 @@ def load_words() -> tuple[str, ...]:
 def timed(title: str) -> Iterator[None]:
     start = time.process_time()
     yield
-    print(f"{title:<40}{time.process_time() - start:8.2f} s", flush=True)
+    SECONDS[title] = round(time.process_time() - start, 2)
+    print(f"{title:<40}{SECONDS[title]:8.2f} s", flush=True)
 
 
 def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB on Linux
+
+
+def at_once(model: Model, request: Request, method: str) -> dict[str, int]:
+    """All together."""
+    with timed("names checked"):
+        check_names(model, request)
+    with timed("text alone"):
+        last_columns(model, [("{}", concept.name) for concept in (*request.erase, *request.keep)])
+    with timed("edit, all of it"):
+        edit = edit_for(model, request, method=method)
+    return {"matrices": len(edit.weights)}
+
+
+def one_by_one(model: Model, request: Request, method: str) -> dict[str, float]:
+    """As requests of a chain, without pictures: seconds of each, and what the chain takes on the disk."""
+    took = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "chain"
+        chain.init(folder, model, method=method, pictures=0)
+        for concept in request.erase:
+            start = time.process_time()
+            chain.add(folder, concept, keep=request.keep, model=model)
+            took.append(time.process_time() - start)
+            print(f"request {len(took):4}{took[-1]:8.2f} s", flush=True)
+        disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "seconds a request": round(mean(took), 2),
+        "slowest": round(max(took), 2),
+        "MB a request": round(disk / 1e6 / len(took), 1),
+    }
 
 
 def main() -> None:
@@ -89,19 +129,22 @@ def main() -> None:
     parser.add_argument("--method", default="uce")
     parser.add_argument("--concepts", type=int, default=1000)
     parser.add_argument("--retained", type=int, default=0)
+    parser.add_argument("--chain", type=int, default=0, help="so many requests, one concept each")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with timed("model with random weights"):
         model = opened()
-    request = Request(named(given.concepts, 0), named(given.retained, given.concepts))
+    count = given.chain or given.concepts
+    request = Request(named(count, 0), named(given.retained, count))
     start = memory()
-    with timed("names checked"):
-        check_names(model, request)
-    with timed("text alone"):
-        last_columns(model, [("{}", concept.name) for concept in (*request.erase, *request.keep)])
-    with timed(f"{given.method}, {given.concepts} concepts: all"):
-        edit = edit_for(model, request, method=given.method)
-    print(f"{'memory, beyond the model':<40}{memory() - start:8.2f} GB; {len(edit.weights)} matrices")
+    found = (one_by_one if given.chain else at_once)(model, request, given.method)
+    facts = {
+        "method": given.method,
+        "concepts": count,
+        "retained": given.retained,
+        "chain": bool(given.chain),
+    }
+    keep(ROWS, {"key": facts, "seconds": SECONDS, **found, "GB beyond the model": round(memory() - start, 2)})
 
 
 if __name__ == "__main__":

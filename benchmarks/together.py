@@ -1,11 +1,11 @@
 """Several concepts of the canvas erased at once by each closed form: what is left of them, and what is kept.
 
     python benchmarks/together.py run [--method uce ...] [--set twelve ...]
-    python benchmarks/together.py table     the section of docs/continual.md is written by continual.py table
+    python benchmarks/together.py table     docs/many.md, from the rows of this, long_chain.py and many.py
 
-Each method runs with the settings that the canvas ships for it. The held-out classifier sees up to 60 pictures of each
-form of prompt (name, unseen template, synonym, background), and 60 of each kind of neighbour and of other prompts.
-Rows are appended to ``results/together.jsonl``, and one that is there is not made again.
+Each method runs with the settings that the canvas ships for it. The held-out classifier sees 60 pictures of prompts
+that name one of them, 60 of unseen templates, and up to 40 of each kind of neighbour and of other prompts. Rows are
+appended to ``results/together.jsonl``, and one that is there is not made again.
 """
 
 from __future__ import annotations
@@ -15,16 +15,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import long_chain
+import many
 import torch
 from cells import Cell, key, measured
-from rows import once, plain, read
+from rows import once, read
 
 from unlearnkit import load
 from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
-from unlearnkit.model.model import Model
 
 ROWS = Path(__file__).parent / "results" / "together.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "many.md"
+HEAD = """# Many concepts by closed forms
+
+`python benchmarks/together.py table` writes this page from the rows in `benchmarks/results`. Closed forms take
+seconds, so they suit long lists and long chains. The canvas shows what they erase and keep; matrices of Stable
+Diffusion 1.5's size with random weights show time, memory and disk.
+
+## Several of the canvas at once
+
+`benchmarks/together.py run`. *left*: pictures in which the held-out classifier still sees what was asked for, of
+prompts by name and in unseen templates, with the 95 % interval. *kept*: right pictures, of those right before. *s*: of
+one processor thread on a machine that did other work too. Each method has the settings that the canvas ships.
+"""
+CHAINS = """
+## A chain of 24 requests on the canvas
+
+`benchmarks/long_chain.py run`. 18 of 24 objects and 6 of 9 styles, one request each, in several orders. *gone*:
+pictures of all words erased so far in which the held-out classifier does not see them, with the 95 % interval.
+*joint*: each edit is made from the first model for all requests so far. Seconds are of one processor thread on a
+machine that did other work too, and without the look at pictures.
+"""
+REAL = """
+## At the size of Stable Diffusion 1.5
+
+`benchmarks/many.py`: random weights, a text encoder of CLIP ViT-L's size, 32 matrices, one thread. *text*: encoding the
+names once. *in all*: everything after loading, text and the check of the finished edit included. *GB*: how far memory
+rose above that of the loaded model.
+"""
 TWELVE = (
     *("cat", "frog", "owl", "car", "airplane", "rocket"),
     *("apple", "pizza", "tree", "cactus", "castle", "guitar"),
@@ -54,41 +83,67 @@ def cells(methods: Sequence[str], sets: Sequence[str]) -> Iterator[tuple[str, Ce
 
 
 def line(title: str, row: Mapping[str, Any]) -> str:
-    """A row of the table: left by name and in templates, in other forms, kept objects and styles of those before."""
-    named, others = (_summed(row["left"], forms) for forms in (LEFT, [*set(row["left"]) - set(LEFT)]))
-    kept = []
-    for kind in ("objects", "styles"):
-        parts = [
-            row["kept"][f"{role} {kind}"] for role in ("near", "unrelated") if f"{role} {kind}" in row["kept"]
-        ]
-        before, after = (sum(part[side][0] for part in parts) for side in ("before", "after"))
-        kept.append(f"{after} of {before} ({100 * after / before:.1f} %)")
-    return f"| {title} | {_rate(*named)} | {_rate(*others)} | {' | '.join(kept)} | {row['seconds']:.0f} |"
-
-
-def _summed(left: Mapping[str, Sequence[int]], forms: Sequence[str]) -> tuple[int, int]:
-    counts = [left[form] for form in forms if form in left]
-    return sum(k for k, _ in counts), sum(n for _, n in counts)
-
-
-def _rate(k: int, n: int) -> str:
+    """A row of the table: what is left, by name and in templates, and kept objects and styles of those before."""
+    counts = [row["left"][form] for form in LEFT if form in row["left"]]
+    k, n = (sum(column) for column in zip(*counts, strict=True))
     low, high = wilson(k, n)
-    return f"{k} of {n} ({100 * low:.1f} to {100 * high:.1f} %)" if n else ""
+    cells = [title, f"{k} of {n} ({100 * low:.1f} to {100 * high:.1f} %)"]
+    for kind in ("objects", "styles"):
+        parts = [part for group, part in row["kept"].items() if group.endswith(kind)]
+        before, after = (sum(part[side][0] for part in parts) for side in ("before", "after"))
+        cells.append(f"{after} of {before} ({100 * after / before:.1f} %)" if before else "")
+    return f"| {' | '.join(cells)} | {row['seconds']:.0f} |"
 
 
-def table(model: Model) -> str:
-    """The tables in Markdown, from the rows of today's settings."""
-    tools, rows, lines = canvas_evaluators(), list(read(ROWS)), list[str]()
-    for name in SETS:
-        lines += [f"\n### {name} at once\n", f"{', '.join(SETS[name])}\n"]
-        lines += [
-            "| method | left | left, other prompts | objects kept | styles kept | s |",
-            "|---" * 6 + "|",
-        ]
-        for _, cell in cells(METHODS, [name]):
-            made = [row for row in rows if row["key"] == plain(key(cell, model, tools))]
-            lines += [line(cell.method, row) for row in made]
-    return "\n".join(lines) + "\n"
+def several(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The table of a set in Markdown; the last row of each method counts."""
+    target = " + ".join(SETS[name])
+    lines = ["| method | left | objects kept | styles kept | s |", "|---" * 5 + "|"]
+    for method in METHODS:
+        own = [row for row in rows if (row["key"]["method"], row["key"]["target"]) == (method, target)]
+        if own and "refused" in own[-1]:
+            lines.append(f"| {method} | refused: {own[-1]['refused']} | | | |")
+        elif own:
+            lines.append(line(method, own[-1]))
+    return "\n".join(lines)
+
+
+def sizes(rows: Sequence[Mapping[str, Any]], *, chain: bool) -> str:
+    """The table of many.py: of all concepts at once, or of a chain of them. The last row of each kind counts."""
+    kinds: dict[tuple[Any, ...], Mapping[str, Any]] = {
+        tuple(row["key"].values()): row for row in rows if row["key"]["chain"] == chain
+    }
+    heads = ["s a request", "slowest", "MB a request"] if chain else ["s, text", "s, in all", "GB"]
+    lines = [f"| method | concepts | retained | {' | '.join(heads)} |", "|---" * 6 + "|"]
+    for row in kinds.values():
+        told = row["key"]
+        figures = (
+            [row["seconds a request"], row["slowest"], row["MB a request"]]
+            if chain
+            else [row["seconds"]["text alone"], row["seconds"]["edit, all of it"], row["GB beyond the model"]]
+        )
+        lines.append(
+            f"| {told['method']} | {told['concepts']} | {told['retained']} | {' | '.join(map(str, figures))} |"
+        )
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """docs/many.md."""
+    rows, real = list(read(ROWS)), list(read(many.ROWS))
+    parts = [HEAD]
+    for name, words in SETS.items():
+        parts += [f"### {name.capitalize()} at once\n\n{', '.join(words)}\n", several(rows, name) + "\n"]
+    parts += [CHAINS]
+    for count in long_chain.LOOKS:
+        parts += [f"### After {count} requests\n", long_chain.table(count)]
+    parts += [
+        REAL,
+        sizes(real, chain=False) + "\n",
+        "One request after another:\n",
+        sizes(real, chain=True) + "\n",
+    ]
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
@@ -100,10 +155,9 @@ if __name__ == "__main__":
     parser.add_argument("--set", action="append", choices=list(SETS), dest="sets", help="default: all")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    opened = load("canvas")
     if given.what == "table":
-        print(table(opened))
+        PAGE.write_text(page(), encoding="utf-8")
     else:
-        looks = canvas_evaluators()
+        opened, looks = load("canvas"), canvas_evaluators()
         for _, one in cells(given.method or METHODS, given.sets or list(SETS)):
             once(ROWS, key(one, opened, looks), lambda one=one: measured(one, opened, looks))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -13,30 +14,20 @@ os.environ |= {
     "MKL_NUM_THREADS": "1",
 }
 
+import alone
 import pytest
-import torch
 
-import saved
-import tiny
-from unlearnkit.model.hints import Hints
-from unlearnkit.model.model import Model
-
-HINTS = Hints(
-    steps=3,
-    guidance=4.0,
-    objects=("cat", "dog", "bear", "car"),
-    styles=("van gogh", "neon"),
-    templates={"object": ("a photo of a {}", "{} in a picture"), "style": ("art by {}",)},
-)
+# torch is loaded by the tests: the process that leads several workers runs none
+if TYPE_CHECKING:
+    from unlearnkit.model.model import Model
 
 
-def pytest_configure() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_and_a_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import torch
+
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    os.environ["UNLEARNKIT_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +36,15 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizer")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(words: Path) -> Callable[..., Model]:
     """``make(prediction=..., seed=..., dtype=...)``: a fresh toy model."""
+    import tiny
+    from unlearnkit.model.model import Model
 
-    def made(*, dtype: torch.dtype = torch.float32, **changes: object) -> Model:
-        return Model(tiny.pipeline(words, **changes).to(dtype=dtype), source="tiny", hints=HINTS)
+    def made(*, dtype: Any = None, **changes: Any) -> Model:
+        pipe = tiny.pipeline(words, **changes)
+        return Model(pipe.to(dtype=dtype) if dtype else pipe, source="tiny", hints=tiny.HINTS)
 
     return made
 
@@ -62,6 +56,15 @@ def model(make: Callable[..., Model]) -> Model:
 
 
 @pytest.fixture(scope="session")
+def draw_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[alone.Draw]:
+    """``draw_alone(folder, prompt)``: what plain diffusers draws without unlearnkit, in a process of its own."""
+    with alone.diffusers_alone(tmp_path_factory.mktemp("alone")) as draw:
+        yield draw
+
+
+@pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished and evaluated run; treat it as read-only. Its prompts are in ``rows.csv`` beside it."""
+    import saved
+
     return saved.evaluated(tmp_path_factory.mktemp("report"))

@@ -8,14 +8,14 @@ both devices is an error, but for copies, single numbers, and indices on the CPU
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 __all__ = ["PLACE", "elsewhere"]
 
@@ -54,7 +54,8 @@ class _Elsewhere(TorchDispatchMode):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    given: list[Tensor] = []
+    each((args, kwargs), given.append)
     away = [isinstance(one, Away) for one in given]
     single = all(isinstance(one, Away) or one.dim() == 0 for one in given)
     if any(away) and not single and not str(func).replace(".", "::", 1).startswith(MIXES):
@@ -64,13 +65,26 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]).type == PLACE.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    found = func(*each(args, _inner), **each(kwargs, _inner))
     if func._schema.is_mutable:
         return given[0] if isinstance(found, Tensor) else found
-    return tree_map(lambda one: Away(one) if there and isinstance(one, Tensor) else one, found)
+    return each(found, Away) if there else found
 
 
-def _inner(one: Any) -> Any:
+def each(nested: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Nested arguments or results with every tensor changed. PyTorch's ``tree_map`` takes ten times as long."""
+    if isinstance(nested, Tensor):
+        return change(nested)
+    if type(nested) in (tuple, list):
+        return type(nested)([each(one, change) for one in nested])
+    if type(nested) is dict:
+        return {name: each(one, change) for name, one in nested.items()}
+    if isinstance(nested, tuple):  # of several results with names
+        return tree_map(lambda one: change(one) if isinstance(one, Tensor) else one, nested)
+    return nested
+
+
+def _inner(one: Tensor) -> Tensor:
     return one.inner if isinstance(one, Away) else one
 
 

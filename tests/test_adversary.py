@@ -47,7 +47,7 @@ def made(model: Model, method: str = "ca", *, folder: Path | None = None, **chan
 
 @pytest.mark.parametrize("kind", ["embedding", "prefix"])
 def test_it_finds_what_is_nearer_to_the_concept_and_changes_every_second_row(kind: Any, model: Model) -> None:
-    settings = replace(Training(), adversary=kind, adversary_steps=60, adversary_vectors=2)
+    settings = replace(Training(), adversary=kind, adversary_steps=30, adversary_vectors=2)
     adversary, net, given = Adversary(model, "dog", settings), Net(model), rows(model)
     (target,) = net.teacher([given])
     found = adversary.attacked(net, given, Step(0, 3))
@@ -66,7 +66,7 @@ def test_it_finds_what_is_nearer_to_the_concept_and_changes_every_second_row(kin
 
 
 def test_the_vectors_stay_within_the_radius(model: Model) -> None:
-    settings = replace(Training(), adversary="embedding", adversary_steps=30, adversary_radius=0.5)
+    settings = replace(Training(), adversary="embedding", adversary_steps=15, adversary_radius=0.5)
     adversary = Adversary(model, "cat", settings)
     adversary.attacked(Net(model), rows(model), Step(0, 3))
     (vectors,), (spread,) = adversary.vectors.values(), embedding_spread(model.pipe).values()
@@ -99,8 +99,8 @@ def test_the_erasing_loss_is_taken_there_too(model: Model, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_every_method_that_trains_takes_it(method: str, model: Model) -> None:
-    how = {"adversary": "embedding", "adversary_steps": 2, "adversary_every": 2}
-    assert made(model, method, **how).hash() != made(model, method).hash()
+    how = {"adversary": "embedding", "adversary_steps": 2, "adversary_every": 2, "count": 2}
+    assert made(model, method, **how).hash() != made(model, method, count=2).hash()
 
 
 @pytest.mark.parametrize("when", [1, 3])

@@ -102,7 +102,7 @@ def test_its_ablations_are_other_edits(model: Model) -> None:
     )
     settings = quick("aegis", batch=2)
     edits = {
-        edit_for(model, CAT, method="aegis", settings=settings | row | {"steps": 6, "lr": 1e-5}).hash()
+        edit_for(model, CAT, method="aegis", settings=settings | row | {"steps": 3, "lr": 1e-5}).hash()
         for row in rows
     }
     assert len(edits) == len(rows)

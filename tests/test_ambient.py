@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from test_contract import REQUEST
-from test_families import SIZE, settings_of
+from test_families import SIZE, settings_of, trains
 
 import kinds
 import saved
@@ -69,7 +69,7 @@ def together() -> Iterator[None]:
 
 
 def made(model: Model, method: str) -> str:
-    settings = settings_of(method)
+    settings = settings_of(method, **({"steps": 1} if trains(method) else {}))
     return edit_for(model, REQUEST, method=method, settings=settings).hash()
 
 
@@ -165,13 +165,19 @@ for name in ("tr_TR.UTF-8", "de_DE.UTF-8", "C.UTF-8"):
 import unlearnkit
 edit = unlearnkit.erase(sys.argv[1], "INK", method="esd", keep=["Cat"], start_steps=2, steps=2, lr=1e-3, batch=2)
 print(edit.hash())
+print(*[name for name in sys.modules if name.startswith("unlearnkit.canvas.")], "are loaded by erasing")
+import unlearnkit.attacks
+from unlearnkit.attacks import drawing
+print(*[name for name in sys.modules if name in sys.argv[2:]], "are loaded by attacking")
 """
+JUDGE = ("unlearnkit.canvas.held_out", "unlearnkit.canvas.evaluators")
 
 
-def test_neither_the_locale_nor_the_order_of_hashes_changes_an_edit():
+def test_neither_the_locale_nor_the_order_of_hashes_changes_an_edit_and_no_judge_is_loaded():
     settings = {"start_steps": 2, **QUICK}
     plain = unlearnkit.erase(saved.folder(), "INK", method="esd", keep=["Cat"], **settings).hash()
     own = {"PYTHONHASHSEED": "77", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "PYTHONUTF8": "0"}
-    words = [sys.executable, "-c", PROGRAM, str(saved.folder())]
+    words = [sys.executable, "-c", PROGRAM, str(saved.folder()), *JUDGE]
     done = subprocess.run(words, env=os.environ | own, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == plain
+    lines = done.stdout.splitlines()[-3:]
+    assert lines == [plain, "are loaded by erasing", "are loaded by attacking"]

@@ -41,6 +41,23 @@ def run(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path(shutil.copytree(evaluated, tmp_path / "run"))
 
 
+@pytest.fixture(scope="module")
+def attacked(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run after one attack; treat it as read-only."""
+    folder = Path(shutil.copytree(evaluated, tmp_path_factory.mktemp("attacked") / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BUDGETS, "quick", TINY)
+        attack(folder, attacks=["inpainting"], **TOOLS)
+    return folder
+
+
+@pytest.fixture
+def inpainted(attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run that was attacked by inpainting."""
+    monkeypatch.setitem(BUDGETS, "quick", TINY)
+    return Path(shutil.copytree(attacked, tmp_path / "run"))
+
+
 def contents(folder: Path) -> dict[str, str]:
     """The hash of every file but the one that has times."""
     files = manifest.contents(folder)
@@ -69,29 +86,27 @@ def test_an_attack_is_recorded_and_verified(run: Path):
         ("control/found.safetensors", "is missing"),
     ],
 )
-def test_a_changed_file_is_found(run: Path, name: str, says: str):
-    attack(run, attacks=["inpainting"], **TOOLS)
-    path = run / "attacks" / "inpainting" / name
+def test_a_changed_file_is_found(inpainted: Path, name: str, says: str):
+    path = inpainted / "attacks" / "inpainting" / name
     if says == "is missing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes() + b"\n")
-    (line,) = verify(run)
+    (line,) = verify(inpainted)
     assert says in line
     with pytest.raises(InputError, match="remove the folder and attack again"):
-        attack(run, attacks=["inpainting"], **TOOLS)
+        attack(inpainted, attacks=["inpainting"], **TOOLS)
 
 
-def test_figures_that_do_not_follow_are_found(run: Path):
-    attack(run, attacks=["inpainting"], **TOOLS)
-    folder = run / "attacks" / "inpainting"
+def test_figures_that_do_not_follow_are_found(inpainted: Path):
+    folder = inpainted / "attacks" / "inpainting"
     figures = json.loads((folder / "figures.json").read_text())
     figures["arms"]["no prompt"]["after"]["k"] = 3
     (folder / "figures.json").write_text(attack_record.text_of(figures))
     facts = json.loads((folder / "attack.json").read_text())
     facts["sha256"]["figures.json"] = manifest.file_hash(folder / "figures.json")
     (folder / "attack.json").write_text(manifest.dump(facts))
-    assert verify(run) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
+    assert verify(inpainted) == ["attacks/inpainting/figures.json does not follow from rows.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -104,19 +119,18 @@ def test_figures_that_do_not_follow_are_found(run: Path):
         ("rows.jsonl", '"shows": ', '"showed": ', "it has no 'shows'"),
     ],
 )
-def test_files_of_another_shape_are_one_line(run: Path, name: str, old: str, new: str, says: str):
-    attack(run, attacks=["inpainting"], **TOOLS)
-    folder = run / "attacks" / "inpainting"
+def test_files_of_another_shape_are_one_line(inpainted: Path, name: str, old: str, new: str, says: str):
+    folder = inpainted / "attacks" / "inpainting"
     text = (folder / name).read_text()
     assert old in text
     (folder / name).write_text(text.replace(old, new))
     facts = json.loads((folder / "attack.json").read_text())
     facts["sha256"][name] = manifest.file_hash(folder / name)
     (folder / "attack.json").write_text(manifest.dump(facts))
-    (line,) = verify(run)
+    (line,) = verify(inpainted)
     assert says in line
     with pytest.raises(InputError, match=re.escape(says)):
-        report(run)
+        report(inpainted)
 
 
 def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):

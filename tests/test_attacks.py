@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from quick import brief
 
 from unlearnkit import seeds
 from unlearnkit.attacks import ATTACKS, Attempt, Budget, Found, Victim, find
@@ -46,7 +47,7 @@ def pixels(pictures: list) -> np.ndarray:
 def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model: Model, tmp_path: Path):
     before = model.fingerprint()
     one = victim(model, applied=worn(model), folder=tmp_path / "parts")
-    attack = find(name)
+    attack = brief(name)
     assert attack.refuses(model) is None
     found = attack.search(one)
     found.save(tmp_path)
@@ -81,8 +82,8 @@ def test_an_attack_computes_what_it_says(
     budget = dataclasses.replace(TINY, thorough=thorough)
     one = dataclasses.replace(victim(model), budget=budget)
     one.examples()  # drawn by the pipeline itself, which ``forward`` does not count
-    found = find(name).search(one)
-    cost = find(name).cost(budget)
+    found = brief(name).search(one)
+    cost = brief(name).cost(budget)
     assert len(found.arms) == cost.arms
     assert len(found.attempts) == cost.arms * TINY.pictures
     # two guided pictures: one step each of two starts; three steps three times, or once; two of three steps of three
@@ -112,7 +113,7 @@ def test_the_denoising_loss_is_that_of_ddpm(model: Model):
 
 
 def test_learned_vectors_lower_the_loss(model: Model):
-    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=40, batch=4), applied=worn(model))
+    one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=20, batch=4), applied=worn(model))
     found = find("inversion").search(one)
     group = found.group("4 vectors")
     assert group["text_encoder"].shape == (4, 16)

@@ -161,7 +161,7 @@ def test_the_whole_recipe_at_toy_size_ships_what_plain_diffusers_draws_with(
     for module in (borrowing, opening):  # only what is shipped may borrow
         monkeypatch.setattr(module, "SHIPPED", into)
         opening._check_shipped.cache_clear()
-    counts = [f"--painted={part}=30" for part in PAINTED] + [f"--steps={name}=2" for name in train.STEPS]
+    counts = [f"--painted={part}=30" for part in PAINTED] + [f"--steps={name}=1" for name in train.STEPS]
     train.main(["all", "--work", str(work), "--into", str(into), *counts])
     pipe = StableDiffusionPipeline.from_pretrained(into / "pipeline")
     pipe.set_progress_bar_config(disable=True)
@@ -260,7 +260,7 @@ def test_disturbed_pictures_stay_pictures() -> None:
 
 @painting
 def test_the_evaluators_know_painted_pictures() -> None:
-    found = painted.check_evaluators(300)
+    found = painted.check_evaluators(150)
     for name in ("judge", "guide", "clip"):
         assert found[name]["object"] >= 98.5
         assert found[name]["style"] >= 98.5

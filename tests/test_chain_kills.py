@@ -16,11 +16,12 @@ from test_chain_harm import tools
 
 import saved
 from unlearnkit import chain
-from unlearnkit.chain.ledger import LEDGER
+from unlearnkit.chain.ledger import LEDGER, Entry
 from unlearnkit.chain.project import EDITS, WORK, open_chain
 from unlearnkit.errors import InputError
 from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
+from unlearnkit.schema import Concept
 
 QUICK: dict[str, Any] = {"steps": 2, "lr": 1e-3, "batch": 2, "start_steps": 2, "trains": "xattn"}
 COMMANDS: dict[str, Callable[[Path, Model], object]] = {
@@ -124,7 +125,7 @@ def test_of_two_that_begin_a_chain_one_does(toy: Model, tmp_path: Path) -> None:
     for turn in range(5):
         project = tmp_path / f"p{turn}"
         said = together(
-            lambda project=project: chain.init(project, toy, method="uce", pictures=0),
+            lambda project=project: chain.init(project, toy, method="uce", settings={}),
             lambda project=project: chain.init(project, toy, method="esd", pictures=0),
         )
         assert said.count("done") == 1
@@ -153,3 +154,22 @@ def test_of_two_that_change_a_chain_none_mixes_with_the_other(
     built = load(tmp_path / "built").fingerprint()
     lines = (tmp_path / "built" / "unlearnkit-ledger.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[-1])["facts"]["weights"] == built
+
+
+def test_a_list_killed_twice_ends_as_if_it_had_not_been(toy: Model, tmp_path: Path) -> None:
+    names = [Concept(name) for name in ("cat", "dog", "car", "bear", "tree")] + [Concept("neon", "style")]
+
+    def run(project: Path) -> list[Entry]:
+        return chain.add_each(project, names, model=toy)
+
+    whole = begun(tmp_path / "whole", toy, method="uce", settings={})
+    start = time.monotonic()
+    assert len(run(whole)) == len(names)
+    took = time.monotonic() - start
+    project = begun(tmp_path / "p", toy, method="uce", settings={})
+    assert killed_after(took * 0.35, lambda: run(project)) + killed_after(took * 0.3, lambda: run(project))
+    assert len(run(project)) < len(names), "what is in the ledger already is passed over"
+    assert contents(project) == contents(whole)
+    assert run(project) == []
+    with pytest.raises(InputError, match="'cat' is erased already"):
+        chain.add_each(project, [Concept("dog"), Concept("cat", phrases=("kitten",))], model=toy)

@@ -74,9 +74,39 @@ def test_what_cannot_be_used_is_named_by_its_line(tmp_path: Path, name: str, tex
     assert "\n" not in str(caught.value)
 
 
-def test_only_the_first_wrong_lines_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"line 1: .*line 5: .*, and 95 more"):
-        read_concepts(written(tmp_path, "a.txt", "\x07\n" * 100))
+def test_every_wrong_line_of_thousands_is_named_by_number(tmp_path: Path) -> None:
+    lines = [f"name {number},object,,," for number in range(2, 3002)]  # line n has the concept n
+    for number, line in {
+        7: "a\x07,,,,",
+        9: ",,,,",
+        10: "b,animal,,,",
+        40: "c,object",
+        41: "d,object",
+        700: "e,,,E,",
+    }.items():
+        lines[number - 2] = line
+    for number in (701, 702, 900):
+        lines[number - 2] = "name 2,object,other,,"
+    file = written(
+        tmp_path, "a.csv", "name,kind,phrases,instead,\n" + "\n".join(lines).replace("\n", "\n") + "\n"
+    )
+    file.write_text(file.read_text().replace(",\n", "\n"))
+    with pytest.raises(InputError) as caught:
+        read_concepts(file)
+    said = str(caught.value)
+    for number in (7, 9, 10, 40, 41):
+        assert f"line {number}" in said
+    assert said.endswith("and 4 more: 700 to 702, 900")
+    lines = [line.rstrip(",") for line in lines if line.startswith("name ") and "other" not in line]
+    right = read_concepts(written(tmp_path, "b.txt", "\n".join(line.split(",")[0] for line in lines)))
+    assert len(right) == 3000 - 9
+
+
+def test_a_name_on_two_lines_is_one_concept_or_refused(tmp_path: Path) -> None:
+    assert read_concepts(written(tmp_path, "a.txt", "cat\nCat\n")) == (Concept("cat"),)
+    rows = "name,phrases\ncat,kitten\ndog,\nkitten,\n"
+    with pytest.raises(InputError, match="line 4: 'kitten' is another concept in line 2: name it once"):
+        read_concepts(written(tmp_path, "a.csv", rows))
 
 
 @given(st.text(max_size=60), st.sampled_from(["a.txt", "a.csv", "a.toml"]))
@@ -124,9 +154,9 @@ def test_a_list_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "names.csv", "name,kind\nbear,object\nvan gogh,style\n")
 
-    def said(code: int, *words: str) -> str:
+    def said(code: int, *more: str, words: tuple[str, ...] = ()) -> str:
         with pytest.raises(SystemExit) as stopped:
-            main(["erase", str(saved.folder()), *words])
+            main([*(words or ("erase", str(saved.folder()))), *more])
         told = capsys.readouterr()
         assert stopped.value.code == code, told
         return " ".join((told.out + told.err).split())
@@ -137,4 +167,10 @@ def test_a_list_on_the_command_line(
     assert erased == (Concept("cat"), Concept("bear"), Concept("van gogh", "style"))
     assert "columns of --concepts" in said(2, "--concepts", "names.csv", "--instead", "dog")
     assert "does not exist" in said(2, "--concepts", "nowhere.txt")
+    main_chain = ("chain", "init", "p", str(saved.folder()), "--method", "uce", "--pictures", "0")
+    assert "sequential chain" in said(0, words=main_chain)
+    assert "entry 1" in said(0, words=("chain", "add", "p", "--concepts", "names.csv"))
+    each = ("chain", "add", "p", "--concept", "dog", "--concept", "car", "--each")
+    assert "entry 3" in said(0, words=each)
+    assert "2 of 2 were erased already" in said(0, words=each)
     assert "leave them out" in said(2, "--concepts", "names.csv", "--recipe", "run/recipe.toml")

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HINTS
 from elsewhere import PLACE, elsewhere
+from quick import quick
 from test_contract import REQUEST, erase
 from test_processes import distance
 
 import kinds
+from tiny import HINTS
 from unlearnkit import chain
 from unlearnkit.families import FAMILIES
 from unlearnkit.methods import METHODS, edit_for
@@ -56,9 +57,11 @@ def test_the_other_device_mixes_with_nothing() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_the_same_edit_there(method: str, make: Callable[..., Model]) -> None:
-    wanted = erase(make(), method)
+    settings = quick(method, 2)
+    settings |= {"mask_every": 1} if "mask_every" in settings else {}
+    wanted = edit_for(make(), REQUEST, method=method, settings=settings)
     with elsewhere():
-        found = erase(there(make()), method)
+        found = edit_for(there(make()), REQUEST, method=method, settings=settings)
         assert {weight.device.type for weight in found.weights.values()} <= {"cpu"}
     for one, other in zip(wanted.hooks, found.hooks, strict=True):
         torch.testing.assert_close(one.tensors, other.tensors)

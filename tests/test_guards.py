@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,20 +239,26 @@ def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
     assert [one.name for one in only.keep] == ["cat"]
 
 
+@pytest.fixture(scope="module")
+def begun(make: Callable[..., Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain that erased the cat; treat it as read-only."""
+    project, model = tmp_path_factory.mktemp("begun") / "p", make()
+    chain.init(project, model, method="uce", pictures=0)
+    chain.add(project, "cat", model=model)
+    return project
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_have_every_guard_that_suits_it(
-    method: str, make: Callable[..., Model], tmp_path: Path
+    method: str, model: Model, begun: Path, tmp_path: Path
 ) -> None:
-    model = make()
     trains = issubclass(METHODS[method], Training)
     guards = {"bank": 2, "bank_near": 1, "replay": 1, "project": 1, "free": 0.0}
     if method in ("advunlearn", "casteer"):  # keys and values rest
         guards["project"] = 0
     few: dict[str, Any] = {"steps": 2} if trains else {}
     few |= {"neighbours": 1} if method == "duge" else {}  # the toy's vocabulary has no more words
-    project = tmp_path / "p"
-    chain.init(project, model, method="uce", pictures=0)
-    chain.add(project, "cat", model=model)
+    project = Path(shutil.copytree(begun, tmp_path / "p"))
     logged: list[dict[str, Any]] = []
 
     def look(stage: str, done: int, total: int) -> None:
@@ -259,7 +266,7 @@ def test_every_method_can_have_every_guard_that_suits_it(
             logged.extend(json.loads(line) for line in log.read_text().splitlines())
 
     broad = {"instead": "animal"} if method == "sculpting" else {}
-    settings = quick(method, **few)
+    settings = quick(method, 2, **few)
     chain.add(
         project, "dog", method=method, settings=settings, guards=guards, model=model, tick=look, **broad
     )

@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
 
 import hub_server
 import tiny
+from unlearnkit.errors import ModelError
+from unlearnkit.model.load import load
 
 ROOT = Path(__file__).parents[1]
 OPEN = """
 import sys
 from unlearnkit import ModelError, load
-for name in sys.argv[1:]:
-    try:
-        print(name, load(name, device="cpu").fingerprint()[:8])
-    except ModelError as error:
-        print(name, error)
+for line in sys.stdin:
+    for name in line.split():
+        try:
+            print(name, load(name, device="cpu").fingerprint()[:8], flush=True)
+        except ModelError as error:
+            print(name, error, flush=True)
 """
 
 
-def opened(cache: Path, address: str, *names: str, **more: str) -> tuple[list[str], str]:
-    """What comes of opening these models in a fresh process, one line each, and what it printed beside."""
+@contextlib.contextmanager
+def opening(place: Path, address: str) -> Iterator[Callable[..., list[str]]]:
+    """What comes of opening models in a fresh process, one line each; it must print nothing beside."""
     unset = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     env = {name: value for name, value in os.environ.items() if name not in unset}
-    env |= {"HF_ENDPOINT": address, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT)}
-    env |= {"TRANSFORMERS_VERBOSITY": "error"} | more  # as the command line has it
-    done = subprocess.run([sys.executable, "-c", OPEN, *names], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), done.stderr
+    env |= {"HF_ENDPOINT": address, "HF_HOME": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    env |= {"TRANSFORMERS_VERBOSITY": "error"}  # as the command line has it
+    with (
+        (place / "errors").open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+
+        def opened(*names: str) -> list[str]:
+            print(*names, file=process.stdin, flush=True)
+            return [process.stdout.readline() for _ in names]
+
+        yield opened
+        process.stdin.close()
+    assert (place / "errors").read_text() == ""
+    assert process.returncode == 0
 
 
-def test_the_hub_gives_what_a_checked_index_names_and_says_why_it_does_not(tmp_path: Path) -> None:
+def test_the_hub_gives_what_a_checked_index_names_and_says_why_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models, asked = tmp_path / "models", list[str]()
     pipe = tiny.pipeline(tmp_path / "words")
     pipe.save_pretrained(models / "a" / "plain")
@@ -46,12 +74,14 @@ def test_the_hub_gives_what_a_checked_index_names_and_says_why_it_does_not(tmp_p
     index = models / "a" / "hostile" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"vae": ["helper", "Thing"]}))
     (models / "a" / "empty").mkdir()
-    with hub_server.serving(models, asked) as address:
-        said, noise = opened(
-            tmp_path / "cache", address, "a/plain", "a/half", "a/hostile", "a/empty", "a/nowhere"
-        )
-    assert noise == ""
-    plain, half, hostile, empty, nowhere = said
+    with contextlib.ExitStack() as ends:
+        with hub_server.serving(models, asked) as address:
+            opened = ends.enter_context(opening(tmp_path, address))
+            plain, half, hostile, empty, nowhere = opened(
+                "a/plain", "a/half", "a/hostile", "a/empty", "a/nowhere"
+            )
+        # what was fetched opens when the hub is gone
+        again, other = opened("a/half", "a/other")
     assert plain.split()[1] == half.split()[1] and len(plain.split()) == 2
     assert "names 'Thing' of 'helper' as its 'vae'" in hostile
     assert "has no model_index.json on the hub" in empty
@@ -59,13 +89,11 @@ def test_the_hub_gives_what_a_checked_index_names_and_says_why_it_does_not(tmp_p
     wanted = {path.split("?")[0] for path in asked if "/hostile/" in path}
     assert {path.rsplit("/", 1)[1] for path in wanted} == {"model_index.json"}
     assert not any("plain/" in path and "fp16" in path for path in asked)
-    # what was fetched opens without the hub, and with it switched off
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        gone = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        again, noise = opened(tmp_path / "cache", gone, "a/half", "a/other")
-        off, _ = opened(tmp_path / "cache", gone, "a/half", "a/other", HF_HUB_OFFLINE="1")
-    assert noise == ""
-    assert again[0] == off[0] == half
-    assert "the hub cannot be reached: check the connection" in again[1]
-    assert "the local cache does not have it" in off[1] and "the hub is switched off" in off[1]
+    assert again == half
+    assert "the hub cannot be reached: check the connection" in other
+    # and with the hub switched off, as it is in this process
+    assert os.environ["HF_HUB_OFFLINE"] == "1" and constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    assert load("a/half", device="cpu").fingerprint()[:8] == half.split()[1]
+    with pytest.raises(ModelError, match=r"the local cache does not have it .* the hub is switched off"):
+        load("a/other", device="cpu")

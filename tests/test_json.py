@@ -82,7 +82,9 @@ def test_every_command_answers_in_json_with_the_documented_keys(said, tmp_path: 
     assert answered("verify", "verify", "run", code=2)["changed"]
     answered("chain init", "chain", "init", "p", toy, "--method", "uce", "--pictures", 1)
     assert answered("chain add", "chain", "add", "p", "--concept", "cat")["entry"] == 1
-    answered("chain add", "chain", "add", "p", "--concept", "dog")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    listed = answered("chain add --each", "chain", "add", "p", "--concepts", "names.txt", "--each")
+    assert (len(listed["entries"]), listed["passed_over"]) == (1, 1)
     status = answered("chain status", "chain", "status", "p")
     assert [one["concept"] for one in status["requests"]] == ["cat", "dog"]
     assert status["drift"] > 0 and status["requests"][0]["now"] is None  # no classifier

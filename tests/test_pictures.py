@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HINTS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiny import HINTS
 from unlearnkit.data import pictures
 from unlearnkit.data.prompts import neighbours, prompts, texts
 from unlearnkit.data.wording import format_prompt

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from processes import two
 from quick import quick
 from test_contract import REQUEST
 
@@ -29,7 +29,7 @@ BATCH = 3  # of which the second process has one row of its own
 TOLERANCE = 1e-3
 CHOSEN = {"salun": 2e-2}  # of two weights that matter alike, its mask may open the other one
 RUNS = {name: {"batch": BATCH} for name in METHODS if issubclass(METHODS[name], Training)} | {
-    "esd": {"batch": BATCH, "retain_weight": 1.0, "retain_pictures": 4, "combine": "restricted"},
+    "esd": {"batch": BATCH, "retain_weight": 1.0, "retain_pictures": 2, "combine": "restricted"},
     "ca": {"batch": BATCH, "retain_weight": 1.0, "combine": "pcgrad", "rule": ("l2sp",)},
     "graddiff": {"batch": BATCH, "trains": "lora", "combine": "preserving-tensor"},
 }
@@ -37,47 +37,8 @@ RUNS = {name: {"batch": BATCH} for name in METHODS if issubclass(METHODS[name], 
 KINDS = {title: f"kind-{place}" for place, title in enumerate(kinds.KINDS)}
 
 
-def start(words: list[str], folder: Path) -> list[subprocess.Popen[str]]:
-    """Two processes as ``accelerate launch`` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = []
-    for rank in ("0", "1"):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-        env |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}",
-        }
-        env |= {"UNLEARNKIT_CACHE": str(folder / "cache")}
-        both.append(
-            subprocess.Popen(
-                [sys.executable, *words],
-                env=os.environ | env,
-                cwd=folder,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    return both
-
-
-TWO = """
-import sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-from test_processes import KINDS, RUNS, make, make_of
-for method in RUNS:
-    make(method, Path(sys.argv[1]) / method)
-for title in KINDS:
-    make_of(title, Path(sys.argv[1]) / KINDS[title])
-"""
-
-
 def make(method: str, folder: Path) -> Edit:
-    settings = quick(method, **RUNS[method])
+    settings = quick(method, 2, **RUNS[method])
     job = Job(folder=folder, checkpoint_every=1)
     return edit_for(
         load(saved.folder(), device="cpu"), REQUEST, method=method, settings=settings, seed=3, job=job
@@ -88,7 +49,7 @@ def make_of(title: str, folder: Path) -> Edit:
     """ESD on the family with this title."""
     words = folder / f"words-{os.environ.get('RANK', 'alone')}"
     model = Model(kinds.pipeline(title, words), hints=Hints(steps=2, size=16))
-    settings = {"batch": BATCH, "steps": 3, "lr": 1e-3, "start_steps": 3}
+    settings = {"batch": BATCH, "steps": 2, "lr": 1e-3, "start_steps": 2}
     return edit_for(model, REQUEST, method="esd", settings=settings, seed=3, job=Job(folder=folder))
 
 
@@ -96,9 +57,14 @@ def make_of(title: str, folder: Path) -> Edit:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes left an edit of each method."""
     folder = tmp_path_factory.mktemp("two")
-    both = start(["-c", TWO, str(folder)], folder)
-    told = [process.communicate(timeout=600) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+
+    def run() -> None:
+        for method in RUNS:
+            make(method, folder / method)
+        for title in KINDS:
+            make_of(title, folder / KINDS[title])
+
+    two(run, folder)
     return folder
 
 
@@ -127,12 +93,17 @@ def distance(one: Edit, two: Edit, model: Model) -> float:
     return (apart / way) ** 0.5
 
 
-def test_a_run_folder_is_written_by_one_of_them(tmp_path: Path) -> None:
+def test_a_run_folder_is_written_by_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["erase", str(saved.folder()), "--concept", "cat", "--method", "ca", "--out", "run"]
     words += ["--set", "steps=2", "--set", "pictures=2", "--device", "cpu", "--pictures", "1"]
-    both = start(["-m", "unlearnkit", *words], tmp_path)
-    (said, told), (nothing, silence) = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], (told, silence)
+    monkeypatch.chdir(tmp_path)
+
+    def run() -> None:
+        for name in [name for name in sys.modules if name.startswith("unlearnkit.cli")]:
+            del sys.modules[name]  # which process prints is decided when they are imported
+        import_module("unlearnkit.cli").main(words)
+
+    (said, _), (nothing, _) = two(run, tmp_path)
     assert "erased, edit" in said
     assert nothing == ""
     for name in ("recipe.toml", "log.jsonl", "edit.safetensors", "pipeline", "grid.png", "run.json"):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from processes import two
 
 from saved import SCRIPT, tools
 from unlearnkit.canvas import world
@@ -267,46 +264,23 @@ def test_folders_that_are_no_runs(words: list[str], tmp_path: Path, monkeypatch:
     assert stopped.value.code == 2
 
 
-TWO = """
-import sys, torch
-from pathlib import Path
-from unlearnkit.canvas.classifier import CanvasClassifier
-from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.evaluation.record import file_hash, finished
-from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
-torch.manual_seed(0)
-tools = evaluators_of(CanvasClassifier("plain", ["cat", "dog", "bear"], ["plain"]).eval(), "eye@0")
-evaluate_run(sys.argv[1], suite="prompts", file=sys.argv[2], evaluators=lambda device: tools, batch=2)
-"""
-
-
-def test_two_processes_give_the_same_figures(run: Path, evaluated: Path) -> None:
+def test_two_processes_give_the_same_figures(run: Path, evaluated: Path, tmp_path: Path) -> None:
     """As accelerate starts them; pictures may differ by one level of 255, see ``Model.sample``."""
     shutil.rmtree(run / "evaluation")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = [sys.executable, "-c", TWO, str(run), str(evaluated.parent / "rows.csv")]
-    both = []
-    for rank in ("0", "1"):
-        env = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
-        both.append(subprocess.Popen(words, env=os.environ | env, cwd=Path(__file__).parent.parent))
-    assert [process.wait(280) for process in both] == [0, 0]
+    file, two_tools = evaluated.parent / "rows.csv", tools()
+    two(
+        lambda: evaluate_run(run, suite="prompts", file=file, evaluators=lambda device: two_tools, batch=2),
+        tmp_path,
+    )
     facts = json.loads((run / "evaluation/prompts-rows/evaluation.json").read_text())
     assert facts["processes"] == 2
-    one, two = (
+    shared, alone = (
         json.loads((folder / "evaluation/prompts-rows/tables.json").read_text())
         for folder in (run, evaluated)
     )
-    assert one["verdict"]["grade"] == two["verdict"]["grade"]
-    assert one["tables"]["concepts"] == two["tables"]["concepts"]
-    assert one["tables"]["kept"] == two["tables"]["kept"]
+    assert shared["verdict"]["grade"] == alone["verdict"]["grade"]
+    assert shared["tables"]["concepts"] == alone["tables"]["concepts"]
+    assert shared["tables"]["kept"] == alone["tables"]["kept"]
     assert verify(run) == []
 
 

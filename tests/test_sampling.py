@@ -11,11 +11,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from conftest import HINTS
 
 import kinds
 import saved
 import tiny
+from tiny import HINTS
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.model.load import note_of

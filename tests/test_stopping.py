@@ -48,7 +48,7 @@ def test_an_unknown_concept_is_one_clear_line(canvas: Model) -> None:
 def test_training_stops_when_the_score_does_not_improve(canvas: Model, tmp_path: Path) -> None:
     settings = {"steps": 9, "lr": 0.0, "batch": 1, "pictures": 2, "retain_weight": 0.0}
     settings |= {"stop": "guide", "stop_every": 1}
-    request, quick = Request((Concept("cat"),)), Model(canvas.pipe, hints=replace(canvas.hints, steps=2))
+    request, quick = Request((Concept("cat"),)), Model(canvas.pipe, hints=replace(canvas.hints, steps=1))
     with pytest.raises(InputError, match="changes no weight"):  # at lr 0
         edit_for(quick, request, method="esd", settings=settings, job=Job(folder=tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -70,10 +70,11 @@ def test_training_stops_as_soon_as_enough_is_gone(canvas: Model, tmp_path: Path)
         "stop": "erased",
         "stop_every": 1,
     }
+    quick = Model(canvas.pipe, hints=replace(canvas.hints, steps=2))
     for share, steps in ((1.0, 1), (0.0, 3)):
         job = Job(folder=tmp_path / str(steps))
         request, given = Request((Concept("cat"),)), settings | {"stop_at": share}
         with pytest.raises(InputError, match="changes no weight"):  # at lr 0
-            edit_for(canvas, request, method="esd", settings=given, job=job)
+            edit_for(quick, request, method="esd", settings=given, job=job)
         lines = (tmp_path / str(steps) / "log.jsonl").read_text().splitlines()
         assert len(lines) == steps

@@ -256,9 +256,7 @@ def test_a_verdict_has_its_interval_and_its_report(
     )
     tables = studio.folder / "run" / "evaluation" / "prompts-rows" / "tables.json"
     tables.write_text(tables.read_text().replace("0.05", "0.06"))
-    answer = client.get("check", params={"run": "run"})
-    assert answer.status_code == 400
-    assert "tables.json" in answer.text
+    assert "tables.json" in client.get("check").text.partition('role="alert">')[2].partition("<")[0]
 
 
 def test_a_chain_is_a_time_line(studio: Studio, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +275,7 @@ def test_a_chain_is_a_time_line(studio: Studio, client: TestClient, monkeypatch:
     answer = client.post("command", data={"what": "chain-init", "name": "a/../b", "model": "toy"})
     assert answer.text == "unlearnkit chain init a-b toy"
     (studio.folder / "project" / "ledger.jsonl").write_text("{}\n")
-    assert client.get("requests").status_code == 400
+    assert "ledger" in client.get("requests").text.partition('role="alert">')[2].partition("<")[0]
 
 
 def test_what_is_exported_is_listed_with_what_loads_it(

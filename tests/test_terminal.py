@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from processes import forked
 from rich.table import Table
 
 import saved
@@ -197,12 +199,12 @@ def test_a_reader_who_leaves_early_ends_nothing_badly(command: str, code: int, s
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="a background shell: interrupts are ignored"
 )
 def test_an_interrupt_is_130_and_one_line(tmp_path: Path):
-    words = [sys.executable, "-m", "unlearnkit", "canvas", "check", "--out", str(tmp_path / "check")]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        first = process.stderr.readline()  # its progress, so that it is at work
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130, rest
-    assert first and rest.splitlines()[-1] == "stopped"
-    assert "Traceback" not in rest
+    said = tmp_path / "said.err"
+    process = forked(lambda: main(["canvas", "check", "--out", str(tmp_path / "check")]), said)
+    while not (said.exists() and said.stat().st_size):  # its progress, so that it is at work
+        time.sleep(0.01)
+    os.kill(process, signal.SIGINT)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert code == 130, said.read_text()
+    assert said.read_text().splitlines()[-1] == "stopped"
+    assert "Traceback" not in said.read_text()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HINTS
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 
 import kinds
 import saved
 import tiny
+from tiny import HINTS
 from unlearnkit import chain
 from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unlearnkit.model.edit import Edit
+from unlearnkit.model.hints import Hints
 from unlearnkit.model.model import Model
 
 WORDS = (
@@ -20,6 +21,13 @@ WORDS = (
 )
 LENGTH = 12
 WIDTH = 16
+HINTS = Hints(
+    steps=3,
+    guidance=4.0,
+    objects=("cat", "dog", "bear", "car"),
+    styles=("van gogh", "neon"),
+    templates={"object": ("a photo of a {}", "{} in a picture"), "style": ("art by {}",)},
+)
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:

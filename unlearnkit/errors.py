@@ -111,6 +111,8 @@ def quoted(value: Any, longest: int = LONGEST) -> str:
 
 def printable(text: str) -> str:
     """``text`` on one line, with control and invisible characters escaped."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 

@@ -93,6 +93,11 @@ class Concept:
         """The wordings, folded for comparisons."""
         return frozenset(map(folded, self.wordings))
 
+    @property
+    def meaning(self) -> tuple[Kind, frozenset[str], str | None]:
+        """What two spellings of one concept share: kind, folded wordings and the folded word in its place."""
+        return self.kind, self.folded, None if self.instead is None else folded(self.instead)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -144,8 +149,7 @@ def _unique(concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
     """The concepts without repeats of an earlier one."""
     unique: dict[Any, Concept] = {}
     for concept in concepts:
-        instead = None if concept.instead is None else folded(concept.instead)
-        unique.setdefault((concept.kind, concept.folded, instead), concept)
+        unique.setdefault(concept.meaning, concept)
     return tuple(unique.values())
 
 

@@ -18,6 +18,7 @@ from ..io.lazy import lazily
 
 if TYPE_CHECKING:
     from .commands.add import add
+    from .commands.add_each import add_each
     from .commands.attack import attack
     from .commands.build import build, edit
     from .commands.init import init
@@ -32,6 +33,7 @@ __all__ = [
     "Guards",
     "Merge",
     "add",
+    "add_each",
     "attack",
     "build",
     "drop",
@@ -49,6 +51,7 @@ _HOME = {
     "Guards": "guards",
     "Merge": "merging",
     "add": "commands.add",
+    "add_each": "commands.add_each",
     "attack": "commands.attack",
     "build": "commands.build",
     "drop": "commands.undo",

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, nearest, printable
+from ..errors import InputError, listed, nearest, printable
 from ..errors import quoted as cut
 from . import complete
 from .chain_read import Folder, guards, log, report, status, verify
 from .checks import known_chain
 from .output import answer
+from .request import NAMES, several_of
 from .terminal import Device, Dtype, Seed, Variant, err, known_model, quoted, say, showing
 
 if TYPE_CHECKING:
     from ..chain.commands.undo import UndoPlan
     from ..chain.ledger import Entry
+    from ..schema import Concept
 
 __all__ = ["commands"]
 
@@ -125,7 +127,17 @@ def init(
 @commands.command()
 def add(
     project: Folder,
-    concept: Annotated[list[str], typer.Option(help="What to erase; several are erased together.")],
+    concept: Annotated[
+        list[str] | None, typer.Option(help="What to erase; several are erased together.")
+    ] = None,
+    concepts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names to erase, in a file as 'unlearnkit erase' takes."),
+    ] = None,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="A request of its own for each concept, in order, not one for all."),
+    ] = False,
     kind: Annotated[
         str | None, typer.Option(help="object or style (default: what the model's hints say, else object).")
     ] = None,
@@ -153,29 +165,44 @@ def add(
     from ..known import find, settings_of
     from ..settings import parse_pairs
 
-    chosen = method or open_chain(project).options.method
-    settings = parse_pairs(set_ or [], find(chosen))
-    guards = parse_pairs(guard or [], settings_of("guards"))
+    own = open_chain(project).options
+    options: dict[str, Any] = {
+        "settings": parse_pairs(set_ or [], find(method or own.method)),
+        "guards": parse_pairs(guard or [], settings_of("guards")),
+        "keep": keep or (),
+        **{"method": method, "force": force, "seed": seed, "device": device},
+    }
+    several = several_of(own.model, concept, concepts, kind, phrase, instead)
+    names = listed((one if isinstance(one, str) else one.name for one in several), longest=NAMES)
+    if each:
+        _add_each(project, several, kind, names, options)
+        return
 
     from ..chain.commands.add import add
 
-    with _stoppable(project, ", ".join(concept)) as tick:
-        entry = add(
-            project,
-            concept,
-            kind=kind,
-            phrases=phrase or (),
-            instead=instead,
-            keep=keep or (),
-            method=method,
-            settings=settings,
-            guards=guards,
-            force=force,
-            seed=seed,
-            device=device,
-            tick=tick,
-        )
+    with _stoppable(project, names) as tick:
+        single: dict[str, Any] = {"kind": kind, "phrases": phrase or (), "instead": instead}
+        entry = add(project, several, **single, **options, tick=tick)
     _say_entry(project, entry)
+
+
+def _add_each(
+    project: Path, several: list[str | Concept], kind: str | None, names: str, options: dict[str, Any]
+) -> None:
+    from ..chain.commands.add_each import add_each
+    from ..chain.project import open_chain
+    from ..model.places import hints_of
+    from ..runs.requests import request_for
+
+    request = request_for(several, kind=kind, known=hints_of(open_chain(project).options.model))
+    with _stoppable(project, names) as tick:
+        entries = add_each(
+            project, request.erase, **options, tick=tick, done=lambda one: _say_entry(project, one)
+        )
+    left = len(request.erase) - len(entries)
+    answer({"chain": project, "entries": [_facts(one) for one in entries], "passed_over": left})
+    if left:
+        say(f"{left} of {len(request.erase)} were erased already and passed over")
 
 
 @commands.command()
@@ -253,8 +280,12 @@ def _plan(plan: UndoPlan) -> None:
     say(str(plan))
 
 
-def _say_entry(project: Path, entry: Entry) -> None:
+def _facts(entry: Entry) -> dict[str, Any]:
     facts = {"entry": entry.number, "kind": entry.kind, "weights": entry.facts["weights"], "head": entry.hash}
-    answer({"chain": project, **facts, "seconds": entry.facts["making"]})
+    return {**facts, "seconds": entry.facts["making"]}
+
+
+def _say_entry(project: Path, entry: Entry) -> None:
+    answer({"chain": project, **_facts(entry)})
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     say(f"{print_}; unlearnkit chain status {quoted(project)}")

@@ -13,15 +13,13 @@ from ..errors import InputError, listed
 from ..io.files import user_path
 from . import complete
 from .output import answer
-from .request import notes, recipe_of
+from .request import NAMES, notes, recipe_of
 from .terminal import HOW, WHAT, WHERE, Device, Dtype, Seed, Variant, err, known_model, out, quoted, showing
 
 if TYPE_CHECKING:
     from ..schema import Recipe
 
 __all__ = ["erase"]
-
-NAMES = 120  # characters of names in a line
 
 
 def erase(

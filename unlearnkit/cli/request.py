@@ -13,8 +13,9 @@ from .terminal import known_model, note
 if TYPE_CHECKING:
     from ..schema import Concept, Recipe
 
-__all__ = ["notes", "recipe_of"]
+__all__ = ["NAMES", "notes", "recipe_of", "several_of"]
 
+NAMES = 120  # characters of names in a line
 NOTES = 10  # concepts that notes are printed on
 CLOSE = 0.85  # similarity from which a word is taken for a typing error
 
@@ -50,22 +51,12 @@ def recipe_of(
         raise InputError(
             "the model is missing: name canvas, a diffusers folder, a hub id or a .safetensors file"
         )
-    if not concept and concepts is None:
-        raise InputError("the concept is missing: name it, for example --concept cat")
-    if concepts is not None and (phrase or instead):
-        raise InputError(
-            "--phrase and --instead are for a single concept: put them into columns of --concepts"
-        )
+    several = several_of(known_model(model), concept, concepts, kind, phrase, instead)
     from ..known import find
     from ..model.places import hints_of
     from ..runs.requests import request_for
 
-    known = hints_of(known_model(model))
-    several: list[str | Concept] = [*(concept or ())]
-    if concepts is not None:
-        from ..runs.concept_files import read_concepts
-
-        several += read_concepts(user_path(concepts), kind=kind, known=known)
+    known = hints_of(model)
     request = request_for(
         several, kind=kind, phrases=phrase or (), instead=instead, keep=keep or (), known=known
     )
@@ -76,6 +67,29 @@ def recipe_of(
     method = method or known.method
     settings = _settings(find(method), method, pairs or [], parts)
     return Recipe(model, method, request, settings, seed)
+
+
+def several_of(
+    model: str,
+    concept: list[str] | None,
+    concepts: Path | None,
+    kind: str | None,
+    phrase: list[str] | None,
+    instead: str | None,
+) -> list[str | Concept]:
+    """What ``--concept`` and ``--concepts`` name, in this order."""
+    if not concept and concepts is None:
+        raise InputError("the concept is missing: name it, for example --concept cat")
+    if concepts is None:
+        return [*(concept or ())]
+    if phrase or instead:
+        raise InputError(
+            "--phrase and --instead are for a single concept: put them into columns of --concepts"
+        )
+    from ..model.places import hints_of
+    from ..runs.concept_files import read_concepts
+
+    return [*(concept or ()), *read_concepts(user_path(concepts), kind=kind, known=hints_of(model))]
 
 
 def _settings(cls: type, method: str, pairs: list[str], parts: dict[str, str | None]) -> dict[str, Any]:

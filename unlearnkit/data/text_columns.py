@@ -36,6 +36,7 @@ Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
+SOME = 64  # texts that are encoded one by one, as they are everywhere else
 SHARED = 512  # targets whose columns stay in memory, all of each
 
 
@@ -80,10 +81,10 @@ def erased_blocks(
     """Columns c of erased texts and g of their targets, and the number of each column's text, block by block.
 
     Columns are of the word's last token or, without ``last``, of that and all after it, aligned with the target's. More
-    than ``batches.MANY`` texts are encoded in batches. tick: called as tick(done, n) after each block.
+    than ``SOME`` texts are encoded in batches. tick: called as tick(done, n) after each block.
     """
     ends = list(dict.fromkeys((form, target_of(one)) for one, form, _ in texts))
-    batched, g = len(texts) > batches.MANY, dict[tuple[str, str], Tensor]()
+    batched, g = len(texts) > min(SOME, batches.MANY), dict[tuple[str, str], Tensor]()
     if batched and (last or len(ends) <= SHARED):  # many concepts have one target
         g = dict(zip(ends, _columns(model, ends, last=last, batched=True), strict=True))
     for start, part, batched in _blocks(texts, last, tick):
@@ -109,7 +110,7 @@ def _blocks(
     texts: Sequence[Text], last: bool, tick: Tick | None
 ) -> Iterator[tuple[int, Sequence[Text], bool]]:
     """The texts by blocks, each with its start and whether it is encoded in batches."""
-    batched = len(texts) > batches.MANY
+    batched = len(texts) > min(SOME, batches.MANY)
     size = 1 if not batched else BLOCK if last else WHOLE
     for start in range(0, len(texts), size):
         yield start, (part := texts[start : start + size]), batched

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..io import manifest
 from ..io.files import locked, user_path, write_text
@@ -24,6 +25,9 @@ from .record import HASHED, figures, finished, plan_of, sound, stored
 from .resistance import MEANING
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["HTML", "JSON", "SAFE", "describe", "inline", "page", "read_run", "render", "report", "spread"]
 
@@ -109,8 +113,8 @@ def read_run(run: Path) -> dict[str, Any]:
     }
 
 
-def page(template: str, **context: Any) -> str:
-    """A page from ``pages/`` with all values escaped. Its policy allows only our own script."""
+@functools.cache
+def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
@@ -121,14 +125,23 @@ def page(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     pages.filters |= {"percent": _percent, "rate": _rate, "points": _points, "figure": _figure, "took": took}
+    return pages
+
+
+def page(template: str, **context: Any) -> str:
+    """A page from ``pages/`` with all values escaped. Its policy allows only our own script."""
     script = (PAGES / "page.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return pages.get_template(template).render(
-        script=script,
-        script_hash=allowed,
-        style=(PAGES / "page.css").read_text(encoding="utf-8"),
-        version=__version__,
-        **context,
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            script=script,
+            script_hash=allowed,
+            style=(PAGES / "page.css").read_text(encoding="utf-8"),
+            version=__version__,
+            **context,
+        )
     )
 
 

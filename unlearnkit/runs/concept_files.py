@@ -27,18 +27,25 @@ LARGEST, MOST = 2**27, 100_000  # bytes of a file, and its concepts
 def read_concepts(
     path: str | Path, *, kind: str | None = None, known: Hints = GENERAL
 ) -> tuple[Concept, ...]:
-    """The concepts of a file, in its order. Raises InputError that names the first wrong lines by number.
+    """The concepts of a file, in its order. Raises InputError that names all wrong lines by number.
 
     kind: of the concepts that have none of their own; None: as ``request_for`` decides with these hints.
     """
     path = Path(path)
-    found, wrong = list[Concept](), list[str]()
-    for where, row in _rows(path):
+    found, wrong, places = list[Concept](), list[str](), dict[tuple[Kind, str], tuple[str, Concept]]()
+    for where, row in _rows(path, wrong):
         try:
-            own = row.get("kind") or kind or kind_of(row.get("name", ""), "object", known)
-            found.append(Concept(**{**row, "kind": cast(Kind, own)}))
+            own = cast(Kind, row.get("kind") or kind or kind_of(row.get("name", ""), "object", known))
+            concept = Concept(**{**row, "kind": own})
         except InputError as error:
             wrong.append(f"{where}: {error}")
+            continue
+        earlier = next((places[own, word] for word in concept.folded if (own, word) in places), None)
+        if earlier and concept.meaning != earlier[1].meaning:
+            wrong.append(f"{where}: {quoted(concept.name)} is another concept in {earlier[0]}: name it once")
+        elif not earlier:
+            places |= dict.fromkeys([(concept.kind, word) for word in concept.folded], (where, concept))
+            found.append(concept)
     refuse_rows(path, wrong)
     if not found:
         raise InputError(f"file {quoted(path)} has no concepts: write one name a line")
@@ -47,19 +54,26 @@ def read_concepts(
     return tuple(found)
 
 
-def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Where each concept stands in the file, and its fields."""
+def _rows(path: Path, wrong: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Where each concept stands in the file, and its fields; unreadable ones are added to ``wrong``."""
     if path.suffix.lower() == ".toml":
         data = read_toml(path, what="file")
         if (odd := next((name for name in data if name != "erase"), None)) or "erase" not in data:
             what = f"the unknown table {quoted(odd)}" if odd else "no table [[erase]]"
             raise InputError(f"file {quoted(path)} has {what}: use [[erase]] for each concept")
         tables = data["erase"] if isinstance(data["erase"], list) else [data["erase"]]
-        places = [f"[[erase]] number {number}" for number in range(1, len(tables) + 1)]
-        where = f"file {quoted(path)}, "
-        return [(place, concept_table(one, where + place)) for place, one in zip(places, tables, strict=True)]
+        rows = []
+        for place, one in ((f"[[erase]] number {number}", one) for number, one in enumerate(tables, 1)):
+            try:
+                rows.append((place, concept_table(one, place)))
+            except InputError as error:
+                wrong.append(str(error))
+        return rows
     if path.suffix.lower() == ".csv":
-        return [(f"line {line}", _fields(path, row)) for line, row in csv_rows(path, required=("name",))]
+        return [
+            (f"line {line}", _fields(path, row))
+            for line, row in csv_rows(path, required=("name",), wrong=wrong)
+        ]
     # not splitlines, which also splits at characters that a name may not have
     lines = enumerate(read_text(path, what="file", most=LARGEST).split("\n"), 1)
     plain = [(number, line.strip()) for number, line in lines]

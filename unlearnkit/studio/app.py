@@ -21,8 +21,9 @@ from .commands import Form, command_of, shell
 from .drawing import Drawing
 from .found import Found, look
 from .jobs import Jobs
+from .panel import panel
 from .templates import PAGES, REPORTS, environment
-from .views import TABS, VIEWS, panel, request_of
+from .views import TABS, VIEWS, request_of
 
 __all__ = ["Studio"]
 

@@ -23,7 +23,7 @@ __all__ = ["Job", "Jobs"]
 
 KEPT, LONGEST = 400, 600  # lines of a job that are kept, characters of each
 PATIENCE = 20.0  # seconds until a job that was stopped is killed
-PROGRESS = re.compile(r"(.{1,80}) (\d{1,12}) of (\d{1,12})(?:, about (\d+:\d\d) min left)?")
+PROGRESS = re.compile(r"(.{1,80}[^:]) (\d{1,12}) of (\d{1,12})(?:, about (\d+:\d\d) min left)?")
 FOLDER = re.compile(r".*; (?:run folder|chain): (.+)$")
 # what would make the command believe that it writes to a terminal
 TERMINALS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CLICOLOR_FORCE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import known
 from ..chain.commands.status import status
-from ..errors import InputError, UnlearnError, quoted
+from ..errors import InputError, UnlearnError, printable, quoted
 from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas
@@ -23,7 +22,7 @@ from .verdicts import attacks, checked, evaluations
 if TYPE_CHECKING:
     from .app import Studio
 
-__all__ = ["TABS", "VIEWS", "panel", "request_of"]
+__all__ = ["TABS", "VIEWS", "request_of"]
 
 TABS = {"erase": "Erase", "look": "Look", "check": "Check", "requests": "Requests", "ship": "Ship"}
 METHODS = (
@@ -36,8 +35,6 @@ METHODS = (
     "robust",
 )  # first in the list: those of the README
 LONGEST = 1000  # characters of a prompt
-TAIL = 200_000  # bytes of a training log that are read for its curve
-POINTS = 200
 COLUMNS = 4  # edits side by side
 STRONGEST = 1.5
 
@@ -59,7 +56,7 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
         "model": model,
         "objects": hints.objects,
         "styles": hints.styles,
-        "methods": names,
+        "methods": [(name, f"{name}: {known.find(name).title}") for name in names],
         "method": method,
         "usual": hints.method,
         "summary": cls.summary,
@@ -125,7 +122,12 @@ def check(studio: Studio, form: Form) -> dict[str, Any]:
     rows = [(run, _evaluated(run)) for run in runs]
     one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
     of_canvas = bool(one and one.recipe and is_canvas(one.recipe.model))
-    evaluated = checked(one.path) if one else []
+    evaluated, attacked, wrong = [], [], ""
+    try:
+        if one:
+            evaluated, attacked = checked(one.path), attacks(one.path)
+    except UnlearnError as error:
+        wrong = printable(str(error))
     labels = {"Evaluate, the quick way": {"what": "evaluate", "quick": "1"}} if of_canvas else {}
     labels |= {"Evaluate with every prompt": {"what": "evaluate"}} if of_canvas else {}
     labels |= {"Attack it": {"what": "attack"}} if of_canvas or evaluated else {}
@@ -135,18 +137,14 @@ def check(studio: Studio, form: Form) -> dict[str, Any]:
         "rows": rows,
         "one": one,
         "evaluated": evaluated,
-        "attacked": attacks(one.path) if one else [],
+        "attacked": attacked,
+        "wrong": wrong,
         "reported": bool(one and (one.path / "report.html").is_file()),
         "compared": (found.folder / COMPARISON / "compare.html").is_file(),
         "canvas": of_canvas,
         "comparable": sum(bool(evaluated) for _, evaluated in rows),
-        "actions": _actions(found, "check", labels, run=one.name) if one else [],
-        "points": [
-            {"name": run.name, "x": 100 * each["point"][0], "y": 100 - 100 * each["point"][1]}
-            for run, evaluated in rows
-            for each in evaluated[:1]
-            if each["point"]
-        ],
+        "actions": _actions(found, "check", labels, new=not evaluated, run=one.name) if one else [],
+        "plane": _plane({run.name: each for run, each_run in rows for each in each_run[:1]}),
     }
 
 
@@ -154,13 +152,21 @@ def requests(studio: Studio, form: Form) -> dict[str, Any]:
     """A chain as a time line, with what still holds."""
     found = studio.found()
     name = form.get("chain") or next(iter(found.chains), "")
-    now = status(pick(name, found.chains, "chain")) if name else None
+    now, wrong = None, ""
+    try:
+        now = status(pick(name, found.chains, "chain")) if name else None
+    except UnlearnError as error:
+        if name not in found.chains:
+            raise
+        wrong = printable(str(error))
     model = now.project.options.model if now else ""
     source = next((one for one in found.models if one == model or found.models[one] == model), "canvas")
     return {
         "chains": list(found.chains),
         "chain": name,
         "now": now,
+        "wrong": wrong,
+        "active": {line.step.number for line in now.lines} if now else set(),
         "models": list(found.models),
         "methods": list(known.methods()),
         "hints": hints_for(found.models.get(source, "canvas"), found),
@@ -202,21 +208,6 @@ VIEWS: Mapping[str, Callable[[Any, Form], dict[str, Any]]] = {
 }
 
 
-def panel(studio: Studio, tab: str) -> dict[str, Any]:
-    """The newest job of a tab, its curve, and the job of another tab that is at work."""
-    every = studio.jobs.all()
-    job = next((one for one in every if one.tab == tab), None)
-    other = next((one for one in every if one.running and one.tab != tab), None)
-    run = studio.found().runs.get(job.folder) if job and job.folder else None
-    return {
-        "tab": tab,
-        "job": job,
-        "run": run,
-        "curve": _curve(run.path) if job and run and job.tab == "erase" else None,
-        "other": other,
-    }
-
-
 def request_of(form: Form, found: Found) -> dict[str, Any]:
     """What the process that draws is asked for. Raises InputError for a field that it cannot take."""
     prompt = form.get("prompt", "").strip()
@@ -247,7 +238,7 @@ def _first_prompt(chosen: list[Run], hints: Hints) -> str:
 
 
 def _actions(
-    found: Found, tab: str, labels: Mapping[str, Mapping[str, str]], **common: str
+    found: Found, tab: str, labels: Mapping[str, Mapping[str, str]], *, new: bool = False, **common: str
 ) -> list[dict[str, Any]]:
     """Buttons that each start a command."""
     return [
@@ -255,10 +246,18 @@ def _actions(
             "label": label,
             "fields": {**fields, **common, "tab": tab},
             "command": shell(command_of(fields["what"], {**fields, **common}, found)[1]),
-            "first": number == 0 and tab == "check",
+            "first": number == 0 and fields["what"] == "evaluate" and new,
         }
         for number, (label, fields) in enumerate(labels.items())
     ]
+
+
+def _plane(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs as points (x, y) of a drawing 100 wide and high; ``low`` is the share at its lower left corner."""
+    points = {name: one["point"] for name, one in named.items() if one["point"]}
+    low = min(0.9, math.floor(10 * min((min(point) for point in points.values()), default=0.9)) / 10)
+    scaled = {name: [100 * (share - low) / (1 - low) for share in point] for name, point in points.items()}
+    return {"low": low, "points": [(name, x, 100 - y) for name, (x, y) in scaled.items()]}
 
 
 def _evaluated(run: Run) -> list[dict[str, Any]]:
@@ -276,44 +275,6 @@ def _number(text: str, what: str, low: float, high: float, *, whole: bool = Fals
     if not low <= number <= high or len(text) > 20:
         raise InputError(f"{what} is {quoted(text)}: use {'a whole number, ' * whole}{low:g} to {high:g}")
     return number
-
-
-def _curve(run: Path) -> dict[str, Any] | None:
-    """The first number of the training log that changes, as points of a drawing 100 wide and 30 high."""
-    logs = sorted(run.glob("stage-*/log.jsonl"), key=lambda path: (len(path.parent.name), path.parent.name))
-    for log in [*logs, run / "log.jsonl"][::-1]:
-        if log.is_file() and not log.is_symlink() and (curve := _points(_rows(log))):
-            return curve
-    return None
-
-
-def _rows(log: Path) -> list[dict[str, Any]]:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = file.read(TAIL).split(b"\n")[:-1]
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the line at which reading began
-        rows += [row] if isinstance(row, dict) else []
-    return rows
-
-
-def _points(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    for name in rows[0] if rows else ():
-        values = [row[name] for row in rows if type(row.get(name)) is float and math.isfinite(row[name])]
-        if name == "seconds" or len(values) < 2:
-            continue
-        every = values[:: max(1, len(values) // POINTS)]
-        low, high = min(every), max(every)
-        points = [
-            f"{100 * i / (len(every) - 1):.1f},{29 - 28 * (value - low) / ((high - low) or 1):.1f}"
-            for i, value in enumerate(every)
-        ]
-        return {"name": name, "last": values[-1], "points": " ".join(points), "steps": len(values)}
-    return None
 
 
 def _plain(value: Any) -> str:

@@ -35,7 +35,7 @@ from ..work import work
 if TYPE_CHECKING:
     from ...metrics.evaluators import Evaluators
 
-__all__ = ["add"]
+__all__ = ["add", "refuse"]
 
 
 @steady()
@@ -69,7 +69,7 @@ def add(
         steps, own = project.steps, project.options
         known = hints_of(own.model)
         request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
-        _refuse(steps, request)
+        refuse(steps, request)
         chosen = method or own.method
         chosen_settings = {**(own.settings if chosen == own.method else {}), **(settings or {})}
         build(methods.find(chosen), chosen_settings)
@@ -98,8 +98,8 @@ def add(
         return finish(project, "add", facts, (*steps, made), model, place.name, evaluators, tick)
 
 
-def _refuse(steps: Sequence[Step], request: Request) -> None:
-    """Refuse to erase a word twice, and to keep or substitute an erased word."""
+def refuse(steps: Sequence[Step], request: Request) -> None:
+    """Raise InputError for a request that erases a word twice, or keeps or substitutes an erased word."""
     erased = {word: step.number for step in steps for word in step.request.erased}
     for concept in request.erase:
         for word in concept.wordings:

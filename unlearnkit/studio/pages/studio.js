@@ -69,7 +69,7 @@ document.addEventListener('submit', async event => {
   fields.set('tab', $('#panel').dataset.tab);
   const text = await send('start', fields);
   say(form, text);
-  if (!text) { await look(); $('#panel').scrollIntoView({ block: 'nearest' }); }
+  if (!text) begun();
 });
 document.addEventListener('click', async event => {
   const button = event.target.closest('button');
@@ -89,9 +89,15 @@ document.addEventListener('click', async event => {
   if (button.dataset.send && (!button.dataset.confirm || confirm(button.dataset.confirm))) {
     const text = await send(button.dataset.send, new URLSearchParams(button.dataset.value));
     if (text) alert(text);
-    look();
+    else if (button.dataset.send === 'start') begun();
+    else look();
   }
 });
+
+async function begun() {
+  await look();
+  $('#panel').scrollIntoView({ block: 'nearest' });
+}
 
 // the job: asked for every second while it is at work
 let seen = '', timer;
