@@ -28,6 +28,7 @@ from unlearnkit.runs.recipes import load_recipe
 from unlearnkit.runs.requests import request_for
 from unlearnkit.runs.run import erase, run_recipe
 from unlearnkit.schema import Concept, Recipe, Request
+from unlearnkit.training.state import CheckpointTimer
 
 CAT = Request((Concept("cat"),))
 SHORT = {"steps": 3, "start_steps": 2, "lr": 1e-3}
@@ -192,6 +193,7 @@ def test_a_killed_process_goes_on_to_the_same_edit(
 
     with monkeypatch.context() as patch:
         patch.setattr("unlearnkit.io.progress._lines", lambda console: die)
+        patch.setattr(CheckpointTimer, "due", lambda self, done: True)
         killed(lambda: command(*words))
     assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") > 4
     assert not (tmp_path / "run" / "run.json").exists()
