@@ -133,16 +133,16 @@ def page() -> str:
     rows, real = list(read(ROWS)), list(read(many.ROWS))
     parts = [HEAD]
     for name, words in SETS.items():
-        parts += [f"### {name.capitalize()} at once\n\n{', '.join(words)}\n", several(rows, name) + "\n"]
+        if any(row["key"]["target"] == " + ".join(words) for row in rows):
+            parts += [f"### {name.capitalize()} at once\n\n{', '.join(words)}\n", several(rows, name) + "\n"]
     parts += [CHAINS]
     for count in long_chain.LOOKS:
-        parts += [f"### After {count} requests\n", long_chain.table(count)]
-    parts += [
-        REAL,
-        sizes(real, chain=False) + "\n",
-        "One request after another:\n",
-        sizes(real, chain=True) + "\n",
-    ]
+        if "\n| " in (made := long_chain.table(count)):
+            parts += [f"### After {count} requests\n", made]
+    parts += [REAL] if real else []
+    for chain, title in ((False, "All at once:\n"), (True, "One request after another:\n")):
+        if any(row["key"]["chain"] == chain for row in real):
+            parts += [title, sizes(real, chain=chain) + "\n"]
     return "\n".join(parts)
 
 

@@ -21,6 +21,7 @@ import papers
 import rows
 import sizes
 import table
+import together
 import torch
 import vocabulary
 from peak import allocated
@@ -284,3 +285,23 @@ def test_the_worst_cell_of_the_vocabulary_is_the_headline() -> None:
     assert "| duge | 2 | 2 | cat: 0 % | 1.0, most 1.0 (cat) | 1.0, most 1.0 (cat) |" in page
     assert "| neon * |  | 25 / 4 |" in page
     assert "| bear |" not in page
+
+
+def test_the_tables_of_many_concepts_by_hand() -> None:
+    key = {"method": "uce", "target": " + ".join(together.TWELVE)}
+    one = {
+        "key": key,
+        **row({"name": [1, 60], "template": [2, 40], "synonym": [9, 9]}, 50, 48),
+        "seconds": 3.6,
+    }
+    refused = {"key": key | {"method": "dp"}, "refused": "'cat' lies in the span"}
+    lines = together.several([{**one, "left": {}}, one, refused], "twelve").splitlines()[2:]
+    assert lines == [
+        "| uce | 3 of 100 (1.0 to 8.5 %) | 48 of 50 (96.0 %) | 48 of 50 (96.0 %) | 4 |",
+        "| dp | refused: 'cat' lies in the span | | | |",
+    ]
+    assert together.several([one], "twenty").count("\n") == 1
+    size = {"method": "uce", "concepts": 9, "retained": 0, "chain": False}
+    made = {"key": size, "seconds": {"text alone": 1.5, "edit, all of it": 2.5}, "GB beyond the model": 0.1}
+    assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1.5 | 2.5 | 0.1 |")
+    assert together.sizes([made], chain=True).count("\n") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_chain_harm import classifier
 
 import saved
 from unlearnkit import cli
@@ -98,14 +99,17 @@ def test_every_command_answers_in_json_with_the_documented_keys(said, tmp_path: 
     answered("chain report", "chain", "report", "p")
     answered("chain build", "chain", "build", "p", "--out", "built")
     assert answered("chain guards", "chain", "guards")["merge"]
-    prompts = "prompt,role,form,object\na cat,erased,name,cat\na dog,near,name,dog\n"
-    (tmp_path / "few.csv").write_text(prompts)
-    answered("erase", "erase", "canvas", "--concept", "cat", *fast, "--out", "cat")
-    found = answered("evaluate", "evaluate", "cat", "--suite", "prompts", "--file", "few.csv")
+    (tmp_path / "few.csv").write_text("prompt,role,form,object\na cat,erased,name,cat\na dog,near,name,dog\n")
+    classifier(tmp_path / "eye")
+    few = ("--suite", "prompts", "--file", "few.csv", "--objects", "eye")
+    found = answered("evaluate", "evaluate", "first", *few)
     assert found["verdict"]["kept"]["groups"]["near objects"]["before"]["n"] == 1
-    planned = answered("attack --dry-run", "attack", "cat", "--attack", "noise_probe", "--dry-run")
+    planned = answered("attack --dry-run", "attack", "first", "--attack", "noise_probe", "--dry-run")
     assert planned["seconds"] > 0
-    assert set(keys) - seen == NOT_RUN | {"attack"}
+    words = '[[erase]]\nname = "cat"\n[[methods]]\nname = "uce"\n'
+    (tmp_path / "sweep.toml").write_text(f'model = "{toy}"\n{words}')
+    assert answered("sweep --dry-run", "sweep", "sweep.toml", "--dry-run")["runs"][0]["variant"] == "uce"
+    assert set(keys) - seen == NOT_RUN | {"attack", "sweep"}
 
 
 def test_every_command_of_the_page_exists_and_every_command_is_on_the_page() -> None:

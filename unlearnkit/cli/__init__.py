@@ -24,6 +24,7 @@ from .methods import methods
 from .output import answer
 from .signals import interruptible
 from .studio import studio
+from .sweep import sweep
 from .terminal import err, out, showing, streams
 
 __all__ = ["app", "command", "main"]
@@ -176,6 +177,7 @@ app.command()(studio)
 app.command(epilog=GENERATE)(generate)
 app.command()(methods)
 app.command()(doctor)
+app.command()(sweep)
 
 
 @canvas.command("check")

@@ -24,7 +24,8 @@ __all__ = ["EXTRAS", "doctor"]
 EXTRAS = {  # of pyproject.toml: modules, and what they are needed for
     "studio": (("starlette", "uvicorn"), "unlearnkit studio"),
     "nudenet": (("onnxruntime",), "evaluate and attack with --nudenet"),
-    "bench": (("matplotlib",), "the pictures of benchmarks/"),
+    "sweep": (("submitit",), "sweep with --workers or --engine slurm"),
+    "bench": (("matplotlib",), "the plot of sweep, and the pictures of benchmarks/"),
 }
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "scipy", "pillow")
 ROOM = 2e9  # bytes free, below which runs soon fail

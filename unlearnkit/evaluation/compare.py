@@ -20,7 +20,7 @@ from .record import FOLDER, stored
 from .report import SAFE, describe, inline, page, read_run, spread
 from .rows import Pictures, gather, right
 
-__all__ = ["compare"]
+__all__ = ["compare", "figures_of"]
 
 SHAPES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SHOWN = 3  # prompts of each role
@@ -77,7 +77,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     facts = {
         "suite": evaluated[0]["plan"]["suite"],
         "concepts": evaluated[0]["plan"]["concepts"],
-        "runs": [_line(*one) for one in zip(SHAPES, folders, evaluated, strict=False)],
+        "runs": [figures_of(*one) for one in zip(SHAPES, folders, evaluated, strict=False)],
         "pairs": [asdict(pair) for pair in _pairs(cases, pictures, kinds)],
         "attacked": table_of([run["attacks"] for run in read]),
     }
@@ -118,7 +118,7 @@ def _comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
         )
 
 
-def _line(letter: str, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+def figures_of(letter: str, folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     """One run in figures: how often the concept is still seen, how much is retained."""
     verdict, tables = run["verdict"], run["tables"]
     direct = [concept["direct"] for concept in tables["concepts"] if concept["direct"]]

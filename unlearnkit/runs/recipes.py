@@ -12,7 +12,7 @@ from ..io.reading import read_toml
 from ..schema import Concept, Recipe, Request, check_unicode
 from ..settings import describe, fitted, in_words
 
-__all__ = ["SHIPPED", "concept_table", "dump_recipe", "load_recipe", "placed"]
+__all__ = ["SHIPPED", "checked_table", "concept_table", "dump_recipe", "load_recipe", "placed"]
 
 SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # model names that win over a folder of that name
 
@@ -52,7 +52,7 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     data = read_toml(path, what="recipe")
     where = f"recipe {quoted(path)}"
-    top = _table(data, _RECIPE, where, required=("model", "method", "erase"))
+    top = checked_table(data, _RECIPE, where, required=("model", "method", "erase"))
     concepts = {
         table: tuple(Concept(**concept_table(item, f"{where}, [[{table}]]")) for item in top.get(table, ()))
         for table in ("erase", "keep")
@@ -70,7 +70,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def concept_table(data: Any, where: str) -> dict[str, Any]:
     """The checked fields of a concept's table. Raises InputError, beginning with ``where``, for anything else."""
-    return _table(data, _CONCEPT, where, required=("name",))
+    return checked_table(data, _CONCEPT, where, required=("name",))
 
 
 def placed(model: str, folder: Path = Path()) -> str:
@@ -102,7 +102,10 @@ _CONCEPT: dict[str, Any] = {
 }
 
 
-def _table(data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]) -> dict[str, Any]:
+def checked_table(
+    data: Any, allowed: dict[str, Any], where: str, *, required: tuple[str, ...]
+) -> dict[str, Any]:
+    """The values of a table, of the types in ``allowed``. Raises InputError, beginning with ``where``."""
     if not isinstance(data, dict):
         raise InputError(f"{where} has {quoted(data)} where a table is expected")
     checked = {}

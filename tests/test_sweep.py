@@ -1,0 +1,133 @@
+"""Sweeps: cells, resuming after kills, several processes by submitit, and the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_chain import killed_after
+from test_chain_harm import classifier
+
+import saved
+from unlearnkit.cli import main
+from unlearnkit.errors import InputError
+from unlearnkit.io.manifest import file_hash
+from unlearnkit.sweep.plan import read_sweep
+from unlearnkit.sweep.table import results
+from unlearnkit.sweep.work import carry_out
+
+SWEEP = """
+model = "{model}"
+seeds = [0, 1]
+concepts = "names.txt"
+[[methods]]
+name = "uce"
+settings = {{ ridge = [0.1, 1.0], erase_weight = 2.0 }}
+[[methods]]
+name = "ga"
+settings = {{ steps = 2, batch = 2, trains = "xattn", pictures = 2 }}
+[evaluation]
+suite = "prompts"
+file = "rows.csv"
+objects = "{objects}"
+"""
+ROWS = "prompt,role,form,object\na cat,erased,name,cat\na dog,near,name,dog\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A sweep of twelve cells: three variants, two concepts, two seeds."""
+    (tmp_path / "names.txt").write_text("cat\nvan gogh\n")
+    (tmp_path / "rows.csv").write_text(ROWS)
+    classifier(tmp_path / "eye")
+    (tmp_path / "sweep.toml").write_text(SWEEP.format(model=saved.folder(), objects="eye"))
+    return tmp_path / "sweep.toml"
+
+
+def contents(out: Path) -> dict[str, object]:
+    """What is the same whenever it is made: everything but times."""
+    found: dict[str, object] = {}
+    for path in out.rglob("*"):
+        name = str(path.relative_to(out))
+        if path.name in (".lock", "run.json", "evaluation.json", "log.jsonl") or not path.is_file():
+            found[name] = "with times"
+        elif path.name == "edit.safetensors":
+            found[name] = json.loads((path.parent / "run.json").read_text())["edit"]
+        else:
+            found[name] = file_hash(path)
+    return found
+
+
+def test_a_cell_for_every_method_setting_concept_and_seed(file: Path) -> None:
+    cells = read_sweep(file).cells
+    assert len(cells) == len({cell.name for cell in cells}) == 12
+    assert [cell.variant for cell in cells[::4]] == ["uce ridge=0.1", "uce ridge=1.0", "ga"]
+    assert {cell.recipe.seed for cell in cells} == {0, 1}
+    assert cells[2].recipe.request.erase[0].kind == "style"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"uce"', '"uec"', "[[methods]] number 1: method 'uec' is unknown (did you mean 'uce'?)"),
+        ("ridge", "rigde", "[[methods]] number 1: setting 'rigde' is unknown (did you mean 'ridge'?)"),
+        ("steps = 2", "steps = [2, -1]", "setting 'steps' got -1"),
+        ("seeds", "seed", "unknown key 'seed' (did you mean 'seeds'?)"),
+        ('"prompts"', '"prompt"', "suite 'prompt' is unknown"),
+        ("names.txt", "none.txt", "cannot be read: it does not exist"),
+        ("[0, 1]", "[0, 0]", "twice"),
+    ],
+)
+def test_what_cannot_be_run_is_named_before_any_work(file: Path, old: str, new: str, says: str) -> None:
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        read_sweep(file)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", ["[0]", pytest.param("[0, 1]", marks=pytest.mark.slow)])
+def test_a_sweep_killed_twice_ends_with_the_same_files(
+    seeds: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace("[0, 1]", seeds))
+    plan, whole, out = read_sweep(file), tmp_path / "whole", tmp_path / "killed"
+    assert carry_out(plan, whole) == {}
+    kills = 0
+    for _ in range(2):  # in other cells on other machines
+        kills += killed_after(len(plan.cells) / 5, lambda: carry_out(plan, out))
+    assert kills == 2
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", str(file), "--out", str(out), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    made = {Path(name).name for name in answer["files"]}
+    assert made == {"sweep.json", "sweep.md", "sweep.html", "pareto.png"}
+    found = contents(out)
+    assert {name: value for name, value in found.items() if name not in made} == contents(whole)
+    assert results(plan, whole, {}) == {name: answer[name] for name in ("cells", "variants")}
+    assert [one["cells"] for one in answer["variants"]] == [len(plan.cells) / 3] * 3
+    assert any(one["best"] for one in answer["variants"])
+
+
+@pytest.mark.slow
+def test_workers_share_a_sweep(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By submitit, in a process of its own. A cell that fails leaves the others alone."""
+    pytest.importorskip("submitit")
+    text = (
+        file.read_text()
+        .replace("[0.1, 1.0]", "0.1")
+        .replace("steps = 2", "steps = 4")
+        .replace("[0, 1]", "[0]")
+    )
+    file.write_text(text.replace("pictures = 2", "lr = 1.0e12"))
+    words = ["sweep", str(file), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--workers", "2", "--engine", "slurm", "--parameter", "slurm_partition=none"])
+    assert capsys.readouterr().err.startswith("slurm cannot be used: ")
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--workers", "2", "--json"])
+    told = capsys.readouterr()
+    cells = json.loads(told.out)["cells"]
+    assert [one["variant"] for one in cells] == ["uce", "uce", "ga", "ga"]
+    assert ["error" in one for one in cells] == [False, False, True, True]
+    assert "the loss" in cells[2]["error"] and cells[2]["error"] in told.err

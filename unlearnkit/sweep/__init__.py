@@ -1,0 +1,1 @@
+"""Sweeps: methods x settings x concepts x seeds, each cell a run folder; a table, and erased against kept."""
