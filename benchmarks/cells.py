@@ -88,6 +88,7 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
     by_kind = {
         one.erase[0].kind: changed(resolve(model, one, cell.method, cell.settings)) for one in cell.requests
     }
+    instead = {kind: word for kind, word in model.hints.instead(cell.method).items() if kind in by_kind}
     return {
         "base": model.fingerprint()[:12],
         "method": cell.method,
@@ -95,7 +96,7 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
         "target": " + ".join(cell.targets) + (", in turn" if cell.in_turn else ""),
         "seed": cell.seed,
         "drawn by": sampler(model),
-    }
+    } | ({"instead": instead} if instead else {})
 
 
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
