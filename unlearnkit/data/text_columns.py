@@ -15,12 +15,14 @@ from torch import Tensor
 from ..model import batches
 from ..model.batches import last_states, text_batches
 from ..model.model import Model
-from ..schema import Concept
-from .prompts import texts
+from ..schema import Concept, Request
+from .grammar import forms, read
+from .prompts import texts, unerased
 from .wording import contains_word, format_prompt, prefix_through
 
 __all__ = [
     "Text",
+    "bare_words",
     "centroids",
     "concept_texts",
     "erased_blocks",
@@ -29,6 +31,7 @@ __all__ = [
     "retained_blocks",
     "retained_columns",
     "retained_matrix",
+    "sentence_texts",
 ]
 
 Text = tuple[Concept, str, str]
@@ -59,6 +62,31 @@ def concept_texts(
         pairs = dict.fromkeys([*texts(one, model.hints, templates=templates), *more])
         every += [(one, *pair) for pair in pairs if not (banned and contains_word(pair[0], banned))]
     return every
+
+
+def sentence_texts(
+    model: Model,
+    request: Request,
+    templates: bool,
+    grammar: str,
+    seed: int,
+    concepts: Sequence[Concept],
+    count: int,
+    *,
+    without: Iterable[str] = (),
+) -> list[Text]:
+    """``concept_texts`` with ``count`` sentences of a grammar (``grammar.read``) of each kind, without erased words."""
+    kinds = {concept.kind for concept in concepts if count}
+    words = unerased(model, request)
+    sentences: dict[str, Sequence[str]] = {
+        kind: forms(read(grammar), kind, words, count=count, seed=seed) for kind in kinds
+    }
+    return concept_texts(model, concepts, templates=templates, sentences=sentences, without=without)
+
+
+def bare_words(texts: Sequence[Text], of: Sequence[int]) -> list[int]:
+    """Of columns, each of the text with this number, those of the last token of a word that stands alone."""
+    return [n for n, text in enumerate(of) if texts[text][1] == "{}" and (n == 0 or of[n - 1] != text)]
 
 
 def erased_matrices(

@@ -14,18 +14,16 @@ change has at most the rank of the number of erased columns:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..data.grammar import forms, read
-from ..data.prompts import neighbours, unerased
-from ..data.text_columns import Text, concept_texts, erased_blocks, retained_blocks, target_of
+from ..data.prompts import neighbours
+from ..data.text_columns import bare_words, erased_blocks, retained_blocks, sentence_texts, target_of
 from ..errors import InputError
-from ..schema import Concept
 from ..settings import setting
 from ..training.closed_form import ClosedForm, raised, refuse_clashes
 from ..training.job import Run
@@ -73,18 +71,16 @@ class UCE(ClosedForm):
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""
         model, request, last = run.model, run.request, self.tokens == "last"
         others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "reading")
-        erase = self._texts(run, request.erase, self.sentences)
-        retain = self._texts(run, others, self.retain_sentences, without=request.erased)
+        form = functools.partial(sentence_texts, model, request, self.templates, self.grammar, run.seed)
+        erase = form(request.erase, self.sentences)
+        retain = form(others, self.retain_sentences, without=request.erased)
         width = model.text([""]).shape[2]
         erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
         bare, names = list[Tensor](), list[str]()
         for c, g, of in erased_blocks(model, erase, last=last, tick=tick):
             erased += c @ c.T
             towards += (g - c) @ c.T
-            first = [
-                n for n, text in enumerate(of) if erase[text][1] == "{}" and (n == 0 or of[n - 1] != text)
-            ]
-            bare.append(c[:, first])
+            bare.append(c[:, (first := bare_words(erase, of))])
             names += [erase[of[n]][0].name for n in first]
         for c in retained_blocks(model, retain, last=last, tick=tick):
             retained += c @ c.T
@@ -92,25 +88,14 @@ class UCE(ClosedForm):
         return erased, towards, retained
 
     def check(self, c: Tensor, names: Sequence[str], retained: Tensor) -> None:
-        """Raise InputError for the concepts that what is retained holds: alone, c comes s q / (1 + s q) of its way.
+        """Raise InputError for concepts that alone come less than ``free`` of their way to g: s q / (1 + s q), with
 
-        q = cᵀ (λ I + s_k Σ c_k c_kᵀ)⁻¹ c
+        q = cᵀ (λ I + s_k Σ c_k c_kᵀ)⁻¹ c.
         """
         held = self.retain_weight * retained
         held += (self.ridge + 1e-12 * float(held.trace()) + 1e-30) * torch.eye(len(held)).double()
         pull = self.erase_weight * (c * torch.linalg.solve(held, c)).sum(dim=0)
         refuse_clashes(names, pull / (1 + pull), self.free)
-
-    def _texts(
-        self, run: Run, concepts: Sequence[Concept], count: int, without: Iterable[str] = ()
-    ) -> list[Text]:
-        """Each concept's texts: its wordings, and ``count`` sentences of the grammar with each wording."""
-        model, kinds = run.model, {concept.kind for concept in concepts if count}
-        words = unerased(model, run.request)
-        sentences: dict[str, Sequence[str]] = {
-            kind: forms(read(self.grammar), kind, words, count=count, seed=run.seed) for kind in kinds
-        }
-        return concept_texts(model, concepts, templates=self.templates, sentences=sentences, without=without)
 
     def delta(self, erased: Tensor, towards: Tensor, retained: Tensor) -> Tensor:
         """s_e Σ (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W. Raises InputError if A is singular."""
