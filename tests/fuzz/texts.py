@@ -32,7 +32,10 @@ def leaves(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
-HEAVY = {("canvas", "check"), ("studio",)}  # one takes minutes whatever the input, one serves until it is stopped
+HEAVY = {
+    ("canvas", "check"),
+    ("studio",),
+}  # one takes minutes without any input, one serves until it is stopped
 GIVEN = {"MODEL": hollow, "RUN": edited, "CHAIN": chained}
 
 
