@@ -14,7 +14,10 @@ from test_screenshots import FAINT, SMALL, WIDE
 
 from browser import Browser, chromium
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+pytestmark = [
+    pytest.mark.slow,  # a minute of processor time: it starts four commands and draws
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
+]
 
 TABS = ("erase", "look", "check", "requests", "ship")
 

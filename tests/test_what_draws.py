@@ -175,7 +175,7 @@ def test_a_network_with_a_condition_that_is_not_passed_on_is_refused(
     ("method", "settings"),
     [
         ("esd", QUICK | {"lr": 0.0}),
-        ("uce", {"ridge": 1e12}),
+        ("uce", {"ridge": 1e12, "free": 0.0}),
         ("ca", {"steps": 1, "pictures": 1, "lr": 1e-30}),
     ],
 )
