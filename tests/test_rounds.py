@@ -89,7 +89,7 @@ def test_verify_finds_a_round_too_few_or_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: int, always: bool
 ) -> None:
     with monkeypatch.context() as other:
-        other.setattr(claims, "decided", lambda found: always)
+        other.setattr(claims, "decided", lambda *_: always)
         looked(tmp_path, asking(tmp_path, 140), 6 + 2 * early)
     assert verify(tmp_path) == ["evaluation/prompts/rows.jsonl does not end with the round that decided"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.stats import Rate, needed, non_inferior
+from ..schema import Case, Score
 from .figures import ConceptFigures, Figures, Paired, ReferenceFigures
 from .plan import UNGRADED, Plan, Rules
+from .rows import gather
+from .tables import retained
 
 __all__ = ["GRADES", "NOT_CLAIMED", "decided", "percent", "points", "verdict"]
 
@@ -65,9 +68,14 @@ def verdict(plan: Plan, tables: Mapping[str, Any]) -> dict[str, Any]:
     return _verdict(concepts, kept, collapsed, rules)
 
 
-def decided(found: Mapping[str, Any]) -> bool:
-    """Whether a verdict says of everything that is retained whether it was kept. Further pictures decide no more."""
-    return all(group["verdict"] != "not shown" for group in found["kept"]["groups"].values())
+def decided(plan: Plan, cases: Sequence[Case], scores: Iterable[Score]) -> bool:
+    """Whether the pictures of these cases say of everything that is retained whether it was kept."""
+    groups = retained(plan, cases, gather(scores)).values()
+    return all(
+        non_inferior(paired["change"], plan.rules.margin) != "not shown"
+        for kinds in groups
+        for paired in kinds.values()
+    )
 
 
 def _verdict(

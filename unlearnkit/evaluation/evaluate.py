@@ -199,14 +199,17 @@ def evaluate(
             if index == 0:
                 stage = _stage(tick, "looking", 0, None)
                 looked.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
-                computed = tables(plan, cases[:end], looked.scores, looked.features)
-                verdict = claims.verdict(plan, computed)
-            if processes.broadcast(float(index == 0 and claims.decided(verdict))):
+            if end == plan.rounds[-1]:
+                break
+            enough = index == 0 and claims.decided(plan, cases[:end], looked.scores)
+            if processes.broadcast(float(enough)):
                 break
         if index:
             return {}
         write_text(folder / "rows.jsonl", lines(looked.scores))
         write_features(folder, looked.features)
+        computed = tables(plan, cases[:end], looked.scores, looked.features)
+        verdict = claims.verdict(plan, computed)
         text = json.dumps({"verdict": verdict, "tables": computed}, indent=1, ensure_ascii=False)
         write_text(folder / "tables.json", text + "\n")
         facts = {

@@ -153,6 +153,9 @@ def plan_for(
     """
     chosen = suites.find(suite)
     concepts = [{"name": chosen.own_name(one), "asked": one.name, "kind": one.kind} for one in request.erase]
+    rounds: dict[str, Any] = {}
+    if 0 < first < len(cases):
+        rounds = {"rounds": [first, len(cases)], "level": LEVEL}
     data = {
         "format": 2,
         "unlearnkit": __version__,
@@ -167,9 +170,8 @@ def plan_for(
         "sides": {side.name: side.identity for side in sides},
         "weights_changed": next(side.weights for side in sides if side.name == AFTER),
         "reference": _reference(cases, missing, {one["name"] for one in concepts}) if missing else None,
-        "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest()}
-        | ({"rounds": [first, len(cases)], "level": LEVEL} if 0 < first < len(cases) else {}),
-        "power": _power(cases, rules, LEVEL if 0 < first < len(cases) else stats.LEVEL),
+        "cases": {"count": len(cases), "sha256": hashlib.sha256(lines(cases).encode()).hexdigest(), **rounds},
+        "power": _power(cases, rules, rounds.get("level", stats.LEVEL)),
         "left_out": list(left_out),
         **(more or {}),
     }

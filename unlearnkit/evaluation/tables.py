@@ -16,7 +16,7 @@ from .distribution_metrics import Features, distances, never_knew
 from .plan import AFTER, BEFORE, DIRECT, Plan, PlannedConcept
 from .rows import Picture, Pictures, gather
 
-__all__ = ["tables"]
+__all__ = ["retained", "tables"]
 
 SAME = 0.01  # levels of 255, on average: rounding of another batch size, see Model.sample
 PER_CONCEPT = 5  # pictures that a concept needs for its own line
@@ -29,7 +29,7 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
         cases' order; may be empty.
     """
     pictures = gather(scores)
-    kinds = [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
+    kinds = _kinds(pictures)
     kept = [case for case in cases if case.role != "erased"]
     erased = [case for case in cases if case.role == "erased"]
     computed: dict[str, Any] = {
@@ -38,14 +38,7 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
             for concept in plan.concepts
             if concept.kind in kinds
         ],
-        "kept": {
-            role: {
-                kind: _paired(chosen, pictures, _right(kind), level=plan.level)
-                for kind in kinds
-                if (chosen := [case for case in kept if case.role == role and getattr(case, kind)])
-            }
-            for role in ("near", "unrelated")
-        },
+        "kept": retained(plan, cases, pictures),
         "by concept": {kind: _by_concept(kind, plan, cases, pictures) for kind in kinds},
         "unlearncanvas": _unlearncanvas(plan, cases, pictures, kinds),
         "failed": _failed(cases, pictures),
@@ -66,6 +59,23 @@ def tables(plan: Plan, cases: Sequence[Case], scores: Iterable[Score], features:
     ):
         concept["holm p"] = p
     return _plain(computed)  # type: ignore[no-any-return]
+
+
+def retained(plan: Plan, cases: Sequence[Case], pictures: Pictures) -> dict[str, dict[str, Any]]:
+    """By role and kind, how many pictures of what is retained are right before and after; ``plan.level`` intervals."""
+    return {
+        role: {
+            kind: _paired(chosen, pictures, _right(kind), level=plan.level)
+            for kind in _kinds(pictures)
+            if (chosen := [case for case in cases if case.role == role and getattr(case, kind)])
+        }
+        for role in ("near", "unrelated")
+    }
+
+
+def _kinds(pictures: Pictures) -> list[str]:
+    """The kinds that a classifier recognised."""
+    return [kind for kind in KINDS if any(kind in picture.words for picture in pictures.values())]
 
 
 def _paired(

@@ -26,7 +26,7 @@ from ..schema import Case, Score
 from ..version import __version__
 from . import attack_record, claims
 from .draw import Side, model_side, picture_hash, read
-from .plan import AFTER, BEFORE, Plan
+from .plan import AFTER, BEFORE
 from .record import FACTS, FOLDER, changes, facts_of, figures, file_hash, finished, folders, stored
 from .report import HTML, JSON, render
 from .tables import tables
@@ -102,11 +102,8 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
     try:
         computed = tables(plan, cases, scores, features)
         again: Any = {"verdict": claims.verdict(plan, computed), "tables": computed}
-        ends = [end for end in plan.rounds if end <= len(cases)]
-        looks = [_look(plan, cases[:end], scores) for end in ends[:-1]] + [again["verdict"]]
-        if any(map(claims.decided, looks[:-1])) or (
-            ends[-1] < plan.rounds[-1] and not claims.decided(looks[-1])
-        ):
+        early = (end for end in plan.rounds[:-1] if claims.decided(plan, cases[:end], scores))
+        if next(early, plan.rounds[-1]) != len(cases):
             yield "rows.jsonl does not end with the round that decided"
         made = plan.data["unlearnkit"]
         if made != __version__:  # its rules and words of the verdict may differ
@@ -118,12 +115,6 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         other = f" (made with unlearnkit {made}, this is {__version__})" if made != __version__ else ""
         yield f"tables.json does not follow from rows.jsonl: {'; '.join(different[:3])}{more}{other}"
-
-
-def _look(plan: Plan, cases: list[Case], scores: list[Score]) -> dict[str, Any]:
-    """The verdict after these cases alone."""
-    ids = {case.id for case in cases}
-    return claims.verdict(plan, tables(plan, cases, [one for one in scores if one.case in ids], {}))
 
 
 def _hash(run: Path) -> str:
