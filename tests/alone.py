@@ -1,4 +1,4 @@
-"""Plain diffusers without unlearnkit, in a process of its own that draws what it is asked for."""
+"""Fresh processes that answer line by line; one has plain diffusers without unlearnkit, and draws."""
 
 from __future__ import annotations
 
@@ -36,20 +36,28 @@ Draw = Callable[..., bytes]
 
 
 @contextlib.contextmanager
-def diffusers_alone(place: Path) -> Iterator[Draw]:
-    """``draw(folder, prompt, **how)``: the picture of a saved pipeline, with seed 7, three steps and guidance 4."""
+def asking(program: str, place: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A fresh process that runs a program until its input ends; what it says on stderr is in ``place/errors``."""
     with (
         (place / "errors").open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            cwd=place,
+            [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            **options,
         ) as process,
     ):
         assert process.stdin and process.stdout
+        yield process
+        process.stdin.close()
+
+
+@contextlib.contextmanager
+def diffusers_alone(place: Path) -> Iterator[Draw]:
+    """``draw(folder, prompt, **how)``: the picture of a saved pipeline, with seed 7, three steps and guidance 4."""
+    with asking(PROGRAM, place, cwd=place) as process:
 
         def draw(folder: Path, prompt: str, **how: Any) -> bytes:
             print(json.dumps([str(folder), prompt, how]), file=process.stdin, flush=True)
@@ -58,4 +66,3 @@ def diffusers_alone(place: Path) -> Iterator[Draw]:
             return bytes.fromhex(picture)
 
         yield draw
-        process.stdin.close()

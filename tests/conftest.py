@@ -14,8 +14,9 @@ os.environ |= {
     "MKL_NUM_THREADS": "1",
 }
 
-import alone
 import pytest
+
+import alone
 
 # torch is loaded by the tests: the process that leads several workers runs none
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from alone import Draw
 from processes import killed
 from quick import quick
 from torch import nn
 
 import tiny
+from alone import Draw
 from unlearnkit.errors import EditError, InputError
 from unlearnkit.methods import METHODS, Guard, edit_for, plan, resolve
 from unlearnkit.model.edit import Edit

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from blobs import smooth, tools
 from unlearnkit import suites
 from unlearnkit.canvas import WEIGHTS
-from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.claims import verdict
 from unlearnkit.evaluation.draw import Side, draw, model_side, picture_hash, read
@@ -27,7 +27,6 @@ from unlearnkit.evaluation.record import stored
 from unlearnkit.evaluation.rows import same
 from unlearnkit.evaluation.selftest import EXPECTED, filtered, self_test, spoiler
 from unlearnkit.evaluation.tables import tables
-from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.metrics.stats import needed
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Case, Concept, Request, Score
@@ -259,22 +258,10 @@ def asking(tmp_path: Path) -> list[Case]:
     return suites.cases("prompts", CAT, file=tmp_path / "rows.csv")[0]
 
 
-def tools() -> Evaluators:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return evaluators_of(CanvasClassifier("plain", ["cat", "dog"], ["plain", "neon"]).eval(), "eye@0")
-
-
 def run(folder: Path, model: Model, after: Side, cases: list[Case], **options: Any) -> dict[str, Any]:
     sides = [model_side("before", model), after]
     plan = plan_for("prompts", CAT, cases, [], sides, tools(), Rules())
     return evaluate(folder, cases, sides, plan, tools(), **options)
-
-
-def smooth(prompts: Any, seeds: Any) -> Iterator[Image.Image]:
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        small = np.random.default_rng([seed, len(prompt)]).integers(0, 255, (3, 3, 3), np.uint8)
-        yield Image.fromarray(small).resize((16, 16), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("kind", ["identity", "blank", "noise"])

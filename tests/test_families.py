@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from alone import Draw
 from diffusers import DDIMScheduler
 from processes import killed
 from quick import quick
@@ -20,6 +19,7 @@ from test_contract import state
 import kinds
 import tiny
 import unlearnkit
+from alone import Draw
 from tiny import HINTS
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES

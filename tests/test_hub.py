@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from huggingface_hub import constants
 
 import hub_server
 import tiny
+from alone import asking
 from unlearnkit.errors import ModelError
 from unlearnkit.model.load import load
 
@@ -38,25 +37,13 @@ def opening(place: Path, address: str) -> Iterator[Callable[..., list[str]]]:
     env = {name: value for name, value in os.environ.items() if name not in unset}
     env |= {"HF_ENDPOINT": address, "HF_HOME": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     env |= {"TRANSFORMERS_VERBOSITY": "error"}  # as the command line has it
-    with (
-        (place / "errors").open("w") as errors,
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as process,
-    ):
-        assert process.stdin and process.stdout
+    with asking(OPEN, place, env=env) as process:
 
         def opened(*names: str) -> list[str]:
             print(*names, file=process.stdin, flush=True)
             return [process.stdout.readline() for _ in names]
 
         yield opened
-        process.stdin.close()
     assert (place / "errors").read_text() == ""
     assert process.returncode == 0
 

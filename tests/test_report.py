@@ -20,7 +20,8 @@ from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.evaluate import evaluate_run
-from unlearnkit.evaluation.record import finished, write_facts
+from unlearnkit.evaluation.folders import finished
+from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
 from unlearnkit.io.files import locked

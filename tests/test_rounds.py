@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from blobs import smooth, tools
 from unlearnkit import suites
-from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.errors import InputError
 from unlearnkit.evaluation import claims
 from unlearnkit.evaluation.draw import Side
@@ -20,17 +17,10 @@ from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import LEVEL, Plan, Rules, plan_for, thinned
 from unlearnkit.evaluation.record import stored
 from unlearnkit.evaluation.verify import verify
-from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.metrics.stats import tango
 from unlearnkit.schema import Case, Concept, Request
 
 CAT = Request((Concept("cat"),))
-
-
-def tools() -> Evaluators:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return evaluators_of(CanvasClassifier("plain", ["cat", "dog"], ["plain", "neon"]).eval(), "eye@0")
 
 
 def asking(folder: Path, kept: int) -> list[Case]:
@@ -41,22 +31,16 @@ def asking(folder: Path, kept: int) -> list[Case]:
     return suites.cases("prompts", CAT, file=folder / "rows.csv")[0]
 
 
-def blobs(prompts: Any, seeds: Any) -> Iterator[Image.Image]:
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        small = np.random.default_rng([seed, len(prompt)]).integers(0, 255, (3, 3, 3), np.uint8)
-        yield Image.fromarray(small).resize((16, 16), Image.Resampling.BICUBIC)
-
-
 def looked(run: Path, cases: list[Case], first: int) -> dict[str, Any]:
     """The verdict on an edit that changes pictures of cats alone."""
 
     def after(prompts: Any, seeds: Any) -> list[Image.Image]:
         return list(
-            blobs(prompts, [seed + ("cat" in prompt) for prompt, seed in zip(prompts, seeds, strict=True)])
+            smooth(prompts, [seed + ("cat" in prompt) for prompt, seed in zip(prompts, seeds, strict=True)])
         )
 
     sides = [
-        Side("before", "blobs", lambda prompts, seeds: list(blobs(prompts, seeds))),
+        Side("before", "blobs", lambda prompts, seeds: list(smooth(prompts, seeds))),
         Side("after", "edit", after),
     ]
     plan = plan_for("prompts", CAT, cases, [], sides, tools(), Rules(), first=first)

@@ -26,7 +26,8 @@ from typing import Any
 
 import saved
 from unlearnkit.cli import main
-from unlearnkit.evaluation.record import FACTS, write_facts
+from unlearnkit.evaluation.folders import FACTS
+from unlearnkit.evaluation.record import write_facts
 
 COUNTS: Counter[str] = Counter()
 LINE = 1001  # characters of the line that says what is wrong

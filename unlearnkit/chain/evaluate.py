@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
 from ..evaluation.evaluate import evaluate
+from ..evaluation.folders import FOLDER
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
-from ..evaluation.record import FOLDER, file_hash
 from ..io.files import atomic_file, user_path
+from ..io.manifest import file_hash
 from ..io.reading import read_json
 from ..model.edit import Edit
 from ..model.model import Model

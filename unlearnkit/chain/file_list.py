@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import reason
-from ..evaluation.record import file_hash
 from ..io.files import LOCK, PART, write_text
+from ..io.manifest import file_hash
 from ..io.reading import read_json
 from .facts import Evaluation
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EditError, quoted, reason
-from ..evaluation.record import file_hash
+from ..io.manifest import file_hash
 from ..model.edit import Edit
 from ..model.model import Model
 from ..settings import build

@@ -131,24 +131,22 @@ def _disks() -> Iterator[Finding]:
 
 def _canvas() -> Iterator[Finding]:
     """Whether the shipped weights have their hashes, and the canvas can draw."""
-    from ..io.manifest import file_hash
+    from ..io.manifest import file_hash, sums
     from ..model.places import CANVAS
 
-    folder, wrong, count = CANVAS.parent, [], 0
+    folder, wrong = CANVAS.parent, []
     try:
-        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        every = sums(folder / "SHA256SUMS")
     except OSError as error:
         yield Finding("canvas", "wrong", f"its list of hashes cannot be read: {reason(error)}")
         return
-    for line in lines:
-        digest, name = line.split(maxsplit=1)
-        count += 1
+    for name, digest in every.items():
         with contextlib.suppress(OSError):
             if file_hash(folder / name) == digest:
                 continue
         wrong.append(name)
     if wrong:
-        text = f"{len(wrong)} of {count} files are not those that were shipped, such as {wrong[0]}: install again"
+        text = f"{len(wrong)} of {len(every)} files are not those that were shipped, such as {wrong[0]}: install again"
         yield Finding("canvas", "wrong", text)
         return
     try:
@@ -158,7 +156,7 @@ def _canvas() -> Iterator[Finding]:
     except (UnlearnError, ImportError) as error:
         yield Finding("canvas", "wrong", f"cannot be opened: {' '.join(str(error).split())[:300]}")
         return
-    yield Finding("canvas", "ok", f"opens and draws, and its {count} files are those that were shipped")
+    yield Finding("canvas", "ok", f"opens and draws, and its {len(every)} files are those that were shipped")
 
 
 def _memory() -> tuple[int, int] | None:

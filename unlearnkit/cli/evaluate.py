@@ -100,8 +100,8 @@ def evaluate(
     known_run(run)
 
     from ..evaluation.evaluate import evaluate_run
+    from ..evaluation.folders import folder_of
     from ..evaluation.plan import Rules
-    from ..evaluation.record import folder_of
 
     rules = Rules(limit=limit, margin=margin)
 

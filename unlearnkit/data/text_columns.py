@@ -118,10 +118,12 @@ def erased_blocks(
     for start, part, batched in _blocks(texts, last, tick):
         c = _columns(model, [(form, word) for _, form, word in part], last=last, batched=batched)
         own = [(form, target_of(one)) for one, form, _ in part]
-        aims = [g[one] for one in own] if g else _columns(model, own, last=last, batched=batched)
-        counts = [min(one.shape[1], other.shape[1]) for one, other in zip(c, aims, strict=True)]
+        targets = [g[one] for one in own] if g else _columns(model, own, last=last, batched=batched)
+        counts = [min(one.shape[1], other.shape[1]) for one, other in zip(c, targets, strict=True)]
         # a word of more tokens than its target has fewer after it
-        cut = [torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, aims)]
+        cut = [
+            torch.cat([x[:, :n] for x, n in zip(side, counts, strict=True)], dim=1) for side in (c, targets)
+        ]
         yield cut[0], cut[1], [start + place for place, n in enumerate(counts) for _ in range(n)]
 
 

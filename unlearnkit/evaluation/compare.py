@@ -15,8 +15,9 @@ from ..metrics.stats import Difference, difference, holm
 from ..schema import ROLES, Case
 from .attack_panel import table_of
 from .claims import GRADES
+from .folders import FOLDER
 from .plan import DIRECT
-from .record import FOLDER, stored
+from .record import stored
 from .report import SAFE, describe, inline, page, read_run, spread
 from .rows import Pictures, gather, right
 

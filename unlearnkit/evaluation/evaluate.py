@@ -39,8 +39,9 @@ from ..runs.names import no_run
 from ..schema import Case, Request, Score
 from . import claims
 from .draw import Side, draw, model_side
+from .folders import FACTS, FOLDER, figures, folder_of, sound
 from .plan import AFTER, BEFORE, NEVER_KNEW, Plan, Rules, cases_for, lines, plan_for, thinned
-from .record import FACTS, FOLDER, figures, folder_of, same_plan, sound, write_facts, write_features
+from .record import same_plan, write_facts, write_features
 from .score import score_pictures
 from .tables import tables
 

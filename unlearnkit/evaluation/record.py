@@ -16,23 +16,12 @@ from ..io.manifest import file_hash
 from ..io.reading import read_json, read_lines, typed
 from ..schema import Case, Score
 from . import shapes
-from .folders import FACTS, FOLDER, HASHED, changes, facts_of, figures, finished, folder_of, folders, sound
+from .folders import FACTS
 from .plan import Plan, cases_for
 
 __all__ = [
-    "FACTS",
-    "FOLDER",
-    "HASHED",
-    "changes",
-    "facts_of",
-    "figures",
-    "file_hash",
-    "finished",
-    "folder_of",
-    "folders",
     "plan_of",
     "same_plan",
-    "sound",
     "stored",
     "write_facts",
     "write_features",

@@ -20,8 +20,9 @@ from ..schema import Case
 from ..version import __version__
 from .attack_panel import attack_pictures, attacked, inline, of_canvas
 from .claims import GRADES, percent
+from .folders import HASHED, figures, finished, sound
 from .plan import DIRECT
-from .record import HASHED, figures, finished, plan_of, sound, stored
+from .record import plan_of, stored
 from .resistance import MEANING
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took

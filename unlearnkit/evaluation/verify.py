@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InputError, UnlearnError, quoted
 from ..io import manifest
 from ..io.files import user_path
+from ..io.manifest import file_hash
 from ..io.reading import typed
 from ..runs import runfolder
 from ..runs.names import no_run
@@ -26,8 +27,9 @@ from ..schema import Case, Score
 from ..version import __version__
 from . import attack_record, claims
 from .draw import Side, model_side, picture_hash, read
+from .folders import FACTS, FOLDER, changes, facts_of, figures, finished, folders
 from .plan import AFTER, BEFORE
-from .record import FACTS, FOLDER, changes, facts_of, figures, file_hash, finished, folders, stored
+from .record import stored
 from .report import HTML, JSON, render
 from .tables import tables
 

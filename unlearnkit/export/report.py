@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EditError, InputError, quoted
-from ..io.files import existing, new_file, user_path
+from ..io.files import check_writable, new_file, user_path
 from ..model.edit import Edit
 from ..model.model import Model
 
@@ -87,15 +86,7 @@ def output_path(path: str | Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(f"{quoted(path)} is no name that loaders accept: end it in .safetensors")
     new_file(path)
-    parent = existing(path.parent)
-    if not parent.is_dir():
-        raise InputError(
-            f"{quoted(path)} cannot be written: {quoted(parent)} is a file; choose another folder"
-        )
-    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise InputError(
-            f"{quoted(path)} cannot be written: no permission in {quoted(parent)}; choose another folder"
-        )
+    check_writable(path, path.parent)
     return path
 
 

@@ -21,6 +21,7 @@ import transformers
 from ..errors import InputError, ModelError, nearest, printable, quoted, reason
 from ..io import processes
 from ..io.files import user_path
+from ..io.manifest import sums
 from ..io.reading import read_bytes
 from . import hub, single
 from .borrowing import SHIPPED, borrows
@@ -131,8 +132,7 @@ def _check_sums(path: Path) -> None:
 def _check_shipped(name: str) -> None:
     if not (SHIPPED / "SHA256SUMS").exists():  # the weights were trained here, not shipped
         return
-    for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        checksum, _, file = line.partition("  ")
+    for file, checksum in sums(SHIPPED / "SHA256SUMS").items():
         if file.startswith(f"{name}/"):
             data = read_bytes(SHIPPED / file, what="the canvas's file", error=ModelError)
             if hashlib.sha256(data).hexdigest() != checksum:

@@ -22,6 +22,7 @@ __all__ = [
     "PART",
     "FullError",
     "atomic_file",
+    "check_writable",
     "entries",
     "existing",
     "locked",
@@ -282,6 +283,19 @@ def existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def check_writable(path: Path, folder: Path, *, verb: str = "written") -> None:
+    """Raise InputError if ``path`` cannot be made: ``folder``, or what exists above it, is a file or forbids it."""
+    parent = existing(folder)
+    if not parent.is_dir():
+        raise InputError(
+            f"{quoted(path)} cannot be {verb}: {quoted(parent)} is a file; choose another folder"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise InputError(
+            f"{quoted(path)} cannot be written: no permission in {quoted(parent)}; choose another folder"
+        )
 
 
 def slug(text: str, *, length: int = 60) -> str:

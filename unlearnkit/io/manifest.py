@@ -21,7 +21,18 @@ from .reading import parse_json, read_bytes, typed
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["changes", "contents", "dump", "file_hash", "listing", "load", "no_links", "sealed", "tensor_hash"]
+__all__ = [
+    "changes",
+    "contents",
+    "dump",
+    "file_hash",
+    "listing",
+    "load",
+    "no_links",
+    "sealed",
+    "sums",
+    "tensor_hash",
+]
 
 SEAL = "sealed"  # the entry with the hash of all the others
 
@@ -106,6 +117,12 @@ def no_links(folder: Path) -> None:
             raise InputError(
                 f"{quoted(path)} is a symbolic link: a folder of ours holds none; put the file itself there"
             )
+
+
+def sums(path: Path) -> dict[str, str]:
+    """The SHA-256 of each file that a list for ``sha256sum -c`` names."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def file_hash(path: Path) -> str:

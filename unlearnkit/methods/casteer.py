@@ -83,11 +83,11 @@ def removed(w: Tensor, s: Tensor, beta: float) -> Tensor:
 
 @torch.no_grad()
 def directions(
-    model: Model, told: ImageSet, without: ImageSet, times: int, draws: torch.Generator
+    model: Model, shown: ImageSet, without: ImageSet, times: int, draws: torch.Generator
 ) -> dict[str, Tensor]:
     """s (rows,), float64, by the name of each output matrix. The n-th pictures of both sets get the same noise."""
     totals: dict[str, list[Tensor]] = {name: [] for name in model.weights(CASteer.PART)}
-    noise = torch.randn(told.latents.shape, generator=draws).to(model.device)
+    noise = torch.randn(shown.latents.shape, generator=draws).to(model.device)
     with ExitStack() as stack:
         stack.enter_context(model.frozen())
         for name, sums in totals.items():
@@ -96,7 +96,7 @@ def directions(
                 lambda _, __, output, sums=sums: sums.append(output.double().flatten(0, -2).sum(0).cpu())
             )
             stack.callback(hook.remove)
-        for one in (told, without):
+        for one in (shown, without):
             for share in range(times):
                 t = torch.full((len(noise),), int((share + 0.5) / times * model.num_timesteps))
                 x = model.add_noise(one.latents, noise, t := t.to(model.device))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import entries, existing, slug
+from ..io.files import check_writable, entries, slug
 from ..known import find
 from ..schema import Recipe
 from ..settings import build, changed
@@ -68,13 +67,5 @@ def check_folder(folder: Path, *, resume: bool) -> bool:
                 f"{quoted(folder)} already has {state}: choose another folder with --out, or add --resume"
             )
         return True
-    parent = existing(folder)
-    if not parent.is_dir():
-        raise InputError(
-            f"{quoted(folder)} cannot be made: {quoted(parent)} is a file; choose another folder"
-        )
-    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise InputError(
-            f"{quoted(folder)} cannot be written: no permission in {quoted(parent)}; choose another folder"
-        )
+    check_writable(folder, folder, verb="made")
     return False

@@ -30,10 +30,10 @@ def scaled(model: Model, edit: Edit, strength: float) -> Edit:
 
     Of a guard the size of its shift is multiplied.
     """
-    base = model.values(edit.weights)
-    weights = {
-        name: base[name].detach().cpu().float().lerp(value, strength) for name, value in edit.weights.items()
-    }
+    from ..attacks import changes
+
+    base = {name: value.detach().cpu() for name, value in model.values(edit.weights).items()}
+    weights = changes.scaled(base, edit.weights, strength)
     hooks = [
         dataclasses.replace(hook, settings={**hook.settings, "most": hook.settings["most"] * strength})
         for hook in edit.hooks

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, quoted
+from ...evaluation.folders import FOLDER
 from ...evaluation.plan import AFTER, BEFORE
-from ...evaluation.record import FOLDER
 from ...evaluation.report import inline, page
 from ...io.files import member, user_path, write_text
 from ...io.reading import parse_json, read_bytes, read_lines, typed

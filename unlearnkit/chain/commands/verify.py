@@ -14,8 +14,9 @@ from pathlib import Path
 from ...errors import EditError, InputError, UnlearnError, quoted, reason
 from ...evaluation import attack_record
 from ...evaluation.draw import model_side
+from ...evaluation.folders import FOLDER
 from ...evaluation.plan import AFTER
-from ...evaluation.record import FOLDER, stored
+from ...evaluation.record import stored
 from ...evaluation.verify import LEVELS, levels_off
 from ...evaluation.verify import verify as verify_evaluation
 from ...io.files import entries, user_path
