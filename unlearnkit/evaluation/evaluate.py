@@ -198,7 +198,7 @@ def evaluate(
             looked.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
             processes.wait()
             if index == 0:
-                stage = _stage(tick, "looking", 0, None)
+                stage = _stage(tick, "classifying", 0, None)
                 looked.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
             if end == plan.rounds[-1]:
                 break

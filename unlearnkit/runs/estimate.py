@@ -21,7 +21,7 @@ from ..model.encoders import ROOM, encoders
 from ..model.model import Model
 from ..model.selection import TEXT_ENCODER
 from ..schema import NEAREST, Recipe
-from ..settings import changed
+from ..settings import as_typed, changed
 from ..training.masters import MasterWeights
 from ..training.settings import Training
 from . import images
@@ -57,14 +57,14 @@ class Estimate:
             f"{self.model.source}, {self.model.family.TITLE}, {self.model.precision} on {self.model.device}",
         )
         yield "method", self.recipe.method
-        other = [f"{name}={value}" for name, value in changed(self.settings).items()]
+        other = [f"{name}={as_typed(value)}" for name, value in changed(self.settings).items()]
         yield "settings", ", ".join(other) or "the method's defaults"
         if other:
             yield "", f"and the method's defaults, see 'unlearnkit methods {self.recipe.method}'"
         if family := methods.family_settings(
             self.model, self.recipe.method, self.recipe.settings, self.settings
         ):
-            yield "by family", ", ".join(f"{name}={value}" for name, value in family.items())
+            yield "by family", ", ".join(f"{name}={as_typed(value)}" for name, value in family.items())
         yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
         yield "instead", ", ".join(dict.fromkeys(self._instead()))
         yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"

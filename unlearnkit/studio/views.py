@@ -14,6 +14,7 @@ from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas
 from ..schema import check_unicode, folded
+from ..settings import as_typed
 from .commands import Form, command_of, hints_for, important, shell
 from .files import COMPARISON, exported
 from .found import Found, Run, pick
@@ -62,7 +63,7 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
         "summary": cls.summary,
         "first": first,
         "rest": rest,
-        "defaults": {one.name: _plain(own.get(one.name, one.default)) for one in (*first, *rest)},
+        "defaults": {one.name: as_typed(own.get(one.name, one.default)) for one in (*first, *rest)},
         "unfinished": [
             run
             for run in found.runs.values()
@@ -275,13 +276,6 @@ def _number(text: str, what: str, low: float, high: float, *, whole: bool = Fals
     if not low <= number <= high or len(text) > 20:
         raise InputError(f"{what} is {quoted(text)}: use {'a whole number, ' * whole}{low:g} to {high:g}")
     return number
-
-
-def _plain(value: Any) -> str:
-    """A default as it is written after ``--set``."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(str, value)) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _bytes(path: Path) -> int:
