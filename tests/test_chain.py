@@ -21,7 +21,7 @@ from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, LOOKS, WORK, open_chain
 from unlearnkit.chain.weights import current_edit, edit_of
 from unlearnkit.errors import DivergedError, EditError, InputError
-from unlearnkit.io.files import locked
+from unlearnkit.io.locks import locked
 from unlearnkit.methods import edit_for
 from unlearnkit.metrics.evaluators import evaluators_of
 from unlearnkit.model.model import Model
