@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from .. import suites
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import locked, member, resumable, tidy, user_path, write_text, writing
+from ..io.files import member, resumable, tidy, user_path, write_text, writing
+from ..io.locks import locked
 from ..io.versions import versions
 from ..runs import runfolder
 from ..runs.names import no_run
