@@ -15,8 +15,8 @@ from unlearnkit import suites
 from unlearnkit.cli.signals import interruptible
 from unlearnkit.errors import UnlearnError
 from unlearnkit.evaluation.evaluate import evaluate_run
+from unlearnkit.evaluation.folders import folder_of
 from unlearnkit.evaluation.plan import thinned
-from unlearnkit.evaluation.record import folder_of
 from unlearnkit.evaluation.report import report
 from unlearnkit.io.progress import showing
 from unlearnkit.io.reading import read_json

@@ -36,7 +36,7 @@ RULES = [
     (
         r"^scripts/demo$",
         r"scripts/demo.py --method uce --file few.csv",
-        "ESD and 1,258 pictures take minutes",
+        "ESD and 818 pictures take minutes",
     ),
     (rf"(erase) {HUB}(.*)$", r"\1 TOY\2 --set steps=2 --pictures 1", "there is no network"),
     (
@@ -48,7 +48,7 @@ RULES = [
     (r"(erase canvas .*--method ca .*)$", r"\1 SHORT --set mask_warmup=2", "and CA's"),
     (r"(erase canvas .*--adversary embedding) (.*)$", r"\1 SHORT \2", "and those of an adversary"),
     (r"(erase canvas (?!.*--dry-run).*)$", r"\1 --pictures 0", "the demo draws before and after"),
-    (r"(evaluate runs/\S+) --quick$", r"\1 --suite prompts --file few.csv", "268 prompts take minutes"),
+    (r"(evaluate runs/\S+) --quick$", r"\1 --suite prompts --file few.csv", "409 prompts take minutes"),
     (r"(chain init \S+) canvas$", r"\1 TOY --set steps=2", "each request takes minutes"),
 ]
 SHORT = "--set steps=2 --set pictures=4 --set neighbours=2"

@@ -48,7 +48,7 @@ def test_every_attack_that_makes_sense_runs(title: str, words: Path):
 def table(words: Path) -> str:
     """What each attack does, and which family it fits, with the reasons of those that do not."""
     models, reasons = {title: opened(title, words) for title in TITLES}, list[str]()
-    lines = ["| attack | line of the grades | what it does |", "|---|---|---|"]
+    lines = ["| attack | line | what it does |", "|---|---|---|"]
     lines += [f"| `{name}` | {one.group} | {one.title}: {one.summary} |" for name, one in ATTACKS.items()]
     lines += ["", "Which attack fits which family of models:", ""]
     lines += [f"| attack | {' | '.join(TITLES)} |", "|---|" + "---|" * len(TITLES)]

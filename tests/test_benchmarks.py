@@ -18,12 +18,15 @@ import cells
 import full_size
 import methods
 import papers
+import peers
 import rows
 import sizes
 import table
 import together
 import torch
 import vocabulary
+from official import script
+from official.work import difference
 from peak import allocated
 
 from unlearnkit import load
@@ -305,3 +308,28 @@ def test_the_tables_of_many_concepts_by_hand() -> None:
     made = {"key": size, "seconds": {"text alone": 1.5, "edit, all of it": 2.5}, "GB beyond the model": 0.1}
     assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1.5 | 2.5 | 0.1 |")
     assert together.sizes([made], chain=True).count("\n") == 1
+
+
+def test_a_script_of_others_runs_with_other_values_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("import absent\nside = 1024\nat = 7\nwhole = side + at\n")
+    with script.inside(tmp_path, "absent"):
+        made = script.run(tmp_path / "theirs.py", constants={1024: 64}, names={"at": lambda: 1})
+        assert made["whole"] == 65
+        with pytest.raises(LookupError, match="it has no 512"):
+            script.run(tmp_path / "theirs.py", constants={512: 64})
+    assert "absent" not in sys.modules
+
+
+def test_the_page_of_peers_by_hand() -> None:
+    of = {"theirs": 3.0, "ours": 2.0, "ratio": 1.5, "spread": [1.4, 1.6]}
+    row = {"agreement": ["gradient", 4e-6], "end to end": of, "MB": {"theirs": 9, "ours": 8, "ratio": 0.89}}
+    row |= dict.fromkeys(peers.VERSIONS, "1") | {
+        "key": {"size": "canvas", "method": "uce", "commit": "28c81ed"}
+    }
+    said = peers.page([row])
+    assert "| uce | 4e-06, gradient |  |  |  | 3.00 | 2.00 | 1.50 (1.40 to 1.60) | 9 | 8 | 0.89 |" in said
+    assert "| 28c81ed | the whole script" in said
+    weight = torch.tensor([3.0, 4.0])
+    assert difference({"w": weight + torch.tensor([0.0, 0.5])}, {"w": weight}) == pytest.approx(0.1)
+    with pytest.raises(LookupError, match="not the same weights"):
+        difference({"v": weight}, {"w": weight})

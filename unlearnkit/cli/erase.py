@@ -39,7 +39,7 @@ def erase(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Names to erase, one a line, or a .csv (name, kind, phrases, instead) or .toml ([[erase]]).",
+            help="Names to erase, one a line, or a .csv (name, kind, phrases, instead) or .toml ([\\[erase]]).",
             rich_help_panel=WHAT,
         ),
     ] = None,
