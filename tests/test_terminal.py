@@ -155,6 +155,7 @@ def test_help_fits_and_speaks_no_python(
     assert (code, said) == (0, "")
     assert all(len(line) <= width for line in out.splitlines())
     assert "<" not in out.replace("<=x<=", "").replace("<=x", "") and "…" not in out
+    assert "([])" not in out, "square brackets are markup: escape them"
 
 
 def test_the_options_of_erase_come_in_groups(capsys: pytest.CaptureFixture[str]):

@@ -14,7 +14,8 @@ from processes import killed
 
 from unlearnkit.errors import InputError
 from unlearnkit.io import manifest, tensors
-from unlearnkit.io.files import LOCK, atomic_file, entries, locked, member, new_folder, user_path, write_text
+from unlearnkit.io.files import LOCK, atomic_file, entries, member, new_folder, user_path, write_text
+from unlearnkit.io.locks import locked
 
 
 def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 HOLD = """
 import sys
 from pathlib import Path
-from unlearnkit.io.files import locked
+from unlearnkit.io.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

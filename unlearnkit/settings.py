@@ -5,7 +5,6 @@ A method declares its settings once:
     @dataclass(frozen=True)
     class ESDSettings:
         steps: int = setting(200, "optimiser steps", low=1, high=100_000, source="the authors' code")
-        part: Literal["xattn", "xattn-kv"] = setting("xattn", "weights that are trained")
 
 Types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``tuple[T, ...]`` and ``T | None``. In text (KEY=VALUE and
 TOML) the word ``none`` means ``None`` if the type allows it. A tuple is written ``a,b,c``, an empty one ``none``.
@@ -26,6 +25,7 @@ from .oldnames import moved
 
 __all__ = [
     "Setting",
+    "as_typed",
     "build",
     "changed",
     "describe",
@@ -39,11 +39,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-MOST: dict[type, float] = {
-    int: 1_000_000,
-    float: 1e12,
-}  # the largest size of a number without bounds of its own
+MOST: dict[type, float] = {int: 1_000_000, float: 1e12}  # the largest size of a number without own bounds
 LONGEST, ITEMS = 4096, 1000  # characters of a text, items of a list
 
 
@@ -62,8 +58,7 @@ def setting(
 
     low, high: inclusive bounds of a number, or of every number in a tuple. Default: those of ``MOST``.
     choices: the allowed values, or the allowed items of a tuple. Default: those of a ``Literal``.
-    source: where the default comes from: a paper, its code, or our own sweep.
-    min_items: the fewest items of a tuple.
+    source: where the default comes from: a paper, its code, or our own sweep. min_items: the fewest of a tuple.
     role: lets other code set it, see ``with_role``. Nothing in the package goes by a setting's name.
     """
     facts: dict[str, Any] = {"doc": " ".join(doc.split()), "low": low, "high": high, "source": source}
@@ -117,6 +112,13 @@ class Setting:
     def allowed(self) -> str:
         """Type and range in words: ``"a whole number, 1 to 1000"``, ``"x, u or all"``."""
         return self.type if not self.range else self.range if self.choices else f"{self.type}, {self.range}"
+
+
+def as_typed(value: Any) -> str:
+    """A value as written after ``--set NAME=``: ``true``, ``none``, ``a,b``."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(as_typed, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def describe(cls: type) -> list[Setting]:

@@ -136,7 +136,9 @@ def refuse_none(folder: Path) -> None:
     try:
         (folder / LEDGER).lstat()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{quoted(folder)} is no chain: make one with unlearnkit chain init") from None
+        raise InputError(
+            f"{quoted(folder)} is no chain: make one with unlearnkit chain init {quoted(folder)} MODEL"
+        ) from None
     except OSError:
         pass  # reading the ledger says why
 

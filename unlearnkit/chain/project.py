@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import PART, entries, locked, member, user_path
+from ..io.files import PART, entries, member, user_path
+from ..io.locks import locked
 from ..io.reading import read_json, typed
 from ..schema import Request
 from . import ledger

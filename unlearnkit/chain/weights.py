@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ..errors import EditError, quoted, reason
 from ..io.manifest import file_hash
-from ..model.edit import Edit
+from ..io.tensors import read_header
+from ..model.edit import HOOKS, Edit
 from ..model.model import Model
 from ..settings import build
 from .facts import Stored
@@ -31,6 +33,11 @@ def store_edit(project: Project, edit: Edit) -> Stored:
 
 def edit_of(project: Project, step: Step) -> Edit:
     """The stored edit of a request. Raises EditError if it is missing or was changed."""
+    return Edit.load(_checked(project, step))
+
+
+def _checked(project: Project, step: Step) -> Path:
+    """The file of a stored edit, which has the hash that the ledger says."""
     path = project.folder / EDITS / f"{step.edit.hash}.safetensors"
     what = f"put a copy back, or drop request {step.number}"
     try:
@@ -41,7 +48,7 @@ def edit_of(project: Project, step: Step) -> Edit:
         raise EditError(f"{quoted(path)} cannot be read: {reason(error)}; {what}") from None
     if sha256 != step.edit.sha256:
         raise EditError(f"{quoted(path)} was changed: {what}")
-    return Edit.load(path)
+    return path
 
 
 def current_edit(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
@@ -49,17 +56,31 @@ def current_edit(project: Project, model: Model, steps: Sequence[Step]) -> Edit:
 
     Its facts have only the fingerprints that it fits.
     """
-    edits = [edit_of(project, step) for step in (steps[-1:] if project.options.regime == "joint" else steps)]
     if project.options.regime == "merged":
+        edits = [edit_of(project, step) for step in steps]
         base = model.values({name for edit in edits for name in edit.weights})
         weights = merged(base, [edit.weights for edit in edits], build(Merge, project.options.merge))
     else:
+        edits = _last_of_each(project, steps[-1:] if project.options.regime == "joint" else steps)
         weights = {name: value for edit in edits for name, value in edit.weights.items()}
     hooks = tuple(hook for edit in edits for hook in edit.hooks)
     edit = Edit(weights, {"base": project.options.base}, hooks)
     if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits
     return edit
+
+
+def _last_of_each(project: Project, steps: Sequence[Step]) -> list[Edit]:
+    """The edits, in order, that something is left of. One whose weights are all in later ones is not read further."""
+    edits: list[Edit] = []
+    replaced: set[str] = set()
+    for step in reversed(steps):
+        path = _checked(project, step)
+        names, facts = read_header(path)
+        if facts.get(HOOKS) or not names <= replaced:
+            edits.insert(0, Edit.load(path))
+            replaced |= edits[0].weights.keys()
+    return edits
 
 
 def drift(base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -112,11 +112,10 @@ def guards() -> None:
     from rich.markup import escape
 
     from ..known import settings_of
-    from ..settings import describe
+    from ..settings import as_typed, describe
 
     answer({name: of_settings(describe(settings_of(name))) for name in ("guards", "merge")})
     for option, name in (("--guard", "guards"), ("--merge", "merge")):
         for one in describe(settings_of(name)):
-            default = ",".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
-            out.print(f"[bold]{option} {one.name}[/bold]={escape(str(default))}", markup=True)
-            out.print(f"    {escape(f'{one.doc}: {one.allowed} (default: {one.source})')}", markup=True)
+            out.print(f"[bold]{option} {one.name}[/bold]={escape(as_typed(one.default))}", markup=True)
+            out.print(f"    {escape(f'{one.doc}: {one.allowed} (source: {one.source})')}", markup=True)

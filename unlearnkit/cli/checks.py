@@ -39,11 +39,14 @@ def known_chain(project: str | Path) -> None:
     refuse_none(user_path(project))
 
 
-def known_edit(path: str | Path) -> None:
-    """Raise InputError if there is no such file."""
+def known_edit(path: str | Path) -> Path:
+    """The edit's file, also for its run folder. Raises InputError if there is no such file."""
+    from ..runs.names import EDIT
+
     path = user_path(path)
     if not path.exists():
         raise InputError(f"edit {quoted(path)} cannot be read: it does not exist")
+    return path / EDIT if (path / EDIT).is_file() else path
 
 
 def known_device(device: str | None) -> str | None:

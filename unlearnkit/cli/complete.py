@@ -101,13 +101,11 @@ def _method(context: typer.Context) -> str:
 
 
 def _pairs(cls: type) -> Iterator[tuple[str, str]]:
-    from ..settings import describe
+    from ..settings import as_typed, describe
 
     for one in describe(cls):
-        default = "" if one.default in (None, ()) else one.default
-        default = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        for value in one.choices or (default,):
-            yield f"{one.name}={str(value).lower() if isinstance(value, bool) else value}", one.doc
+        for value in one.choices or ("" if one.default in (None, ()) else one.default,):
+            yield f"{one.name}={as_typed(value)}", one.doc
 
 
 def _folders(incomplete: str, mark: str, start: str = "") -> Iterator[tuple[str, str]]:

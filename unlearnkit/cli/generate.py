@@ -29,7 +29,9 @@ def generate(
     negative: Annotated[str | None, typer.Option(help="The negative prompt.", rich_help_panel=DRAW)] = None,
     edit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An edit.safetensors to apply.", rich_help_panel=DRAW),
+        typer.Option(
+            metavar="EDIT", help="An edit.safetensors to apply, or its run folder.", rich_help_panel=DRAW
+        ),
     ] = None,
     count: Annotated[
         int,
@@ -66,7 +68,7 @@ def generate(
     """Draw pictures with a model, with or without an edit."""
     known_model(model)
     if edit is not None:
-        known_edit(edit)
+        edit = known_edit(edit)
 
     from ..model.edit import Edit
     from ..model.load import load, note_of

@@ -32,7 +32,7 @@ def methods(
     from rich.markup import escape
     from rich.padding import Padding
 
-    from ..settings import describe
+    from ..settings import as_typed, describe
 
     method = known.find(name)
     answer({**_words(method), "settings": of_settings(describe(method))})
@@ -40,7 +40,7 @@ def methods(
     for line in (method.paper, "", method.summary, ""):
         out.print(line)
     for one in describe(method):
-        out.print(f"[bold]{one.name}[/bold] = {escape(_plain(one.default))}", markup=True)
+        out.print(f"[bold]{one.name}[/bold] = {escape(as_typed(one.default))}", markup=True)
         source = f" (source: {one.source})" if one.source else ""
         out.print(Padding(f"{one.doc}: {one.allowed}{source}", (0, 0, 0, 4)), soft_wrap=False)
 
@@ -49,10 +49,3 @@ def _words(method: Any) -> dict[str, str]:
     from ..known import METHOD
 
     return {word: getattr(method, word) for word in METHOD}
-
-
-def _plain(value: Any) -> str:
-    """A value as written after --set."""
-    if isinstance(value, tuple):
-        value = ",".join(map(str, value)) or None
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

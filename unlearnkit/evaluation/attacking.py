@@ -22,7 +22,8 @@ from ..attacks.drawing import batches, drawn
 from ..data.prompts import neighbours
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import locked, resumable, tidy, write_text, writing
+from ..io.files import resumable, tidy, write_text, writing
+from ..io.locks import locked
 from ..io.versions import versions
 from ..metrics.pixels import spoilt
 from ..model.edit import Edit, digest

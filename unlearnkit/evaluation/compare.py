@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import locked, user_path, write_text
+from ..io.files import user_path, write_text
+from ..io.locks import locked
 from ..metrics.stats import Difference, difference, holm
 from ..schema import ROLES, Case
 from .attack_panel import table_of

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from .. import suites
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import locked, member, resumable, tidy, user_path, write_text, writing
+from ..io.files import member, resumable, tidy, user_path, write_text, writing
+from ..io.locks import locked
 from ..io.versions import versions
 from ..runs import runfolder
 from ..runs.names import no_run
@@ -198,7 +199,7 @@ def evaluate(
             looked.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
             processes.wait()
             if index == 0:
-                stage = _stage(tick, "looking", 0, None)
+                stage = _stage(tick, "classifying", 0, None)
                 looked.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
             if end == plan.rounds[-1]:
                 break

@@ -58,7 +58,9 @@ def finished(run: Path) -> list[Path]:
         return ready
     if not run.exists():
         raise InputError(f"{quoted(run)} does not exist: name the folder of a finished run")
-    raise InputError(f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate")
+    raise InputError(
+        f"{quoted(run)} has no finished evaluation: make one with unlearnkit evaluate {quoted(run)}"
+    )
 
 
 def facts_of(folder: Path) -> dict[str, Any]:

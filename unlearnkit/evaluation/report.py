@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io import manifest
-from ..io.files import locked, user_path, write_text
+from ..io.files import user_path, write_text
+from ..io.locks import locked
 from ..io.reading import read_text
 from ..metrics import METRICS
 from ..runs import runfolder

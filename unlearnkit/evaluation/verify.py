@@ -243,7 +243,7 @@ def redraw(
             name = (folder / "pictures" / side.name / f"{case.id}.png").relative_to(run).as_posix()
             differences.append(f"{name} comes out differently, by up to {off} levels of 255")
         if tick:
-            tick("redrawing", done, len(chosen))
+            tick("drawing again", done, len(chosen))
     return len(chosen), differences
 
 

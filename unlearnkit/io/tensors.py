@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from . import processes
 from .files import atomic_file, set_permissions
 from .reading import parse_json
 
-__all__ = ["HEADER", "canonical", "copied", "read", "renamed", "stamp", "write"]
+__all__ = ["HEADER", "canonical", "copied", "read", "read_header", "renamed", "stamp", "write"]
 
 HEADER = "unlearnkit"
 ENTRIES = "__metadata__"  # safetensors' own name for the part of a header that is about the file
@@ -53,13 +54,24 @@ def write(
 
 def read(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file made by ``write``. Raises InputError for anything else."""
+    with _opened(path, device) as (file, facts):
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+
+
+def read_header(path: str | Path) -> tuple[set[str], dict[str, Any]]:
+    """The names of the tensors, and the facts, of a file made by ``write``. Raises InputError for anything else."""
+    with _opened(path, "cpu") as (file, facts):
+        return set(file.keys()), facts
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, device: torch.device | str) -> Iterator[tuple[Any, dict[str, Any]]]:
     where = quoted(Path(path))
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{where} cannot be read: it is no regular file")
         with safe_open(Path(path), framework="pt", device=str(device)) as file:
-            facts = parse_json((file.metadata() or {})[HEADER], kind=dict, where=where)
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            yield file, parse_json((file.metadata() or {})[HEADER], kind=dict, where=where)
     except OSError as error:
         raise InputError(f"{where} cannot be read: {reason(error)}") from None
     except KeyError:

@@ -70,7 +70,7 @@ class UCE(ClosedForm):
     def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""
         model, request, last = run.model, run.request, self.tokens == "last"
-        others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "reading")
+        others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "texts")
         form = functools.partial(sentence_texts, model, request, self.templates, self.grammar, run.seed)
         erase = form(request.erase, self.sentences)
         retain = form(others, self.retain_sentences, without=request.erased)

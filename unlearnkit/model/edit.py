@@ -17,7 +17,7 @@ from ..io import tensors
 from ..io.reading import parse_json, typed
 from .hooks import Hook
 
-__all__ = ["Edit", "digest"]
+__all__ = ["HOOKS", "Edit", "digest"]
 
 # header entries of a sealed file, which are not among an edit's facts: the form's version, and the seal
 FORM, SEAL = "sealed-form", "sealed"

@@ -24,7 +24,7 @@ def no_run(folder: Path) -> InputError:
     """The error for a folder without a finished run."""
     if (folder / RECIPE).is_file():
         return InputError(
-            f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out"
+            f"{quoted(folder)} has an unfinished run: continue it with unlearnkit erase --resume --out {quoted(folder)}"
         )
     if not folder.exists():
         return InputError(f"{quoted(folder)} does not exist: name the folder of a finished run")

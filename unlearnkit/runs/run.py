@@ -24,7 +24,8 @@ from .. import methods
 from ..data.recognition import check_recognised
 from ..errors import InputError, quoted
 from ..io import manifest, processes
-from ..io.files import existing, locked, resumable, tidy, user_path, write_text, writing
+from ..io.files import existing, resumable, tidy, user_path, write_text, writing
+from ..io.locks import locked
 from ..io.versions import versions
 from ..model.edit import Edit
 from ..model.load import load

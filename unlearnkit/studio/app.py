@@ -18,9 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InputError, UnlearnError, printable, quoted, reason
 from .commands import Form, command_of, shell
-from .drawing import Drawing
-from .found import Found, look
-from .jobs import Jobs
+from .home import Home
 from .panel import panel
 from .templates import PAGES, REPORTS, environment
 from .views import TABS, VIEWS, request_of
@@ -46,15 +44,15 @@ HEADERS = {
 Answer = Callable[[Form], Response]
 
 
-class Studio:
+class Studio(Home):
     """One folder's studio. app: the ASGI application. token: the first part of every address that it answers.
 
     port: of the Host header that it accepts. models: further models, from the command line.
     """
 
     def __init__(self, folder: Path, *, token: str, port: int, models: Iterable[str] = ()) -> None:
-        self.folder, self.token, self.models = folder, token, tuple(models)
-        self.jobs, self.drawing = Jobs(folder), Drawing(folder)
+        super().__init__(folder, models)
+        self.token = token
         self.pages = environment(folder=folder.name or str(folder), tabs=TABS)
         routes = [self._route(f"/{token}/{tab}", self._view(tab)) for tab in TABS]
         routes += [
@@ -68,15 +66,6 @@ class Studio:
             *(self._route(f"/{token}/{name}", self._static(name)) for name in STATIC),
         ]
         self.app = guarded(Starlette(routes=routes), token, port)
-
-    def found(self) -> Found:
-        """What is in the folder now."""
-        return look(self.folder, self.models)
-
-    def close(self) -> None:
-        """End every process of the studio."""
-        self.jobs.close()
-        self.drawing.close()
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> Response:
         """A page or a part of one."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .app import Studio
+from .home import Home
 
 __all__ = ["panel"]
 
@@ -21,12 +20,12 @@ ON_THE_PAGE = {  # an option that a refusal names, and where it is on the page
 }
 
 
-def panel(studio: Studio, tab: str) -> dict[str, Any]:
+def panel(home: Home, tab: str) -> dict[str, Any]:
     """The newest job of a tab, its curve, and the job of another tab that is at work."""
-    every = studio.jobs.all()
+    every = home.jobs.all()
     job = next((one for one in every if one.tab == tab), None)
     other = next((one for one in every if one.running and one.tab != tab), None)
-    run = studio.found().runs.get(job.folder) if job and job.folder else None
+    run = home.found().runs.get(job.folder) if job and job.folder else None
     return {
         "tab": tab,
         "job": job,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import known
 from ..chain.commands.status import status
@@ -14,13 +14,12 @@ from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas
 from ..schema import check_unicode, folded
+from ..settings import as_typed
 from .commands import Form, command_of, hints_for, important, shell
 from .files import COMPARISON, exported
 from .found import Found, Run, pick
+from .home import Home
 from .verdicts import attacks, checked, evaluations
-
-if TYPE_CHECKING:
-    from .app import Studio
 
 __all__ = ["TABS", "VIEWS", "request_of"]
 
@@ -39,9 +38,9 @@ COLUMNS = 4  # edits side by side
 STRONGEST = 1.5
 
 
-def erase(studio: Studio, form: Form) -> dict[str, Any]:
+def erase(home: Home, form: Form) -> dict[str, Any]:
     """The form to erase: suggestions, the method's settings with this model's defaults, unfinished runs."""
-    found = studio.found()
+    found = home.found()
     model = form.get("model") or next(iter(found.models), "")
     hints = hints_for(pick(model, found.models, "model"), found)
     method = form.get("method") or hints.method
@@ -50,7 +49,7 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
     own = {**hints.training, **hints.settings(method, kind)}
     first, rest = important(method)
     names = [*(name for name in METHODS), *(name for name in known.methods() if name not in METHODS)]
-    running = studio.jobs.running()
+    running = home.jobs.running()
     return {
         "models": list(found.models),
         "model": model,
@@ -62,7 +61,7 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
         "summary": cls.summary,
         "first": first,
         "rest": rest,
-        "defaults": {one.name: _plain(own.get(one.name, one.default)) for one in (*first, *rest)},
+        "defaults": {one.name: as_typed(own.get(one.name, one.default)) for one in (*first, *rest)},
         "unfinished": [
             run
             for run in found.runs.values()
@@ -71,9 +70,9 @@ def erase(studio: Studio, form: Form) -> dict[str, Any]:
     }
 
 
-def look(studio: Studio, form: Form) -> dict[str, Any]:
+def look(home: Home, form: Form) -> dict[str, Any]:
     """Pictures before and after: the addresses of the pictures, one row for each seed."""
-    found = studio.found()
+    found = home.found()
     runs = found.finished()
     chosen = [pick(name, runs, "run") for name in dict.fromkeys(form.get("run", "").split("\n")) if name]
     if not chosen and not form.get("model"):
@@ -101,7 +100,7 @@ def look(studio: Studio, form: Form) -> dict[str, Any]:
         ]
         for number in range(int(seed), int(seed + rows))
     ]
-    studio.drawing.warm()
+    home.drawing.warm()
     return {
         "runs": [*runs.values()],
         "chosen": chosen,
@@ -115,9 +114,9 @@ def look(studio: Studio, form: Form) -> dict[str, Any]:
     }
 
 
-def check(studio: Studio, form: Form) -> dict[str, Any]:
+def check(home: Home, form: Form) -> dict[str, Any]:
     """The verdicts of all runs, and one run with its attacks."""
-    found = studio.found()
+    found = home.found()
     runs = [*found.finished().values()]
     rows = [(run, _evaluated(run)) for run in runs]
     one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
@@ -148,9 +147,9 @@ def check(studio: Studio, form: Form) -> dict[str, Any]:
     }
 
 
-def requests(studio: Studio, form: Form) -> dict[str, Any]:
+def requests(home: Home, form: Form) -> dict[str, Any]:
     """A chain as a time line, with what still holds."""
-    found = studio.found()
+    found = home.found()
     name = form.get("chain") or next(iter(found.chains), "")
     now, wrong = None, ""
     try:
@@ -182,9 +181,9 @@ def requests(studio: Studio, form: Form) -> dict[str, Any]:
     }
 
 
-def ship(studio: Studio, form: Form) -> dict[str, Any]:
+def ship(home: Home, form: Form) -> dict[str, Any]:
     """What a run can be shipped as, and what has been exported already."""
-    found = studio.found()
+    found = home.found()
     runs = [*found.finished().values()]
     one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
     files = [{"name": name, "bytes": _bytes(path), **exported(path)} for name, path in found.files.items()]
@@ -275,13 +274,6 @@ def _number(text: str, what: str, low: float, high: float, *, whole: bool = Fals
     if not low <= number <= high or len(text) > 20:
         raise InputError(f"{what} is {quoted(text)}: use {'a whole number, ' * whole}{low:g} to {high:g}")
     return number
-
-
-def _plain(value: Any) -> str:
-    """A default as it is written after ``--set``."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(str, value)) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _bytes(path: Path) -> int:

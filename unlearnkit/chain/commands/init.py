@@ -9,7 +9,8 @@ from typing import Any
 
 from ... import methods
 from ...errors import InputError, nearest, quoted
-from ...io.files import entries, locked, user_path, writing
+from ...io.files import entries, user_path, writing
+from ...io.locks import locked
 from ...model.load import load
 from ...model.model import Model
 from ...model.places import is_canvas
