@@ -181,7 +181,7 @@ def edit_for(
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
     few = len(request.erase) <= FEW
-    asked, request = request, with_nearest(model, request, instead) if few else by_text
+    original, request = request, with_nearest(model, request, instead) if few else by_text
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)
@@ -193,7 +193,7 @@ def edit_for(
         "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     } | ({"stopped": run.stopped} if run.stopped else {})
-    if asked != request:
+    if original != request:
         facts["instead"] = {one.name: one.instead for one in request.erase}
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
     if fits := model.encoder_fingerprints(edit):
