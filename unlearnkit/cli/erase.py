@@ -216,9 +216,9 @@ def erase(
 
     from ..runs.names import check_folder, default_folder
 
-    notes(chosen)
     folder = user_path(folder or default_folder(chosen))
-    check_folder(folder, resume=resume)
+    check_folder(folder, resume=resume)  # before anything heavy is loaded
+    notes(chosen)
 
     from ..runs.run import writes_pipeline
 

@@ -25,17 +25,22 @@ from ..schema import NEAREST, Concept, Request, folded
 from .prompts import states_of, texts, unerased
 from .wording import format_prompt
 
-__all__ = ["FEW", "nearest_by_text", "nearest_word", "with_nearest"]
+__all__ = ["by_text", "nearest_by_text", "nearest_word", "with_nearest"]
 
 FEW = 32  # concepts that are compared by prediction
 SENTENCES = 3  # a picture of each
 TIMES = (0.35, 0.55, 0.75)  # of the timesteps
 
 
+def by_text(request: Request) -> bool:
+    """Whether the request erases so many concepts that texts are compared, not predictions."""
+    return len(request.erase) > FEW
+
+
 def with_nearest(
     model: Model, request: Request, default: Mapping[str, str], *, counting: bool = False
 ) -> Request:
-    """The request with a word for every ``nearest``; of more than ``FEW`` of them, and with counting, by text alone.
+    """The request with a word for every ``nearest``, with counting by text alone, see ``by_text``.
 
     default: by kind, what a method or a model puts in the place of concepts without ``instead``; ``nearest`` is passed
         over where no other word of the kind is retained. counting: costs nothing.
@@ -51,7 +56,7 @@ def with_nearest(
     unnamed = [one for one in request.erase if one.instead == NEAREST]
     if not unnamed:
         return request
-    if counting or len(unnamed) > FEW:
+    if counting or by_text(request):
         words = nearest_by_text(model, request, unnamed)
     else:
         words = [nearest_word(model, request, one) for one in unnamed]

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import class_unet, dit, flux, pixart, sd3, sdxl, stable_diffusion
-from .index import REQUIRED
-from .schedules import Schedule
+from ..io.lazy import importing
+
+with importing():
+    from . import class_unet, dit, flux, pixart, sd3, sdxl, stable_diffusion
+    from .index import REQUIRED
+    from .schedules import Schedule
 
 __all__ = ["FAMILIES", "Family", "find", "supported"]
 

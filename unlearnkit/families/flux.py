@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from ..errors import ModelError
@@ -72,14 +71,7 @@ def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
 
 
 def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
-    config = pipe.scheduler.config
-    mu = calculate_shift(
-        (shape[1] // 2) * (shape[2] // 2),
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
+    mu = mmdit.shift_of(pipe.scheduler.config, (shape[1] // 2) * (shape[2] // 2), 1.15)
     return Flow(pipe.scheduler, mu=mu, even=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, quoted, reason
+from ..io.lazy import importing
 from ..io.reading import read_json
 from .bounds import check_config, check_shards
 
@@ -95,7 +96,8 @@ def component_class(part: str, entry: list[str]) -> Any:
 
     library, name = entry
     known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-    cls = getattr(known[library], name, None)
+    with importing():
+        cls = getattr(known[library], name, None)
     if cls is None or (part == "scheduler" and not issubclass(cls, diffusers.SchedulerMixin)):
         raise ModelError(f"component {part} is {quoted(name)}, which the installed {library} does not have")
     return cls

@@ -6,7 +6,7 @@ from typing import Any
 
 from .common import NO_ATTENTION_MAPS
 
-__all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs"]
+__all__ = ["DEFAULTS", "DENOISER", "LACKS", "PARTS", "belongs", "shift_of"]
 
 DENOISER = "transformer"
 DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "lora", "checkpointing": True}
@@ -20,6 +20,17 @@ LACKS = dict.fromkeys(
     ("attention", "values", "keys", "outputs"),
     "text and picture share one softmax, and the text itself changes from layer to layer",
 )
+
+
+def shift_of(config: Any, patches: int, most: float) -> float:
+    """The shift mu of a scheduler for pictures of so many patches, as both pipelines have it.
+
+    It is linear in the patches. most: the largest shift, where the scheduler's configuration names none.
+    """
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
+    slope = (high - low) / (many - few)
+    return float(patches * slope + (low - slope * few))
 
 
 def belongs(part: str, name: str) -> bool:

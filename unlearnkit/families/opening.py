@@ -21,6 +21,7 @@ import transformers
 from ..errors import InputError, ModelError, nearest, printable, quoted, reason
 from ..io import processes
 from ..io.files import user_path
+from ..io.lazy import importing
 from ..io.manifest import sums
 from ..io.reading import read_bytes
 from . import hub, single
@@ -90,7 +91,8 @@ def _from_folder(path: Path, source: str | Path, dtype: torch.dtype | None, vari
     _check_sums(path)
     checked_parts(path, {part: entry for part, entry in index.items() if part not in borrowed}, source)
     how = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    kind = OWN_PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
+    with importing():
+        kind = OWN_PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
     # diffusers needs None for components that were left out, such as T5 of Stable Diffusion 3
     absent = {part: None for part, named in index.items() if named == [None, None]}
     try:

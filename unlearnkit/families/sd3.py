@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor
 
 from ..errors import ModelError
@@ -72,14 +71,8 @@ def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
 
 
 def schedule(pipe: Any, shape: tuple[int, int, int]) -> Flow:
-    config, patch = pipe.scheduler.config, pipe.transformer.config.patch_size
-    mu = calculate_shift(
-        (shape[1] // patch) * (shape[2] // patch),
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.16),
-    )
+    patch = pipe.transformer.config.patch_size
+    mu = mmdit.shift_of(pipe.scheduler.config, (shape[1] // patch) * (shape[2] // patch), 1.16)
     return Flow(pipe.scheduler, mu=mu)
 
 

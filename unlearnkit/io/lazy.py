@@ -1,13 +1,28 @@
-"""Import a package's names when they are first used, so that importing the package is fast."""
+"""Import a package's names when they are first used, and large libraries without the garbage collector."""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["lazily"]
+__all__ = ["importing", "lazily"]
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Without the garbage collector inside: all that an import makes stays, so it would search for nothing."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:

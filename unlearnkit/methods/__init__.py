@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.nearest import FEW, with_nearest
+from ..data.nearest import by_text, with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
 from ..io.versions import versions
@@ -163,8 +163,8 @@ def edit_for(
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
     instead = default_instead(model, filled)
-    by_text = with_nearest(model, request, instead, counting=True)
-    check_names(model, by_text)
+    counted = with_nearest(model, request, instead, counting=True)
+    check_names(model, counted)
     facts: dict[str, Any] = {
         "format": 1,
         "method": method,
@@ -180,8 +180,7 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    few = len(request.erase) <= FEW
-    original, request = request, with_nearest(model, request, instead) if few else by_text
+    original, request = request, counted if by_text(request) else with_nearest(model, request, instead)
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)
