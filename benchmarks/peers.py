@@ -49,7 +49,7 @@ from unlearnkit.model.places import CANVAS
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "peers.jsonl"
 PAGE = ROOT / "docs" / "peers.md"
-METHODS = ("esd", "uce")
+METHODS = ("esd", "uce", "ca", "doco", "rgd", "salun", "speed")
 VERSIONS = ("torch", "diffusers", "transformers")
 TITLES = {"canvas": "On the canvas", "200 M": "On a U-Net of 200 million random weights"}
 HEADS = ("method", "agreement")
@@ -100,6 +100,7 @@ def network(size: str, latent: int, folder: Path) -> Path:
         pipe.register_modules(unet=unet, text_encoder=sizes._clip(CLIPTextModel, 768))
     pipe.scheduler = DDIMScheduler(**sizes.BETAS, clip_sample=False, set_alpha_to_one=False)
     pipe.save_pretrained(path)
+    (path / "unlearnkit.toml").write_text("[sampling]\nsteps = 4\n", encoding="utf-8")
     return path
 
 
@@ -120,10 +121,10 @@ def steps(peer: Peer, work: Work, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for name, times in found.items():
             with watched() as seen, tempfile.TemporaryDirectory() as out:
-                getattr(peer, name)(replace(work, out=Path(out)))
+                changed = getattr(peer, name)(replace(work, out=Path(out)))
             if not seen.ticks:
                 return {}
-            times.append(seen.step())
+            times.append(seen.step(sum(map(torch.numel, changed.values()))))
     ratios = [a / b for a, b in zip(found["theirs"], found["ours"], strict=True)]
     middle = {name: round(statistics.median(times), 4) for name, times in found.items()}
     return {"step": middle | {"ratio": round(statistics.median(ratios), 3), "spread": _spread(ratios)}}
@@ -175,7 +176,7 @@ def run(given: argparse.Namespace, folder: Path) -> None:
 
 def measured(peer: Peer, size: str, checkout: Path, folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """A row: whether both agree, and what both cost."""
-    latent = peer.latent if size == "canvas" else 32
+    latent = max(peer.latent, 16 if size == "canvas" else 32)
     out = folder / f"out {peer.method} {size}"
     out.mkdir()
     work = Work(checkout, network(size, latent, folder), out, count, latent, latent * PIXELS[size])

@@ -17,6 +17,7 @@ from unlearnkit.errors import InputError
 from unlearnkit.methods import checking, edit_for
 from unlearnkit.model import batches
 from unlearnkit.model.batches import last_states, text_batches
+from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 
@@ -132,3 +133,22 @@ def test_of_many_concepts_a_sample_is_predicted(
     monkeypatch.setattr(model, "encode", lambda prompts: (asked.extend(prompts), encode(prompts))[1])
     checking.check_moved(model, request, edit)
     assert set(asked) == {"cat", "dog", "car", "van gogh"}  # 0, 1.5, 3 and 4.5 of six
+
+
+def test_small_latents_show_whether_a_unet_moved_and_large_ones_whether_it_did_not(
+    make: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, request = make(), Request((Concept("cat"),))
+    name, weight = next(iter(model.weights("text").items()))
+    moves, stays = Edit({name: weight.detach() + 0.1}), Edit({name: weight.detach().clone()})
+    monkeypatch.setattr(checking, "SMALL", model.shape[1] // 2)
+    sizes: list[int] = []
+    predict = model.predict
+    monkeypatch.setattr(
+        model, "predict", lambda x, t, cond: (sizes.append(x.shape[2]), predict(x, t, cond))[1]
+    )
+    checking.check_moved(model, request, moves)
+    assert sizes == [checking.SMALL] * 2
+    with pytest.raises(InputError, match="moves nothing that tiny predicts for 'cat'"):
+        checking.check_moved(model, request, stays)
+    assert sizes[2:] == [checking.SMALL] * 2 + [model.shape[1]] * 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import logging
 import os
 import sys
 import types
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["function", "inside", "patched", "run"]
+__all__ = ["function", "inside", "patched", "quiet", "run"]
 
 
 class _Other(ast.NodeTransformer):
@@ -33,10 +34,10 @@ class _Other(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         self.generic_visit(node)
-        one = node.targets[0]
-        if isinstance(one, ast.Name) and one.id in self.names:
-            self.met.add(one.id)
-            call = ast.Call(ast.Name(f"_given_{one.id}", ast.Load()), [], [])
+        name = getattr(node.targets[0], "id", None) or getattr(node.targets[0], "attr", None)
+        if name in self.names:
+            self.met.add(name)
+            call = ast.Call(ast.Name(f"_given_{name}", ast.Load()), [], [])
             return ast.fix_missing_locations(ast.copy_location(ast.Assign(node.targets, call), node))
         return node
 
@@ -52,7 +53,7 @@ def run(
 ) -> dict[str, Any]:
     """Execute a script with these arguments, quietly, and return its names.
 
-    constants: other values for literals. names: what makes the value of a variable where the script assigns it.
+    constants: other values for literals. names: what makes the value of a variable or attribute where it is assigned.
     given: names that are there before it begins. main: False: only define what it defines.
     Raises LookupError for a constant or variable that the script does not have: then it has changed.
     """
@@ -66,11 +67,22 @@ def run(
     space |= {f"_given_{name}": make for name, make in change.names.items()}
     before, sys.argv = sys.argv, [str(path), *arguments]
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with quiet():
             exec(compile(tree, str(path), "exec"), space)
     finally:
         sys.argv = before
     return space
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed or logged inside."""
+    logging.disable()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def function(path: Path, *wanted: str, given: Mapping[str, Any] | None = None) -> list[Any]:
@@ -84,11 +96,17 @@ def function(path: Path, *wanted: str, given: Mapping[str, Any] | None = None) -
 
 
 @contextmanager
-def inside(checkout: Path, *stand_ins: str) -> Iterator[None]:
-    """Work in the checkout: its modules can be imported, and those named are empty. Afterwards all is as before."""
-    folder, path, there = Path.cwd(), list(sys.path), set(sys.modules)
-    for name in stand_ins:
+def inside(checkout: Path, *absent: str, **stand_ins: Mapping[str, Any]) -> Iterator[None]:
+    """Work in the checkout: its modules can be imported. Afterwards all is as before.
+
+    absent: modules that have every name and do nothing. stand_ins: the names of modules that are given (a.b as a__b).
+    """
+    folder, path, there = Path.cwd(), list(sys.path), dict(sys.modules)
+    given: dict[str, Mapping[str, Any]] = {name: {} for name in absent}
+    given |= {name.replace("__", "."): names for name, names in stand_ins.items()}
+    for name, names in given.items():
         sys.modules[name] = _Anything(name)
+        vars(sys.modules[name]).update(names)
     sys.path[:0] = [str(checkout), str(checkout.parent / "site")]  # site: what pip installed for theirs
     os.chdir(checkout)
     try:
@@ -96,10 +114,10 @@ def inside(checkout: Path, *stand_ins: str) -> Iterator[None]:
     finally:
         os.chdir(folder)
         sys.path[:] = path
-        for name in set(sys.modules) - there:
-            module = sys.modules[name]
-            if name in stand_ins or str(checkout) in str(getattr(module, "__file__", "")):
+        for name, module in dict(sys.modules).items():
+            if name in given or str(checkout) in str(getattr(module, "__file__", "")):
                 del sys.modules[name]
+        sys.modules |= {name: module for name, module in there.items() if name in given}
 
 
 @contextmanager

@@ -66,10 +66,10 @@ class Seen:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     passes: list[tuple[Tensor, Tensor, Tensor, bool]] = field(default_factory=list)
 
-    def step(self) -> float:
-        """Mean seconds of a step of the larger optimiser, but for the first."""
-        most = max(count for _, count in self.ticks)
-        times = [when for when, count in self.ticks if count == most]
+    def step(self, weights: int) -> float:
+        """Mean seconds of a step, but for the first, of the optimiser that has about so many weights."""
+        own = min((count for _, count in self.ticks), key=lambda count: abs(count - weights))
+        times = [when for when, count in self.ticks if count == own]
         return (times[-1] - times[0]) / (len(times) - 1)
 
 

@@ -181,7 +181,7 @@ def edit_for(
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
-    asked, request = request, counted if by_text(request) else with_nearest(model, request, instead)
+    original, request = request, counted if by_text(request) else with_nearest(model, request, instead)
     run = Run(model, request, Net(model), seed, job)
     weights = filled.solve(run)
     before = model.values(weights)
@@ -193,7 +193,7 @@ def edit_for(
         "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     } | ({"stopped": run.stopped} if run.stopped else {})
-    if asked != request:
+    if original != request:
         facts["instead"] = {one.name: one.instead for one in request.erase}
     if job.folder:
         facts |= _shortened(facts)

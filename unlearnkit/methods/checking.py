@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
@@ -18,6 +18,7 @@ from ..schema import Request, folded
 __all__ = ["check_moved", "check_names"]
 
 SOME, SAMPLE = 32, 4  # the most concepts that are all predicted, and how many of more
+SMALL = 16  # height and width of latents that show whether a U-Net's prediction moved
 
 
 def check_names(model: Model, request: Request) -> None:
@@ -57,7 +58,8 @@ def _key(model: Model, request: Request) -> Callable[[str], Hashable]:
 def check_moved(model: Model, request: Request, edit: Edit) -> None:
     """Predict for every erased name with and without the edit: as noise draws it, early and late.
 
-    Of more than ``SOME`` concepts a sample of ``SAMPLE`` is predicted, evenly spaced.
+    Of more than ``SOME`` concepts a sample of ``SAMPLE`` is predicted, evenly spaced. A U-Net predicts small latents;
+    only where they do not move, latents of the model's own size.
 
     Raises InputError where a prediction is what it was, to the last bit; ModelError and EditError where one is not
     finite, before or after. No global generator is read, and nothing is changed.
@@ -66,21 +68,32 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
         raise InputError(
             "the edit changes no weight: raise lr or steps, lower ridge, or choose another method"
         )
-    times = (model.num_timesteps // 4, 3 * model.num_timesteps // 4)
     every = len(request.erase)
     some = request.erase if every <= SOME else [request.erase[i * every // SAMPLE] for i in range(SAMPLE)]
-    rows = [(concept.name, time) for concept in some for time in times]
-    moved: dict[str, bool] = {}
+    still, small = [concept.name for concept in some], (model.shape[0], SMALL, SMALL)
+    if model.family.DENOISER == "unet" and min(model.shape[1:]) > SMALL:
+        still = _still(model, still, edit, small)
+    if still := _still(model, still, edit, model.shape):
+        raise InputError(
+            f"the edit moves nothing that {model.source} predicts for {quoted(still[0])} in {model.precision}: raise "
+            "lr or steps, lower ridge, or choose another method"
+        )
+
+
+def _still(model: Model, names: Sequence[str], edit: Edit, shape: tuple[int, int, int]) -> list[str]:
+    """The names whose predictions for latents of this shape the edit leaves as they are."""
+    times = (model.num_timesteps // 4, 3 * model.num_timesteps // 4)
+    rows, moved = [(name, time) for name in names for time in times], set[str]()
     for start in range(0, len(rows), model.batch):
         part = rows[start : start + model.batch]
         draws = seeds.stream(0, "moved", start)
-        x = torch.randn((len(part), *model.shape), generator=draws).to(model.device)
+        x = torch.randn((len(part), *shape), generator=draws).to(model.device)
         t = torch.tensor([time for _, time in part], device=model.device)
-        names = [name for name, _ in part]
+        states = model.encode([name for name, _ in part])
         with model.frozen():
-            before = model.predict(x, t, model.encode(names))
+            before = model.predict(x, t, states)
             with model.wearing(edit):
-                after = model.predict(x, t, model.encode(names))
+                after = model.predict(x, t, model.encode([name for name, _ in part]))
         for number, (name, _) in enumerate(part):
             if not torch.isfinite(before[number]).all():
                 raise ModelError(
@@ -91,9 +104,6 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
                 raise EditError(
                     f"the edit makes {model.source} predict no finite number for {quoted(name)}: lower lr"
                 )
-            moved[name] = moved.get(name, False) or not torch.equal(before[number], after[number])
-    if still := [name for name, found in moved.items() if not found]:
-        raise InputError(
-            f"the edit moves nothing that {model.source} predicts for {quoted(still[0])} in {model.precision}: raise "
-            "lr or steps, lower ridge, or choose another method"
-        )
+            if not torch.equal(before[number], after[number]):
+                moved.add(name)
+    return [name for name in names if name not in moved]
