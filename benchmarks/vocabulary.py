@@ -46,15 +46,15 @@ LEFT = ("name", "template")  # what counts as left: pictures of prompts that nam
 HEAD = """# The whole vocabulary
 
 `python benchmarks/vocabulary.py table` writes this page from `benchmarks/results/vocabulary.jsonl`. Every method erases
-one concept of the canvas with one default: what the canvas ships and, where it trains, `stop = converged` (at least its
-steps, at most twice as many). A held-out classifier, which no training used, sees what is left of the
-concept (prompts by name and in unseen templates, at most 24 of each) and what is lost of the others (24 near and 24
-other prompts, so one picture is two points). Each concept is one edit with seed 0.
+one concept of the canvas with the settings that the canvas ships. Where it trains, it ends by `stop = converged` (at
+least its steps, at most twice as many). A held-out classifier, which no training used, judges two things. *Left*: at
+most 24 prompts by name and 24 in unseen templates. *Lost*: 24 near and 24 other prompts, so one picture is two points.
+Each concept is one edit with seed 0.
 
-On concepts marked * a setting of the canvas was chosen, or chosen again after a row of this concept:
-{tuned}. For all methods these are cat and van gogh; the other styles were used for some of DUGE, RGD, DoCo and
-Sculpting Memory, pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, and halftone,
-watercolor and guitar for `stop_reach`.
+On concepts marked * settings of the canvas were chosen: {tuned}.
+For all methods these are cat and van gogh. Other styles were used for some of DUGE, RGD, DoCo and Sculpting Memory,
+pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, and halftone, watercolor and guitar
+for `stop_reach`.
 
 {headline}
 """
@@ -94,8 +94,8 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     k, n = left_of(rows[worst])
     headline = (
         f"**Worst cell of {len(rows)}: {worst[0]} on {worst[1]}, left in {k} of {n} pictures.** "
-        f"{len(METHODS) * len(CONCEPTS) - len(rows)} of {len(METHODS) * len(CONCEPTS)} cells are not measured yet: no "
-        "claim about a method can be made from this page before they are."
+        f"{len(METHODS) * len(CONCEPTS) - len(rows)} of {len(METHODS) * len(CONCEPTS)} cells are not measured yet, so "
+        "this page compares no methods."
     )
     lines = [HEAD.format(tuned=", ".join(TUNED), headline=headline)]
     lines += [

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 from quick import brief
 
 from unlearnkit import seeds
-from unlearnkit.attacks import ATTACKS, Attempt, Budget, Found, Victim, find
+from unlearnkit.attacks import ATTACKS, Attempt, Budget, SearchResult, Victim, find
 from unlearnkit.attacks.drawing import batches, drawn
 from unlearnkit.attacks.learning import denoising_loss
 from unlearnkit.attacks.probe import losses
@@ -51,7 +51,7 @@ def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model
     assert attack.refuses(model) is None
     found = attack.search(one)
     found.save(tmp_path)
-    again = Found.load(tmp_path)
+    again = SearchResult.load(tmp_path)
     assert again is not None
     assert again.attempts == found.attempts
     assert {n: t.shape for n, t in again.tensors.items()} == {n: t.shape for n, t in found.tensors.items()}
@@ -127,7 +127,7 @@ def test_learned_vectors_lower_the_loss(model: Model):
 
 def test_continued_from_the_first_step_a_picture_is_the_pipelines_own(model: Model):
     noise = torch.stack([torch.randn(model.shape, generator=seeds.generator(i)) for i in (0, 1)])
-    found = Found(tuple(Attempt("x", "cat", i, start="x", row=i) for i in (0, 1)), {"x": noise})
+    found = SearchResult(tuple(Attempt("x", "cat", i, start="x", row=i) for i in (0, 1)), {"x": noise})
     continued = drawn(victim(model), found, found.attempts)
     own = model.sample(["cat", "cat"], [0, 1])
     assert np.abs(pixels(continued).astype(int) - pixels(own).astype(int)).max() <= 1
@@ -137,7 +137,7 @@ def test_a_mask_keeps_its_half_of_the_picture(model: Model):
     start = sample_latents(model, ["dog"], [3], steps=3, guidance=4.0)
     mask = torch.zeros(model.shape[1:])
     mask[:, :4] = 1
-    found = Found((Attempt("half", "cat", 7, start="x", mask="m"),), {"x": start, "m": mask})
+    found = SearchResult((Attempt("half", "cat", 7, start="x", mask="m"),), {"x": start, "m": mask})
     (picture,) = drawn(victim(model), found, found.attempts)
     (whole,) = decoded(model, start)
     assert picture != whole
@@ -156,13 +156,13 @@ def test_a_filter_strikes_its_word(model: Model):
     one = victim(model, filtered="cat")
     assert one.read("a photo of a Cat here") == ("a photo of a  here", "cat")
     assert one.read("a catalogue") == ("a catalogue", "")
-    found = Found((Attempt("x", "a photo of a cat", 1),))
+    found = SearchResult((Attempt("x", "a photo of a cat", 1),))
     (struck,) = drawn(one, found, found.attempts)
     assert struck == model.sample(["a photo of a "], [1], negative="cat")[0]
 
 
 def test_a_damaged_find_is_refused(model: Model, tmp_path: Path):
-    found = Found((Attempt("x", "cat", 1, start="x"),), {"x": torch.zeros(1, *model.shape)})
+    found = SearchResult((Attempt("x", "cat", 1, start="x"),), {"x": torch.zeros(1, *model.shape)})
     found.save(tmp_path)
     path = tmp_path / "found.json"
     for old, new, says in (
@@ -175,9 +175,9 @@ def test_a_damaged_find_is_refused(model: Model, tmp_path: Path):
         text = path.read_text()
         path.write_text(text.replace(old, new))
         with pytest.raises(InputError, match=says):
-            Found.load(tmp_path)
+            SearchResult.load(tmp_path)
         path.write_text(text)
-    assert Found.load(tmp_path / "nowhere") is None
+    assert SearchResult.load(tmp_path / "nowhere") is None
     with pytest.raises(InputError, match="attack 'inversio' is unknown"):
         find("inversio")
 
@@ -213,7 +213,7 @@ def test_what_the_untouched_model_begins_it_would_end_as_its_own(model: Model):
     found = find("completion").search(one)
     own = [each for each in found.attempts if each.arm.endswith("own prompt")][:2]
     noise = torch.randn((2, *model.shape), generator=one.stream("completion"))
-    whole = Found(tuple(Attempt("x", one.prompt, 0, start="x", row=i) for i in (0, 1)), {"x": noise})
+    whole = SearchResult(tuple(Attempt("x", one.prompt, 0, start="x", row=i) for i in (0, 1)), {"x": noise})
     ours, theirs = pixels(drawn(one, found, own)), pixels(drawn(one, whole, whole.attempts))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 

@@ -312,7 +312,7 @@ def test_links_out_of_the_folder_are_not_followed(studio: Studio, client: TestCl
     inside.mkdir()
     shutil.copy(outside / "recipe.toml", inside)
     (inside / "grid.png").symlink_to(outside / "grid.png")
-    assert [*studio.found().runs] == ["run"]
+    assert [*studio.workspace().runs] == ["run"]
     answer = client.get("file", params={"what": "grid", "run": "run"})
     assert answer.status_code == 400
     assert "symbolic link" in answer.text

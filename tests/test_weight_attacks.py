@@ -9,7 +9,7 @@ from diffusers import EulerAncestralDiscreteScheduler
 from test_attacks import pixels, victim, worn
 
 from unlearnkit import seeds
-from unlearnkit.attacks import Attempt, Found, find
+from unlearnkit.attacks import Attempt, SearchResult, find
 from unlearnkit.attacks.changes import changed, pruned, quantised, with_noise
 from unlearnkit.attacks.drawing import drawn
 from unlearnkit.attacks.relearning import Relearning
@@ -74,7 +74,7 @@ def test_an_edit_is_scaled_and_averaged_between_base_and_edit(model: Model) -> N
 def test_changes_reach_the_picture(model: Model) -> None:
     """Half of an edit, text encoder included, draws as a model whose weights are half way there."""
     one = victim(model, applied=worn(model))
-    found = Found((Attempt("half", one.prompt, 4, change="edit 0.5"),))
+    found = SearchResult((Attempt("half", one.prompt, 4, change="edit 0.5"),))
     (ours,) = drawn(one, found, found.attempts)
     half = {n: (w + model.values([n])[n].detach()) / 2 for n, w in one.applied.items()}
     with model.wearing(half):
@@ -91,7 +91,7 @@ def test_bits_change_matrices_only(model: Model) -> None:
 
 
 def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> None:
-    found = Found((Attempt("x", "a cat", 4, scheduler="EulerAncestralDiscreteScheduler"),))
+    found = SearchResult((Attempt("x", "a cat", 4, scheduler="EulerAncestralDiscreteScheduler"),))
     own = model.pipe.scheduler
     (ours,) = drawn(victim(model), found, found.attempts)
     assert model.pipe.scheduler is own
@@ -99,7 +99,9 @@ def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> Non
     (theirs,) = model.sample(["a cat"], [4], batch=1)
     assert ours == theirs
     model.pipe.scheduler = own
-    assert ours != drawn(victim(model), Found((Attempt("x", "a cat", 4),)), [Attempt("x", "a cat", 4)])[0]
+    assert (
+        ours != drawn(victim(model), SearchResult((Attempt("x", "a cat", 4),)), [Attempt("x", "a cat", 4)])[0]
+    )
     with pytest.raises(InputError, match="no scheduler of diffusers"):
         drawn(victim(model), found, [Attempt("x", "a cat", 4, scheduler="UNet2DModel")])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..errors import InputError, nearest, quoted
 from .attack import BUDGETS, Attack, Budget, Cost, Victim
 from .completion import Completion
-from .found import Attempt, Found
 from .inpainting import Inpainting
 from .inversion import Inversion
 from .latent_guidance import LatentGuidance
@@ -15,6 +14,7 @@ from .p4d import P4D
 from .probe import Probe
 from .random_search import RandomSearch
 from .relearning import Relearning
+from .result import Attempt, SearchResult
 from .ring_a_bell import RingABell
 from .sdedit import SDEdit
 from .text_free import TextFree
@@ -22,7 +22,7 @@ from .unlearndiffatk import UnlearnDiffAtk
 from .weight_changes import WeightChanges
 from .wording import Wording
 
-__all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "Found", "Victim", "find"]
+__all__ = ["ATTACKS", "BUDGETS", "Attack", "Attempt", "Budget", "Cost", "SearchResult", "Victim", "find"]
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack

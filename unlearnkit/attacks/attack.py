@@ -21,7 +21,7 @@ from ..io import tensors
 from ..model.edit import Edit
 from ..model.model import Model, Weights
 from ..schema import Concept
-from .found import Found
+from .result import SearchResult
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ class Attack(Protocol):
     def refuses(self, model: Model) -> str | None:
         """Why it makes no sense for the model; None if it does."""
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         """Look for what brings the concept back. The victim's model is unchanged afterwards."""
 
     def cost(self, budget: Budget) -> Cost:

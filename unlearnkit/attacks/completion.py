@@ -16,7 +16,7 @@ from torch import Tensor
 from ..model.model import Model
 from ..model.sampling import denoise
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["Completion"]
 
@@ -41,7 +41,7 @@ class Completion:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         attempts, tensors, steps = list[Attempt](), dict[str, Tensor](), victim.model.hints.steps
         for share, named in self._variants(victim.budget):
             start, at = f"{share:.0%} of the steps", min(steps - 1, max(1, round(share * steps)))
@@ -52,7 +52,7 @@ class Completion:
                 Attempt(arm, victim.prompt if named else "", s, start=start, row=i, at=at)
                 for i, s in enumerate(victim.seeds(self.name, arm))
             ]
-        return Found(tuple(attempts), tensors)
+        return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
         variants = self._variants(budget)

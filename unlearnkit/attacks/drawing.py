@@ -13,8 +13,8 @@ from .. import seeds
 from ..model.sampling import decoded, denoising, from_states
 from .attack import Victim
 from .changes import changed, other_scheduler
-from .found import Attempt, Found
 from .noise_probe import noisy
+from .result import Attempt, SearchResult
 
 __all__ = ["batches", "drawn"]
 
@@ -30,12 +30,12 @@ def batches(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Image.Image]:
+def drawn(victim: Victim, result: SearchResult, attempts: Sequence[Attempt]) -> list[Image.Image]:
     """One picture for each attempt; all are alike but for prompt, seed and row."""
     model, one = victim.model, attempts[0]
-    more = found.group(one.weights, "/") if one.weights else {}
+    more = result.group(one.weights, "/") if one.weights else {}
     more = changed(victim, one.change, more) if one.change else more
-    states, null = _conditioning(victim, found, attempts, more)
+    states, null = _conditioning(victim, result, attempts, more)
     steps = one.steps or model.hints.steps
     guidance = model.hints.guidance if one.guidance is None else one.guidance
     numbers = [each.seed for each in attempts]
@@ -45,7 +45,7 @@ def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Ima
             return pictures
         with model.frozen():
             if one.start:
-                x = _continued(victim, found, attempts, states, null, steps, guidance)
+                x = _continued(victim, result, attempts, states, null, steps, guidance)
             else:
                 how = {"eta": one.eta, "scale": one.noise_scale}
                 x = noisy(model, states, null, numbers, steps=steps, guidance=guidance, **how)
@@ -53,7 +53,7 @@ def drawn(victim: Victim, found: Found, attempts: Sequence[Attempt]) -> list[Ima
 
 
 def _conditioning(
-    victim: Victim, found: Found, attempts: Sequence[Attempt], more: Mapping[str, Tensor]
+    victim: Victim, result: SearchResult, attempts: Sequence[Attempt], more: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The states and the negative prompts' states (n, rows, width). more: weights on top of the victim's."""
     model, one = victim.model, attempts[0]
@@ -63,9 +63,9 @@ def _conditioning(
             stack.enter_context(victim.edited(more))
         null = model.encode([negative for _, negative in texts])
         if one.states:
-            states = found.tensors[one.states].to(null).expand_as(null)
+            states = result.tensors[one.states].to(null).expand_as(null)
         elif one.vectors:
-            vectors = {name: each.to(model.device) for name, each in found.group(one.vectors).items()}
+            vectors = {name: each.to(model.device) for name, each in result.group(one.vectors).items()}
             states = model.conditioning([prompt for prompt, _ in texts], vectors)
         else:
             states = model.encode([prompt for prompt, _ in texts])
@@ -74,7 +74,7 @@ def _conditioning(
 
 def _continued(
     victim: Victim,
-    found: Found,
+    result: SearchResult,
     attempts: Sequence[Attempt],
     states: Tensor,
     null: Tensor,
@@ -83,10 +83,10 @@ def _continued(
 ) -> Tensor:
     """Latents (n, c, h, w): from x at step ``at`` to the end; with a mask, what it keeps is put back at each step."""
     model, one = victim.model, attempts[0]
-    rows = found.tensors[one.start][[each.row for each in attempts]].to(model.device)
+    rows = result.tensors[one.start][[each.row for each in attempts]].to(model.device)
     noise = torch.stack([torch.randn(model.shape, generator=seeds.generator(each.seed)) for each in attempts])
     noise = noise.to(rows)
-    mask = found.tensors[one.mask].to(rows) if one.mask else None
+    mask = result.tensors[one.mask].to(rows) if one.mask else None
     path = denoising(
         *(model, rows if mask is None else noise.clone(), states, null),
         steps=steps,

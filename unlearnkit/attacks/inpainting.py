@@ -13,7 +13,7 @@ import torch
 
 from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["Inpainting"]
 
@@ -33,7 +33,7 @@ class Inpainting:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         x, mask = victim.examples(victim.budget.pictures), torch.zeros(victim.model.shape[1:])
         mask[:, : round(self.kept * mask.shape[1])] = 1
         attempts = [
@@ -41,7 +41,7 @@ class Inpainting:
             for arm, prompt in (("own prompt", victim.prompt), ("no prompt", ""))
             for row, seed in enumerate(victim.seeds(self.name, arm))
         ]
-        return Found(tuple(attempts), {"pictures": x, "mask": mask})
+        return SearchResult(tuple(attempts), {"pictures": x, "mask": mask})
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(examples=budget.pictures, arms=2)

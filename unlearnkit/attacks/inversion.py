@@ -21,8 +21,8 @@ from torch import Tensor
 from ..model.encoders import placeholder, random_vectors
 from ..model.model import Model, Weights
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Attempt, Found
 from .learning import learned
+from .result import Attempt, SearchResult
 
 __all__ = ["Inversion"]
 
@@ -44,7 +44,7 @@ class Inversion:
     def refuses(self, model: Model) -> str | None:
         return NO_TEXT if model.classes else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         attempts, tensors = list[Attempt](), dict[str, Tensor]()
         put_back, counts = victim.base_encoders(), victim.budget.variants(self.counts, self.few)
         arms: list[tuple[str, int, Weights]] = [(f"{n} vector{'s' * (n > 1)}", n, {}) for n in counts]
@@ -56,10 +56,10 @@ class Inversion:
             how: dict[str, Any] = {"vectors": arm, "encoder": "base" if weights else "victim"}
             attempts += [Attempt(arm, prompt, seed, **how) for seed in victim.seeds(self.name)]
         if not victim.budget.thorough:
-            return Found(tuple(attempts), tensors)
+            return SearchResult(tuple(attempts), tensors)
         stored = victim.part("all states", partial(self._states, victim))
         attempts += [Attempt("all states", "", seed, states="states") for seed in victim.seeds(self.name)]
-        return Found(tuple(attempts), tensors | stored)
+        return SearchResult(tuple(attempts), tensors | stored)
 
     def cost(self, budget: Budget) -> Cost:
         arms = len(budget.variants(self.counts, self.few)) + budget.thorough

@@ -23,8 +23,8 @@ from ..families.schedules import Diffusion
 from ..model.model import Model
 from ..model.sampling import denoising
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
 from .latent_classifier import LatentClassifier, scales, slope, trained
+from .result import Attempt, SearchResult
 
 __all__ = ["LatentGuidance", "output_shift"]
 
@@ -49,7 +49,7 @@ class LatentGuidance:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         steps, attempts, tensors = victim.model.hints.steps, list[Attempt](), dict[str, Tensor]()
         net = LatentClassifier(victim.model.shape).to(victim.model.device).requires_grad_(False)
         net.load_state_dict(victim.part("classifier", lambda: trained(victim, self.name).state_dict()))
@@ -62,7 +62,7 @@ class LatentGuidance:
                 for i, s in enumerate(victim.seeds(self.name, arm))
             ]
             victim.tick(number + 1, len(strengths))
-        return Found(tuple(attempts), tensors)
+        return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
         arms, n = len(budget.variants(self.strengths, self.few)), budget.examples

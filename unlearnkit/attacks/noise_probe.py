@@ -20,7 +20,7 @@ from .. import seeds
 from ..families.schedules import Diffusion
 from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["NoiseProbe", "noisy"]
 
@@ -43,13 +43,13 @@ class NoiseProbe:
         flow = not isinstance(model.schedule, Diffusion)
         return "its sampler is that of a flow, which adds no noise after the start" if flow else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         attempts = [
             Attempt(f"η {eta:g}", victim.prompt, s, eta=eta, noise_scale=self.scales[i % len(self.scales)])
             for eta in victim.budget.variants(self.etas, self.few)
             for i, s in enumerate(victim.seeds(self.name, f"{eta:g}"))
         ]
-        return Found(tuple(attempts))
+        return SearchResult(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(arms=len(budget.variants(self.etas, self.few)))

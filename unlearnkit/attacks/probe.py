@@ -25,7 +25,7 @@ from ..metrics.stats import cluster_bootstrap
 from ..model.model import Model
 from ..schema import Request
 from .attack import Budget, Cost, Group, Victim
-from .found import Found
+from .result import SearchResult
 
 __all__ = ["Probe", "losses"]
 
@@ -47,7 +47,7 @@ class Probe:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         x, figures = victim.examples(), dict[str, Any]()
         captions = self.captions(victim)
         for number, (name, caption) in enumerate(captions.items()):
@@ -56,7 +56,7 @@ class Probe:
                 interval = cluster_bootstrap(values.tolist(), range(len(values)))
                 figures[f"{name}, {side}"] = dataclasses.asdict(interval)
             victim.tick(number + 1, len(captions))
-        return Found(figures=figures)
+        return SearchResult(figures=figures)
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(forward=3 * 2 * self.times * budget.examples, examples=budget.examples, arms=0)

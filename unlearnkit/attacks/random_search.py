@@ -17,7 +17,7 @@ from ..model.model import Model
 from ..schema import folded
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
 from .drawing import batches, drawn
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["RandomSearch"]
 
@@ -38,14 +38,14 @@ class RandomSearch:
     def refuses(self, model: Model) -> str | None:
         return NO_TEXT if model.classes else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         chosen = self.chosen(victim, self.candidates(victim))
         attempts = [
             Attempt("prefixes", chosen[i % len(chosen)], seed)
             for i, seed in enumerate(victim.seeds(self.name, "prefixes"))
         ]
         attempts += [Attempt("seeds", victim.prompt, seed) for seed in victim.seeds(self.name, "seeds")]
-        return Found(tuple(attempts))
+        return SearchResult(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(pictures=budget.candidates, arms=2)
@@ -62,10 +62,10 @@ class RandomSearch:
         if victim.shows is None:
             return prompts
         seeds = victim.seeds(self.name, "candidates", count=len(prompts))
-        found = Found(tuple(Attempt("candidates", p, s) for p, s in zip(prompts, seeds, strict=True)))
+        result = SearchResult(tuple(Attempt("candidates", p, s) for p, s in zip(prompts, seeds, strict=True)))
         seen = [False] * len(prompts)
-        for numbers in batches(found.attempts, victim.model.batch):
-            pictures = drawn(victim, found, [found.attempts[i] for i in numbers])
+        for numbers in batches(result.attempts, victim.model.batch):
+            pictures = drawn(victim, result, [result.attempts[i] for i in numbers])
             for number, hit in zip(numbers, victim.shows(pictures), strict=True):
                 seen[number] = hit
         return sorted(prompts, key=lambda prompt: not seen[prompts.index(prompt)])[: self.kept]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
 from .latent_classifier import others
+from .result import Attempt, SearchResult
 from .retraining import trained
 
 __all__ = ["Relearning"]
@@ -51,7 +51,7 @@ class Relearning:
         half = model.dtype == torch.float16
         return "it is loaded in float16, in which training loses small gradients" if half else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         small = sum(one.numel() for one in victim.model.weights("all").values()) <= MOST
         kinds = [("all weights", self.full, 0)] * small
         kinds += [("low rank", self.low_rank, self.rank)] * (victim.budget.thorough or not small)
@@ -63,7 +63,7 @@ class Relearning:
                 for arm in (_arm(kind, count) for count in counts)
                 for seed in victim.seeds(self.name, arm)
             ]
-        return Found(tuple(attempts), tensors)
+        return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
         counts = [self.full, self.low_rank][: 1 + budget.thorough]

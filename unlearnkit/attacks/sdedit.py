@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["SDEdit"]
 
@@ -35,7 +35,7 @@ class SDEdit:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         model, attempts, tensors = victim.model, list[Attempt](), dict[str, Tensor]()
         x, steps = victim.examples(victim.budget.pictures), model.hints.steps
         times = model.family.schedule(model.pipe, model.shape).timesteps(steps, model.device)
@@ -45,7 +45,7 @@ class SDEdit:
             tensors[arm] = model.add_noise(x, noise, times[at].expand(len(x)))
             seeds = victim.seeds(self.name, arm)
             attempts += [Attempt(arm, "", s, start=arm, row=i, at=at) for i, s in enumerate(seeds)]
-        return Found(tuple(attempts), tensors)
+        return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
         shares = budget.variants(self.shares, self.few)

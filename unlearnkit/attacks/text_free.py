@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["TextFree", "before", "clips"]
 
@@ -41,12 +41,12 @@ class TextFree:
     def refuses(self, model: Model) -> str | None:
         return clips(model)
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         noise = victim.part(self.name, lambda: {"noise": self._noise(victim)})["noise"]
         seeds = victim.seeds(self.name)
         attempts = [Attempt("noise", "", s, start="noise", row=i, guidance=1.0) for i, s in enumerate(seeds)]
         figures = {"mean square of the noise": round(noise.square().mean().item(), 4)}  # of ordinary noise: 1
-        return Found(tuple(attempts), {"noise": noise}, figures)
+        return SearchResult(tuple(attempts), {"noise": noise}, figures)
 
     def cost(self, budget: Budget) -> Cost:
         rounds = self.rounds if budget.thorough else self.few

@@ -18,9 +18,9 @@ from ..methods import edit_for
 from ..model.model import Model
 from ..schema import Concept, Request, folded
 from .attack import Budget, Cost, Group, Victim
-from .found import Attempt, Found
 from .latent_classifier import others
 from .relearning import Relearning
+from .result import Attempt, SearchResult
 from .retraining import trained
 
 __all__ = ["WeightChanges"]
@@ -55,7 +55,7 @@ class WeightChanges:
     def refuses(self, model: Model) -> str | None:
         return None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         model, thorough, tensors = victim.model, victim.budget.thorough, {}
         arms: dict[str, Any] = {arm: {"change": CHANGES[arm]} for arm in (CHANGES if thorough else FEW)}
         if other := _other(victim):
@@ -74,7 +74,7 @@ class WeightChanges:
             for arm, how in arms.items()
             for seed in victim.seeds(self.name, arm)
         ]
-        return Found(tuple(attempts), tensors)
+        return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
         arms = 2 + (len([*CHANGES, *SAMPLERS, *self.guidance]) if budget.thorough else len(FEW))

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..model.model import Model
 from ..schema import folded
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["Wording"]
 
@@ -36,7 +36,7 @@ class Wording:
     def refuses(self, model: Model) -> str | None:
         return NO_TEXT if model.classes else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         attempts, template = list[Attempt](), victim.model.hints.templates[victim.concept.kind][0]
         arms = {
             arm: [format_prompt(template, word) for word in words]
@@ -46,7 +46,7 @@ class Wording:
             readable = [prompt for prompt in prompts if _fits(victim.model, prompt)]
             for i, seed in enumerate(victim.seeds(self.name, arm) if readable else ()):
                 attempts.append(Attempt(arm, readable[i % len(readable)], seed))
-        return Found(tuple(attempts))
+        return SearchResult(tuple(attempts))
 
     def cost(self, budget: Budget) -> Cost:
         return Cost(arms=3)  # at most: a concept may have no synonym in the table

@@ -20,7 +20,7 @@ from ..errors import InputError, quoted
 from ..model.encoders import free_tokens, shared_words
 from ..model.model import Model
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .found import Attempt, Found
+from .result import Attempt, SearchResult
 
 __all__ = ["WordSearch", "Words", "fits", "sampled", "simplex", "swaps", "words_of"]
 
@@ -103,15 +103,15 @@ class WordSearch:
     def refuses(self, model: Model) -> str | None:
         return NO_TEXT if model.classes else None
 
-    def search(self, victim: Victim) -> Found:
+    def search(self, victim: Victim) -> SearchResult:
         """Attempts at the budget's number of pictures, which take the texts in turn."""
         words, texts = words_of(victim.model, victim.concept.wordings), list[str]()
         for number, prompt in enumerate(prompts_for(victim.model, victim.concept, self.prompts)):
-            find = partial(self._found, victim, words, prompt, number)
+            find = partial(self._searched, victim, words, prompt, number)
             which = victim.part(f"{self.name} {number}", find)["which"].long()
             texts.append(self.text(prompt, words.text(which)))
         attempts = enumerate(victim.seeds(self.name))
-        return Found(tuple(Attempt(self.arm, texts[i % len(texts)], seed) for i, seed in attempts))
+        return SearchResult(tuple(Attempt(self.arm, texts[i % len(texts)], seed) for i, seed in attempts))
 
     def cost(self, budget: Budget) -> Cost:
         return Cost()
@@ -124,7 +124,7 @@ class WordSearch:
         """The text of an attempt: the words alone, in place of the prompt."""
         return words
 
-    def _found(self, victim: Victim, words: Words, prompt: str, number: int) -> dict[str, Tensor]:
+    def _searched(self, victim: Victim, words: Words, prompt: str, number: int) -> dict[str, Tensor]:
         return {"which": self.find(victim, words, prompt, number)}
 
 

@@ -188,9 +188,9 @@ def projection(
 def leading(change: Tensor, share: float) -> Tensor:
     """The fewest right singular vectors (k, width) that hold the share of the energy of a change (rows, width)."""
     _, size, v = torch.linalg.svd(change, full_matrices=False)
-    held = size.square().cumsum(0)
-    # vectors are needed as long as those before them hold too little
-    rows: Tensor = v[(held - size.square() < share * held[-1]) & (size > 1e-6 * size[0])]
+    energy = size.square().cumsum(0)
+    # a vector is needed if those before it have too little
+    rows: Tensor = v[(energy - size.square() < share * energy[-1]) & (size > 1e-6 * size[0])]
     return rows
 
 

@@ -73,20 +73,20 @@ def _libraries() -> Iterator[Finding]:
     """The versions, and which are older than pyproject.toml asks for."""
     from packaging.requirements import Requirement
 
-    wanted: dict[str, Requirement] = {}
+    required: dict[str, Requirement] = {}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a plain clone
         for line in importlib.metadata.requires("unlearnkit") or ():
             one = Requirement(line)
             if one.marker is None:
-                wanted[one.name] = one
+                required[one.name] = one
     for name in LIBRARIES:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "wrong", f"is not installed: pip install {name}")
             continue
-        fits = name not in wanted or wanted[name].specifier.contains(version, prereleases=True)
-        need = "" if fits else f", but {wanted[name].specifier} is needed"
+        fits = name not in required or required[name].specifier.contains(version, prereleases=True)
+        need = "" if fits else f", but {required[name].specifier} is needed"
         yield Finding(name, "ok" if fits else "wrong", version + need)
 
 

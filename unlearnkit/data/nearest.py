@@ -53,15 +53,15 @@ def with_nearest(
         replace(one, instead=default.get(one.kind)) if one.instead is None else one for one in request.erase
     ]
     request = replace(request, erase=tuple(erase))
-    wanted = [one for one in request.erase if one.instead == NEAREST]
-    if not wanted:
+    unnamed = [one for one in request.erase if one.instead == NEAREST]
+    if not unnamed:
         return request
     if counting or by_text(request):
-        words = nearest_by_text(model, request, wanted)
+        words = nearest_by_text(model, request, unnamed)
     else:
-        words = [nearest_word(model, request, one) for one in wanted]
-    found = {one: replace(one, instead=word) for one, word in zip(wanted, words, strict=True)}
-    return replace(request, erase=tuple(found.get(one, one) for one in request.erase))
+        words = [nearest_word(model, request, one) for one in unnamed]
+    named = {one: replace(one, instead=word) for one, word in zip(unnamed, words, strict=True)}
+    return replace(request, erase=tuple(named.get(one, one) for one in request.erase))
 
 
 def _allowed(model: Model, request: Request, concept: Concept) -> list[str]:

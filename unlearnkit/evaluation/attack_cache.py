@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..attacks.found import Found
+from ..attacks.result import SearchResult
 from ..data.pictures import default_folder
 from ..errors import InputError
 from ..io.unfinished import staging
@@ -28,29 +28,29 @@ def key_of(plan: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def fetch(key: str, found: Path, pictures: Path) -> None:
+def fetch(key: str, result: Path, pictures: Path) -> None:
     """Copy a control from the cache, if it is there whole and the folder has none yet."""
     place = default_folder() / "controls" / key
-    if not key or found.exists() or pictures.exists() or not (place / "found").is_dir():
+    if not key or result.exists() or pictures.exists() or not (place / "found").is_dir():
         return
     try:
-        if Found.load(place / "found") is None:
+        if SearchResult.load(place / "found") is None:
             return
     except InputError:
         return
     shutil.copytree(place / "pictures", pictures)
-    with staging(found.parent) as partial:
-        shutil.copytree(place / "found", partial / found.name)
-        (partial / found.name).rename(found)
+    with staging(result.parent) as partial:
+        shutil.copytree(place / "found", partial / result.name)
+        (partial / result.name).rename(result)
 
 
-def keep(key: str, found: Path, pictures: Path) -> None:
+def keep(key: str, result: Path, pictures: Path) -> None:
     """Copy a finished control into the cache."""
     place = default_folder() / "controls" / key
     if not key or place.exists():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     with staging(place.parent) as partial:
-        shutil.copytree(found, partial / key / "found")
+        shutil.copytree(result, partial / key / "found")
         shutil.copytree(pictures, partial / key / "pictures")
         (partial / key).rename(place)

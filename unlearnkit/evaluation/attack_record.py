@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..attacks.found import Found
+from ..attacks.result import SearchResult
 from ..errors import InputError, UnlearnError, printable, quoted
 from ..io import manifest
 from ..io.files import slug
@@ -114,11 +114,11 @@ def figures_of(folder: Path) -> dict[str, Any]:
 
 def computed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What ``figures.json`` holds, from the rows and from what was found."""
-    found = {side: one for side in (AFTER, CONTROL) if (one := Found.load(folder / side))}
+    results = {side: one for side in (AFTER, CONTROL) if (one := SearchResult.load(folder / side))}
     arms = arm_figures(rows)
     return {
         "arms": {name: dataclasses.asdict(one) for name, one in arms.items()},
-        "figures": {side: dict(one.figures) for side, one in found.items()},
+        "figures": {side: dict(one.figures) for side, one in results.items()},
         "headline": headline(arms),
         "limit": LIMIT,
     }
@@ -133,12 +133,12 @@ def wrong(folder: Path) -> Iterator[str]:
     try:
         was, plan, rows = figures_of(folder), plan_of(folder), rows_of(folder)
         del was["seconds"]
-        found = {side: one for side in (AFTER, CONTROL) if (one := Found.load(folder / side))}
+        results = {side: one for side in (AFTER, CONTROL) if (one := SearchResult.load(folder / side))}
     except UnlearnError as error:
         yield str(error)
         return
     named = {(row["side"], row["attempt"]): row for row in rows}
-    expected = {(side, i) for side, one in found.items() for i in range(len(one.attempts))}
+    expected = {(side, i) for side, one in results.items() for i in range(len(one.attempts))}
     if named.keys() != expected or len(rows) != len(expected):
         yield "rows.jsonl has other pictures than those that found.json asks for"
         return
@@ -149,7 +149,7 @@ def wrong(folder: Path) -> Iterator[str]:
         except InputError as error:
             yield f"{where}: {error}"
             continue
-        attempt = found[side].attempts[number]
+        attempt = results[side].attempts[number]
         if picture_hash(picture) != row["image"]:
             yield f"{where} is not the picture that was judged"
         if (facts["seed"], facts["prompt"], row["arm"]) != (attempt.seed, attempt.prompt, attempt.arm):

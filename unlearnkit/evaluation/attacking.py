@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..attacks import ATTACKS, Attack, Budget, Found, Victim
+from ..attacks import ATTACKS, Attack, Budget, SearchResult, Victim
 from ..attacks.drawing import batches, drawn
 from ..data.prompts import neighbours
 from ..errors import InputError, quoted
@@ -152,8 +152,8 @@ def carry_out(
             started, stored = time.monotonic(), (folder / side, folder / "pictures" / side)
             key = attack_cache.key_of(plan, versions("numpy")) if side == CONTROL else ""
             attack_cache.fetch(key, *stored)
-            found = _found(folder / side, attack, victim, side, tick)
-            rows += _judged(folder, side, victim, found, target, evaluators, _named(attack, tick))
+            result = _search_result(folder / side, attack, victim, side, tick)
+            rows += _judged(folder, side, victim, result, target, evaluators, _named(attack, tick))
             attack_cache.keep(key, *stored)
             seconds[side] = round(time.monotonic() - started, 1)
         write_text(folder / "rows.jsonl", lines_of(rows))
@@ -186,25 +186,27 @@ def _plan(
     }
 
 
-def _found(folder: Path, attack: Attack, victim: Victim, side: str, tick: Tick | None) -> Found:
+def _search_result(
+    folder: Path, attack: Attack, victim: Victim, side: str, tick: Tick | None
+) -> SearchResult:
     """What the attack finds, from the folder if it is there."""
-    found = Found.load(folder)
-    if found is None:
+    result = SearchResult.load(folder)
+    if result is None:
         if tick:
             victim.progress = lambda done, total: tick(f"{attack.name}, {side}: searching", done, total)
         attack.search(victim).save(folder)
-        found = Found.load(folder)
+        result = SearchResult.load(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
-    if found is None:
+    if result is None:
         raise InputError(f"{quoted(folder)} cannot be read")
-    return found
+    return result
 
 
 def _judged(
     folder: Path,
     side: str,
     victim: Victim,
-    found: Found,
+    result: SearchResult,
     target: Target,
     evaluators: Evaluators,
     tick: Tick | None,
@@ -213,15 +215,15 @@ def _judged(
     place, kind = folder / "pictures" / side, target.concept.kind
     identity = manifest.file_hash(folder / side / "found.json")
     place.mkdir(parents=True, exist_ok=True)
-    paths = [place / f"{number:04d}.png" for number in range(len(found.attempts))]
+    paths = [place / f"{number:04d}.png" for number in range(len(result.attempts))]
     facts = [
-        {"prompt": one.prompt, "seed": one.seed, "side": identity, "failure": ""} for one in found.attempts
+        {"prompt": one.prompt, "seed": one.seed, "side": identity, "failure": ""} for one in result.attempts
     ]
     done = 0
-    for numbers in batches(found.attempts, victim.model.batch):
+    for numbers in batches(result.attempts, victim.model.batch):
         if missing := [i for i in numbers if not _there(paths[i], facts[i])]:
             for i, picture in zip(
-                missing, drawn(victim, found, [found.attempts[i] for i in missing]), strict=True
+                missing, drawn(victim, result, [result.attempts[i] for i in missing]), strict=True
             ):
                 save_png(picture, paths[i], facts=facts[i])
         done += len(numbers)
@@ -237,7 +239,7 @@ def _judged(
             zip(pictures, classifier.classify(pictures), strict=True), first
         ):
             seen = spoilt(picture) or words[kind][0] or NOTHING
-            row = {"side": side, "attempt": number, "arm": found.attempts[number].arm}
+            row = {"side": side, "attempt": number, "arm": result.attempts[number].arm}
             row |= {"image": picture_hash(picture), "seen": seen, "shows": same(seen, target.seen_as)}
             rows.append(row)
     return rows

@@ -112,10 +112,10 @@ def _instead(
         if feature and len(set(prompts)) >= 3:
             x = features[feature][[place[i] for i in reference.ask]].astype(np.float64)
             found[side]["diversity"] = diversity(x, x, prompts)[0]
-        asked = [(known[i], pictures[side, i]) for i in reference.ask]
+        drawn = [(known[i], pictures[side, i]) for i in reference.ask]
         shown = [
             (one, picture, kind)
-            for one, picture in asked
+            for one, picture in drawn
             if (kind := other[one.concept]) in picture.words and getattr(one, kind)
         ]
         if shown:

@@ -91,8 +91,10 @@ def _features(
     if clip := evaluators.clip:
         vectors = features["clip"] = clip.images(pictures)
         prompts = clip.texts([case.prompt or " " for case in cases])
-        rests = clip.texts([case.rest or " " for case in cases])
-        for case, metrics, vector, prompt, rest in zip(cases, values, vectors, prompts, rests, strict=True):
+        rest_texts = clip.texts([case.rest or " " for case in cases])
+        for case, metrics, vector, prompt, rest in zip(
+            cases, values, vectors, prompts, rest_texts, strict=True
+        ):
             metrics[f"{clip.name}/prompt"] = round(float(vector @ prompt), 6)
             if case.rest:
                 metrics[f"{clip.name}/rest"] = round(float(vector @ rest), 6)

@@ -92,10 +92,10 @@ class UCE(ClosedForm):
 
         q = cᵀ (λ I + s_k Σ c_k c_kᵀ)⁻¹ c.
         """
-        held = self.retain_weight * retained
-        held += (self.ridge + 1e-12 * float(held.trace()) + 1e-30) * torch.eye(len(held)).double()
-        pull = self.erase_weight * (c * torch.linalg.solve(held, c)).sum(dim=0)
-        refuse_clashes(names, pull / (1 + pull), self.free)
+        a = self.retain_weight * retained
+        a += (self.ridge + 1e-12 * float(a.trace()) + 1e-30) * torch.eye(len(a)).double()
+        sq = self.erase_weight * (c * torch.linalg.solve(a, c)).sum(dim=0)
+        refuse_clashes(names, sq / (1 + sq), self.free)
 
     def delta(self, erased: Tensor, towards: Tensor, retained: Tensor) -> Tensor:
         """s_e Σ (g - c) cᵀ A⁻¹ (width, width), which W times gives W' - W. Raises InputError if A is singular."""

@@ -101,11 +101,11 @@ class Studio(Home):
         return Response(html, media_type="text/html; charset=utf-8", headers={"X-State": state})
 
     def _command(self, form: Form) -> Response:
-        return PlainTextResponse(shell(command_of(form.get("what", ""), form, self.found())[1]))
+        return PlainTextResponse(shell(command_of(form.get("what", ""), form, self.workspace())[1]))
 
     def _start(self, form: Form) -> Response:
         what = form.get("what", "")
-        title, words = command_of(what, form, self.found())
+        title, words = command_of(what, form, self.workspace())
         self.drawing.free()
         self.jobs.start(title, words, form.get("tab", ""))
         return Response(status_code=204)
@@ -116,13 +116,13 @@ class Studio(Home):
         return Response(status_code=204)
 
     def _picture(self, form: Form) -> Response:
-        png = self.drawing.picture(**request_of(form, self.found()))
+        png = self.drawing.picture(**request_of(form, self.workspace()))
         return Response(png, media_type="image/png")
 
     def _file(self, form: Form) -> Response:
         from .files import served
 
-        return served(form, self.found())
+        return served(form, self.workspace())
 
     def _static(self, name: str) -> Answer:
         kind = "text/css" if name.endswith(".css") else "text/javascript"

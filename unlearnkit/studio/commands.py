@@ -15,7 +15,7 @@ from ..model.places import hints_of
 from ..runs.recipes import SHIPPED
 from ..schema import LONGEST, Concept, check_unicode
 from ..settings import Setting, describe, parse_pairs
-from .found import Found, Run, pick
+from .workspace import Run, Workspace, pick
 
 __all__ = ["Form", "command_of", "hints_for", "important", "shell"]
 
@@ -30,9 +30,9 @@ SHOWN = 5
 PIECES = 40  # names in one field
 
 
-def command_of(what: str, form: Form, found: Found) -> tuple[str, Words]:
+def command_of(what: str, form: Form, workspace: Workspace) -> tuple[str, Words]:
     """A title, and the words after ``unlearnkit``. Raises InputError for a form that is incomplete or odd."""
-    return pick(what, COMMANDS, "action")(form, found)
+    return pick(what, COMMANDS, "action")(form, workspace)
 
 
 def shell(words: Words) -> str:
@@ -40,9 +40,9 @@ def shell(words: Words) -> str:
     return shlex.join(["unlearnkit", *words])
 
 
-def hints_for(source: str, found: Found) -> Hints:
+def hints_for(source: str, workspace: Workspace) -> Hints:
     """The hints of a model of the studio."""
-    place = found.folder / source
+    place = workspace.folder / source
     return hints_of(place if source not in SHIPPED and place.is_dir() else source)
 
 
@@ -53,9 +53,9 @@ def important(method: str) -> tuple[list[Setting], list[Setting]]:
     return first, [one for one in every.values() if one not in first]
 
 
-def _erase(form: Form, found: Found) -> tuple[str, Words]:
-    model = pick(form.get("model", ""), found.models, "model")
-    concept, rest = _concept(form, form.get("method") or hints_for(model, found).method)
+def _erase(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    model = pick(form.get("model", ""), workspace.models, "model")
+    concept, rest = _concept(form, form.get("method") or hints_for(model, workspace).method)
     words = ["erase", model, *rest]
     if name := _text(form, "name"):
         words += ["--out", f"runs/{slug(name)}"]
@@ -66,8 +66,8 @@ def _erase(form: Form, found: Found) -> tuple[str, Words]:
     return f"erase {concept}", words
 
 
-def _dry(form: Form, found: Found) -> tuple[str, Words]:
-    title, words = _erase(form, found)
+def _dry(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    title, words = _erase(form, workspace)
     return f"what it takes to {title}", [*words, "--dry-run"]
 
 
@@ -97,55 +97,55 @@ def _concept(form: Form, method: str) -> tuple[str, Words]:
     return name, words
 
 
-def _resume(form: Form, found: Found) -> tuple[str, Words]:
-    run = pick(form.get("run", ""), found.runs, "run")
+def _resume(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = pick(form.get("run", ""), workspace.runs, "run")
     less = [] if form.get("pipeline") else ["--no-pipeline"]
     return f"resume {run.name}", ["erase", "--resume", *less, "--out", run.name]
 
 
-def _evaluate(form: Form, found: Found) -> tuple[str, Words]:
-    run = _finished(form, found)
+def _evaluate(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = _finished(form, workspace)
     words = ["evaluate", run.name, *(["--quick"] if form.get("quick") else [])]
     return f"evaluate {run.name}", words
 
 
-def _attack(form: Form, found: Found) -> tuple[str, Words]:
-    run = _finished(form, found)
+def _attack(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = _finished(form, workspace)
     return f"attack {run.name}", ["attack", run.name]
 
 
-def _report(form: Form, found: Found) -> tuple[str, Words]:
-    run = _finished(form, found)
+def _report(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = _finished(form, workspace)
     return f"report on {run.name}", ["report", run.name]
 
 
-def _verify(form: Form, found: Found) -> tuple[str, Words]:
-    run = _finished(form, found)
+def _verify(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = _finished(form, workspace)
     return f"verify {run.name}", ["verify", run.name]
 
 
-def _compare(form: Form, found: Found) -> tuple[str, Words]:
+def _compare(form: Form, workspace: Workspace) -> tuple[str, Words]:
     chosen = form.get("runs", "").split("\n")
-    names = [pick(name, found.runs, "run").name for name in dict.fromkeys(chosen) if name]
+    names = [pick(name, workspace.runs, "run").name for name in dict.fromkeys(chosen) if name]
     if len(names) < 2:
         raise InputError("choose two runs or more to compare")
     return f"compare {len(names)} runs", ["compare", *names]
 
 
-def _export(form: Form, found: Found) -> tuple[str, Words]:
-    run = _finished(form, found)
+def _export(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    run = _finished(form, workspace)
     file = f"{slug(_text(form, 'name') or f'without {run.concepts}')}.safetensors"
     words = ["export", run.name, "--out", file]
     if into := form.get("into"):
-        words += ["--into", pick(into, {name: name for name in found.files}, "file")]
+        words += ["--into", pick(into, {name: name for name in workspace.files}, "file")]
     if (lose := _text(form, "lose")) not in ("", "0.01"):
         words += ["--lose", _number(lose, "the share that may be lost")]
     return f"export {run.name}", words
 
 
-def _init(form: Form, found: Found) -> tuple[str, Words]:
+def _init(form: Form, workspace: Workspace) -> tuple[str, Words]:
     name = slug(_text(form, "name") or "project")
-    words = ["chain", "init", name, pick(form.get("model", ""), found.models, "model")]
+    words = ["chain", "init", name, pick(form.get("model", ""), workspace.models, "model")]
     if form.get("regime"):
         words += ["--regime", _line(form["regime"], "the regime")]
     if form.get("method"):
@@ -153,27 +153,27 @@ def _init(form: Form, found: Found) -> tuple[str, Words]:
     return f"new chain {name}", words
 
 
-def _add(form: Form, found: Found) -> tuple[str, Words]:
-    chain = _chain(form, found)
-    concept, words = _concept(form, form.get("method") or open_chain(found.chains[chain]).options.method)
+def _add(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    chain = _chain(form, workspace)
+    concept, words = _concept(form, form.get("method") or open_chain(workspace.chains[chain]).options.method)
     return f"erase {concept} in {chain}", ["chain", "add", chain, *words]
 
 
-def _drop(form: Form, found: Found) -> tuple[str, Words]:
-    chain, number = _chain(form, found), _whole(form.get("number", ""), "the request's number")
+def _drop(form: Form, workspace: Workspace) -> tuple[str, Words]:
+    chain, number = _chain(form, workspace), _whole(form.get("number", ""), "the request's number")
     dry = ["--dry-run"] if form.get("dry") else []
     return f"take request {number} of {chain} back", ["chain", "drop", chain, number, *dry]
 
 
-def _on_chain(command: str) -> Callable[[Form, Found], tuple[str, Words]]:
-    def words(form: Form, found: Found) -> tuple[str, Words]:
-        chain = _chain(form, found)
+def _on_chain(command: str) -> Callable[[Form, Workspace], tuple[str, Words]]:
+    def words(form: Form, workspace: Workspace) -> tuple[str, Words]:
+        chain = _chain(form, workspace)
         return f"{command} {chain}", ["chain", command, chain]
 
     return words
 
 
-COMMANDS: dict[str, Callable[[Form, Found], tuple[str, Words]]] = {
+COMMANDS: dict[str, Callable[[Form, Workspace], tuple[str, Words]]] = {
     "erase": _erase,
     "dry": _dry,
     "resume": _resume,
@@ -192,15 +192,15 @@ COMMANDS: dict[str, Callable[[Form, Found], tuple[str, Words]]] = {
 }
 
 
-def _finished(form: Form, found: Found) -> Run:
-    run = pick(form.get("run", ""), found.runs, "run")
+def _finished(form: Form, workspace: Workspace) -> Run:
+    run = pick(form.get("run", ""), workspace.runs, "run")
     if not run.finished:
         raise InputError(f"{run.name} is not finished: resume it first")
     return run
 
 
-def _chain(form: Form, found: Found) -> str:
-    pick(form.get("chain", ""), found.chains, "chain")
+def _chain(form: Form, workspace: Workspace) -> str:
+    pick(form.get("chain", ""), workspace.chains, "chain")
     return form["chain"]
 
 

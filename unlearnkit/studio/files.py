@@ -13,8 +13,8 @@ from ..errors import InputError, UnlearnError
 from ..io.files import member
 from ..io.reading import parse_json, read_bytes
 from .commands import Form
-from .found import Found, pick
 from .templates import REPORTS
+from .workspace import Workspace, pick
 
 __all__ = ["COMPARISON", "exported", "served"]
 
@@ -24,18 +24,18 @@ HEADER = 32 * 2**20  # bytes of a .safetensors file's header
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def served(form: Form, found: Found) -> Response:
+def served(form: Form, workspace: Workspace) -> Response:
     """A file of a run or a chain by its fixed name. Raises InputError for anything else."""
     what = form.get("what", "")
     if what == "grid":
-        data = read_bytes(member(_run(form, found), "grid.png"), what="grid", most=MOST)
+        data = read_bytes(member(_run(form, workspace), "grid.png"), what="grid", most=MOST)
         if not data.startswith(PNG):
             raise InputError("grid.png is no picture: make the run again in another folder")
         return Response(data, media_type="image/png")
     folders = {
-        "report": lambda: member(_run(form, found), "report.html"),
-        "chain": lambda: member(pick(form.get("chain", ""), found.chains, "chain"), "report.html"),
-        "comparison": lambda: member(found.folder, COMPARISON, "compare.html"),
+        "report": lambda: member(_run(form, workspace), "report.html"),
+        "chain": lambda: member(pick(form.get("chain", ""), workspace.chains, "chain"), "report.html"),
+        "comparison": lambda: member(workspace.folder, COMPARISON, "compare.html"),
     }
     data = read_bytes(pick(what, folders, "file")(), what="page", most=MOST)
     # a page in the folder may be a stranger's: only our own script may run in it, and away from this origin
@@ -64,5 +64,5 @@ def exported(path: Path) -> dict[str, Any]:
     return {"what": "An edit or a changed checkpoint", "loads": "what loads the original", "ours": True}
 
 
-def _run(form: Form, found: Found) -> Path:
-    return pick(form.get("run", ""), found.runs, "run").path
+def _run(form: Form, workspace: Workspace) -> Path:
+    return pick(form.get("run", ""), workspace.runs, "run").path

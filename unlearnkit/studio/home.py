@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .drawing import Drawing
-from .found import Found, look
 from .jobs import Jobs
+from .workspace import Workspace, scan
 
 __all__ = ["Home"]
 
@@ -19,9 +19,9 @@ class Home:
         self.folder, self.models = folder, tuple(models)
         self.jobs, self.drawing = Jobs(folder), Drawing(folder)
 
-    def found(self) -> Found:
+    def workspace(self) -> Workspace:
         """What is in the folder now."""
-        return look(self.folder, self.models)
+        return scan(self.folder, self.models)
 
     def close(self) -> None:
         """End every process of the studio."""

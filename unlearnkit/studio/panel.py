@@ -25,7 +25,7 @@ def panel(home: Home, tab: str) -> dict[str, Any]:
     every = home.jobs.all()
     job = next((one for one in every if one.tab == tab), None)
     other = next((one for one in every if one.running and one.tab != tab), None)
-    run = home.found().runs.get(job.folder) if job and job.folder else None
+    run = home.workspace().runs.get(job.folder) if job and job.folder else None
     return {
         "tab": tab,
         "job": job,

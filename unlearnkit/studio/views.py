@@ -17,9 +17,9 @@ from ..schema import check_unicode, folded
 from ..settings import as_typed
 from .commands import Form, command_of, hints_for, important, shell
 from .files import COMPARISON, exported
-from .found import Found, Run, pick
 from .home import Home
 from .verdicts import attacks, checked, evaluations
+from .workspace import Run, Workspace, pick
 
 __all__ = ["TABS", "VIEWS", "request_of"]
 
@@ -40,9 +40,9 @@ STRONGEST = 1.5
 
 def erase(home: Home, form: Form) -> dict[str, Any]:
     """The form to erase: suggestions, the method's settings with this model's defaults, unfinished runs."""
-    found = home.found()
-    model = form.get("model") or next(iter(found.models), "")
-    hints = hints_for(pick(model, found.models, "model"), found)
+    workspace = home.workspace()
+    model = form.get("model") or next(iter(workspace.models), "")
+    hints = hints_for(pick(model, workspace.models, "model"), workspace)
     method = form.get("method") or hints.method
     cls = known.find(method)
     kind = form.get("kind") or ("style" if folded(form.get("concept", "")) in hints.styles else "object")
@@ -51,7 +51,7 @@ def erase(home: Home, form: Form) -> dict[str, Any]:
     names = [*(name for name in METHODS), *(name for name in known.methods() if name not in METHODS)]
     running = home.jobs.running()
     return {
-        "models": list(found.models),
+        "models": list(workspace.models),
         "model": model,
         "objects": hints.objects,
         "styles": hints.styles,
@@ -64,7 +64,7 @@ def erase(home: Home, form: Form) -> dict[str, Any]:
         "defaults": {one.name: as_typed(own.get(one.name, one.default)) for one in (*first, *rest)},
         "unfinished": [
             run
-            for run in found.runs.values()
+            for run in workspace.runs.values()
             if not run.finished and (not running or running.folder != run.name)
         ],
     }
@@ -72,19 +72,19 @@ def erase(home: Home, form: Form) -> dict[str, Any]:
 
 def look(home: Home, form: Form) -> dict[str, Any]:
     """Pictures before and after: the addresses of the pictures, one row for each seed."""
-    found = home.found()
-    runs = found.finished()
+    workspace = home.workspace()
+    runs = workspace.finished()
     chosen = [pick(name, runs, "run") for name in dict.fromkeys(form.get("run", "").split("\n")) if name]
     if not chosen and not form.get("model"):
-        chosen = [run for run in runs.values() if found.knows(run)][:1]
+        chosen = [run for run in runs.values() if workspace.knows(run)][:1]
     chosen = chosen[:COLUMNS]
-    model = found.model_of(chosen[0]) if chosen else form.get("model") or next(iter(found.models), "")
+    model = workspace.model_of(chosen[0]) if chosen else form.get("model") or next(iter(workspace.models), "")
     for run in chosen[1:]:
-        if found.model_of(run) != model:
+        if workspace.model_of(run) != model:
             raise InputError(
                 f"{run.name} and {chosen[0].name} change different models: look at one model's runs"
             )
-    hints = hints_for(pick(model, found.models, "model"), found)
+    hints = hints_for(pick(model, workspace.models, "model"), workspace)
     prompt = form.get("prompt", "").strip() or _first_prompt(chosen, hints)
     shown: dict[str, str] = {"prompt": prompt, "seed": form.get("seed", "0").strip() or "0"}
     shown |= {name: form.get(name, "").strip() for name in ("steps", "guidance")}
@@ -92,7 +92,7 @@ def look(home: Home, form: Form) -> dict[str, Any]:
     rows = _number(shown["rows"], "the number of pictures", 1, 8, whole=True)
     seed = _number(shown["seed"], "the seed", 0, 2**63 - 1, whole=True)
     common = {"model": model, "prompt": prompt, "steps": shown["steps"], "guidance": shown["guidance"]}
-    request_of({**common, "seed": str(seed), "strength": shown["strength"]}, found)
+    request_of({**common, "seed": str(seed), "strength": shown["strength"]}, workspace)
     pictures = [
         [
             {**common, "seed": str(number), **side}
@@ -105,21 +105,21 @@ def look(home: Home, form: Form) -> dict[str, Any]:
         "runs": [*runs.values()],
         "chosen": chosen,
         "model": model,
-        "models": list(found.models),
+        "models": list(workspace.models),
         "shown": shown,
         "pictures": pictures,
         "usual": {"steps": hints.steps, "guidance": hints.guidance},
-        "covered": not is_canvas(found.models[model]),
+        "covered": not is_canvas(workspace.models[model]),
         "strongest": STRONGEST,
     }
 
 
 def check(home: Home, form: Form) -> dict[str, Any]:
     """The verdicts of all runs, and one run with its attacks."""
-    found = home.found()
-    runs = [*found.finished().values()]
+    workspace = home.workspace()
+    runs = [*workspace.finished().values()]
     rows = [(run, _evaluated(run)) for run in runs]
-    one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
+    one = pick(form["run"], workspace.finished(), "run") if form.get("run") else (runs[0] if runs else None)
     of_canvas = bool(one and one.recipe and is_canvas(one.recipe.model))
     evaluated, attacked, wrong = [], [], ""
     try:
@@ -139,39 +139,41 @@ def check(home: Home, form: Form) -> dict[str, Any]:
         "attacked": attacked,
         "wrong": wrong,
         "reported": bool(one and (one.path / "report.html").is_file()),
-        "compared": (found.folder / COMPARISON / "compare.html").is_file(),
+        "compared": (workspace.folder / COMPARISON / "compare.html").is_file(),
         "canvas": of_canvas,
         "comparable": sum(bool(evaluated) for _, evaluated in rows),
-        "actions": _actions(found, "check", labels, new=not evaluated, run=one.name) if one else [],
+        "actions": _actions(workspace, "check", labels, new=not evaluated, run=one.name) if one else [],
         "plane": _plane({run.name: each for run, each_run in rows for each in each_run[:1]}),
     }
 
 
 def requests(home: Home, form: Form) -> dict[str, Any]:
     """A chain as a time line, with what still holds."""
-    found = home.found()
-    name = form.get("chain") or next(iter(found.chains), "")
+    workspace = home.workspace()
+    name = form.get("chain") or next(iter(workspace.chains), "")
     now, wrong = None, ""
     try:
-        now = status(pick(name, found.chains, "chain")) if name else None
+        now = status(pick(name, workspace.chains, "chain")) if name else None
     except UnlearnError as error:
-        if name not in found.chains:
+        if name not in workspace.chains:
             raise
         wrong = printable(str(error))
     model = now.project.options.model if now else ""
-    source = next((one for one in found.models if one == model or found.models[one] == model), "canvas")
+    source = next(
+        (one for one in workspace.models if one == model or workspace.models[one] == model), "canvas"
+    )
     return {
-        "chains": list(found.chains),
+        "chains": list(workspace.chains),
         "chain": name,
         "now": now,
         "wrong": wrong,
         "active": {line.step.number for line in now.lines} if now else set(),
-        "models": list(found.models),
+        "models": list(workspace.models),
         "methods": list(known.methods()),
-        "hints": hints_for(found.models.get(source, "canvas"), found),
-        "reported": bool(name and (found.chains[name] / "report.html").is_file()),
+        "hints": hints_for(workspace.models.get(source, "canvas"), workspace),
+        "reported": bool(name and (workspace.chains[name] / "report.html").is_file()),
         "actions": _actions(
-            found,
+            workspace,
             "requests",
             {"Verify": {"what": "chain-verify"}, "Write the report": {"what": "chain-report"}},
             chain=name,
@@ -183,10 +185,12 @@ def requests(home: Home, form: Form) -> dict[str, Any]:
 
 def ship(home: Home, form: Form) -> dict[str, Any]:
     """What a run can be shipped as, and what has been exported already."""
-    found = home.found()
-    runs = [*found.finished().values()]
-    one = pick(form["run"], found.finished(), "run") if form.get("run") else (runs[0] if runs else None)
-    files = [{"name": name, "bytes": _bytes(path), **exported(path)} for name, path in found.files.items()]
+    workspace = home.workspace()
+    runs = [*workspace.finished().values()]
+    one = pick(form["run"], workspace.finished(), "run") if form.get("run") else (runs[0] if runs else None)
+    files = [
+        {"name": name, "bytes": _bytes(path), **exported(path)} for name, path in workspace.files.items()
+    ]
     return {
         "one": one,
         "options": [(run.name, f"{run.name}: without {run.concepts}") for run in runs],
@@ -207,18 +211,18 @@ VIEWS: Mapping[str, Callable[[Any, Form], dict[str, Any]]] = {
 }
 
 
-def request_of(form: Form, found: Found) -> dict[str, Any]:
+def request_of(form: Form, workspace: Workspace) -> dict[str, Any]:
     """What the process that draws is asked for. Raises InputError for a field that it cannot take."""
     prompt = form.get("prompt", "").strip()
     check_unicode(prompt)
     if not prompt or len(prompt) > LONGEST:
         raise InputError(f"the prompt has {len(prompt)} characters: give 1 to {LONGEST}")
-    run = pick(form["run"], found.finished(), "run") if form.get("run") else None
-    model = found.model_of(run) if run else form.get("model", "")
+    run = pick(form["run"], workspace.finished(), "run") if form.get("run") else None
+    model = workspace.model_of(run) if run else form.get("model", "")
     steps, guidance = form.get("steps", "").strip(), form.get("guidance", "").strip()
     strength = _number(form.get("strength", "1"), "the strength", 0, STRONGEST)
     return {
-        "model": pick(model, found.models, "model"),
+        "model": pick(model, workspace.models, "model"),
         "variant": run.recipe.variant if run and run.recipe else None,
         "edit": str(member(run.path, "edit.safetensors")) if run else None,
         "strength": strength if run else 1.0,
@@ -237,14 +241,19 @@ def _first_prompt(chosen: list[Run], hints: Hints) -> str:
 
 
 def _actions(
-    found: Found, tab: str, labels: Mapping[str, Mapping[str, str]], *, new: bool = False, **common: str
+    workspace: Workspace,
+    tab: str,
+    labels: Mapping[str, Mapping[str, str]],
+    *,
+    new: bool = False,
+    **common: str,
 ) -> list[dict[str, Any]]:
     """Buttons that each start a command."""
     return [
         {
             "label": label,
             "fields": {**fields, **common, "tab": tab},
-            "command": shell(command_of(fields["what"], {**fields, **common}, found)[1]),
+            "command": shell(command_of(fields["what"], {**fields, **common}, workspace)[1]),
             "first": number == 0 and fields["what"] == "evaluate" and new,
         }
         for number, (label, fields) in enumerate(labels.items())

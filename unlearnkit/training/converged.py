@@ -39,12 +39,12 @@ class Convergence:
         self.panel, self.every, self.least, self.cycle = panel, cycle or every, least, cycle
         patience = 1 if cycle else patience
         self.reach, self.brake, self.patience = reach, brake, patience
-        self.held, self.done, self.last = 0, 0, Reading(0.0, 0, 0.0)
+        self.passed, self.done, self.last = 0, 0, Reading(0.0, 0, 0.0)
 
     @property
     def over(self) -> bool:
         """Whether training ends."""
-        return self.held >= self.patience
+        return self.passed >= self.patience
 
     def due(self, done: int) -> bool:
         """Whether to read the panel after ``done`` steps."""
@@ -58,7 +58,7 @@ class Convergence:
         """Read the panel after ``done`` steps, with the weights that the model has now; the numbers for the log."""
         now = self.panel.read()
         holds = now.come >= self.reach and now.moved <= self.brake
-        self.held = self.held + 1 if processes.broadcast(float(holds)) else 0
+        self.passed = self.passed + 1 if processes.broadcast(float(holds)) else 0
         self.last, self.done = now, done
         return {"come": now.come, "moved": now.moved}
 
@@ -76,19 +76,19 @@ class Convergence:
             "slowest": slowest,
             "why": "converged"
             if self.over
-            else "; ".join(reasons) or f"held in {self.held} of {self.patience} readings",
+            else "; ".join(reasons) or f"{self.passed} of {self.patience} readings passed",
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """The number of readings that held, and the last one."""
+        """The number of readings that passed, and the last one."""
         last = self.last
         return {
             "numbers": torch.tensor(
-                [float(self.held), float(self.done), last.come, float(last.slowest), last.moved]
+                [float(self.passed), float(self.done), last.come, float(last.slowest), last.moved]
             )
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what ``tensors`` gave."""
-        held, done, come, slowest, moved = tensors["numbers"].tolist()
-        self.held, self.done, self.last = int(held), int(done), Reading(come, int(slowest), moved)
+        passed, done, come, slowest, moved = tensors["numbers"].tolist()
+        self.passed, self.done, self.last = int(passed), int(done), Reading(come, int(slowest), moved)

@@ -16,7 +16,7 @@ from ..model.places import CANVAS, RELATIVES, folder_of, is_canvas
 from ..runs.recipes import load_recipe, placed
 from ..schema import Recipe
 
-__all__ = ["Found", "Run", "look", "pick"]
+__all__ = ["Run", "Workspace", "pick", "scan"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class Workspace:
     """models: sources by name. runs, newest first. chains, files (``.safetensors``): paths by name."""
 
     folder: Path
@@ -88,7 +88,7 @@ def pick(name: str, among: Mapping[str, T], what: str) -> T:
     return among[name]
 
 
-def look(folder: Path, models: Iterable[str] = ()) -> Found:
+def scan(folder: Path, models: Iterable[str] = ()) -> Workspace:
     """What is in ``folder`` now. models: further ones, from the command line. Symbolic links are not followed."""
     known = {"canvas": "canvas"} | {name: name for name in RELATIVES if folder_of(name).is_dir()}
     known = known if CANVAS.is_dir() else {}
@@ -115,7 +115,7 @@ def look(folder: Path, models: Iterable[str] = ()) -> Found:
                 if file.endswith(".safetensors") and own and not (here / file).is_symlink():
                     files[own] = here / file
     runs.sort(key=lambda run: (-run.time, run.name))
-    return Found(folder, known, {run.name: run for run in runs}, chains, files)
+    return Workspace(folder, known, {run.name: run for run in runs}, chains, files)
 
 
 def _own(folder: Path, name: str, names: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What an attack found, as data: the pictures to ask for, and the tensors that they need."""
+"""What an attack found, as data: the pictures to draw, and the tensors that they need."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..io import tensors
 from ..io.files import write_text
 from ..io.reading import read_json, typed
 
-__all__ = ["Attempt", "Found"]
+__all__ = ["Attempt", "SearchResult"]
 
 JSON, TENSORS = "found.json", "found.safetensors"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One picture to ask the victim for. Names are those of tensors in ``Found.tensors``.
+    """One picture to draw with the victim. Names are those of tensors in ``SearchResult.tensors``.
 
     arm: the variant of the attack that it belongs to; each arm has a rate of its own.
     vectors: ``{vectors}.{text encoder}`` (k, width) in place of the prompt's first k tokens.
@@ -78,7 +78,7 @@ TYPES: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """attempts: the pictures to ask for, in order. tensors: fp32 on the CPU. figures: what needs no picture."""
 
     attempts: tuple[Attempt, ...] = ()
@@ -102,7 +102,7 @@ class Found:
         write_text(folder / JSON, text + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Found | None:
+    def load(cls, folder: Path) -> SearchResult | None:
         """What ``save`` wrote, or None if nothing was. Raises InputError for damaged files."""
         if not (folder / JSON).is_file():
             return None
@@ -110,9 +110,9 @@ class Found:
         data = read_json(folder / JSON, what="what was found", kind=dict)
         typed(data, {"attempts": list, "figures": dict}, where=where)
         stored, _ = tensors.read(folder / TENSORS)
-        found = cls(tuple(_attempts(data["attempts"], where)), stored, data["figures"])
-        found.check(where)
-        return found
+        result = cls(tuple(_attempts(data["attempts"], where)), stored, data["figures"])
+        result.check(where)
+        return result
 
     def check(self, where: str) -> None:
         """Raises InputError for an attempt that names a tensor which is not there."""
