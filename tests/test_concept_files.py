@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saved
+from unlearnkit import methods
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
 from unlearnkit.model.edit import Edit
@@ -146,6 +150,30 @@ def test_a_dry_run_names_the_first_of_many(model: Model) -> None:
     request = Request(tuple(Concept(f"cat {number}") for number in range(300)), (Concept("car"),))
     lines = dict(estimate(model, Recipe("tiny", "uce", request)).lines())
     assert lines["erases"].startswith("cat 0, cat 1, ") and lines["erases"].endswith(" more")
+
+
+def test_an_edit_of_a_long_list_has_its_hash(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(methods, "LISTED", 2)
+    request = Request((Concept("cat"), Concept("dog"), Concept("bear")))
+    settings = {"method": "uce", "settings": {"neighbours": 0}}
+    whole = methods.edit_for(model, request, **settings)
+    short = methods.edit_for(model, request, **settings, job=methods.Job(folder=tmp_path))
+    listed = json.loads(json.dumps(dataclasses.asdict(request)))
+    assert whole.facts["request"] == listed
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    expected = {
+        "erase": listed["erase"][:2],
+        "keep": [],
+        "concepts": {"erase": 3, "keep": 0},
+        "sha256": digest,
+    }
+    assert short.facts["request"] == expected and short.hash() == whole.hash()
+    assert Edit.load(tmp_path / methods.EDIT).facts["request"] == expected
+    assert (
+        methods.edit_for(model, request, **settings, job=methods.Job(folder=tmp_path)).hash() == whole.hash()
+    )
 
 
 def test_a_list_on_the_command_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from ..schema import folded
 
 __all__ = ["contains_word", "fix_articles", "format_prompt", "prefix_through", "target_prompt"]
 
+_folded = functools.lru_cache(2**16)(folded)
 _SOUNDS = ("uni", "eu", "one", "use")  # written with a vowel, spoken without: a unicorn
 
 
@@ -37,7 +39,10 @@ def fix_articles(text: str) -> str:
 def contains_word(text: str, wordings: Sequence[str]) -> bool:
     """Whether the text contains one of the wordings as whole words."""
     text = folded(text)
-    return any(re.search(rf"(?<!\w){re.escape(folded(wording))}(?!\w)", text) for wording in wordings)
+    found = (
+        word for word in map(_folded, wordings) if word in text
+    )  # of a long list hardly any needs a pattern
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in found)
 
 
 def _n(word: str) -> str:

@@ -78,6 +78,7 @@ METHODS: dict[str, type[Method]] = {
 }
 SETTINGS = {field.name for method in METHODS.values() for field in dataclasses.fields(method)}
 EDIT = "edit.safetensors"
+LISTED = 100  # concepts of each side that an edit in a run folder names
 
 
 def find(name: str) -> type[Method]:
@@ -194,6 +195,8 @@ def edit_for(
     } | ({"stopped": run.stopped} if run.stopped else {})
     if original != request:
         facts["instead"] = {one.name: one.instead for one in request.erase}
+    if job.folder:
+        facts |= _shortened(facts)
     edit = Edit(changed, facts, filled.hooks(run) if isinstance(filled, Guard) else ())
     if fits := model.encoder_fingerprints(edit):
         edit.facts["fits"] = fits
@@ -202,6 +205,20 @@ def edit_for(
         edit.save(job.folder / EDIT)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return edit
+
+
+def _shortened(facts: dict[str, Any]) -> dict[str, Any]:
+    """A long request as its first concepts, the number of all, and the hash of the list, which the run folder holds."""
+    request = facts["request"]
+    if max(map(len, request.values())) <= LISTED:
+        return {}
+    whole = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    first = {side: concepts[:LISTED] for side, concepts in request.items()}
+    counts = {side: len(concepts) for side, concepts in request.items()}
+    short: dict[str, Any] = {"request": {**first, "concepts": counts, "sha256": whole}}
+    if "instead" in facts:
+        short["instead"] = dict(list(facts["instead"].items())[:LISTED])
+    return short
 
 
 def _finished(folder: Path | None, identity: str) -> Edit | None:

@@ -38,7 +38,8 @@ class Edit:
     weights: by full name (``"unet.mid_block...to_k.weight"``, ``"text_encoder..."``), fp32 on the CPU, in the shapes
         of the model.
     facts: method, settings, request, seed, versions, ``base`` (fingerprint of the denoiser that it was made from),
-        ``fits`` (fingerprints of the text encoders that it changes, by component).
+        ``fits`` (fingerprints of the text encoders that it changes, by component). In a run folder a request of more
+        than 100 concepts is here as the first of them and the list's hash; ``recipe.toml`` has them all.
     hooks: guards, in the order in which they act.
     """
 
