@@ -92,8 +92,9 @@ def entry(title: str, value: Any) -> str:
     if isinstance(value, types.ModuleType):
         return f"## `{title}`\n\n{prose(value)}\n"
     if isinstance(value, dict):
-        methods = "".join(f"- `{name}`: {cls.title}; {cls.summary}\n" for name, cls in value.items())
-        return f"## `{title}`\n\nAll methods by name, as classes of their settings.\n\n{methods}\n"
+        lines = "".join(f"- `{name}`: {one.title}; {one.summary}\n" for name, one in value.items())
+        what = title.rpartition(".")[2].lower()
+        return f"## `{title}`\n\nAll {what} by name, as dataclasses of their settings.\n\n{lines}\n"
     if isinstance(value, type) and issubclass(value, Exception):
         return f"## `{title}`\n\nAn exception, a kind of `{value.__base__.__name__}`. {prose(value)}\n"
     parts = [f"## `{title}`\n\n{call(title, value)}\n{prose(value)}\n"]

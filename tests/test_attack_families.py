@@ -13,7 +13,7 @@ from quick import brief
 import kinds
 from tiny import HINTS
 from unlearnkit.attacks import ATTACKS, Budget, Victim
-from unlearnkit.attacks.drawing import batches, drawn
+from unlearnkit.attacks.drawing import batches, draw_attempts
 from unlearnkit.families import FAMILIES
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept
@@ -41,7 +41,7 @@ def test_every_attack_that_makes_sense_runs(title: str, words: Path):
         found = attack.search(victim)
         for numbers in batches(found.attempts, 8):
             group = [found.attempts[number] for number in numbers]
-            assert len(drawn(victim, found, group)) == len(group), attack.name
+            assert len(draw_attempts(victim, found, group)) == len(group), attack.name
         assert model.fingerprint() == before, attack.name
 
 

@@ -164,7 +164,7 @@ def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):
 
 def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
     counted = []
-    draw = attacking.drawn
+    draw = attacking.draw_attempts
 
     def counting(victim: Any, found: Any, attempts: Any) -> Any:
         counted.extend(attempts)
@@ -172,13 +172,13 @@ def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
             raise KeyboardInterrupt
         return draw(victim, found, attempts)
 
-    monkeypatch.setattr(attacking, "drawn", counting)
+    monkeypatch.setattr(attacking, "draw_attempts", counting)
     with pytest.raises(KeyboardInterrupt):
         attack(run, attacks=["completion"], **TOOLS)
     begun = {path.name for path in (run / "attacks/completion/pictures/after").iterdir()}
-    assert "attacks/completion is not finished: unlearnkit attack goes on with it" in check(run)[1]
+    assert "attacks/completion is not finished: unlearnkit attack continues it" in check(run)[1]
     stopped, counted[:] = len(counted), []
-    monkeypatch.setattr(attacking, "drawn", lambda v, f, a: counted.extend(a) or draw(v, f, a))
+    monkeypatch.setattr(attacking, "draw_attempts", lambda v, f, a: counted.extend(a) or draw(v, f, a))
     figures = attack(run, attacks=["completion"], **TOOLS)["completion"]
     asked = sum(one[side]["n"] for one in figures["arms"].values() for side in ("after", "control"))
     assert len(counted) == asked - len(begun)

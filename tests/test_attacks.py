@@ -15,7 +15,7 @@ from quick import brief
 
 from unlearnkit import seeds
 from unlearnkit.attacks import ATTACKS, Attempt, Budget, SearchResult, Victim, find
-from unlearnkit.attacks.drawing import batches, drawn
+from unlearnkit.attacks.drawing import batches, draw_attempts
 from unlearnkit.attacks.learning import denoising_loss
 from unlearnkit.attacks.probe import losses
 from unlearnkit.attacks.random_search import RandomSearch
@@ -57,7 +57,7 @@ def test_what_an_attack_finds_is_data_that_draws_the_same_again(name: str, model
     assert {n: t.shape for n, t in again.tensors.items()} == {n: t.shape for n, t in found.tensors.items()}
     for numbers in batches(found.attempts, 4):
         group = [found.attempts[i] for i in numbers]
-        first, second = drawn(one, found, group), drawn(one, again, group)
+        first, second = draw_attempts(one, found, group), draw_attempts(one, again, group)
         assert (pixels(first) == pixels(second)).all()
         assert len(first) == len(group)
     assert model.fingerprint() == before
@@ -128,7 +128,7 @@ def test_learned_vectors_lower_the_loss(model: Model):
 def test_continued_from_the_first_step_a_picture_is_the_pipelines_own(model: Model):
     noise = torch.stack([torch.randn(model.shape, generator=seeds.generator(i)) for i in (0, 1)])
     found = SearchResult(tuple(Attempt("x", "cat", i, start="x", row=i) for i in (0, 1)), {"x": noise})
-    continued = drawn(victim(model), found, found.attempts)
+    continued = draw_attempts(victim(model), found, found.attempts)
     own = model.sample(["cat", "cat"], [0, 1])
     assert np.abs(pixels(continued).astype(int) - pixels(own).astype(int)).max() <= 1
 
@@ -138,7 +138,7 @@ def test_a_mask_keeps_its_half_of_the_picture(model: Model):
     mask = torch.zeros(model.shape[1:])
     mask[:, :4] = 1
     found = SearchResult((Attempt("half", "cat", 7, start="x", mask="m"),), {"x": start, "m": mask})
-    (picture,) = drawn(victim(model), found, found.attempts)
+    (picture,) = draw_attempts(victim(model), found, found.attempts)
     (whole,) = decoded(model, start)
     assert picture != whole
     states = model.encode(["cat"])
@@ -157,7 +157,7 @@ def test_a_filter_strikes_its_word(model: Model):
     assert one.read("a photo of a Cat here") == ("a photo of a  here", "cat")
     assert one.read("a catalogue") == ("a catalogue", "")
     found = SearchResult((Attempt("x", "a photo of a cat", 1),))
-    (struck,) = drawn(one, found, found.attempts)
+    (struck,) = draw_attempts(one, found, found.attempts)
     assert struck == model.sample(["a photo of a "], [1], negative="cat")[0]
 
 
@@ -214,7 +214,7 @@ def test_what_the_untouched_model_begins_it_would_end_as_its_own(model: Model):
     own = [each for each in found.attempts if each.arm.endswith("own prompt")][:2]
     noise = torch.randn((2, *model.shape), generator=one.stream("completion"))
     whole = SearchResult(tuple(Attempt("x", one.prompt, 0, start="x", row=i) for i in (0, 1)), {"x": noise})
-    ours, theirs = pixels(drawn(one, found, own)), pixels(drawn(one, whole, whole.attempts))
+    ours, theirs = pixels(draw_attempts(one, found, own)), pixels(draw_attempts(one, whole, whole.attempts))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 
 

@@ -355,7 +355,7 @@ def test_a_full_disk(refused, tmp_path: Path, finished: Path, size: int):
         said = refused(*words, "--out", "out", "--resume", begun=True)
     assert "out" in said
     assert "free" in said or "room" in said
-    assert ("the run goes on with --resume" in said) <= Path("out/recipe.toml").exists()
+    assert ("--resume continues the run" in said) <= Path("out/recipe.toml").exists()
     for left in Path("out").rglob("*"):
         assert left.is_dir() or not left.name.endswith((".part", ".tmp")), left
     assert contents(finished) == before

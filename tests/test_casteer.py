@@ -10,7 +10,7 @@ from torch import Tensor
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import CASteer, edit_for, plan
-from unlearnkit.methods.casteer import directions, removed
+from unlearnkit.methods.casteer import directions, project_out
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Run
@@ -27,15 +27,15 @@ def columns(*rows: list[float]) -> Tensor:
 def test_the_direction_is_removed_or_mirrored_by_hand() -> None:
     # s = (0.6, 0.8), W = I: I - s sᵀ = [[0.64, -0.48], [-0.48, 0.36]]
     w, s = torch.eye(2, dtype=torch.float64), columns([0.6], [0.8])
-    torch.testing.assert_close(removed(w, s, 1.0), columns([0.64, -0.48], [-0.48, 0.36]))
-    torch.testing.assert_close(removed(w, s, 2.0) @ s, -s)
-    assert torch.equal(removed(w, s, 0.0), w)
+    torch.testing.assert_close(project_out(w, s, 1.0), columns([0.64, -0.48], [-0.48, 0.36]))
+    torch.testing.assert_close(project_out(w, s, 2.0) @ s, -s)
+    assert torch.equal(project_out(w, s, 0.0), w)
 
 
 def test_of_several_directions_the_span_is_removed_by_hand() -> None:
     # (1, 0, 0), (1, 1, 0) and, again, (1, 0, 0) span the first two axes
     s = columns([1.0, 0.5**0.5, 1.0], [0.0, 0.5**0.5, 0.0], [0.0, 0.0, 0.0])
-    found = removed(torch.eye(3, dtype=torch.float64), s, 1.0)
+    found = project_out(torch.eye(3, dtype=torch.float64), s, 1.0)
     torch.testing.assert_close(found, torch.diag(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)))
 
 

@@ -16,11 +16,11 @@ from test_families import SIZE
 import kinds
 from unlearnkit import seeds
 from unlearnkit.attacks import Victim, find
-from unlearnkit.attacks.drawing import drawn
-from unlearnkit.attacks.latent_classifier import LatentClassifier, others, scales, slope, trained
+from unlearnkit.attacks.drawing import draw_attempts
+from unlearnkit.attacks.latent_classifier import LatentClassifier, others, scales, slope, train
 from unlearnkit.attacks.latent_guidance import LatentGuidance, output_shift
 from unlearnkit.attacks.noise_probe import noisy
-from unlearnkit.attacks.text_free import TextFree, before
+from unlearnkit.attacks.text_free import TextFree, invert_step
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import decoded
 from unlearnkit.schema import Concept
@@ -87,7 +87,7 @@ def test_a_probe_of_noise_is_drawn_by_the_edited_model(model: Model) -> None:
         states, null = model.encode([one.prompt]), model.encode([""])
         how = {"steps": 3, "guidance": 4.0, "eta": 1.68, "scale": 1.02}
         x = noisy(model, states, null, [last[0].seed], **how)
-    assert (pixels(drawn(one, found, last)) == pixels(decoded(model, x))).all()
+    assert (pixels(draw_attempts(one, found, last)) == pixels(decoded(model, x))).all()
 
 
 def test_a_flow_has_no_noise_to_add(words: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_classifier_knows_the_concept_from_other_words(model: Model) -> None
     one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=60, examples=8))
     assert others(one)[:2] == ["a photo of a dog", "a photo of a bear"]
     assert not any("cat" in prompt for prompt in others(one))
-    net = trained(one, "x")
+    net = train(one, "x")
     with torch.no_grad():
         seen = net(one.examples(), torch.tensor([[1.0, 0.0]]).expand(8, -1))
         rest = net(
@@ -156,7 +156,7 @@ def test_no_strength_is_plain_sampling_and_a_strong_one_is_more_of_the_concept(m
     attack = LatentGuidance(strengths=(0.0, 500.0))
     one = Victim(model, Concept("cat"), dataclasses.replace(TINY, steps=60, examples=8), applied=worn(model))
     found = attack.search(one)
-    net = trained(one, attack.name)
+    net = train(one, attack.name)
     noise = torch.randn((2, *model.shape), generator=one.stream(attack.name, "strength 0"))
     scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config)
     scheduler.set_timesteps(3)
@@ -181,14 +181,14 @@ def test_a_step_back_leads_forward_again(kind: str, make: Callable[..., Model], 
     schedule = model.family.schedule(model.pipe, model.shape)
     x, output = torch.randn((2, 2, *model.shape), generator=seeds.stream(0, "x"))
     for t in schedule.timesteps(4, model.device):
-        back = before(schedule, output, t, schedule.step(output, t, x))
+        back = invert_step(schedule, output, t, schedule.step(output, t, x))
         torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
 
 
 def test_inverted_pictures_are_drawn_again_without_a_prompt(model: Model) -> None:
     one = victim(model, applied=worn(model))
     found = TextFree(rounds=30).search(one)
-    again = pixels(drawn(one, found, found.attempts)).astype(int)
+    again = pixels(draw_attempts(one, found, found.attempts)).astype(int)
     own = pixels(decoded(model, one.examples())).astype(int)
     assert np.abs(again - own).max() <= 2
     assert found.figures["mean square of the noise"] == pytest.approx(

@@ -11,9 +11,9 @@ from test_attacks import pixels, victim, worn
 from unlearnkit import seeds
 from unlearnkit.attacks import Attempt, SearchResult, find
 from unlearnkit.attacks.changes import changed, pruned, quantised, with_noise
-from unlearnkit.attacks.drawing import drawn
+from unlearnkit.attacks.drawing import draw_attempts
 from unlearnkit.attacks.relearning import Relearning
-from unlearnkit.attacks.retraining import trained
+from unlearnkit.attacks.retraining import train_weights
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.parts import lora
@@ -75,7 +75,7 @@ def test_changes_reach_the_picture(model: Model) -> None:
     """Half of an edit, text encoder included, draws as a model whose weights are half way there."""
     one = victim(model, applied=worn(model))
     found = SearchResult((Attempt("half", one.prompt, 4, change="edit 0.5"),))
-    (ours,) = drawn(one, found, found.attempts)
+    (ours,) = draw_attempts(one, found, found.attempts)
     half = {n: (w + model.values([n])[n].detach()) / 2 for n, w in one.applied.items()}
     with model.wearing(half):
         (theirs,) = model.sample([one.prompt], [4], batch=1)
@@ -93,17 +93,20 @@ def test_bits_change_matrices_only(model: Model) -> None:
 def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> None:
     found = SearchResult((Attempt("x", "a cat", 4, scheduler="EulerAncestralDiscreteScheduler"),))
     own = model.pipe.scheduler
-    (ours,) = drawn(victim(model), found, found.attempts)
+    (ours,) = draw_attempts(victim(model), found, found.attempts)
     assert model.pipe.scheduler is own
     model.pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(own.config)
     (theirs,) = model.sample(["a cat"], [4], batch=1)
     assert ours == theirs
     model.pipe.scheduler = own
     assert (
-        ours != drawn(victim(model), SearchResult((Attempt("x", "a cat", 4),)), [Attempt("x", "a cat", 4)])[0]
+        ours
+        != draw_attempts(
+            victim(model), SearchResult((Attempt("x", "a cat", 4),)), [Attempt("x", "a cat", 4)]
+        )[0]
     )
     with pytest.raises(InputError, match="no scheduler of diffusers"):
-        drawn(victim(model), found, [Attempt("x", "a cat", 4, scheduler="UNet2DModel")])
+        draw_attempts(victim(model), found, [Attempt("x", "a cat", 4, scheduler="UNet2DModel")])
 
 
 # relearning
@@ -112,7 +115,7 @@ def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> Non
 def test_the_first_step_of_relearning_is_adams(model: Model) -> None:
     """Adam's first step moves each weight by lr against the sign of its gradient, here from the pipeline itself."""
     one = victim(model, applied=worn(model))
-    (after,) = trained(one, [one.prompt] * 2, [1], rank=0, rate=1e-4).values()
+    (after,) = train_weights(one, [one.prompt] * 2, [1], rank=0, rate=1e-4).values()
     draws, x0 = one.stream("relearning", 0, 0), one.examples()
     which = torch.randint(2, (2,), generator=draws)
     t = torch.randint(1000, (2,), generator=draws)
@@ -136,12 +139,12 @@ def test_the_first_step_of_relearning_is_adams(model: Model) -> None:
 
 def test_relearning_keeps_each_number_of_steps_apart(model: Model) -> None:
     one = victim(model)
-    after = trained(one, [one.prompt] * 2, [2, 4], rank=2, rate=1e-3)
+    after = train_weights(one, [one.prompt] * 2, [2, 4], rank=2, rate=1e-3)
     names = set(lora.matrices(model.weights("xattn")))
     assert set(after) == {2, 4}
     assert set(after[2]) == set(after[4]) == names
     assert any(not torch.equal(after[2][name], after[4][name]) for name in names)
-    again = trained(one, [one.prompt] * 2, [2], rank=2, rate=1e-3)
+    again = train_weights(one, [one.prompt] * 2, [2], rank=2, rate=1e-3)
     assert all(torch.equal(again[2][name], after[2][name]) for name in names)
     for name in names:
         change = (after[4][name] - model.values([name])[name].detach()).double()

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.methods.ca import CA
-from unlearnkit.parts.combine import summed
 from unlearnkit.training.anchors import Anchored
 from unlearnkit.training.attention import detach_bos
 from unlearnkit.training.net import Net, Step
 
 from . import script
 from .pictures import Fed, Rows, shown
-from .work import Peer, Work, difference, erased, opened, request, watched
+from .work import Peer, Work, difference, erased, gradient, opened, request, watched
 
 PICTURES, BATCH, LR = 4, 4, 8e-6
 SETTINGS = {"trains": "xattn-kv", "lr": LR, "batch": BATCH, "teacher": "student", "pictures": PICTURES}
@@ -68,16 +67,14 @@ def agrees(work: Work) -> tuple[str, float]:
         theirs(work)
     model, method = opened(work), CA(**SETTINGS)  # type: ignore[arg-type]
     (x, t, concept, _), (_, _, anchor, _) = seen.passes[:2]
-    net, weights = Net(model), model.weights(method.part)
-    masters = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    net.begin_step(lambda: masters)
-    with torch.enable_grad(), model.frozen(), detach_bos(model):
-        fed: Any = Fed(DenoiserInput(x, t, anchor), x)
-        losses = method.loss(net, (Anchored(fed, concept), None), Step(0, 0))
-        with net.as_student():
-            gradients = summed(0, losses, masters)
+    fed: Any = Fed(DenoiserInput(x, t, anchor), x)
+    net = Net(model)
+    with detach_bos(model):
+        mine = gradient(
+            net, method.part, lambda: method.loss(net, (Anchored(fed, concept), None), Step(0, 0))
+        )
     # theirs sums the squares over the latents' four channels and divides by one channel's places
-    return "gradient / 4", difference({name: one / 4 for name, one in seen.gradients.items()}, gradients)
+    return "gradient / 4", difference({name: one / 4 for name, one in seen.gradients.items()}, mine)
 
 
 PEER = Peer(

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from unlearnkit.methods.esd import ESD
 from unlearnkit.model.model import Model
-from unlearnkit.parts.combine import summed
 from unlearnkit.seeds import stream
 from unlearnkit.training.job import Run
 from unlearnkit.training.net import Net, Step
 
 from . import script
-from .work import Peer, Work, difference, erased, opened, request, watched
+from .work import Peer, Work, difference, erased, gradient, opened, request, watched
 
 SAMPLING = 50
 # the newer code's defaults; its negative guidance of 2 is our eta of 1
@@ -79,17 +78,12 @@ def agrees(work: Work) -> tuple[str, float]:
     model = opened(work)
     x, t, cond, _ = next(one for one in seen.passes if one[3])
     method = ESD(**SETTINGS)  # type: ignore[arg-type]
-    net, weights = _Fed(model, x, t), model.weights(method.part)
-    masters = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    net = _Fed(model, x, t)
     if not torch.equal(cond, model.encode(["cat"])):
         raise LookupError("theirs encodes the prompt otherwise")
-    net.begin_step(lambda: masters)
-    with torch.enable_grad(), model.frozen():
-        sets = method.data(Run(model, request(), net))
-        losses = method.loss(net, sets, Step(0, 0))
-        with net.as_student():
-            gradients = summed(0, losses, masters)
-    return "gradient", difference(seen.gradients, gradients)
+    sets = method.data(Run(model, request(), net))
+    ours_ = gradient(net, method.part, lambda: method.loss(net, sets, Step(0, 0)))
+    return "gradient", difference(seen.gradients, ours_)
 
 
 PEER = Peer(

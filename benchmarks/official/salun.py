@@ -11,14 +11,13 @@ from torch import Tensor
 
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.methods.salun import SalUn, Sets
-from unlearnkit.parts.combine import summed
 from unlearnkit.parts.mask import Mask
 from unlearnkit.training.net import Net, Step
 
 from . import script
 from .compvis import LatentDiffusion
 from .pictures import Fed, shown
-from .work import Peer, Work, difference, erased, opened, request, watched
+from .work import Peer, Work, difference, erased, gradient, opened, request, watched
 
 PICTURES, BATCH, ALPHA, MASKING = 4, 4, 0.1, 2
 SETTINGS = {"batch": BATCH, "retain_weight": ALPHA, "pictures": PICTURES, "retain_pictures": PICTURES}
@@ -85,16 +84,11 @@ def agrees(work: Work) -> tuple[str, float]:
         trained(work, theirs_, None, 1)
     (x_r, t_r, keep, _), (x, t, concept, _), (_, _, other, _) = seen.passes
     model, method = opened(work), SalUn(**SETTINGS)  # type: ignore[arg-type]
-    weights = {n: w.detach().clone().requires_grad_() for n, w in model.weights("all").items()}
     net = Net(model)
-    net.begin_step(lambda: weights)
     erase: Any = Fed(DenoiserInput(x, t, concept), x)
     retain: Any = Fed(DenoiserInput(x_r, t_r, keep), theirs_.noise)
-    with torch.enable_grad(), model.frozen():
-        losses = method.loss(net, Sets(erase, retain, [[other[:1]]], other[:1]), Step(0, 0))
-        with net.as_student():
-            gradients = summed(0, losses, weights)
-    far = difference(seen.gradients, gradients)
+    sets = Sets(erase, retain, [[other[:1]]], other[:1])
+    far = difference(seen.gradients, gradient(net, "all", lambda: method.loss(net, sets, Step(0, 0))))
     theirs_ = LatentDiffusion(work.pipeline, drawn=False)
     file = torch.load(masked(work, theirs_, 1))
     mask = Mask(share=0.5, warmup=1, steps=1, per_matrix=False)

@@ -18,9 +18,12 @@ from unlearnkit import Concept, load
 from unlearnkit.methods import Job, edit_for
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
+from unlearnkit.parts import Losses
+from unlearnkit.parts.combine import summed
 from unlearnkit.schema import Request
+from unlearnkit.training.net import Net
 
-__all__ = ["Peer", "Seen", "Work", "difference", "erased", "opened", "request", "watched"]
+__all__ = ["Peer", "Seen", "Work", "difference", "erased", "gradient", "opened", "request", "watched"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,16 @@ def erased(work: Work, method: str, settings: Mapping[str, Any], asked: Request)
     edit: Edit = edit_for(opened(work), asked, method=method, settings=settings, job=job)
     edit.save(work.out / "edit.safetensors")
     return edit.weights
+
+
+def gradient(net: Net, part: str, loss: Callable[[], Losses]) -> Mapping[str, Tensor]:
+    """The gradient of our summed losses, for the untouched weights of a part."""
+    masters = {name: w.detach().clone().requires_grad_() for name, w in net.model.weights(part).items()}
+    net.begin_step(lambda: masters)
+    with torch.enable_grad(), net.model.frozen():
+        losses = loss()
+        with net.as_student():
+            return summed(0, losses, masters)
 
 
 def difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> float:

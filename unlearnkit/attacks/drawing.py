@@ -16,21 +16,21 @@ from .changes import changed, other_scheduler
 from .noise_probe import noisy
 from .result import Attempt, SearchResult
 
-__all__ = ["batches", "drawn"]
+__all__ = ["batches", "draw_attempts"]
 
 
 def batches(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
     """The numbers of attempts in batches of like ones, each of at most ``size``, in order."""
     groups: dict[Attempt, list[int]] = {}
     for number, one in enumerate(attempts):
-        groups.setdefault(one.like, []).append(number)
+        groups.setdefault(one.batch_key, []).append(number)
     for numbers in groups.values():
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 
 
 @torch.no_grad()
-def drawn(victim: Victim, result: SearchResult, attempts: Sequence[Attempt]) -> list[Image.Image]:
+def draw_attempts(victim: Victim, result: SearchResult, attempts: Sequence[Attempt]) -> list[Image.Image]:
     """One picture for each attempt; all are alike but for prompt, seed and row."""
     model, one = victim.model, attempts[0]
     more = result.group(one.weights, "/") if one.weights else {}

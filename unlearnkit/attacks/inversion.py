@@ -21,7 +21,7 @@ from torch import Tensor
 from ..model.encoders import placeholder, random_vectors
 from ..model.model import Model, Weights
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .learning import learned
+from .learning import learn
 from .result import Attempt, SearchResult
 
 __all__ = ["Inversion"]
@@ -71,7 +71,7 @@ class Inversion:
         model, draws = victim.model, victim.stream(self.name, arm)
         vectors = random_vectors(model.pipe, count, draws)
         rates = [self.lr * float(one.std()) for one in vectors.values()]
-        learned(
+        learn(
             victim, [*vectors.values()], rates, lambda: model.conditioning([prompt], vectors), draws, weights
         )
         return vectors
@@ -83,5 +83,5 @@ class Inversion:
             empty, count = model.encode([""]).float(), model.text([""]).shape[1]
         tokens, rest = empty[:, :count].clone(), empty[:, count:]
         rates, draws = [self.lr * float(tokens.std())], victim.stream(self.name, "states")
-        learned(victim, [tokens], rates, lambda: torch.cat([tokens, rest], dim=1), draws)
+        learn(victim, [tokens], rates, lambda: torch.cat([tokens, rest], dim=1), draws)
         return {"states": torch.cat([tokens, rest], dim=1)}

@@ -12,7 +12,7 @@ from ..model.model import Model
 from ..schema import folded
 from .attack import Victim
 
-__all__ = ["LatentClassifier", "others", "scales", "slope", "trained"]
+__all__ = ["LatentClassifier", "others", "scales", "slope", "train"]
 
 SIDE, WIDTH, BATCH, RATE, DECAY = 16, 256, 64, 1e-3, 1e-3
 
@@ -62,7 +62,7 @@ def others(victim: Victim) -> list[str]:
     return [prompts[i % len(prompts)] for i in range(victim.budget.examples)]
 
 
-def trained(victim: Victim, name: str) -> LatentClassifier:
+def train(victim: Victim, name: str) -> LatentClassifier:
     """A classifier of the untouched model's pictures of the concept and of the other words."""
     model, draws = victim.model, victim.stream(name, "classifier")
     x = torch.cat([victim.examples(), pictures.draw(model, others(victim), folder=victim.cache)])

@@ -23,7 +23,7 @@ from ..families.schedules import Diffusion
 from ..model.model import Model
 from ..model.sampling import denoising
 from .attack import Budget, Cost, Group, Victim
-from .latent_classifier import LatentClassifier, scales, slope, trained
+from .latent_classifier import LatentClassifier, scales, slope, train
 from .result import Attempt, SearchResult
 
 __all__ = ["LatentGuidance", "output_shift"]
@@ -52,7 +52,7 @@ class LatentGuidance:
     def search(self, victim: Victim) -> SearchResult:
         steps, attempts, tensors = victim.model.hints.steps, list[Attempt](), dict[str, Tensor]()
         net = LatentClassifier(victim.model.shape).to(victim.model.device).requires_grad_(False)
-        net.load_state_dict(victim.part("classifier", lambda: trained(victim, self.name).state_dict()))
+        net.load_state_dict(victim.part("classifier", lambda: train(victim, self.name).state_dict()))
         strengths = victim.budget.variants(self.strengths, self.few)
         for number, strength in enumerate(strengths):
             arm = f"strength {strength:g}"

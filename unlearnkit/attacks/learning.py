@@ -10,10 +10,10 @@ from torch import Tensor
 from ..model.model import Model, Weights
 from .attack import Victim
 
-__all__ = ["denoising_loss", "learned"]
+__all__ = ["denoising_loss", "learn"]
 
 
-def learned(
+def learn(
     victim: Victim,
     variables: Sequence[Tensor],
     rates: Sequence[float],

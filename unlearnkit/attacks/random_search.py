@@ -16,7 +16,7 @@ from ..model.encoders import known_words
 from ..model.model import Model
 from ..schema import folded
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
-from .drawing import batches, drawn
+from .drawing import batches, draw_attempts
 from .result import Attempt, SearchResult
 
 __all__ = ["RandomSearch"]
@@ -65,7 +65,7 @@ class RandomSearch:
         result = SearchResult(tuple(Attempt("candidates", p, s) for p, s in zip(prompts, seeds, strict=True)))
         seen = [False] * len(prompts)
         for numbers in batches(result.attempts, victim.model.batch):
-            pictures = drawn(victim, result, [result.attempts[i] for i in numbers])
+            pictures = draw_attempts(victim, result, [result.attempts[i] for i in numbers])
             for number, hit in zip(numbers, victim.shows(pictures), strict=True):
                 seen[number] = hit
         return sorted(prompts, key=lambda prompt: not seen[prompts.index(prompt)])[: self.kept]

@@ -20,7 +20,7 @@ from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
 from .latent_classifier import others
 from .result import Attempt, SearchResult
-from .retraining import trained
+from .retraining import train_weights
 
 __all__ = ["Relearning"]
 
@@ -75,7 +75,7 @@ class Relearning:
         """``ARM/NAME``: the weights after each number of steps."""
         rate = self.low_rank_rate if rank else self.rate
         prompts = others(victim) if kind == "other pictures" else [victim.prompt] * victim.budget.examples
-        after = trained(victim, prompts, counts, rank=rank, rate=rate)
+        after = train_weights(victim, prompts, counts, rank=rank, rate=rate)
         return {
             f"{_arm(kind, count)}/{name}": one for count, part in after.items() for name, one in part.items()
         }

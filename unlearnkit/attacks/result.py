@@ -61,7 +61,7 @@ class Attempt:
             raise InputError(f"an attempt has arm {quoted(self.arm)}, seed {self.seed}: it is damaged")
 
     @property
-    def like(self) -> Attempt:
+    def batch_key(self) -> Attempt:
         """The same for attempts that can be drawn in one batch: without prompt, seed and row."""
         return dataclasses.replace(self, prompt="", seed=0, row=0)
 

@@ -18,10 +18,10 @@ from ..training.job import EarlyStopping, Job
 from ..training.net import Net, Step, mse
 from .attack import Victim
 
-__all__ = ["trained"]
+__all__ = ["train_weights"]
 
 
-def trained(
+def train_weights(
     victim: Victim, prompts: Sequence[str], counts: Sequence[int], *, rank: int, rate: float
 ) -> dict[int, dict[str, Tensor]]:
     """The weights, fp32 on the CPU, after each number of steps on the untouched model's pictures of the prompts.

@@ -20,7 +20,7 @@ from ..model.model import Model
 from .attack import Budget, Cost, Group, Victim
 from .result import Attempt, SearchResult
 
-__all__ = ["TextFree", "before", "clips"]
+__all__ = ["TextFree", "clips", "invert_step"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class TextFree:
                     after, rows = one, t.expand(len(one))
                     for _ in range(rounds):
                         output = model.family.guided(model.predict, one, rows, null, null, 1.0)
-                        one = before(schedule, output, t, after)
+                        one = invert_step(schedule, output, t, after)
                 parts.append(one)
                 victim.tick(first + len(one), len(x))
         return torch.cat(parts)
 
 
-def before(schedule: Any, output: Tensor, t: Tensor, after: Tensor) -> Tensor:
+def invert_step(schedule: Any, output: Tensor, t: Tensor, after: Tensor) -> Tensor:
     """x (n, c, h, w) from which a step with this output of the network at t leads to ``after``.
 
     A step is linear in x and the output, so its values at 0 and at 1 determine it.

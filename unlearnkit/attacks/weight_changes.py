@@ -21,7 +21,7 @@ from .attack import Budget, Cost, Group, Victim
 from .latent_classifier import others
 from .relearning import Relearning
 from .result import Attempt, SearchResult
-from .retraining import trained
+from .retraining import train_weights
 
 __all__ = ["WeightChanges"]
 
@@ -84,7 +84,7 @@ class WeightChanges:
         """The untouched model's matrices after low-rank updates by pictures of other words."""
         untouched = dataclasses.replace(victim, applied={})
         rank, rate = Relearning.rank, Relearning.low_rank_rate
-        return trained(untouched, others(victim), [self.tuned], rank=rank, rate=rate)[self.tuned]
+        return train_weights(untouched, others(victim), [self.tuned], rank=rank, rate=rate)[self.tuned]
 
 
 def _other(victim: Victim) -> Concept | None:

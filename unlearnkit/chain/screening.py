@@ -124,9 +124,9 @@ def protected_texts(
 ) -> Tensor:
     """The states (n, width), float64, of protected text: of each its last token.
 
-    Protected are the start token and, with ``nearest``, the retained concepts, else so many words, every wording that
-    was erased earlier, and ``general`` prompts. places: what takes a concept's place; with it, this text of every
-    request, in each template.
+    Protected are the start token and ``general`` prompts. nearest: above 0 also what the request retains, or else this
+    many nearest words, and every wording that was erased earlier. places: what takes a concept's place; with it, this
+    text of every request, in each template.
     """
     texts = [""]
     if nearest:

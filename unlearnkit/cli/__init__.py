@@ -49,6 +49,15 @@ TYPES: dict[Any, str] = {
     **{bool: "", int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"},
     **{list[int]: "NUMBER", list[str]: "TEXT", list[Path]: "PATH"},
 }
+WORDS = {  # what an option takes, by its name in Python
+    **dict.fromkeys(
+        ("suite", "labels", "regime", "method", "instead", "keep", "concept", "budget", "engine"), "NAME"
+    ),
+    **dict.fromkeys(("objects", "styles"), "CLASSIFIER"),
+    **dict.fromkeys(("clip", "features", "model"), "MODEL"),
+    **dict.fromkeys(("file", "nudenet", "into", "concepts"), "FILE"),
+    **{"kind": "KIND", "redraw": "SHARE", "share": "SHARE", "head": "HASH"},
+}
 LONGEST = 1000  # characters of an error line
 SMALLER = "use --dtype bfloat16, or set a smaller batch, checkpointing=true or trains=lora; see --dry-run"
 GENERATE = (
@@ -150,6 +159,8 @@ def _tidy(command: Any) -> Any:
     for option in options:
         if option.name == "help" and panels:
             option.rich_help_panel = panels[-1]
+        if option.param_type_name == "option":
+            option.metavar = option.metavar or WORDS.get(option.name)
         word = TYPES.get(getattr(getattr(option, "type_descriptor", None), "annotation", None))
         if word is not None:
             option.display_type = lambda ctx, word=word: word

@@ -288,4 +288,4 @@ def _facts(entry: Entry) -> dict[str, Any]:
 def _say_entry(project: Path, entry: Entry) -> None:
     answer({"chain": project, **_facts(entry)})
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
-    say(f"{print_}; unlearnkit chain status {quoted(project)}")
+    say(f"{print_}; see unlearnkit chain status {quoted(project)}")

@@ -258,11 +258,12 @@ def _run(recipe: Recipe, folder: Path, **options: Any) -> None:
         out.print(f"  {line}", markup=False)
     for path, what in (
         ("grid.png", "before and after, with the same seeds"),
-        ("edit.safetensors", "the edit: unlearnkit generate MODEL --edit ..."),
+        ("edit.safetensors", "the edit, for unlearnkit generate --edit and export"),
         ("pipeline", "the whole model, for plain diffusers"),
     ):
         if (folder / path).exists():
             out.print(f"  {folder / path}  {what}")
+    out.print(f"  next: unlearnkit evaluate {quoted(folder)}", markup=False)
 
 
 def _dry_run(

@@ -33,7 +33,7 @@ TIMES = (0.35, 0.55, 0.75)  # of the timesteps
 
 
 def by_text(request: Request) -> bool:
-    """Whether the request erases so many concepts that texts are compared, not predictions."""
+    """Whether texts are compared, not predictions: for a request of more than ``FEW`` concepts."""
     return len(request.erase) > FEW
 
 

@@ -62,7 +62,7 @@ def attack(
     """Attack a finished run, or any model, into ``RUN/attacks``; return the figures by the name of the attack's folder.
 
     run: the folder of a run; with ``base`` a model of the same kind, whose weights differ from the base's.
-    attacks: names, default: all that make sense for the model. budget: ``quick`` or ``full``.
+    attacks: names, default: all that fit the model. budget: ``quick`` or ``full``.
     concepts: what a model that was made elsewhere should not know any more. out: the folder for its attacks.
     evaluators: opens the classifiers on a device; default: the canvas's own, for the canvas.
     Raises InputError for unknown names, for what cannot be judged, and for a folder with another plan.
@@ -128,7 +128,7 @@ def plan(
 
 
 def chosen(model: Model, names: Sequence[str] | None) -> list[str]:
-    """The attacks' names: these, or all that make sense for the model."""
+    """The attacks' names: these, or all that fit the model."""
     if names is None:
         return [name for name, one in ATTACKS.items() if one.refuses(model) is None]
     for name in names:

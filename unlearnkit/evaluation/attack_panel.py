@@ -14,12 +14,12 @@ from .attack_figures import AFTER, AttackFigures
 from .claims import GRADES
 from .resistance import graded
 
-__all__ = ["attack_pictures", "attacked", "inline", "of_canvas", "table_of"]
+__all__ = ["attack_pictures", "attack_summary", "inline", "of_canvas", "table_of"]
 
 SHOWN = 6  # pictures of each attack
 
 
-def attacked(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
+def attack_summary(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
     """By erased concept: the grade under attack, the reasons against a higher one, and every attack's figures.
 
     Empty without attacks. Raises InputError for an attack whose files were changed.
@@ -71,8 +71,8 @@ def _facts(folder: str, plan: Mapping[str, Any], figures: Mapping[str, Any]) -> 
 def table_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For several runs side by side: the grades under attack, and the row of each variant that any run has.
 
-    runs: of each what ``attacked`` gives. Variants with another budget or seed are rows of their own. Empty without
-    attacks.
+    runs: of each what ``attack_summary`` gives. Variants with another budget or seed are rows of their own.
+    Empty without attacks.
     """
     grades = [{concept: one["grade"] for concept, one in run.items()} for run in runs]
     rows: dict[str, list[dict[str, Any] | None]] = {}

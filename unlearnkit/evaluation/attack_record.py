@@ -29,6 +29,7 @@ __all__ = [
     "FACTS",
     "FOLDER",
     "computed",
+    "errors_of",
     "figures_of",
     "finished_attacks",
     "folder_of",
@@ -37,7 +38,6 @@ __all__ = [
     "same_plan",
     "text_of",
     "unfinished",
-    "wrong",
 ]
 
 FOLDER, FACTS, FORMAT = "attacks", "attack.json", 1
@@ -128,7 +128,7 @@ def text_of(data: Any) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
-def wrong(folder: Path) -> Iterator[str]:
+def errors_of(folder: Path) -> Iterator[str]:
     """What is wrong in a finished attack, one line each; everything that needs no model is computed again."""
     try:
         was, plan, rows = figures_of(folder), plan_of(folder), rows_of(folder)

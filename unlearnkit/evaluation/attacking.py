@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..attacks import ATTACKS, Attack, Budget, SearchResult, Victim
-from ..attacks.drawing import batches, drawn
+from ..attacks.drawing import batches, draw_attempts
 from ..data.prompts import neighbours
 from ..errors import InputError, quoted
 from ..io import manifest, processes
@@ -223,7 +223,7 @@ def _judged(
     for numbers in batches(result.attempts, victim.model.batch):
         if missing := [i for i in numbers if not _there(paths[i], facts[i])]:
             for i, picture in zip(
-                missing, drawn(victim, result, [result.attempts[i] for i in missing]), strict=True
+                missing, draw_attempts(victim, result, [result.attempts[i] for i in missing]), strict=True
             ):
                 save_png(picture, paths[i], facts=facts[i])
         done += len(numbers)

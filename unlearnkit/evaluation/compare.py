@@ -66,7 +66,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     folders = [user_path(run) for run in runs]
     if not 2 <= len(folders) <= len(SHAPES):
         raise InputError(
-            f"{len(folders)} runs cannot be compared: name two runs or more, at most {len(SHAPES)}"
+            f"{len(folders)} given: name the folders of two evaluated runs or more, at most {len(SHAPES)}"
         )
     read = [read_run(folder) for folder in folders]
     name = _shared(read, suite)

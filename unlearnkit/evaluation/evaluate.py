@@ -72,7 +72,7 @@ def evaluate_run(
     dtype: str | None = None,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run, into ``folder_of(run, suite, file)``, and return the verdict.
+    """Evaluate a finished run, into ``RUN/evaluation/SUITE``, and return the verdict.
 
     suite, file, replicates: the prompts, see ``suites``; default for the canvas and models with its words: ``canvas``.
     quick: use only as many prompts as a claim needs, the retained ones in at most two rounds, and no comparison with a
@@ -193,29 +193,29 @@ def evaluate(
             write_text(folder / "plan.json", json.dumps(plan.data, indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "cases.jsonl", lines(cases))
         processes.wait()
-        looked = _Looked()
+        rounds = _Rounds()
         for start, end in pairwise((0, *plan.rounds)):
             share = cases[start:end]
-            looked.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
+            rounds.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
             processes.wait()
             if index == 0:
                 stage = _stage(tick, "classifying", 0, None)
-                looked.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
+                rounds.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
             if end == plan.rounds[-1]:
                 break
-            enough = index == 0 and claims.decided(plan, cases[:end], looked.scores)
+            enough = index == 0 and claims.decided(plan, cases[:end], rounds.scores)
             if processes.broadcast(float(enough)):
                 break
         if index:
             return {}
-        write_text(folder / "rows.jsonl", lines(looked.scores))
-        write_features(folder, looked.features)
-        computed = tables(plan, cases[:end], looked.scores, looked.features)
+        write_text(folder / "rows.jsonl", lines(rounds.scores))
+        write_features(folder, rounds.features)
+        computed = tables(plan, cases[:end], rounds.scores, rounds.features)
         verdict = claims.verdict(plan, computed)
         text = json.dumps({"verdict": verdict, "tables": computed}, indent=1, ensure_ascii=False)
         write_text(folder / "tables.json", text + "\n")
         facts = {
-            "drawn": dict(looked.drawn),
+            "drawn": dict(rounds.drawn),
             "processes": count,
             "seconds": round(time.monotonic() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -226,7 +226,7 @@ def evaluate(
 
 
 @dataclass
-class _Looked:
+class _Rounds:
     """What the rounds so far gave: pictures drawn by side, scores, and features (cases so far, d) by name."""
 
     drawn: Counter[str] = field(default_factory=Counter)

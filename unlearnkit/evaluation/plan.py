@@ -146,7 +146,7 @@ def plan_for(
 ) -> Plan:
     """The plan. missing: words that the reference never knew, by kind; None without a reference. more: facts of a run.
 
-    first: look at the figures after so many cases, and draw the others only where these leave something undecided.
+    first: number of cases after which the figures are computed; the others are drawn only if something is undecided.
 
     The reference draws at most 60 prompts that name the concept (``ask``), and, for the floor, at most 60 prompts of
     things that it knows (``both``), evenly spread.

@@ -19,7 +19,7 @@ from ..runs import runfolder
 from ..runs.stopped import sentences
 from ..schema import Case
 from ..version import __version__
-from .attack_panel import attack_pictures, attacked, inline, of_canvas
+from .attack_panel import attack_pictures, attack_summary, inline, of_canvas
 from .claims import GRADES, percent
 from .folders import HASHED, figures, finished, sound
 from .plan import DIRECT
@@ -111,7 +111,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "seconds": times(run, run_facts),
         "recipe": read_text(run / runfolder.RECIPE, what="recipe"),
         "evaluations": evaluations,
-        "attacks": attacked(run, evaluations),
+        "attacks": attack_summary(run, evaluations),
     }
 
 

@@ -70,12 +70,12 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
                     f"the verdict in {where} is by the rules of unlearnkit {made}; the figures agree"
                 )
         else:
-            remarks.append(f"{where} is not finished: unlearnkit evaluate goes on with it")
+            remarks.append(f"{where} is not finished: unlearnkit evaluate continues it")
     for folder in attack_record.finished_attacks(run):
         where = folder.relative_to(run).as_posix()
-        wrong += [f"{where}/{line}" for line in attack_record.wrong(folder)]
+        wrong += [f"{where}/{line}" for line in attack_record.errors_of(folder)]
     for name in attack_record.unfinished(run):
-        remarks.append(f"{attack_record.FOLDER}/{name} is not finished: unlearnkit attack goes on with it")
+        remarks.append(f"{attack_record.FOLDER}/{name} is not finished: unlearnkit attack continues it")
     if not wrong and ((run / JSON).exists() or (run / HTML).exists()):
         for line, bad in _report(run):
             (wrong if bad else remarks).append(line)

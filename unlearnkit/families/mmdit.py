@@ -23,7 +23,7 @@ LACKS = dict.fromkeys(
 
 
 def shift_of(config: Any, patches: int, most: float) -> float:
-    """The shift mu of a scheduler for pictures of so many patches, as both pipelines have it.
+    """The shift mu of a scheduler for pictures of this many patches, as in both pipelines.
 
     It is linear in the patches. most: the largest shift, where the scheduler's configuration names none.
     """

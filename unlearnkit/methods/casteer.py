@@ -55,7 +55,7 @@ class CASteer(ClosedForm):
             for name, s in directions(run.model, *self.pairs(run, number), self.times, draws).items():
                 found.setdefault(name, []).append(s)
             run.progress("finding directions", number + 1, len(run.request.erase))
-        return self.change(run, lambda name, w: removed(w, torch.stack(found[name], dim=1), self.beta))
+        return self.change(run, lambda name, w: project_out(w, torch.stack(found[name], dim=1), self.beta))
 
     def pairs(self, run: Run, number: int) -> tuple[ImageSet, ImageSet]:
         """Pictures of the prompts with a concept, and of the same prompts without it."""
@@ -73,7 +73,7 @@ class CASteer(ClosedForm):
         return replace(found, sampled_images=run.sampled)
 
 
-def removed(w: Tensor, s: Tensor, beta: float) -> Tensor:
+def project_out(w: Tensor, s: Tensor, beta: float) -> Tensor:
     """(I - β S Sᵀ) W for W (rows, width) and S an orthonormal basis of directions s (rows, n)."""
     u, size, _ = torch.linalg.svd(s, full_matrices=False)
     basis = u[:, size > 1e-6 * size[0]]

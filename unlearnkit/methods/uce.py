@@ -25,7 +25,7 @@ from ..data.prompts import neighbours
 from ..data.text_columns import bare_words, erased_blocks, retained_blocks, sentence_texts, target_of
 from ..errors import InputError
 from ..settings import setting
-from ..training.closed_form import ClosedForm, raised, refuse_clashes
+from ..training.closed_form import ClosedForm, escalate, refuse_clashes
 from ..training.job import Run
 from ..training.settings import Tokens, default
 
@@ -65,7 +65,7 @@ class UCE(ClosedForm):
             delta = replace(self, erase_weight=erase_weight).delta(erased, towards, retained)
             return self.change(run, lambda name, w: w + w @ delta)
 
-        return raised(run, solved, target_of, reach=self.reach, brake=self.brake, weight=self.erase_weight)
+        return escalate(run, solved, target_of, reach=self.reach, brake=self.brake, weight=self.erase_weight)
 
     def sums(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
         """Σ c_e c_eᵀ, Σ (g - c_e) c_eᵀ and Σ c_k c_kᵀ, each (width, width)."""

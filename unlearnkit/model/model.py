@@ -58,7 +58,8 @@ class Model(Networks):
 
         Each seed goes unchanged to a generator, so plain diffusers with ``torch.Generator().manual_seed(seed)`` draws
         the same image, bit for bit at ``batch=1``. Other batch sizes use the same noise, but kernels may sum in another
-        order: differences of about 1e-6, which can move a pixel by 1 of 255.
+        order. That differs by about 1e-6, which can move a pixel by 1 of 255.
+
         steps, guidance: default: the hints'. negative: default: the empty prompt. batch: images at once, default:
         ``self.batch``. tick: called as ``tick(done, total)`` after each batch.
         """

@@ -62,7 +62,9 @@ def erase(
     """Make an edit with which ``model`` no longer draws ``concept``. The model itself is unchanged.
 
     model: a loaded Model, or anything that ``load`` takes.
-    concept, kind, instead, keep: as in ``request_for``.
+    concept: a name, a Concept, a Request, or several of the first two. kind: of plain names, ``object`` or ``style``;
+    None: style for a name that the model's hints know only as a style, else object.
+    instead: what appears in its place: a word, ``"nothing"`` or ``"nearest"``. keep: concepts to retain.
     out: a folder for the run (see ``run_recipe``); None: nothing is written.
     method: default: what the model's hints name, else esd.
     settings: of the method, by name; ``unlearnkit methods NAME`` lists them.
@@ -94,7 +96,7 @@ def run_recipe(
     force: bool = True,
     tick: Tick | None = None,
 ) -> Edit:
-    """Carry out a recipe and write a run folder (see the top of this file).
+    """Carry out a recipe and write a run folder: recipe, log, edit, pipeline, pictures, and at last ``run.json``.
 
     model: the recipe's model, if it is loaded already.
     resume: continue an interrupted run with the same recipe. A finished run's edit is returned after its files were
@@ -200,7 +202,7 @@ def _complete(
 def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder against other commands. Of a run's several processes, the first one has the lock."""
     with (
-        resumable(folder / RECIPE, "the run goes on with --resume"),
+        resumable(folder / RECIPE, "--resume continues the run"),
         writing(folder),
         locked(folder) if processes.first() else contextlib.nullcontext(),
     ):

@@ -17,7 +17,7 @@ from .method import Plan
 from .net import CountingNet
 from .panel import Panel
 
-__all__ = ["ClosedForm", "raised", "refuse_clashes"]
+__all__ = ["ClosedForm", "escalate", "refuse_clashes"]
 
 Weights = dict[str, Tensor]
 DOUBLINGS = 6  # of erase_weight, at most
@@ -32,7 +32,7 @@ class ClosedForm:
 
     def solve(self, run: Run) -> dict[str, Tensor]:
         """As ``solved``, and with ``reach`` a look at held-out prompts."""
-        return raised(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
+        return escalate(run, lambda _: self.solved(run), target_of, reach=self.reach, brake=0.0, weight=None)
 
     def solved(self, run: Run) -> dict[str, Tensor]:
         """The new weights by name, fp32 on the CPU. Raises InputError for a request that has no solution."""
@@ -73,7 +73,7 @@ def refuse_clashes(names: Sequence[str], shares: Tensor, least: float) -> None:
         )
 
 
-def raised(
+def escalate(
     run: Run,
     solve: Callable[[float], Weights],
     place: Callable[[Concept], str | None],
@@ -82,10 +82,10 @@ def raised(
     brake: float,
     weight: float | None,
 ) -> Weights:
-    """What a closed form solves with the first of ``weight``, twice that, and so on, with which the panel holds.
+    """Solve with ``weight``, twice that, and so on, until the slowest sentence of the panel has come ``reach``.
 
-    solve: the new weights for an erase weight. weight: None for a method without one, which is only looked at. It stays
-    below what moves the retained words further than ``brake``. reach: 0 looks at nothing. Adds to ``run.stopped``.
+    solve: the new weights for an erase weight. weight: None for a method without one, whose panel is only read. It
+    stays below what moves the retained words further than ``brake``. reach: 0 reads no panel. Adds to ``run.stopped``.
     """
     weights = solve(weight or 1.0)
     if reach == 0:
