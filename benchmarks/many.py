@@ -1,32 +1,38 @@
 """What closed forms take for many concepts on matrices of Stable Diffusion 1.5's real size, one thread of the CPU.
 
-    python benchmarks/many.py [--method uce] [--concepts 1000] [--retained 0] [--chain 100]
+    python benchmarks/many.py                                                   every row of ROWS_OF_MANY
+    python benchmarks/many.py --method uce [--concepts 1000] [--retained 0] [--chain 100]
 
 Weights are random: that changes neither time nor memory. The denoiser has the real 860 million weights, the text
 encoder the size of CLIP ViT-L; only the latents are small (8 x 8), so that the check of a finished edit, a few
 predictions, takes no longer than on a GPU. Prints processor seconds of each part, and by how much memory grew, and
-appends them to ``results/many.jsonl``. With ``--chain`` the concepts are requests, one after another, without pictures.
+appends them to ``results/many.jsonl``, where a row is made once. With ``--chain`` the concepts are requests, one after
+another, without pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import gc
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from rows import keep
+from rows import once
 from sizes import BETAS, _vae, _words, unet_of_sd
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unlearnkit import chain
 from unlearnkit.data.text_columns import last_columns
+from unlearnkit.export import save_lora
 from unlearnkit.methods import edit_for
 from unlearnkit.methods.checking import check_names
 from unlearnkit.model.hints import GENERAL
@@ -35,6 +41,8 @@ from unlearnkit.model.places import hints_of
 from unlearnkit.schema import Concept, Request
 
 ROWS = Path(__file__).parent / "results" / "many.jsonl"
+ROWS_OF_MANY = (("uce", 1000, 0), ("speed", 100, 1000), ("oce", 100, 1000), ("dp", 100, 1000))
+BARE = {"dp": {"templates": False}}  # names alone, as the others take them
 SECONDS: dict[str, float] = {}  # of each part, in order
 
 
@@ -53,7 +61,9 @@ def opened() -> Model:
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    unet = UNet2DConditionModel.from_config({**unet_of_sd(False).config, "sample_size": 8})
+    with torch.device("meta"):
+        config = unet_of_sd(False).config
+    unet = UNet2DConditionModel.from_config({**config, "sample_size": 8})
     pipe = StableDiffusionPipeline(
         vae=_vae(4),
         text_encoder=CLIPTextModel(text).eval(),
@@ -90,22 +100,37 @@ def timed(title: str) -> Iterator[None]:
     print(f"{title:<40}{SECONDS[title]:8.2f} s", flush=True)
 
 
-def memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB on Linux
+@contextmanager
+def growth(found: dict[str, Any]) -> Iterator[None]:
+    """Adds how far memory rose inside, in GB. Of Linux: the peak is set back to what there is."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    start = _peak()
+    yield
+    found["GB beyond the model"] = round((_peak() - start) / 2**20, 2)
 
 
-def at_once(model: Model, request: Request, method: str) -> dict[str, int]:
-    """All together."""
+def _peak() -> int:
+    """The most memory so far, in KB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def at_once(model: Model, request: Request, method: str) -> dict[str, Any]:
+    """All together, and the edit as a LoRA file that loses nothing."""
+    found: dict[str, Any] = {}
     with timed("names checked"):
         check_names(model, request)
     with timed("text alone"):
         last_columns(model, [("{}", concept.name) for concept in (*request.erase, *request.keep)])
-    with timed("edit, all of it"):
-        edit = edit_for(model, request, method=method)
-    return {"matrices": len(edit.weights)}
+    with growth(found), timed("edit, all of it"):
+        edit = edit_for(model, request, method=method, settings=BARE.get(method))
+    with tempfile.TemporaryDirectory() as place, timed("LoRA"):
+        told = save_lora(model, edit, Path(place) / "lora.safetensors", lose=0.0)
+    return {"matrices": len(edit.weights), "rank": told.rank, "lost": told.lost, **found}
 
 
-def one_by_one(model: Model, request: Request, method: str) -> dict[str, float]:
+def one_by_one(model: Model, request: Request, method: str) -> dict[str, Any]:
     """As requests of a chain, without pictures: seconds of each, and what the chain takes on the disk."""
     took = []
     with tempfile.TemporaryDirectory() as place:
@@ -126,25 +151,33 @@ def one_by_one(model: Model, request: Request, method: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--method", default="uce")
+    parser.add_argument("--method", help="default: every row of ROWS_OF_MANY, each in a process of its own")
     parser.add_argument("--concepts", type=int, default=1000)
     parser.add_argument("--retained", type=int, default=0)
     parser.add_argument("--chain", type=int, default=0, help="so many requests, one concept each")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    with timed("model with random weights"):
-        model = opened()
+    if given.method is None:
+        for method, concepts, retained in ROWS_OF_MANY:
+            words = ("--method", method, "--concepts", str(concepts), "--retained", str(retained))
+            subprocess.run((sys.executable, __file__, *words), check=True)
+        return
     count = given.chain or given.concepts
-    request = Request(named(count, 0), named(given.retained, count))
-    start = memory()
-    found = (one_by_one if given.chain else at_once)(model, request, given.method)
     facts = {
         "method": given.method,
         "concepts": count,
         "retained": given.retained,
         "chain": bool(given.chain),
     }
-    keep(ROWS, {"key": facts, "seconds": SECONDS, **found, "GB beyond the model": round(memory() - start, 2)})
+
+    def made() -> dict[str, Any]:
+        torch.set_num_threads(1)
+        with timed("model with random weights"):
+            model = opened()
+        request = Request(named(count, 0), named(given.retained, count))
+        found = (one_by_one if given.chain else at_once)(model, request, given.method)
+        return {"seconds": SECONDS, **found}
+
+    once(ROWS, facts, made)
 
 
 if __name__ == "__main__":

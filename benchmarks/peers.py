@@ -12,7 +12,7 @@ DDIM schedule of Stable Diffusion 1.4.
 - a step: of blocks of steps, alternating in one process on one thread; processor time between the optimiser's steps,
   the median of all rounds. A closed form has no steps.
 - from the model's folder to the file of changed weights: processor time of a process of its own each, without
-  imports and without drawing pictures that both train on; the median of three.
+  imports and without drawing pictures that both train on, the median.
 - memory: the most that this process held resident, above what it held before.
 
 Rows go to results/peers.jsonl; none is made twice. ``table`` writes docs/peers.md from them.
@@ -187,18 +187,18 @@ def run(given: argparse.Namespace, folder: Path) -> None:
             git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
             commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
             key = {"size": size, "method": method, "commit": commit, "steps": given.steps}
-            once(ROWS, key, partial(measured, peer, size, checkout, folder, given.steps, given.rounds))
+            once(ROWS, key, partial(measured, peer, size, checkout, folder, given))
 
 
-def measured(peer: Peer, size: str, checkout: Path, folder: Path, count: int, rounds: int) -> dict[str, Any]:
+def measured(peer: Peer, size: str, checkout: Path, folder: Path, given: Any) -> dict[str, Any]:
     """A row: whether both agree, and what both cost."""
     latent = peer.latent
     out = folder / f"out {peer.method} {size}"
     out.mkdir()
-    work = Work(checkout, network(size, latent, folder), out, count, latent, latent * PIXELS[size])
+    work = Work(checkout, network(size, latent, folder), out, given.steps, latent, latent * PIXELS[size])
     what, far = peer.agrees(work)  # and pictures are drawn
     row: dict[str, Any] = {"agreement": [what, float(f"{far:.2g}")]}
-    row |= steps(peer, work, rounds) | alone(peer.method, work, min(rounds, 3))
+    row |= steps(peer, work, given.rounds) | alone(peer.method, work, given.processes)
     return row | {name: sys.modules[name].__version__ for name in VERSIONS}
 
 
@@ -250,6 +250,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", choices=list(PIXELS), action="append", help="default: both")
     parser.add_argument("--steps", type=int, default=8, help="of a block")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=3, help="of each side, from end to end")
     parser.add_argument("--side", choices=("theirs", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()

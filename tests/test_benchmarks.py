@@ -305,8 +305,13 @@ def test_the_tables_of_many_concepts_by_hand() -> None:
     ]
     assert together.several([one], "twenty").count("\n") == 1
     size = {"method": "uce", "concepts": 9, "retained": 0, "chain": False}
-    made = {"key": size, "seconds": {"text alone": 1.5, "edit, all of it": 2.5}, "GB beyond the model": 0.1}
-    assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1.5 | 2.5 | 0.1 |")
+    made = {
+        "key": size,
+        "seconds": {"text alone": 1.5, "edit, all of it": 2.5},
+        "GB beyond the model": 0.1,
+        "rank": 8,
+    }
+    assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1.5 | 2.5 | 0.1 | 8 |")
     assert together.sizes([made], chain=True).count("\n") == 1
 
 

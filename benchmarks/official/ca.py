@@ -36,6 +36,7 @@ def arguments(work: Work, **more: Any) -> list[str]:
         "max_train_steps": work.steps,
         "learning_rate": LR,
         "max_grad_norm": 1e9,
+        "dataloader_num_workers": 0,  # all in the process whose time is taken
         **more,
     }
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]

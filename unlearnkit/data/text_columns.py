@@ -21,6 +21,7 @@ from .prompts import texts, unerased
 from .wording import contains_word, format_prompt, prefix_through
 
 __all__ = [
+    "SOME",
     "Text",
     "bare_words",
     "centroids",

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours, unerased
-from ..data.text_columns import concept_texts, erased_matrices, retained_matrix
+from ..data.text_columns import SOME, concept_texts, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
+from ..model.batches import text_batches
 from ..model.model import Model
 from ..settings import setting
 from ..training.closed_form import ClosedForm, refuse_clashes
@@ -84,7 +85,8 @@ class OCE(ClosedForm):
         outside = r - r_anchor @ r
         m = w @ hold @ w.T - self.erase_weight * outside
         # where M says nothing, P is the identity and not what rounding makes of it
-        m += REST * torch.linalg.matrix_norm(m, 2) * torch.eye(len(m), dtype=m.dtype)
+        largest = torch.linalg.eigvalsh(m.T @ m)[-1].clamp_min(0).sqrt()
+        m += REST * largest * torch.eye(len(m), dtype=m.dtype)
         u, _, vh = torch.linalg.svd(m)
         p: Tensor = u @ vh
         return p
@@ -105,5 +107,10 @@ def _general(model: Model, words: dict[str, list[str]]) -> Tensor:
         for kind, forms in model.hints.templates.items()
         for place, word in enumerate(words.get(kind, ()))
     ]
-    states = (model.text([prompt])[0, : model.last_token(prompt) + 1] for prompt in prompts or [""])
-    return torch.cat([one.T.cpu().double() for one in states], dim=1)
+    prompts = prompts or [""]
+    ends = [model.last_token(prompt) for prompt in prompts]
+    one_by_one = (([place], model.text([prompt])) for place, prompt in enumerate(prompts))
+    found = text_batches(model, prompts, ends) if len(prompts) > SOME else one_by_one
+    pairs = ((place, states) for places, part in found for place, states in zip(places, part, strict=True))
+    columns = {place: states[: ends[place] + 1].T.cpu().double() for place, states in pairs}
+    return torch.cat([columns[place] for place in range(len(prompts))], dim=1)

@@ -81,10 +81,18 @@ class SPEED(ClosedForm):
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
         refined = _moved(w, c0, c1, target)
-        v = torch.linalg.svd(w, full_matrices=False).Vh[-1:]  # the direction that W sees least
+        v = _least(w)
         noise = torch.randn((self.copies * refined.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
         copies = refined.repeat(1, self.copies) + (noise @ v.T @ v).T
         return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
+
+
+def _least(w: Tensor) -> Tensor:
+    """The direction (1, width) that W sees least, of those that its rows span: its last right singular vector."""
+    if len(w) > w.shape[1]:
+        least: Tensor = torch.linalg.eigh(w.T @ w).eigenvectors[:, :1].T
+        return least
+    return torch.nn.functional.normalize(torch.linalg.eigh(w @ w.T).eigenvectors[:, :1].T @ w)
 
 
 def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +105,7 @@ def _solution(w: Tensor, c1: Tensor, target: Tensor, p: Tensor) -> tuple[Tensor,
 def _moved(w: Tensor, c: Tensor, c1: Tensor, target: Tensor) -> Tensor:
     """The columns of c that Δ_erase = W (C* - C₁) C₁ᵀ (I + C₁C₁ᵀ)⁻¹ moves by more than the mean."""
     small = torch.eye(c1.shape[1], dtype=w.dtype) + c1.T @ c1
-    shift = (w @ (target - c1) @ torch.linalg.solve(small, c1.T @ c)).norm(dim=0)
+    way, shares = w @ (target - c1), torch.linalg.solve(small, c1.T @ c)
+    shift = (shares * (way.T @ way @ shares)).sum(dim=0).clamp_min(0).sqrt()
     more: Tensor = shift > shift.mean()
     return c[:, more] if c.shape[1] > 1 else c
