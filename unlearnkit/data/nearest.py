@@ -99,14 +99,19 @@ def nearest_word(model: Model, request: Request, concept: Concept) -> str:
     x = sample_latents(model, prompts, numbers, steps=hints.steps, guidance=hints.guidance)
     noise = torch.randn(x.shape, generator=seeds.stream(0, "nearest")).to(x.device)
     distance = dict.fromkeys(words, 0.0)
+    at_once = max(1, model.batch // len(prompts))
     with model.frozen():
         for share in TIMES:
             t = torch.full((len(x),), int(share * model.num_timesteps), device=x.device)
             x_t = model.add_noise(x, noise, t)
             own = model.eps(x_t, t, model.encode(prompts))
-            for word in words:
-                other = model.eps(x_t, t, model.encode([format_prompt(form, word) for form in forms]))
-                distance[word] += float((other - own).square().sum())
+            for start in range(0, len(words), at_once):
+                some = words[start : start + at_once]
+                states = model.encode([format_prompt(form, word) for word in some for form in forms])
+                other = model.eps(x_t.repeat(len(some), 1, 1, 1), t.repeat(len(some)), states)
+                away = (other - own.repeat(len(some), 1, 1, 1)).square().reshape(len(some), -1).sum(1)
+                for word, square in zip(some, away.tolist(), strict=True):
+                    distance[word] += square
     return min(words, key=lambda word: distance[word])
 
 
