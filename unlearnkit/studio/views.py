@@ -48,16 +48,18 @@ def erase(home: Home, form: Form) -> dict[str, Any]:
     kind = form.get("kind") or ("style" if folded(form.get("concept", "")) in hints.styles else "object")
     own = {**hints.training, **hints.settings(method, kind)}
     first, rest = important(method)
-    names = [*(name for name in METHODS), *(name for name in known.methods() if name not in METHODS)]
+    names = [name for name in dict.fromkeys((*METHODS, *known.methods())) if name != hints.method]
     running = home.jobs.running()
     return {
         "models": list(workspace.models),
         "model": model,
         "objects": hints.objects,
         "styles": hints.styles,
-        "methods": [(name, f"{name}: {known.find(name).title}") for name in names],
+        "methods": [
+            ("", f"{hints.method}: {known.find(hints.method).title} (default)"),
+            *((name, f"{name}: {known.find(name).title}") for name in names),
+        ],
         "method": method,
-        "usual": hints.method,
         "summary": cls.summary,
         "first": first,
         "rest": rest,

@@ -26,7 +26,8 @@ async function load(address) {
 }
 
 function say(form, text) {
-  const place = $('.error', form);
+  const place = $('.error', form), named = /setting '(\w+)'/.exec(text)?.[1];
+  for (const one of all('[name^=set-]', form)) one.setAttribute('aria-invalid', one.name === `set-${named}`);
   if (place) { place.textContent = text; place.hidden = !text; }
   else if (text) alert(text);
 }
@@ -35,7 +36,8 @@ function say(form, text) {
 async function show(form) {
   const place = $('.command pre', form);
   if (!place) return;
-  if (!form.checkValidity()) { place.textContent = '…'; $('.copy', form).hidden = true; return; }
+  const lacks = $('input:invalid', form);
+  if (lacks) { place.textContent = `… ${lacks.labels[0].textContent}: ${lacks.validationMessage}`; $('.copy', form).hidden = true; return; }
   const fields = words(form);
   fields.set('what', $('button[name=what]', form).value);
   const answer = await fetch('command', { method: 'POST', body: fields }).catch(() => null);
