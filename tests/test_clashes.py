@@ -50,7 +50,7 @@ def test_the_share_of_uce_by_hand_and_by_its_solution() -> None:
         ("uce", {"retain_weight": 1e9}),
         ("uce-diverse", {"retain_weight": 1e12, "sentences": 2, "retain_sentences": 2}),
         ("rece", {"retain_weight": 1e9}),
-        ("speed", {}),
+        ("speed", {"threshold": 1e-6}),
         ("dp", {"protected": 1.0}),
         ("oce", {"erase_weight": 0.0}),
     ],

@@ -244,7 +244,7 @@ def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_pat
         "before and two runs: three prompts of a role at most, and one is unrelated"
     )
     assert all(attrs.get("alt") for attrs in shown)
-    with pytest.raises(InputError, match="two runs or more"):
+    with pytest.raises(InputError, match="two evaluated runs or more"):
         compare([run], tmp_path / "other")
     folder = run / "evaluation/prompts-rows"
     plan, facts = (json.loads((folder / name).read_text()) for name in ("plan.json", "evaluation.json"))

@@ -34,6 +34,14 @@ def test_the_solution_by_hand() -> None:
     assert share == 0.5
 
 
+def test_the_threshold_is_of_the_mean_over_what_is_retained() -> None:
+    # columns (2, 0) and (0, 1): C₀C₀ᵀ / 2 has the eigenvalues 2 and 0.5; below 0.6 the second counts as 0
+    nothing = columns([0.0], [0.0])
+    for threshold, free in ((0.4, 0.0), (0.6, 1.0)):
+        p = SPEED(threshold=threshold).projector(columns([2.0, 0.0], [0.0, 1.0]), nothing)
+        torch.testing.assert_close(p, columns([0.0, 0.0], [0.0, free]))
+
+
 def test_the_solution_is_the_least_squares_with_constraints() -> None:
     """By an independent route: KKT equations of the constrained problem, over the entries of Δ restricted to P."""
     draws = np.random.default_rng(0)
@@ -61,7 +69,8 @@ def test_the_filter_keeps_what_erasing_alone_moves_more_than_the_mean() -> None:
 
 
 def test_only_values_move_and_what_is_retained_is_read_as_before(model: Model) -> None:
-    edit = edit_for(model, replace(CAT, keep=(Concept("dog"), Concept("car"))), method="speed")
+    two = replace(CAT, keep=(Concept("dog"), Concept("car")))
+    edit = edit_for(model, two, method="speed", settings={"threshold": 1e-6})
     assert edit.weights and all(".attn2.to_v." in name for name in edit.weights)
     before = model.weights("values")
     cat, dog, empty = (model.text([word])[0][at].double() for word, at in (("cat", 1), ("dog", 1), ("", 0)))
@@ -81,4 +90,4 @@ def test_a_concept_within_what_is_retained_is_refused(make: Callable[..., Model]
     encode = model.text
     model.text = lambda prompts: encode(["cat" if one == "kitten" else one for one in prompts])  # type: ignore[method-assign]
     with pytest.raises(InputError, match="lies in the span of what is retained"):
-        edit_for(model, same, method="speed")
+        edit_for(model, same, method="speed", settings={"threshold": 1e-6})

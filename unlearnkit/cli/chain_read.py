@@ -52,6 +52,8 @@ def status(project: Folder) -> None:
         for line in now.lines:
             table.add_row(*(escape(printable(cell)) for cell in cells(line)))
         out.print(table)
+        if not all(line.verdict for line in now.lines):
+            say("-: not evaluated")
     for group, rates in now.kept.items():
         say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
     kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"

@@ -26,11 +26,7 @@ def in_words(entry: Entry) -> str:
 def cells(line: Line) -> list[str]:
     """A request's row of the table."""
     facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
-    return [
-        *facts,
-        *("" if rate is None else rate_of(rate) for rate in line.seen),
-        line.verdict or "not evaluated",
-    ]
+    return [*facts, *("" if rate is None else rate_of(rate) for rate in line.seen), line.verdict or "-"]
 
 
 def facts_of(line: Line) -> dict[str, Any]:

@@ -21,7 +21,7 @@ with importing():
     from .index import REQUIRED
     from .schedules import Schedule
 
-__all__ = ["FAMILIES", "Family", "find", "supported"]
+__all__ = ["FAMILIES", "Family", "any_size", "find", "supported"]
 
 
 class Family(Protocol):
@@ -113,6 +113,11 @@ class Family(Protocol):
 
 
 FAMILIES: tuple[Family, ...] = (stable_diffusion, sdxl, sd3, flux, pixart, dit, class_unet)
+
+
+def any_size(family: Family) -> bool:
+    """Whether a family's denoiser takes latents of other heights and widths than its own, as a U-Net does."""
+    return family.DENOISER == "unet"
 
 
 def supported() -> str:

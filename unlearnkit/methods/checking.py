@@ -8,6 +8,7 @@ import torch
 
 from .. import seeds
 from ..errors import EditError, InputError, ModelError, quoted
+from ..families import any_size
 from ..model.batches import many
 from ..model.edit import Edit
 from ..model.encoders import encoders, token_ids
@@ -71,7 +72,7 @@ def check_moved(model: Model, request: Request, edit: Edit) -> None:
     every = len(request.erase)
     some = request.erase if every <= SOME else [request.erase[i * every // SAMPLE] for i in range(SAMPLE)]
     still, small = [concept.name for concept in some], (model.shape[0], SMALL, SMALL)
-    if model.family.DENOISER == "unet" and min(model.shape[1:]) > SMALL:
+    if any_size(model.family) and min(model.shape[1:]) > SMALL:
         still = _still(model, still, edit, small)
     if still := _still(model, still, edit, model.shape):
         raise InputError(

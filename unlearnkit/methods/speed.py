@@ -2,7 +2,7 @@
 
 For each value matrix W, with columns C₁ of erased concepts, C* of their anchors, C₀ retained, C₂ that must not move:
 
-    min over Δ  |(W + ΔP) C₁ - W C*|² + |ΔP|²  with (ΔP) C₂ = 0        P projects onto the null space of C₀C₀ᵀ
+    min over Δ  |(W + ΔP) C₁ - W C*|² + |ΔP|²  with (ΔP) C₂ = 0        P projects onto the null space of C₀C₀ᵀ / n
 
 With V = P C₂, P' = P - V (VᵀV)⁺ Vᵀ and G = C₁ᵀP'C₁ the solution is ΔP = W (C* - C₁)(I + G)⁻¹ C₁ᵀP', the paper's
 formula without its ill-posed inverse. A single concept is erased by the share s / (1 + s), s = |P'c₁|². C₀ is refined
@@ -37,7 +37,9 @@ class SPEED(ClosedForm):
     paper: ClassVar = "Li et al. 2025, arXiv 2503.07392"
     summary: ClassVar = "A closed form maps the concept's values to another word's, within a null space."
 
-    threshold: float = setting(0.1, "C₀C₀ᵀ's eigenvalues below this count as 0", low=0.0, source="paper")
+    threshold: float = setting(
+        0.1, "eigenvalues of C₀C₀ᵀ / n below this count as 0", low=0.0, source="paper; / n: code"
+    )
     copies: int = setting(10, "augmented copies of each retained word", low=0, high=100, source="paper")
     centroids: int = setting(3, "centroids of the empty prompt in C₂", low=1, high=64, source="ours")
     tokens: Tokens = default("tokens", "last", source="paper: one; last: ours")
@@ -72,8 +74,8 @@ class SPEED(ClosedForm):
         return weights
 
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
-        """P' (width, width): onto the null space of C₀C₀ᵀ, less what it holds of C₂."""
-        values, u = torch.linalg.eigh(c0 @ c0.T)
+        """P' (width, width): onto the null space of C₀C₀ᵀ / n, less what it holds of C₂. n: the columns of C₀."""
+        values, u = torch.linalg.eigh(c0 @ c0.T / c0.shape[1])
         p: Tensor = u[:, values < self.threshold] @ u[:, values < self.threshold].T
         inverse: Tensor = torch.linalg.pinv(v := p @ c2, rtol=1e-10)
         return p - v @ inverse
