@@ -38,7 +38,18 @@ METHODS = ("duge", "rgd", "doco", "sculpting", "esd", "ca", "uce", "uce-diverse"
 STYLES = tuple(style for style in world.STYLES if style != "plain")
 CONCEPTS = (*world.OBJECTS, *STYLES)
 # concepts on which a setting of the canvas was chosen, or chosen again; of uce-diverse also guitar, apple and tree
-TUNED = ("cat", "van gogh", "neon", "watercolor", "blueprint", "halftone", "pixel art", "guitar")
+TUNED = (
+    "cat",
+    "van gogh",
+    "neon",
+    "watercolor",
+    "blueprint",
+    "halftone",
+    "pixel art",
+    "guitar",
+    "car",
+    "strawberry",
+)
 SIZE, DRAWN = "quick", 6
 WATCHED = {"stop": "converged", "stop_from": 1.0, "stop_most": 2, "stop_every": 10}  # of methods that train
 LEFT = ("name", "template")  # what counts as left: pictures of prompts that name the concept
@@ -53,8 +64,8 @@ Each concept is one edit with seed 0.
 
 On concepts marked * settings of the canvas were chosen: {tuned}.
 For all methods these are cat and van gogh. Other styles were used for some of DUGE, RGD, DoCo and Sculpting Memory,
-pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, and halftone, watercolor and guitar
-for `stop_reach`.
+pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, halftone, watercolor and guitar
+for `stop_reach`, and car, strawberry and guitar for the nearest word of ESD and the closed forms.
 
 {headline}
 """
