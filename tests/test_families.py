@@ -23,6 +23,7 @@ from alone import Draw
 from tiny import HINTS
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.families import FAMILIES
+from unlearnkit.families.mmdit import shift_of
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
 from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
@@ -86,6 +87,15 @@ def test_no_file_above_the_seam_names_a_family() -> None:
             code = path.read_text(encoding="utf-8")
             for name in names:
                 assert not re.search(rf"\b{name}\b", code), f"{path} names {name}"
+
+
+@pytest.mark.parametrize("patches", [1, 256, 1000, 4096, 9999])
+def test_the_shift_of_a_flow_is_that_of_the_pipelines(patches: int) -> None:
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    assert shift_of({}, patches, 1.15) == pytest.approx(calculate_shift(patches, 256, 4096, 0.5, 1.15))
+    own = {"base_image_seq_len": 64, "max_image_seq_len": 512, "base_shift": 0.1, "max_shift": 2.0}
+    assert shift_of(own, patches, 1.16) == pytest.approx(calculate_shift(patches, *own.values()))
 
 
 @every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from quick import quick
 
+from unlearnkit import seeds
 from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.hints import parse
 from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
 
 CAT = Concept("cat", instead="nearest")
@@ -40,6 +43,27 @@ def test_nearest_is_a_retained_word_of_the_kind(model: Model) -> None:
     alone = Request((style, Concept("van gogh", "style")))
     with pytest.raises(InputError, match="no other style is known"):
         with_nearest(model, alone, {})
+
+
+@pytest.mark.parametrize("batch", [1, 6, 32])
+def test_the_nearest_word_is_predicted_most_like_the_concept(model: Model, batch: int) -> None:
+    """By an independent route: one picture, word and time after the other, whatever a batch holds."""
+    model.batch = batch
+    request, hints = Request((CAT,)), model.hints
+    forms = ["{}", *hints.templates["object"]][:3]
+    words, prompts = [one for one in hints.objects if one != "cat"], [form.format("cat") for form in forms]
+    numbers = [seeds.derive(0, "nearest", prompt) for prompt in prompts]
+    x = sample_latents(model, prompts, numbers, steps=hints.steps, guidance=hints.guidance)
+    noise, distances = torch.randn(x.shape, generator=seeds.stream(0, "nearest")), dict.fromkeys(words, 0.0)
+    for word, share, (i, form) in itertools.product(words, (0.35, 0.55, 0.75), enumerate(forms)):
+        t = torch.tensor([int(share * model.num_timesteps)])
+        noisy = model.add_noise(x[i : i + 1], noise[i : i + 1], t)
+        with torch.no_grad():
+            own, other = (model.eps(noisy, t, model.encode([form.format(one)])) for one in ("cat", word))
+        distances[word] += float((own - other).square().sum())
+    near, *others = sorted(distances, key=distances.__getitem__)
+    assert distances[near] < 0.999 * distances[others[0]], "the toy tells its words apart"
+    assert nearest_word(model, request, CAT) == near
 
 
 def test_of_many_the_text_decides(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

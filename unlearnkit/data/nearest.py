@@ -109,7 +109,7 @@ def nearest_word(model: Model, request: Request, concept: Concept) -> str:
                 some = words[start : start + at_once]
                 states = model.encode([format_prompt(form, word) for word in some for form in forms])
                 other = model.eps(x_t.repeat(len(some), 1, 1, 1), t.repeat(len(some)), states)
-                away = (other - own.repeat(len(some), 1, 1, 1)).square().reshape(len(some), -1).sum(1)
+                away = (other.reshape(len(some), *own.shape) - own).square().flatten(1).sum(1)
                 for word, square in zip(some, away.tolist(), strict=True):
                     distance[word] += square
     return min(words, key=lambda word: distance[word])

@@ -26,6 +26,7 @@ __all__ = [
     "bare_words",
     "centroids",
     "concept_texts",
+    "encoded",
     "erased_blocks",
     "erased_matrices",
     "last_columns",
@@ -158,15 +159,21 @@ def _columns(
     prompts = [format_prompt(form, word) for form, word in texts]
     states: dict[str, Tensor] = {}
     unique = list(dict.fromkeys(prompts))
-    found = (
-        text_batches(model, unique) if batched else (([n], model.text([one])) for n, one in enumerate(unique))
-    )
-    for places, part in found:
+    for places, part in encoded(model, unique, batched=batched):
         states |= {unique[place]: one.T.cpu().double() for place, one in zip(places, part, strict=True)}
     starts = [model.last_token(prefix_through(form, word)) for form, word in texts]
     ends = [start + 1 if last else None for start in starts]
     starts = [0 if whole and not last else start for start in starts]
     return [states[one][:, start:end] for one, start, end in zip(prompts, starts, ends, strict=True)]
+
+
+def encoded(
+    model: Model, prompts: Sequence[str], *, batched: bool, through: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], Tensor]]:
+    """What ``text_batches`` gives, or without ``batched`` the same prompt by prompt."""
+    if batched:
+        return text_batches(model, prompts, through)
+    return (([place], model.text([prompt])) for place, prompt in enumerate(prompts))
 
 
 def target_of(concept: Concept) -> str:

@@ -39,10 +39,9 @@ def fix_articles(text: str) -> str:
 def contains_word(text: str, wordings: Sequence[str]) -> bool:
     """Whether the text contains one of the wordings as whole words."""
     text = folded(text)
-    found = (
-        word for word in map(_folded, wordings) if word in text
-    )  # of a long list hardly any needs a pattern
-    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in found)
+    # of a long list hardly any needs a pattern
+    parts = (word for word in map(_folded, wordings) if word in text)
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in parts)
 
 
 def _n(word: str) -> str:

@@ -90,11 +90,11 @@ def _still(model: Model, names: Sequence[str], edit: Edit, shape: tuple[int, int
         draws = seeds.stream(0, "moved", start)
         x = torch.randn((len(part), *shape), generator=draws).to(model.device)
         t = torch.tensor([time for _, time in part], device=model.device)
-        states = model.encode([name for name, _ in part])
+        prompts = [name for name, _ in part]
         with model.frozen():
-            before = model.predict(x, t, states)
+            before = model.predict(x, t, model.encode(prompts))
             with model.wearing(edit):
-                after = model.predict(x, t, model.encode([name for name, _ in part]))
+                after = model.predict(x, t, model.encode(prompts))
         for number, (name, _) in enumerate(part):
             if not torch.isfinite(before[number]).all():
                 raise ModelError(

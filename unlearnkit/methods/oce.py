@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours, unerased
-from ..data.text_columns import SOME, concept_texts, erased_matrices, retained_matrix
+from ..data.text_columns import SOME, concept_texts, encoded, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
-from ..model.batches import text_batches
 from ..model.model import Model
 from ..settings import setting
 from ..training.closed_form import ClosedForm, refuse_clashes
@@ -109,8 +108,7 @@ def _general(model: Model, words: dict[str, list[str]]) -> Tensor:
     ]
     prompts = prompts or [""]
     ends = [model.last_token(prompt) for prompt in prompts]
-    one_by_one = (([place], model.text([prompt])) for place, prompt in enumerate(prompts))
-    found = text_batches(model, prompts, ends) if len(prompts) > SOME else one_by_one
+    found = encoded(model, prompts, batched=len(prompts) > SOME, through=ends)
     pairs = ((place, states) for places, part in found for place, states in zip(places, part, strict=True))
     columns = {place: states[: ends[place] + 1].T.cpu().double() for place, states in pairs}
     return torch.cat([columns[place] for place in range(len(prompts))], dim=1)

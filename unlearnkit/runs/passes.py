@@ -56,11 +56,8 @@ def training_pass(model: Model, settings: Training, rows: int) -> tuple[float, i
     masters = trained.init(0)
     weights: dict[int, int] = {}
     saved: dict[int, int] = {}
-    blocks, recomputed, widest = (
-        0,
-        0.0,
-        0.0,
-    )  # of recomputed blocks: number, the largest's bytes, the widest layer's
+    # of recomputed blocks: number, the largest's bytes, the widest layer's
+    blocks, recomputed, widest = 0, 0.0, 0.0
 
     def note(tensor: Tensor, into: dict[int, int] = saved) -> Tensor:
         into.update(_storages([tensor]).items() - weights.items())
