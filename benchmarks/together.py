@@ -36,8 +36,9 @@ Diffusion 1.5's size with random weights show time, memory and disk.
 ## Several of the canvas at once
 
 `benchmarks/together.py run`. *left*: pictures in which the held-out classifier still sees what was asked for, of
-prompts by name and in unseen templates, with the 95 % interval. *kept*: right pictures, of those right before. *s*: of
-one processor thread on a machine that did other work too. Each method has the settings that the canvas ships.
+prompts by name and in unseen templates, with the 95 % interval. *kept*: how many pictures are right after the edit, of
+how many were right before; more than all where the edit mends one. *s*: of one processor thread on a machine that did
+other work too. Each method has the settings that the canvas ships.
 """
 CHAINS = """
 ## A chain of 24 requests on the canvas
@@ -52,8 +53,9 @@ REAL = """
 
 `benchmarks/many.py`: random weights, a text encoder of CLIP ViT-L's size, 32 matrices, one thread. *text*: encoding the
 names once. *in all*: everything after loading, text and the check of the finished edit included. *GB*: how far memory
-rose above that of the loaded model. *LoRA*: its rank, where no more than 1e-6 of the change's square is lost. Seconds
-are of the processor, on a machine that did other work too. Every method takes the names alone, without templates.
+rose above that of the loaded model. *LoRA*: the least rank at which a LoRA loses at most 1e-6 of the squared change.
+Seconds are of the processor, on a machine that did other work too. Every method takes the names alone, without
+templates.
 """
 TWELVE = (
     *("cat", "frog", "owl", "car", "airplane", "rocket"),

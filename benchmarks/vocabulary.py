@@ -37,7 +37,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 METHODS = ("duge", "rgd", "doco", "sculpting", "esd", "ca", "uce", "uce-diverse", "rece", "speed", "dp")
 STYLES = tuple(style for style in world.STYLES if style != "plain")
 CONCEPTS = (*world.OBJECTS, *STYLES)
-# concepts on which a setting of the canvas was chosen, or chosen again; of uce-diverse also guitar, apple and tree
+# concepts on which a setting was chosen, or chosen again
 TUNED = (
     "cat",
     "van gogh",
@@ -49,6 +49,8 @@ TUNED = (
     "guitar",
     "car",
     "strawberry",
+    "apple",
+    "tree",
 )
 SIZE, DRAWN = "quick", 6
 WATCHED = {"stop": "converged", "stop_from": 1.0, "stop_most": 2, "stop_every": 10}  # of methods that train
@@ -62,7 +64,7 @@ least its steps, at most twice as many). A held-out classifier, which no trainin
 most 24 prompts by name and 24 in unseen templates. *Lost*: 24 near and 24 other prompts, so one picture is two points.
 Each concept is one edit with seed 0.
 
-On concepts marked * settings of the canvas were chosen: {tuned}.
+Concepts marked * were used to choose settings, so they are no independent test: {tuned}.
 For all methods these are cat and van gogh. Other styles were used for some of DUGE, RGD, DoCo and Sculpting Memory,
 pixel art and guitar (with apple and tree) for uce-diverse, neon for UCE's `reach`, halftone, watercolor and guitar
 for `stop_reach`, and car, strawberry and guitar for the nearest word of ESD and the closed forms.
@@ -103,8 +105,10 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         return HEAD.format(tuned=", ".join(TUNED), headline="No cell has been measured yet.")
     worst = max(shares, key=lambda at: shares[at])
     k, n = left_of(rows[worst])
+    worst_said = f"Worst cell of {len(rows)}: {worst[0]} on {worst[1]}, left in {k} of {n} pictures."
+    none = f"In the {len(rows)} cells that were measured, no picture still shows the concept."
     headline = (
-        f"**Worst cell of {len(rows)}: {worst[0]} on {worst[1]}, left in {k} of {n} pictures.** "
+        f"**{worst_said if k else none}** "
         f"{len(METHODS) * len(CONCEPTS) - len(rows)} of {len(METHODS) * len(CONCEPTS)} cells are not measured yet, so "
         "this page compares no methods."
     )

@@ -109,8 +109,8 @@ PEER = Peer(
     "doco",
     "yongliang-wu/DoCo",
     "train.py with their attention, scheduler, discriminator and surgery; its data set gives our pictures and "
-    "sentences, what it imports and does not use is empty, what diffusers and transformers renamed has its "
-    "old name, and nothing is saved before the end",
+    "sentences, modules that it imports and does not use are empty ones, what diffusers and transformers renamed "
+    "has its old name, and nothing is saved before the end",
     "xattn-kv, two pictures a side and step, one step of the critic before, `released=true`; agreement: "
     "their function adjust_gradient on random gradients",
     theirs,

@@ -70,7 +70,7 @@ PEER = Peer(
     "rgd",
     "reds-lab/Restricted_gradient_diversity_unlearning",
     "their function nsfw_proposed of SD/train-scripts/nsfw_RGD.py, which as published stops at undefined names: they "
-    "are given; the pipeline stands behind the CompVis methods that it calls, and gives our pictures and sentences",
+    "are given; our pipeline answers its calls to a CompVis model, and gives our pictures and sentences",
     "all weights, four pictures a side and step, of the same size; agreement: their function apply_pcgrad_update on "
     "random gradients, in float64",
     theirs,

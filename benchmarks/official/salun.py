@@ -102,8 +102,8 @@ def agrees(work: Work) -> tuple[str, float]:
 PEER = Peer(
     "salun",
     "OPTML-Group/Unlearn-Saliency",
-    "their functions generate_mask and certain_label of SD/train-scripts; the pipeline stands behind the CompVis "
-    "methods that they call, and gives our pictures, and two prompts as their classes",
+    "their functions generate_mask and certain_label of SD/train-scripts; our pipeline answers their calls "
+    "to a CompVis model, and gives our pictures, and two prompts as their classes",
     f"all weights, {MASKING} batches for the mask, then four pictures a side and step, of the same size",
     theirs,
     ours,
