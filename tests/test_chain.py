@@ -344,6 +344,12 @@ def test_it_is_built_as_a_pipeline_with_its_ledger(model: Model, tmp_path: Path)
 
 def killed_after(seconds: float, run: Callable[[], object]) -> bool:
     """Run in a forked process that is killed after so long; whether the kill came before its end."""
+    end = time.monotonic() + seconds
+    return killed_when(lambda: time.monotonic() >= end, run)
+
+
+def killed_when(met: Callable[[], bool], run: Callable[[], object]) -> bool:
+    """Run in a forked process that is killed once a condition is met; whether the kill came before its end."""
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -353,9 +359,13 @@ def killed_after(seconds: float, run: Callable[[], object]) -> bool:
             code = 0
         finally:
             os._exit(code)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    ended, status = 0, 0
+    while not (ended or met()):
+        time.sleep(0.005)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True
     assert os.WEXITSTATUS(status) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...io.files import user_path
+from ...methods.checking import check_lengths
 from ...model.model import Model
 from ...schema import Concept, Request
 from ..evaluate import open_evaluators
@@ -38,7 +39,8 @@ def add_each(
     chain ends as if it had never stopped.
 
     done: called after each. options: of ``add``: ``keep``, ``method``, ``settings``, ``guards``, ``seed``, ``force``.
-    Raises UnlearnError as ``add`` does; for a clash with the chain's requests before anything is erased.
+    Raises UnlearnError as ``add`` does; before anything is erased for a clash with the chain's requests, and for a name
+    that is too long for the text encoder.
     """
     project = open_chain(user_path(folder))
     erased = {concept.meaning for step in project.steps for concept in step.request.erase}
@@ -47,6 +49,7 @@ def add_each(
         return []
     refuse(project.steps, Request(tuple(left)))
     model = base_model(project, model, device)
+    check_lengths(model, left)
     evaluators = evaluators or open_evaluators(project)
     entries = []
     for place, concept in enumerate(left, len(concepts) - len(left)):
