@@ -14,6 +14,7 @@ from unlearnkit import seeds
 from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
+from unlearnkit.model.edit import Edit
 from unlearnkit.model.hints import parse
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
@@ -64,6 +65,20 @@ def test_the_nearest_word_is_predicted_most_like_the_concept(model: Model, batch
     near, *others = sorted(distances, key=distances.__getitem__)
     assert distances[near] < 0.999 * distances[others[0]], "the toy tells its words apart"
     assert nearest_word(model, request, CAT) == near
+
+
+def test_the_distances_are_measured_once_for_all_requests(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = nearest_word(model, Request((CAT,)), CAT)
+    monkeypatch.setattr("unlearnkit.data.nearest._measured", None)  # the model is not asked again
+    assert nearest_word(model, Request((CAT,)), CAT) == near
+    assert nearest_word(model, Request((CAT, Concept(near))), CAT) not in ("cat", near)
+    with (
+        pytest.raises(TypeError),
+        model.wearing(Edit({k: v + 1 for k, v in model.weights("text").items()}, {})),
+    ):
+        nearest_word(model, Request((CAT,)), CAT)
 
 
 def test_of_many_the_text_decides(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,16 @@ def test_only_keys_turn_and_their_columns_keep_lengths_and_angles(model: Model) 
         torch.testing.assert_close(value.T @ value, before[name].T @ before[name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_tall_matrix_is_turned_as_the_rotation_of_all_its_rows_turns_it() -> None:
+    draws = torch.Generator().manual_seed(0)
+    w, c1, anchors, k = (
+        torch.randn(shape, generator=draws, dtype=torch.float64) for shape in ((9, 5), (5, 2), (5, 2), (5, 7))
+    )
+    found = OCE(erase_weight=30.0).turned(w, c1, anchors, k @ k.T)
+    torch.testing.assert_close(found, OCE(erase_weight=30.0).rotation(w, c1, anchors, k @ k.T) @ w)
+    assert (found - w).norm() > 0.1 * w.norm()
+
+
 def test_without_an_erasing_weight_nothing_turns(model: Model) -> None:
     w = torch.randn((7, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     c, g = torch.eye(4, dtype=torch.float64)[:, :1], torch.eye(4, dtype=torch.float64)[:, 1:2]

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from .. import seeds
@@ -22,6 +23,7 @@ from ..errors import InputError, quoted
 from ..model.model import Model
 from ..model.sampling import sample_latents
 from ..schema import NEAREST, Concept, Request, folded
+from . import pictures
 from .prompts import states_of, texts, unerased
 from .wording import format_prompt
 
@@ -88,31 +90,49 @@ def nearest_by_text(model: Model, request: Request, concepts: Sequence[Concept])
     ]
 
 
-@torch.no_grad()
 def nearest_word(model: Model, request: Request, concept: Concept) -> str:
     """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
-    words = _allowed(model, request, concept)
+    allowed = _allowed(model, request, concept)
+    words = allowed
+    if not any(
+        one.kind == concept.kind for one in request.keep
+    ):  # of all, so that a chain's requests share them
+        words = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
+    distance = dict(zip(words, _distances(model, concept, words), strict=True))
+    return min(allowed, key=lambda word: distance[word])
+
+
+def _distances(model: Model, concept: Concept, words: Sequence[str]) -> list[float]:
+    """How far the prediction for each word is from that for the concept; from the cache, if it has them."""
     forms = list(dict.fromkeys(form for form, _ in texts(concept, model.hints, templates=True)))[:SENTENCES]
     prompts = [format_prompt(form, concept.name) for form in forms]
     numbers = [seeds.derive(0, "nearest", prompt) for prompt in prompts]
-    hints = model.hints
+    others = [format_prompt(form, word) for word in words for form in forms]
+    return pictures.cached(
+        *(model, prompts, numbers, f"distances {others} {TIMES}"),
+        lambda: _measured(model, prompts, numbers, others),
+    ).tolist()
+
+
+@torch.no_grad()
+def _measured(model: Model, prompts: Sequence[str], numbers: Sequence[int], others: Sequence[str]) -> Tensor:
+    """For each word the sum over times and prompts; others: its prompts, one for each of ``prompts``."""
+    hints, count = model.hints, len(prompts)
     x = sample_latents(model, prompts, numbers, steps=hints.steps, guidance=hints.guidance)
     noise = torch.randn(x.shape, generator=seeds.stream(0, "nearest")).to(x.device)
-    distance = dict.fromkeys(words, 0.0)
-    at_once = max(1, model.batch // len(prompts))
+    total, at_once = torch.zeros(len(others) // count).double(), count * max(1, model.batch // count)
     with model.frozen():
         for share in TIMES:
-            t = torch.full((len(x),), int(share * model.num_timesteps), device=x.device)
+            t = torch.full((count,), int(share * model.num_timesteps), device=x.device)
             x_t = model.add_noise(x, noise, t)
-            own = model.eps(x_t, t, model.encode(prompts))
-            for start in range(0, len(words), at_once):
-                some = words[start : start + at_once]
-                states = model.encode([format_prompt(form, word) for word in some for form in forms])
-                other = model.eps(x_t.repeat(len(some), 1, 1, 1), t.repeat(len(some)), states)
-                away = (other.reshape(len(some), *own.shape) - own).square().flatten(1).sum(1)
-                for word, square in zip(some, away.tolist(), strict=True):
-                    distance[word] += square
-    return min(words, key=lambda word: distance[word])
+            own, away = model.eps(x_t, t, model.encode(prompts)), []
+            for start in range(0, len(others), at_once):
+                some = others[start : start + at_once]
+                n = len(some) // count
+                other = model.eps(x_t.repeat(n, 1, 1, 1), t.repeat(n), model.encode(some))
+                away.append((other.reshape(n, *own.shape) - own).square().flatten(1).sum(1).double().cpu())
+            total = total + torch.cat(away)
+    return total
 
 
 def _words(model: Model, request: Request, kind: str) -> list[str]:

@@ -27,7 +27,7 @@ from ..model.encoders import encoders
 from ..model.model import Model
 from ..model.sampling import sample_latents
 
-__all__ = ["default_folder", "draw", "image_seeds", "images"]
+__all__ = ["cached", "default_folder", "draw", "image_seeds", "images"]
 
 BATCH = 8
 
@@ -103,6 +103,26 @@ def images(
         with contextlib.suppress(InputError):
             tensors.write(path, {"pixels": pixels}, facts)
     return drawn
+
+
+def cached(
+    model: Model, prompts: Sequence[str], numbers: Sequence[int], what: str, make: Callable[[], Tensor]
+) -> Tensor:
+    """What ``make`` finds with the images of these prompts and seeds, from the cache if it has that.
+
+    what: its name, with everything else that it depends on. A cache that cannot be written is not used.
+    """
+    total = hashlib.sha256(_key(model, list(zip(prompts, numbers, strict=True)), "").encode())
+    total.update(what.encode())
+    key = total.hexdigest()[:32]
+    path = default_folder() / "pictures" / f"{key}.safetensors"
+    with processes.first_goes_ahead():
+        found = _read(path, key, "found") if path.is_file() else None
+        if found is None:
+            found = make()
+            with contextlib.suppress(InputError):
+                tensors.write(path, {"found": found}, {"sha256": _hash(key, found)})
+    return found
 
 
 def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:

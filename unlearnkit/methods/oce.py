@@ -21,6 +21,7 @@ from torch import Tensor
 from ..data.prompts import neighbours, unerased
 from ..data.text_columns import SOME, concept_texts, encoded, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
+from ..model.batches import many
 from ..model.model import Model
 from ..settings import setting
 from ..training.closed_form import ClosedForm, refuse_clashes
@@ -62,14 +63,14 @@ class OCE(ClosedForm):
         retain = concept_texts(model, retained, templates=self.templates, without=request.erased)
         c1, anchors, concepts = erased_matrices(model, erase, last=True)
         c_n = retained_matrix(model, retain, last=True)
-        general = _general(model, unerased(model, request))
+        general = _general(model, unerased(model, request), batched=many((*request.erase, *retained)))
         scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
         c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
         hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
         come: list[Tensor] = []
 
         def new(_: str, w: Tensor) -> Tensor:
-            turned = self.rotation(w, c1, anchors, hold) @ w
+            turned = self.turned(w, c1, anchors, hold)
             way = w @ (anchors - c1)
             come.append(((turned - w) @ c1 * way).sum(dim=0) / way.square().sum(dim=0).clamp_min(1e-30))
             return turned
@@ -77,6 +78,14 @@ class OCE(ClosedForm):
         weights = self.change(run, new)
         refuse_clashes([one.name for one in concepts], torch.stack(come).amax(dim=0), self.free)
         return weights
+
+    def turned(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
+        """P W. The P of a tall W is found in the span of W's columns, which it does not leave."""
+        if len(w) <= w.shape[1]:
+            return self.rotation(w, c1, anchors, hold) @ w
+        q, r = torch.linalg.qr(w)
+        inside: Tensor = q @ (self.rotation(r, c1, anchors, hold) @ r)
+        return inside
 
     def rotation(self, w: Tensor, c1: Tensor, anchors: Tensor, hold: Tensor) -> Tensor:
         """P (rows, rows) for a matrix w (rows, width); hold: λ_0 K₀ + λ_r Cₙ Cₙᵀ (width, width)."""
@@ -99,7 +108,7 @@ def _onto(columns: Tensor) -> Tensor:
     return p
 
 
-def _general(model: Model, words: dict[str, list[str]]) -> Tensor:
+def _general(model: Model, words: dict[str, list[str]], *, batched: bool) -> Tensor:
     """Columns of all tokens, from the start to the last one, of a prompt for each word of the vocabulary."""
     prompts = [
         format_prompt(forms[place % len(forms)], word)
@@ -108,7 +117,7 @@ def _general(model: Model, words: dict[str, list[str]]) -> Tensor:
     ]
     prompts = prompts or [""]
     ends = [model.last_token(prompt) for prompt in prompts]
-    found = encoded(model, prompts, batched=len(prompts) > SOME, through=ends)
+    found = encoded(model, prompts, batched=batched or len(prompts) > SOME, through=ends)
     pairs = ((place, states) for places, part in found for place, states in zip(places, part, strict=True))
     columns = {place: states[: ends[place] + 1].T.cpu().double() for place, states in pairs}
     return torch.cat([columns[place] for place in range(len(prompts))], dim=1)

@@ -83,14 +83,15 @@ class SPEED(ClosedForm):
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
         refined = _moved(w, c0, c1, target)
-        v = _least(w)
-        noise = torch.randn((self.copies * refined.shape[1], w.shape[1]), generator=draws, dtype=w.dtype)
-        copies = refined.repeat(1, self.copies) + (noise @ v.T @ v).T
+        along = torch.randn(
+            (1, self.copies * refined.shape[1]), generator=draws, dtype=w.dtype
+        )  # v ε, v of length 1
+        copies = refined.repeat(1, self.copies) + _least(w).T @ along
         return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
 
 
 def _least(w: Tensor) -> Tensor:
-    """The direction (1, width) that W sees least, of those that its rows span: its last right singular vector."""
+    """v (1, width), P_min = vᵀv: W's last right singular vector, what it sees least of the directions of its rows."""
     if len(w) > w.shape[1]:
         least: Tensor = torch.linalg.eigh(w.T @ w).eigenvectors[:, :1].T
         return least
