@@ -435,17 +435,30 @@ def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(BUDGETS, "quick", TINY)
     folder, tools = tmp_path / "chain", saved.tools()
     monkeypatch.setattr(of_chain, "open_evaluators", lambda project: tools)
-    chain.init(folder, str(saved.folder()), method="uce", pictures=0)
+    chain.init(folder, str(saved.folder()), method="uce", pictures=1)
     with pytest.raises(InputError, match="erases nothing"):
         chain.attack(folder)
-    chain.add(folder, "cat")
-    chain.add(folder, "dog")
+    chain.add(folder, "cat", evaluators=tools)
+    chain.add(folder, "dog", evaluators=tools)
+    assert "What brings it back" not in chain.report(folder).read_text()
     figures = chain.attack(folder, attacks=["inpainting"])
     assert set(figures) == {"inpainting-cat", "inpainting-dog"}
+    assert chain.verify(folder) == [], "the report is older than the attacks, and says nothing wrong"
+    page = chain.report(folder).read_text()
+    assert page.count("Half of a picture") == 2 and "Under attack" not in page
+    listed = json.loads((folder / "report.json").read_text())["attacks"]
+    assert {name: one["attacks"][0]["folder"] for name, one in listed.items()} == {
+        "cat": "inpainting-cat",
+        "dog": "inpainting-dog",
+    }
     assert chain.verify(folder) == []
     (folder / "attacks/inpainting-dog/rows.jsonl").unlink()
+    with pytest.raises(InputError, match=r"rows\.jsonl"):
+        chain.report(folder)
     (line,) = chain.verify(folder)
     assert "rows.jsonl" in line
+    shutil.rmtree(folder / "attacks/inpainting-dog")
+    assert any("do not follow" in line for line in chain.verify(folder))
 
 
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .attack_figures import AFTER, AttackFigures
 from .claims import GRADES
 from .resistance import graded
 
-__all__ = ["attack_pictures", "attack_summary", "inline", "of_canvas", "table_of"]
+__all__ = ["attack_figures", "attack_pictures", "attack_summary", "inline", "of_canvas", "table_of"]
 
 SHOWN = 6  # pictures of each attack
 
@@ -24,12 +24,8 @@ def attack_summary(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
 
     Empty without attacks. Raises InputError for an attack whose files were changed.
     """
-    by_concept: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {}
-    for folder in record.finished_attacks(run):
-        plan, figures = record.plan_of(folder), record.figures_of(folder)
-        by_concept.setdefault(plan["concept"]["name"], []).append((folder.name, plan, figures))
     result = {}
-    for concept, listed in by_concept.items():
+    for concept, listed in _by_concept(run).items():
         refused = {name for _, plan, _ in listed for name in plan.get("refused", ())}
         possible = {name: one.group for name, one in ATTACKS.items() if name not in refused}
         done = [AttackFigures.of(plan, figures) for _, plan, figures in listed]
@@ -37,6 +33,25 @@ def attack_summary(run: Path, evaluations: Mapping[str, Any]) -> dict[str, Any]:
         rows = [_facts(*one) for one in listed]
         result[concept] = {"grade": grade, "reasons": reasons, "attacks": rows}
     return result
+
+
+def attack_figures(chain: Path, folders: Collection[str] | None = None) -> dict[str, Any]:
+    """As ``attack_summary``, without grades, which a chain does not have. folders: of these attacks, None: of all."""
+    result = {}
+    for concept, listed in _by_concept(chain).items():
+        attacks = [_facts(*one) for one in listed if folders is None or one[0] in folders]
+        if attacks:
+            result[concept] = {"grade": "", "reasons": [], "attacks": attacks}
+    return result
+
+
+def _by_concept(run: Path) -> dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]]:
+    """Folder, plan and figures of every finished attack, by the erased concept's name."""
+    found: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {}
+    for folder in record.finished_attacks(run):
+        plan, figures = record.plan_of(folder), record.figures_of(folder)
+        found.setdefault(plan["concept"]["name"], []).append((folder.name, plan, figures))
+    return found
 
 
 def _before(evaluations: Mapping[str, Any], concept: str) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, quoted
+from ...evaluation import shapes
+from ...evaluation.attack_panel import attack_figures
 from ...evaluation.folders import FOLDER
 from ...evaluation.plan import AFTER, BEFORE
 from ...evaluation.report import inline, page
@@ -41,7 +43,7 @@ def report(folder: str | Path) -> Path:
             raise InputError(
                 f"the chain in {quoted(project.folder)} has no evaluation: create a chain with pictures above 0"
             )
-        text, facts = _pages(project, project.folder.resolve().name)
+        text, facts = _pages(project, project.folder.resolve().name, attack_figures(project.folder))
         write_text(project.folder / HTML, text)
         write_text(project.folder / FACTS, facts)
         return project.folder / HTML
@@ -72,15 +74,23 @@ def findings(project: Project, *, again: bool) -> Iterator[str]:
         yield f"{HTML} {wrong}: {AGAIN}"
     elif (then := project.at_head(made["head"])) is None:
         yield f"{FACTS} was made from a ledger that ended with {quoted(made['head'])}, as this one never did: {AGAIN}"
-    elif again and made["unlearnkit"] == __version__ and _pages(then, made["name"])[1].encode() != raw:
-        yield f"{HTML} and {FACTS} do not follow from the ledger and the looks: {AGAIN}"
+    elif again and made["unlearnkit"] == __version__ and _again(then, facts) != raw:
+        yield f"{HTML} and {FACTS} do not follow from the ledger, the looks and the attacks: {AGAIN}"
 
 
-def _pages(project: Project, name: str) -> tuple[str, str]:
-    """The text of both files of the report."""
+def _again(then: Project, facts: Mapping[str, Any]) -> bytes:
+    """What ``report.json`` should be, with the attacks that it has: there may be newer ones."""
+    named = facts.get("attacks", {})
+    shapes.check(named, shapes.Each({"attacks": [{"folder": str}]}), where=f"{FACTS}, 'attacks'")
+    folders = {each["folder"] for one in named.values() for each in one["attacks"]}
+    return _pages(then, facts["made"]["name"], attack_figures(then.folder, folders))[1].encode()
+
+
+def _pages(project: Project, name: str, attacks: Mapping[str, Any]) -> tuple[str, str]:
+    """The text of both files of the report. attacks: see ``attack_figures``."""
     looked = [change for change in project.changes if change.evaluation]
     now = status_of(project)
-    facts = {
+    facts: dict[str, Any] = {
         "now": [
             {"concept": line.concept, "request": line.step.number, "verdict": line.verdict}
             for line in now.lines
@@ -99,8 +109,12 @@ def _pages(project: Project, name: str) -> tuple[str, str]:
         head=now.head,
         strips=_strips(project, looked),
         limit=LIMIT,
+        attacks=attacks,
+        resists={},
+        found={each["folder"]: () for one in attacks.values() for each in one["attacks"]},
         **facts,
     )
+    facts |= {"attacks": attacks} if attacks else {}
     made = {"name": name, "head": project.head, "unlearnkit": __version__, HTML: _hash(text)}
     return text, _sealed(facts, made)
 

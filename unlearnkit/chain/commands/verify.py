@@ -64,11 +64,11 @@ def verify(
         wrong.append(f"the ledger ends with {project.head}, not with {quoted(head)}")
     try:
         wrong += [*_time_errors(project.entries), *_edit_errors(project), *_evaluation_errors(project)]
-        wrong += [*report_findings(project, again=not wrong), *_foreign_files(project)]
         for place in attack_record.finished_attacks(project.folder):
             wrong += [
                 f"{attack_record.FOLDER}/{place.name}/{line}" for line in attack_record.errors_of(place)
             ]
+        wrong += [*report_findings(project, again=not wrong), *_foreign_files(project)]
     except OSError as error:  # a folder that cannot be listed
         raise InputError(f"{quoted(error.filename or folder)} cannot be read: {reason(error)}") from None
     if redraw and not wrong:
