@@ -44,13 +44,13 @@ def first(folder: Path) -> dict[str, float]:
 
 
 def batch(
-    model: Model, name: str | tuple[str, ...], prompts: list[str]
+    model: Model, name: str | tuple[str, ...], prompts: list[str], earliest: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The first step's x_t, t, ε and which pictures, from the labels of its draws."""
     labels = (name,) if isinstance(name, str) else name
     latents, draws = pictures.draw(model, prompts), seeds.stream(2, *labels, 0)
     which = torch.randint(len(latents), (3,), generator=draws)
-    t = torch.randint(1000, (3,), generator=draws)
+    t = torch.randint(earliest, 1000, (3,), generator=draws)
     noise = torch.randn((3, *model.shape), generator=draws)
     share = torch.tensor(KEPT)[t].view(-1, 1, 1, 1)
     return (share**0.5 * latents[which] + (1 - share) ** 0.5 * noise).float(), t, noise, which

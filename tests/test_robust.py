@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ca import batch, first, plain
+from test_ca import KEPT, batch, first, plain
 
 import tiny
 from unlearnkit import seeds
@@ -17,6 +17,7 @@ from unlearnkit.data import pictures
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
+from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.job import Job
 
@@ -24,7 +25,7 @@ CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
     "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
-    "prompt_dropout": 0.0, "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0,
+    "prompt_dropout": 0.0, "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3,
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def test_its_first_losses_are_those_of_the_plain_network(
     prediction: str, make: Callable[..., Model], tmp_path: Path
 ) -> None:
     model = make(prediction=prediction)
-    robust(model, latent_weight=0.5, eta=1.5, folder=tmp_path)
+    robust(model, latent_weight=0.5, latent_from=0.4, latent_cap=2.0, folder=tmp_path)
     dogs, cats = ([form.format(word) for form in FORMS] for word in ("dog", "cat"))
     x, t, _, which = batch(model, "robust", dogs)
     named = plain(model, x, t, [cats[place] for place in which])
@@ -45,32 +46,36 @@ def test_its_first_losses_are_those_of_the_plain_network(
     assert first(tmp_path)["erase"] == pytest.approx((named - anchor).square().mean().item(), rel=1e-4)
     assert first(tmp_path)["keep"] == pytest.approx(0, abs=1e-9)  # the student still is the base model
 
-    x, t, _, which = batch(model, "robust latents", cats)
-    draws = seeds.stream(2, "robust latents", 0)
-    for shape in (3, 3):  # which pictures, which times
-        torch.randint(1, (shape,), generator=draws)
-    torch.randn((3, *model.shape), generator=draws)
-    empty = torch.randint(2, (3, 1, 1), generator=draws).flatten().tolist()
-    asked = ["" if one else cats[place] for one, place in zip(empty, which, strict=True)]
-    assert len(set(empty)) > 1
-    finished = plain(model, x, t, asked)
-    wanted = plain(model, x, t, [dogs[place] for place in which])
-    own = plain(model, x, t, [cats[place] for place in which])
-    expected = 0.5 * (finished - (wanted + 1.5 * (wanted - own))).square().mean().item()
-    assert first(tmp_path)["erase_latents"] == pytest.approx(expected, rel=1e-4)
+    x, t, _, which = batch(model, "robust latents", cats, earliest=400)
+    numbers = pictures.image_seeds(cats)  # the picture with the anchor has the same seed
+    y = sample_latents(model, dogs, numbers, steps=model.hints.steps, guidance=model.hints.guidance)
+    kept = torch.tensor(KEPT)[t].view(-1, 1, 1, 1)
+    goal = (x - kept**0.5 * y[which]) / (1 - kept) ** 0.5
+    weight = 0.5 * ((1 - kept) / kept).clamp_max(2.0)
+    none, own = plain(model, x, t, [""] * 3), plain(model, x, t, [cats[place] for place in which])
+    g = model.hints.guidance
+    expected = {
+        "erase_latents": (weight * (none - goal) ** 2).mean().item(),
+        "erase_guided": (weight * ((1 - g) * none + g * own - goal) ** 2).mean().item() / g,
+    }
+    assert {name: first(tmp_path)[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert g > 1
 
 
 def test_a_relative_loss_is_in_units_of_the_way_to_the_target(model: Model, tmp_path: Path) -> None:
     for relative in (False, True):
-        robust(model, eta=1.5, relative_erase=relative, folder=tmp_path / str(relative))
-    cats = [form.format("cat") for form in FORMS]
+        robust(model, relative_erase=relative, folder=tmp_path / str(relative))
+    cats, dogs = ([form.format(word) for form in FORMS] for word in ("cat", "dog"))
     latents, draws = pictures.draw(model, cats), seeds.stream(2, "robust first")
     t = torch.randint(1000, (3,), generator=draws)
     x = model.add_noise(latents, torch.randn((3, *model.shape), generator=draws), t)
-    goal, own = (plain(model, x, t, [form.format(word) for form in FORMS]) for word in ("dog", "cat"))
-    unit = 2.5**2 * (goal - own).square().mean().item()
+    goal, own = (plain(model, x, t, prompts) for prompts in (dogs, cats))
+    y = pictures.draw(model, dogs, seeds_of=cats)
+    assert not torch.equal(y, pictures.draw(model, dogs))
+    units = {"erase": (goal - own).square().mean().item()}
+    units |= dict.fromkeys(("erase_latents", "erase_guided"), (latents - y).square().mean().item())
     plainly, divided = (first(tmp_path / name) for name in ("False", "True"))
-    for name in ("erase", "erase_latents"):
+    for name, unit in units.items():
         assert divided[name] == pytest.approx(plainly[name] / unit, rel=1e-4)
 
 
@@ -78,17 +83,15 @@ def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tm
     robust(model, latent_weight=0.0, folder=tmp_path)
     assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "keep"}
     counts = [plan(model, CAT, method="robust", settings=QUICK | {"latent_weight": w}) for w in (0.0, 1.0)]
-    assert [(one.sampled_images, one.passes) for one in counts] == [(7, (6.0, 6.0)), (10, (12.0, 9.0))]
+    assert [(one.sampled_images, one.passes) for one in counts] == [(7, (6.0, 6.0)), (13, (6.0, 12.0))]
 
 
-def test_the_empty_prompt_follows_the_anchor_on_noised_pictures_of_the_concept(
-    model: Model, tmp_path: Path
-) -> None:
-    """More training lowers this loss, and only with its weight above 0."""
-    how = {"retain_weight": 0.1, "eta": 0.0, "schedule": "constant"}
-    robust(model, steps=60, batch=8, **how, folder=tmp_path)
-    losses = [json.loads(line)["erase_latents"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+def test_noised_pictures_of_the_concept_are_denoised_to_the_anchors(model: Model, tmp_path: Path) -> None:
+    """More training lowers these losses."""
+    robust(model, retain_weight=0.1, schedule="constant", steps=60, batch=8, folder=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for name in ("erase_latents", "erase_guided"):
+        assert sum(row[name] for row in rows[-10:]) < 0.7 * sum(row[name] for row in rows[:10])
 
 
 def test_concepts_of_both_kinds_go_in_one_request(model: Model) -> None:

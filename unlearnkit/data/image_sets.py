@@ -64,14 +64,16 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def batch(self, count: int, draws: torch.Generator) -> NoisyBatch:
-        """``count`` images drawn with replacement, noised."""
-        return self.noisy_batch(torch.randint(len(self), (count,), generator=draws), draws)
+    def batch(self, count: int, draws: torch.Generator, *, first: float = 0.0) -> NoisyBatch:
+        """``count`` images drawn with replacement, noised. first: see ``noisy_batch``."""
+        return self.noisy_batch(torch.randint(len(self), (count,), generator=draws), draws, first=first)
 
-    def noisy_batch(self, which: Tensor, draws: torch.Generator) -> NoisyBatch:
-        """These images (n,), each with noise of a time uniform in [0, times)."""
+    def noisy_batch(self, which: Tensor, draws: torch.Generator, *, first: float = 0.0) -> NoisyBatch:
+        """These images (n,), each with noise of a time uniform in [first, 1) of all."""
         model = self.model
-        t = torch.randint(model.num_timesteps, (len(which),), generator=draws).to(model.device)
+        t = torch.randint(
+            int(first * model.num_timesteps), model.num_timesteps, (len(which),), generator=draws
+        ).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
         x, target = self.latents[which], model.training_target(self.latents[which], noise)
         cond = self.cond[self.prompt_index[which]]

@@ -47,17 +47,19 @@ def draw(
     model: Model,
     prompts: Sequence[str],
     *,
+    seeds_of: Sequence[str] | None = None,
     negative: str = "",
     folder: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Latents (n, c, h, w), fp32, on the model's device: one image a prompt, at the hints' steps and guidance.
 
+    seeds_of: as many prompts, whose images' seeds are used; None: of the prompts themselves.
     negative: the negative prompt. folder: the cache, default: ``default_folder()``.
     Raises InputError if the cache cannot be written.
     """
     folder = (folder or default_folder()) / "pictures"
-    numbered = list(zip(prompts, image_seeds(prompts), strict=True))
+    numbered = list(zip(prompts, image_seeds(seeds_of or prompts), strict=True))
     done, latents = 0, []
     with processes.first_goes_ahead():
         tidy(folder)

@@ -1,16 +1,16 @@
 """Robust anchoring: ours. Concept Ablation (arXiv 2303.13516) plus a loss on the concept's own noised pictures.
 
 c is a prompt of the concept, a the same prompt with the anchor (for a style without it: the same picture in no style),
-x_t a noised picture of c or a drawn by the base θ*:
+x a picture of c drawn by the base θ*, y one of a with the same seed, g the guidance scale, λ(t) = (1 - ᾱ_t) / ᾱ_t:
 
-    by name     1/u E ||ε_θ(x_t(a), c) - ε_θ*(x_t(a), a)||²      Concept Ablation
-    latents     w/u E ||ε_θ(x_t(c), o) - e||²                    o: the empty prompt, c itself, in equal parts
-                e = ε_θ*(x_t(c), a) + η (ε_θ*(x_t(c), a) - ε_θ*(x_t(c), c))
-                u = E ||ε_θ*(x_t(c), c) - e||²                   the way to go, other for each concept
-    retain      λ E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²        on pictures of the anchor and of near concepts
+    by name   1/u E ||ε_θ(y_t, c) - ε_θ*(y_t, a)||²          u = E ||ε_θ*(x_t, a) - ε_θ*(x_t, c)||²   Concept Ablation
+    latents   w/v E min(λ(t), k) (||ε_θ(x_t, ∅) - ε_y||² + ||ε_g - ε_y||² / g)        v = E ||x - y||²
+              ε_y: the noise that would make x_t from y       ε_g = ε_θ(x_t, ∅) + g (ε_θ(x_t, c) - ε_θ(x_t, ∅))
+    retain    λ_r E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²    on pictures of the anchor and of near concepts
 
-The second loss is about what no prompt reaches: a half-noised picture of the concept is finished as the anchor,
-whatever the prompt says. Without it, partial denoising and inpainting bring the concept back from every other method.
+The second loss is about what no prompt reaches: a noised picture of the concept is denoised to the picture with the
+anchor, without a prompt and as sampling combines both predictions. Guidance makes c's lag behind ∅ g times as large, so
+a loss on each prediction alone leaves a concept that its own prompt still finishes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.image_sets import DenoiserInput, ImageSet
+from ..data.image_sets import ImageSet, noise_ratio
 from ..data.wording import format_prompt
 from ..parts import Losses
 from ..schema import NEAREST
@@ -37,18 +37,22 @@ __all__ = ["Robust"]
 
 
 @dataclass(frozen=True)
-class Sets:
-    """latents: pictures of the concepts. targets (pictures, tokens, width): their prompts with the anchor instead.
+class Latents:
+    """x: pictures of the concepts under their prompts. y (pictures, c, h, w): with the anchor. null: of one prompt."""
 
-    unit: u, by which the erasing losses are divided.
-    """
+    x: ImageSet
+    y: Tensor
+    null: Tensor
+
+
+@dataclass(frozen=True)
+class Sets:
+    """units: u and v, by which the erasing losses are divided."""
 
     anchors: Anchored
     retain: ImageSet
-    latents: ImageSet | None
-    targets: Tensor
-    null: Tensor
-    unit: float
+    latents: Latents | None
+    units: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,13 @@ class Robust(Trained[Sets]):
         1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
     relative_erase: bool = default("relative_erase", True, source="ours: one weight for every concept")
-    eta: float = default("eta", 2.0, source="ours: a half-noised cat is a cat under any prompt")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
+    latent_from: float = setting(
+        0.3, "the earliest time at which they are noised, of the whole", low=0.0, high=0.95, source="ours"
+    )
+    latent_cap: float = setting(4.0, "k, the most that a time weighs", low=0.0, source="ours")
     retain_weight: float = default("retain_weight", 60.0, source="ours")
+    retain_batch: int = setting(12, "retain images per step", low=1, high=1024, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
     retain_pictures: int = default("retain_pictures", 4, source="ours")
     pictures: int = default("pictures", 40, source="ours")
@@ -85,53 +93,54 @@ class Robust(Trained[Sets]):
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, dropout=self.prompt_dropout)
-        prompts, targets = list[list[str]](), list[str]()
+        prompts, targets = list[list[str]](), list[list[str]]()
         for concept in run.request.erase if self.latent_weight else ():
             pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
             place = anchor(run.model, run.request, concept)
             prompts.append([format_prompt(form, word) for form, word in pairs])
-            targets += [format_prompt(form, place) for form, _ in pairs]
-        latents = run.image_groups(prompts, title="pictures to erase") if prompts else None
-        goals = run.encode(targets or [""])
-        unit = self._distance(run, latents, goals) if latents and self.relative_erase else 1.0
-        return Sets(anchors, retain, latents, goals, run.encode([""]), unit)
+            targets.append([format_prompt(form, place) for form, _ in pairs])
+        if not prompts:
+            return Sets(anchors, retain, None, (1.0, 1.0))
+        x = run.image_groups(prompts, title="pictures to erase")
+        y = run.image_groups(targets, title="the same with the anchor", seeds_of=prompts)
+        units = self._units(run, x, y) if self.relative_erase else (1.0, 1.0)
+        return Sets(anchors, retain, Latents(x, y.latents, run.encode([""])), units)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
-        x_a = sets.anchors.images.batch(self.batch, step.stream("robust"))
-        x_r = sets.retain.batch(self.batch, step.stream("robust keep"))
-        taught = [x_a.input, x_r.input]
-        inputs = [x_a.input.with_cond(sets.anchors.concept_cond[x_a.which]), x_r.input]
-        if sets.latents:
-            own, *both = self._latents(sets, sets.latents, step.stream("robust latents"))
-            inputs, taught = [*inputs, own], [*taught, *both]
-        targets, eps = net.teacher(taught), net.student(inputs)
-        if sets.latents:
-            e_a, e_c = targets[2:]
-            targets[2:] = [e_a + self.eta * (e_a - e_c)]  # e
-        names = ("erase", "keep", "erase_latents")
-        weights = {
-            "erase": 1 / sets.unit,
-            "keep": self.retain_weight,  # λ
-            "erase_latents": self.latent_weight / sets.unit,  # w
+        y_a = sets.anchors.images.batch(self.batch, step.stream("robust"))
+        x_r = sets.retain.batch(self.retain_batch, step.stream("robust keep"))
+        named = y_a.input.with_cond(sets.anchors.concept_cond[y_a.which])
+        taught, latents = net.teacher([y_a.input, x_r.input]), sets.latents
+        if latents:
+            x = latents.x.batch(self.batch, step.stream("robust latents"), first=self.latent_from)
+            eps = net.student([named, x_r.input, x.input.with_cond(latents.null), x.input])
+        else:
+            eps = net.student([named, x_r.input])
+        u, v = sets.units
+        losses = {
+            "erase": mse(eps[0], taught[0]) / u,
+            "keep": self.retain_weight * mse(eps[1], taught[1]),  # λ_r
         }
-        return {
-            name: weights[name] * mse(one, base) for name, one, base in zip(names, eps, targets, strict=False)
-        }
+        if latents:
+            model, (none, own) = latents.x.model, eps[2:]
+            ratio = noise_ratio(model, x.input.t)  # λ(t)
+            start = model.predicted_x0(x.input.x, torch.zeros_like(own), x.input.t)
+            goal = (start - latents.y[x.which]) / ratio.sqrt()  # ε_y
+            g, both, cond = max(1.0, model.hints.guidance), torch.cat([none, own]), x.input.cond
+            guided = model.family.guided(  # ε_g by the family's own rule, from the predictions that there are
+                *(lambda rows, *_: both[-len(rows) :], x.input.x, x.input.t),
+                *(cond, latents.null.expand_as(cond), g),
+            )
+            w = self.latent_weight / v * ratio.clamp_max(self.latent_cap)
+            losses["erase_latents"] = (w * (none - goal).square()).mean()
+            losses["erase_guided"] = (w * (guided - goal).square()).mean() / g
+        return losses
 
-    def _distance(self, run: Run, latents: ImageSet, goals: Tensor) -> float:
-        """u, with each picture noised once: e - ε_θ*(x_t, c) is (1 + η) (e_a - e_c). 1 where nothing has to move."""
+    def _units(self, run: Run, x: ImageSet, y: ImageSet) -> tuple[float, float]:
+        """u, with each picture noised once, and v. 1 where nothing has to move."""
         draws, total = run.stream("robust first"), 0.0
-        for which in torch.split(torch.arange(len(latents)), self.batch):
-            x = latents.noisy_batch(which, draws)
-            e_a, e_c = run.net.teacher([x.input.with_cond(goals[which]), x.input])
+        for which in torch.split(torch.arange(len(x)), self.batch):
+            own = x.noisy_batch(which, draws)
+            e_a, e_c = run.net.teacher([own.input.with_cond(y.cond[y.prompt_index[which]]), own.input])
             total += len(which) * mse(e_a, e_c).item()
-        return (1 + self.eta) ** 2 * total / len(latents) or 1.0
-
-    def _latents(
-        self, sets: Sets, latents: ImageSet, draws: torch.Generator
-    ) -> tuple[DenoiserInput, DenoiserInput, DenoiserInput]:
-        """Noised pictures of the concept under o, under the anchor's prompts, and under their own."""
-        x = latents.batch(self.batch, draws)
-        empty = torch.randint(2, (self.batch, 1, 1), generator=draws).bool().to(sets.null.device)
-        cond = torch.where(empty, sets.null, x.input.cond)
-        return x.input.with_cond(cond), x.input.with_cond(sets.targets[x.which]), x.input
+        return total / len(x) or 1.0, mse(x.latents, y.latents).item() or 1.0

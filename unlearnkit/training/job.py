@@ -125,10 +125,16 @@ class Run:
         return self.image_groups([prompts], title=title, negative=negative)
 
     def image_groups(
-        self, groups: Sequence[Sequence[str]], *, title: str = "pictures", negative: str = ""
+        self,
+        groups: Sequence[Sequence[str]],
+        *,
+        title: str = "pictures",
+        negative: str = "",
+        seeds_of: Sequence[Sequence[str]] | None = None,
     ) -> ImageSet:
         """The images of several lists of prompts, one after the other. Each list has its own entry in the cache.
 
+        seeds_of: lists of as many prompts, whose images' seeds these images have.
         Raises InputError if a list is empty.
         """
         if not groups or not all(groups):
@@ -138,8 +144,10 @@ class Run:
         total, done, sets = sum(map(len, groups)), 0, []
         if self.model.classes is not None:
             negative = ""  # a class-conditional model has no negative prompt
-        for prompts in [list(chain.from_iterable(groups))] if self.counting else groups:
-            latents = self._latents(prompts, negative, title, done, total)
+        if self.counting:
+            groups = seeds_of = [list(chain.from_iterable(groups))]
+        for prompts, own in zip(groups, seeds_of or groups, strict=True):
+            latents = self._latents(prompts, own, negative, title, done, total)
             place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
             index = torch.tensor([place[prompt] for prompt in prompts])
             sets.append(ImageSet(self.model, latents, self.encode(list(place)), index))
@@ -154,12 +162,21 @@ class Run:
         if self.job.progress and not self.counting:
             self.job.progress(title, done, total)
 
-    def _latents(self, prompts: Sequence[str], negative: str, title: str, before: int, total: int) -> Tensor:
+    def _latents(
+        self,
+        prompts: Sequence[str],
+        seeds_of: Sequence[str],
+        negative: str,
+        title: str,
+        before: int,
+        total: int,
+    ) -> Tensor:
         self.sampled += len(prompts)
         if self.counting:
             return torch.zeros(1, device=self.model.device).expand(len(prompts), *self.model.shape)
         return pictures.draw(
             *(self.model, prompts),
+            seeds_of=seeds_of,
             negative=negative,
             folder=self.job.cache,
             tick=lambda done, _: self.progress(title, before + done, total),

@@ -37,7 +37,7 @@ from .job import Run
 __all__ = ["Panel", "Reading"]
 
 TIMES = (0.45, 0.65, 0.85)  # of the timesteps: where a picture's content is decided
-SENTENCES, MOST = 8, 64  # of each concept, and of all together
+SENTENCES, MOST = 8, 24  # of each concept, and of all together
 KEPT = 8  # retained words, with a sentence each
 ROWS = 8  # of one pass
 FAINT = 0.1  # of the longest |d|² of a concept: sentences with a shorter way do not count
