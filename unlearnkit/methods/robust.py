@@ -73,7 +73,7 @@ class Robust(Trained[Sets]):
     schedule: Schedules = default("schedule", "onecycle", source="ours")
     batch: int = default("batch", 6, source="ours")
     latent_weight: float = setting(
-        1.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
+        3.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
     relative_erase: bool = default("relative_erase", True, source="ours: one weight for every concept")
     latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
@@ -81,7 +81,7 @@ class Robust(Trained[Sets]):
         0.3, "the earliest time at which they are noised, of the whole", low=0.0, high=0.95, source="ours"
     )
     latent_cap: float = setting(4.0, "k, the most that a time weighs", low=0.0, source="ours")
-    retain_weight: float = default("retain_weight", 60.0, source="ours")
+    retain_weight: float = default("retain_weight", 120.0, source="ours")
     retain_batch: int = setting(12, "retain images per step", low=1, high=1024, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
     retain_pictures: int = default("retain_pictures", 4, source="ours")
