@@ -93,11 +93,9 @@ def nearest_by_text(model: Model, request: Request, concepts: Sequence[Concept])
 def nearest_word(model: Model, request: Request, concept: Concept) -> str:
     """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
     allowed = _allowed(model, request, concept)
-    words = allowed
-    if not any(
-        one.kind == concept.kind for one in request.keep
-    ):  # of all, so that a chain's requests share them
-        words = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
+    named = any(one.kind == concept.kind for one in request.keep)
+    known = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
+    words = allowed if named else known  # of all, so that the requests of a chain share the distances
     distance = dict(zip(words, _distances(model, concept, words), strict=True))
     return min(allowed, key=lambda word: distance[word])
 
@@ -120,16 +118,22 @@ def _measured(model: Model, prompts: Sequence[str], numbers: Sequence[int], othe
     hints, count = model.hints, len(prompts)
     x = sample_latents(model, prompts, numbers, steps=hints.steps, guidance=hints.guidance)
     noise = torch.randn(x.shape, generator=seeds.stream(0, "nearest")).to(x.device)
+
+    def predicted(
+        x: Tensor, t: Tensor, states: Tensor
+    ) -> Tensor:  # by this process alone: others may have the cache
+        return model.schedule.prediction(model.forward(x, t, states), x, t)
+
     total, at_once = torch.zeros(len(others) // count).double(), count * max(1, model.batch // count)
     with model.frozen():
         for share in TIMES:
             t = torch.full((count,), int(share * model.num_timesteps), device=x.device)
             x_t = model.add_noise(x, noise, t)
-            own, away = model.eps(x_t, t, model.encode(prompts)), []
+            own, away = predicted(x_t, t, model.encode(prompts)), []
             for start in range(0, len(others), at_once):
                 some = others[start : start + at_once]
                 n = len(some) // count
-                other = model.eps(x_t.repeat(n, 1, 1, 1), t.repeat(n), model.encode(some))
+                other = predicted(x_t.repeat(n, 1, 1, 1), t.repeat(n), model.encode(some))
                 away.append((other.reshape(n, *own.shape) - own).square().flatten(1).sum(1).double().cpu())
             total = total + torch.cat(away)
     return total
