@@ -253,6 +253,10 @@ def test_a_report_that_was_forged_with_fitting_hashes_is_found(copied: Path) -> 
     told["now"][0]["verdict"] = "holds" if told["now"][0]["verdict"] != "holds" else "relapsed"
     (copied / "report.json").write_text(_sealed(told, told["made"]), encoding="utf-8")
     assert "do not follow from the ledger" in chain.verify(copied)[0]
+    (copied / "report.json").write_text(
+        _sealed(told | {"attacks": {"cat": 3}}, told["made"]), encoding="utf-8"
+    )
+    assert "do not follow from the ledger" in chain.verify(copied)[0]
 
 
 def test_a_report_stays_right_when_the_chain_goes_on_and_moves(copied: Path, toy: Model) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from quick import quick
 
+import kinds
 from unlearnkit import seeds
 from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
+from unlearnkit.methods.checking import check_lengths
 from unlearnkit.model.edit import Edit
-from unlearnkit.model.hints import parse
+from unlearnkit.model.hints import Hints, parse
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
@@ -79,6 +82,14 @@ def test_the_distances_are_measured_once_for_all_requests(
         model.wearing(Edit({k: v + 1 for k, v in model.weights("text").items()}, {})),
     ):
         nearest_word(model, Request((CAT,)), CAT)
+
+
+def test_nearest_is_no_name_that_a_model_with_classes_must_know(tmp_path: Path) -> None:
+    model = Model(kinds.pipeline("class-conditional DiT", tmp_path), hints=Hints(size=16))
+    assert model.classes
+    check_lengths(model, [Concept(model.classes[0], instead="nearest")])
+    with pytest.raises(InputError, match="unknown"):
+        check_lengths(model, [Concept(model.classes[0], instead="no class")])
 
 
 def test_of_many_the_text_decides(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from test_ca import KEPT, batch, first, plain
+from torch import Tensor
 
+import kinds
 import tiny
 from unlearnkit import seeds
 from unlearnkit.data import pictures
+from unlearnkit.data.image_sets import noise_ratio
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
@@ -60,6 +65,43 @@ def test_its_first_losses_are_those_of_the_plain_network(
     }
     assert {name: first(tmp_path)[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert g > 1
+
+
+def test_of_a_flow_the_goal_is_the_velocity_that_leads_to_the_anchors_picture(tmp_path: Path) -> None:
+    hints = dataclasses.replace(tiny.HINTS, steps=2, size=16)
+    model = Model(kinds.pipeline("Stable Diffusion 3/3.5", tmp_path / "words"), hints=hints)
+    robust(model, latent_cap=0.5, folder=tmp_path)
+    cats, dogs = ([form.format(word) for form in FORMS] for word in ("cat", "dog"))
+    x, y = pictures.draw(model, cats), pictures.draw(model, dogs, seeds_of=cats)
+    draws = seeds.stream(2, "robust latents", 0)
+    which = torch.randint(3, (3,), generator=draws)
+    t = torch.randint(int(0.3 * model.num_timesteps), model.num_timesteps, (3,), generator=draws)
+    noise, sigma = torch.randn((3, *model.shape), generator=draws), model.schedule.sigma(t).view(-1, 1, 1, 1)
+    noisy = (1 - sigma) * x[which] + sigma * noise
+    with torch.no_grad():
+        none = model.eps(noisy, t, model.encode([""]).expand(3, -1, -1))
+    expected = (sigma.square().clamp_max(0.5) * (none - (noisy - y[which]) / sigma) ** 2).mean()
+    assert first(tmp_path)["erase_latents"] == pytest.approx(3 * expected.item(), rel=1e-3)
+
+
+def test_pure_noise_has_a_goal(make: Callable[..., Model], tmp_path: Path) -> None:
+    """Schedules that end in pure noise have nothing of the picture in x_t: λ is infinite there."""
+    model = make(prediction="v_prediction")
+    betas = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "clip_sample": False}
+    model.pipe.scheduler = DDIMScheduler(prediction_type="v_prediction", **betas)
+    model = Model(model.pipe, source="tiny", hints=tiny.HINTS)
+    assert noise_ratio(model, torch.tensor([999])).isinf()
+    edit = robust(model, latent_from=0.95, steps=4, batch=16, folder=tmp_path)
+    assert all(torch.isfinite(value).all() for value in edit.weights.values())
+    drawn = torch.cat([seeds_of_step(step) for step in range(4)])
+    assert 999 in drawn.tolist()
+
+
+def seeds_of_step(step: int) -> Tensor:
+    """The times at which a step of that test noises its latents."""
+    draws = seeds.stream(2, "robust latents", step)
+    torch.randint(3, (16,), generator=draws)
+    return torch.randint(950, 1000, (16,), generator=draws)
 
 
 def test_a_relative_loss_is_in_units_of_the_way_to_the_target(model: Model, tmp_path: Path) -> None:

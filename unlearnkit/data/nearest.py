@@ -134,7 +134,7 @@ def _measured(model: Model, prompts: Sequence[str], numbers: Sequence[int], othe
                 some = others[start : start + at_once]
                 n = len(some) // count
                 other = predicted(x_t.repeat(n, 1, 1, 1), t.repeat(n), model.encode(some))
-                away.append((other.reshape(n, *own.shape) - own).square().flatten(1).sum(1).double().cpu())
+                away.append((other.reshape(n, *own.shape) - own).square().flatten(1).sum(1).cpu().double())
             total = total + torch.cat(away)
     return total
 

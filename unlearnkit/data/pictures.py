@@ -112,7 +112,7 @@ def cached(
 ) -> Tensor:
     """What ``make`` finds with the images of these prompts and seeds, from the cache if it has that.
 
-    what: its name, with everything else that it depends on. A cache that cannot be written is not used.
+    what: its name, with everything else that it depends on. A result that cannot be written is not kept.
     """
     total = hashlib.sha256(_key(model, list(zip(prompts, numbers, strict=True)), "").encode())
     total.update(what.encode())

@@ -14,7 +14,7 @@ from ..model.edit import Edit
 from ..model.encoders import encoders, token_ids
 from ..model.model import Model
 from ..model.restore import steady
-from ..schema import Concept, Request, folded
+from ..schema import NEAREST, Concept, Request, folded
 
 __all__ = ["check_lengths", "check_moved", "check_names"]
 
@@ -25,7 +25,7 @@ SMALL = 16  # height and width of latents that show whether a U-Net's prediction
 def check_lengths(model: Model, concepts: Iterable[Concept]) -> None:
     """Raises InputError for a name that the text encoder cuts off, and for an unknown class."""
     for concept in concepts:
-        for text in (*concept.wordings, concept.instead or ""):
+        for text in (*concept.wordings, "" if concept.instead in (None, NEAREST) else concept.instead):
             model.reads(text)
 
 

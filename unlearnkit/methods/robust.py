@@ -1,16 +1,18 @@
 """Robust anchoring: ours. Concept Ablation (arXiv 2303.13516) plus a loss on the concept's own noised pictures.
 
 c is a prompt of the concept, a the same prompt with the anchor (for a style without it: the same picture in no style),
-x a picture of c drawn by the base θ*, y one of a with the same seed, g the guidance scale, λ(t) = (1 - ᾱ_t) / ᾱ_t:
+x a picture of c drawn by the base θ*, y one of a with the same seed, z others of a, g the guidance scale (at least 1),
+λ(t) = (1 - ᾱ_t) / ᾱ_t (of a flow σ_t²):
 
-    by name   1/u E ||ε_θ(y_t, c) - ε_θ*(y_t, a)||²          u = E ||ε_θ*(x_t, a) - ε_θ*(x_t, c)||²   Concept Ablation
+    by name   1/u E ||ε_θ(z_t, c) - ε_θ*(z_t, a)||²           Concept Ablation; u = E ||ε_θ*(x_t, a) - ε_θ*(x_t, c)||²
     latents   w/v E min(λ(t), k) (||ε_θ(x_t, ∅) - ε_y||² + ||ε_g - ε_y||² / g)        v = E ||x - y||²
-              ε_y: the noise that would make x_t from y       ε_g = ε_θ(x_t, ∅) + g (ε_θ(x_t, c) - ε_θ(x_t, ∅))
+              ε_y: the prediction that leads from x_t to y    ε_g = ε_θ(x_t, ∅) + g (ε_θ(x_t, c) - ε_θ(x_t, ∅))
     retain    λ_r E ||ε_θ(x_t(r), r) - ε_θ*(x_t(r), r)||²    on pictures of the anchor and of near concepts
 
 The second loss is about what no prompt reaches: a noised picture of the concept is denoised to the picture with the
-anchor, without a prompt and as sampling combines both predictions. Guidance makes c's lag behind ∅ g times as large, so
-a loss on each prediction alone leaves a concept that its own prompt still finishes.
+anchor, both without a prompt and with guidance. If the prediction for c has moved less than that for ∅, guidance
+multiplies the difference by g. So a loss on each prediction alone is not enough: the concept's own prompt still
+finishes it. Flux takes the scale as an input; there ε_g is the prompt's prediction at scale 1, as in all training.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ __all__ = ["Robust"]
 
 @dataclass(frozen=True)
 class Latents:
-    """x: pictures of the concepts under their prompts. y (pictures, c, h, w): with the anchor. null: of one prompt."""
+    """x: pictures of the concepts under their prompts. y (pictures, c, h, w): latents of the same with the anchor.
+
+    null: the conditioning (1, tokens, width) of the empty prompt.
+    """
 
     x: ImageSet
     y: Tensor
@@ -60,7 +65,9 @@ class Robust(Trained[Sets]):
     name: ClassVar = "robust"
     title: ClassVar = "Robust anchoring"
     paper: ClassVar = "ours, from Kumari et al. 2023, arXiv 2303.13516"
-    summary: ClassVar = "The concept's prompts and its noised pictures are both denoised as an anchor."
+    summary: ClassVar = (
+        "The concept's prompts and its noised pictures are both denoised to an anchor's picture."
+    )
     TARGET_PROMPT: ClassVar = "anchor"
     INSTEAD: ClassVar[Mapping[str, str]] = {
         "object": NEAREST,
@@ -76,11 +83,17 @@ class Robust(Trained[Sets]):
         3.0, "w, weight of the loss on noised pictures of the concept", low=0.0, source="ours"
     )
     relative_erase: bool = default("relative_erase", True, source="ours: one weight for every concept")
-    latent_pictures: int = setting(40, "pictures of each concept", low=1, source="ours")
-    latent_from: float = setting(
-        0.3, "the earliest time at which they are noised, of the whole", low=0.0, high=0.95, source="ours"
+    latent_pictures: int = setting(
+        40, "pictures of each concept, and as many with the anchor", low=1, source="ours"
     )
-    latent_cap: float = setting(4.0, "k, the most that a time weighs", low=0.0, source="ours")
+    latent_from: float = setting(
+        0.3,
+        "the least noise of these pictures, as a share of the timesteps",
+        low=0.0,
+        high=0.95,
+        source="ours",
+    )
+    latent_cap: float = setting(4.0, "k, the largest weight of a timestep", low=0.0, source="ours")
     retain_weight: float = default("retain_weight", 120.0, source="ours")
     retain_batch: int = setting(12, "retain images per step", low=1, high=1024, source="ours")
     neighbours: int = default("neighbours", 32, source="ours")
@@ -107,10 +120,10 @@ class Robust(Trained[Sets]):
         return Sets(anchors, retain, Latents(x, y.latents, run.encode([""])), units)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
-        y_a = sets.anchors.images.batch(self.batch, step.stream("robust"))
+        z = sets.anchors.images.batch(self.batch, step.stream("robust"))
         x_r = sets.retain.batch(self.retain_batch, step.stream("robust keep"))
-        named = y_a.input.with_cond(sets.anchors.concept_cond[y_a.which])
-        taught, latents = net.teacher([y_a.input, x_r.input]), sets.latents
+        named = z.input.with_cond(sets.anchors.concept_cond[z.which])
+        taught, latents = net.teacher([z.input, x_r.input]), sets.latents
         if latents:
             x = latents.x.batch(self.batch, step.stream("robust latents"), first=self.latent_from)
             eps = net.student([named, x_r.input, x.input.with_cond(latents.null), x.input])
@@ -124,8 +137,9 @@ class Robust(Trained[Sets]):
         if latents:
             model, (none, own) = latents.x.model, eps[2:]
             ratio = noise_ratio(model, x.input.t)  # λ(t)
-            start = model.predicted_x0(x.input.x, torch.zeros_like(own), x.input.t)
-            goal = (start - latents.y[x.which]) / ratio.sqrt()  # ε_y
+            y, t, zeros = latents.y[x.which], x.input.t, torch.zeros_like(own)
+            noise = (x.input.x - model.add_noise(y, zeros, t)) / model.add_noise(zeros, zeros + 1, t)
+            goal = model.training_target(y, noise)  # ε_y
             g, both, cond = max(1.0, model.hints.guidance), torch.cat([none, own]), x.input.cond
             guided = model.family.guided(  # ε_g by the family's own rule, from the predictions that there are
                 *(lambda rows, *_: both[-len(rows) :], x.input.x, x.input.t),

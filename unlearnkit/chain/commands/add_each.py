@@ -39,8 +39,8 @@ def add_each(
     chain ends as if it had never stopped.
 
     done: called after each. options: of ``add``: ``keep``, ``method``, ``settings``, ``guards``, ``seed``, ``force``.
-    Raises UnlearnError as ``add`` does; before anything is erased for a clash with the chain's requests, and for a name
-    that is too long for the text encoder.
+    Raises UnlearnError as ``add`` does. A clash with the chain's requests, and a name that is too long for the text
+    encoder, are refused before anything is erased.
     """
     project = open_chain(user_path(folder))
     erased = {concept.meaning for step in project.steps for concept in step.request.erase}

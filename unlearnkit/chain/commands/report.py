@@ -36,7 +36,7 @@ LAYERS = 12  # listed layers, those with the largest change
 def report(folder: str | Path) -> Path:
     """Write ``report.html`` and ``report.json`` into the chain's folder, and return the former; needs no model.
 
-    Raises InputError for a chain without any evaluation.
+    Raises InputError for a chain without any evaluation, and for an attack whose files were changed.
     """
     with change_chain(user_path(folder)) as project:
         if not any(change.evaluation for change in project.changes):
@@ -74,16 +74,19 @@ def findings(project: Project, *, again: bool) -> Iterator[str]:
         yield f"{HTML} {wrong}: {AGAIN}"
     elif (then := project.at_head(made["head"])) is None:
         yield f"{FACTS} was made from a ledger that ended with {quoted(made['head'])}, as this one never did: {AGAIN}"
-    elif again and made["unlearnkit"] == __version__ and _again(then, facts) != raw:
+    elif again and made["unlearnkit"] == __version__ and not _follows(then, facts, raw):
         yield f"{HTML} and {FACTS} do not follow from the ledger, the looks and the attacks: {AGAIN}"
 
 
-def _again(then: Project, facts: Mapping[str, Any]) -> bytes:
-    """What ``report.json`` should be, with the attacks that it has: there may be newer ones."""
+def _follows(then: Project, facts: Mapping[str, Any], raw: bytes) -> bool:
+    """Whether this is what ``report.json`` should be, with the attacks that it has: there may be more by now."""
     named = facts.get("attacks", {})
-    shapes.check(named, shapes.Each({"attacks": [{"folder": str}]}), where=f"{FACTS}, 'attacks'")
+    try:
+        shapes.check(named, shapes.Each({"attacks": [{"folder": str}]}), where=f"{FACTS}, 'attacks'")
+    except InputError:
+        return False
     folders = {each["folder"] for one in named.values() for each in one["attacks"]}
-    return _pages(then, facts["made"]["name"], attack_figures(then.folder, folders))[1].encode()
+    return _pages(then, facts["made"]["name"], attack_figures(then.folder, folders))[1].encode() == raw
 
 
 def _pages(project: Project, name: str, attacks: Mapping[str, Any]) -> tuple[str, str]:
