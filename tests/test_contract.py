@@ -182,7 +182,7 @@ NEAR: dict[str, dict[str, Any]] = {
     "graddiff": {**HELD, "cap": 1e9, "retain_weight": 0.0, "pictures": 12, "batch": 8},
     "rgd": {**SHORT, "cap": 1e9, "retain_weight": 0.0, "diverse": False},
     "salun": {**HELD, "retain_weight": 0.0},
-    "robust": {**SHORT, "latent_weight": 0.0},  # the latents of a cat are a dog's here
+    "robust": {**HELD, "steps": 40, "latent_weight": 0.0},  # the latents of a cat are a dog's here
     "sculpting": {**HELD, "retain_weight": 0.0},
     "stereo": {**HELD, "search_rounds": 0, "steps": 40},
     "aegis": {**SHORT, "directional": False},
