@@ -70,10 +70,8 @@ class ImageSet:
 
     def noisy_batch(self, which: Tensor, draws: torch.Generator, *, first: float = 0.0) -> NoisyBatch:
         """These images (n,), each with noise of a time uniform in [first, 1) of all."""
-        model = self.model
-        t = torch.randint(
-            int(first * model.num_timesteps), model.num_timesteps, (len(which),), generator=draws
-        ).to(model.device)
+        model, times = self.model, self.model.num_timesteps
+        t = torch.randint(int(first * times), times, (len(which),), generator=draws).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
         x, target = self.latents[which], model.training_target(self.latents[which], noise)
         cond = self.cond[self.prompt_index[which]]

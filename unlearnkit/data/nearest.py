@@ -93,9 +93,10 @@ def nearest_by_text(model: Model, request: Request, concepts: Sequence[Concept])
 def nearest_word(model: Model, request: Request, concept: Concept) -> str:
     """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
     allowed = _allowed(model, request, concept)
-    named = any(one.kind == concept.kind for one in request.keep)
-    known = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
-    words = allowed if named else known  # of all, so that the requests of a chain share the distances
+    words = allowed
+    if not any(one.kind == concept.kind for one in request.keep):
+        # of all, erased or not, so that the requests of a chain share the distances
+        words = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
     distance = dict(zip(words, _distances(model, concept, words), strict=True))
     return min(allowed, key=lambda word: distance[word])
 
@@ -119,9 +120,8 @@ def _measured(model: Model, prompts: Sequence[str], numbers: Sequence[int], othe
     x = sample_latents(model, prompts, numbers, steps=hints.steps, guidance=hints.guidance)
     noise = torch.randn(x.shape, generator=seeds.stream(0, "nearest")).to(x.device)
 
-    def predicted(
-        x: Tensor, t: Tensor, states: Tensor
-    ) -> Tensor:  # by this process alone: others may have the cache
+    def predicted(x: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """As ``model.eps``, by this process alone: others may find the distances in the cache."""
         return model.schedule.prediction(model.forward(x, t, states), x, t)
 
     total, at_once = torch.zeros(len(others) // count).double(), count * max(1, model.batch // count)

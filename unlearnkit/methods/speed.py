@@ -83,9 +83,8 @@ class SPEED(ClosedForm):
     def _refined(self, w: Tensor, c0: Tensor, c1: Tensor, target: Tensor, draws: torch.Generator) -> Tensor:
         """C₀ after the filter, and augmented copies c + ε P_min that pass it too."""
         refined = _moved(w, c0, c1, target)
-        along = torch.randn(
-            (1, self.copies * refined.shape[1]), generator=draws, dtype=w.dtype
-        )  # v ε, v of length 1
+        count = self.copies * refined.shape[1]
+        along = torch.randn((1, count), generator=draws, dtype=w.dtype)  # v ε, v of length 1
         copies = refined.repeat(1, self.copies) + _least(w).T @ along
         return torch.cat([refined, _moved(w, copies, c1, target)], dim=1)
 
