@@ -245,3 +245,12 @@ def test_12_it_takes_the_parts_of_the_others(method: str, model: Model, once: On
             assert REFUSALS[method] in str(refused)
         else:
             assert edit.hash() != own
+
+
+@methods
+def test_13_a_template_that_names_what_is_erased_teaches_nothing(
+    method: str, model: Model, once: Once
+) -> None:
+    more = {kind: (*forms, "a {} beside a kitten") for kind, forms in model.hints.templates.items()}
+    told = model.with_hints(replace(model.hints, templates=more))
+    assert erase(told, method).hash() == once(method).hash()

@@ -19,6 +19,7 @@ from ..data.prompts import prompts_for
 from ..errors import InputError, quoted
 from ..model.encoders import free_tokens, shared_words
 from ..model.model import Model
+from ..schema import Request
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
 from .result import Attempt, SearchResult
 
@@ -106,7 +107,8 @@ class WordSearch:
     def search(self, victim: Victim) -> SearchResult:
         """Attempts at the budget's number of pictures, which take the texts in turn."""
         words, texts = words_of(victim.model, victim.concept.wordings), list[str]()
-        for number, prompt in enumerate(prompts_for(victim.model, victim.concept, self.prompts)):
+        own = prompts_for(victim.model, Request((victim.concept,)), victim.concept, self.prompts)
+        for number, prompt in enumerate(own):
             find = partial(self._searched, victim, words, prompt, number)
             which = victim.part(f"{self.name} {number}", find)["which"].long()
             texts.append(self.text(prompt, words.text(which)))

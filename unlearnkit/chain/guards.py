@@ -212,7 +212,7 @@ def _losses(
         losses.append(_GuardLoss("keep_bank", rows, first, guards.bank_weight))
     past = [concept for one in earlier for concept in one.erase]
     if guards.replay and past:
-        words = [prompts_for(model, concept, guards.replay) for concept in past]
+        words = [prompts_for(model, request, concept, guards.replay) for concept in past]
         rows = _pictures(run, words, first, batch, "replay")
         losses.append(_GuardLoss("keep_replay", rows, {}, guards.replay_weight))
     return losses

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ..model.batches import MANY, last_states
 from ..model.hints import Hints
 from ..model.model import Model
 from ..schema import KINDS, Concept, Request, folded
-from .wording import format_prompt
+from .wording import contains_word, format_prompt
 
 __all__ = [
     "neighbours",
@@ -21,31 +22,50 @@ __all__ = [
     "retain_concepts",
     "states_of",
     "swap_word",
+    "templates_without",
     "texts",
     "unerased",
 ]
 
 
-def texts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[tuple[str, str], ...]:
-    """Pairs (template, wording): every wording bare (template ``"{}"``), then in every template of the kind."""
-    forms = ("{}", *hints.templates.get(concept.kind, ())) if templates else ("{}",)
-    return tuple((form, wording) for form in dict.fromkeys(forms) for wording in concept.wordings)
+def texts(
+    concept: Concept, hints: Hints, *, templates: bool, without: Collection[str] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Pairs (template, wording): every wording bare (template ``"{}"``), then in every template of the kind.
+
+    without: templates with one of these words are left out. A text that is retained, and the target of one that is
+    erased, must not contain what is erased.
+    """
+    forms = templates_without(hints.templates.get(concept.kind, ()), frozenset(without)) if templates else ()
+    return tuple((form, wording) for form in dict.fromkeys(("{}", *forms)) for wording in concept.wordings)
 
 
-def prompts(concept: Concept, hints: Hints, *, templates: bool) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=8)  # a long list asks for the same again
+def templates_without(templates: tuple[str, ...], words: frozenset[str]) -> tuple[str, ...]:
+    """The templates that contain none of the words."""
+    return tuple(form for form in templates if not contains_word(form, sorted(words)))
+
+
+def prompts(
+    concept: Concept, hints: Hints, *, templates: bool, without: Collection[str] = ()
+) -> tuple[str, ...]:
     """The prompts of ``texts``, in the same order."""
-    return tuple(format_prompt(form, wording) for form, wording in texts(concept, hints, templates=templates))
+    found = texts(concept, hints, templates=templates, without=without)
+    return tuple(format_prompt(form, wording) for form, wording in found)
 
 
-def prompts_for(model: Model, concept: Concept, count: int) -> tuple[str, ...]:
-    """``count`` prompts of the concept: every wording, bare and in the model's templates, in turn."""
-    words = prompts(concept, model.hints, templates=True)
+def prompts_for(model: Model, request: Request, concept: Concept, count: int) -> tuple[str, ...]:
+    """``count`` prompts of the concept: every wording, bare and in the model's templates, in turn.
+
+    Templates that contain an erased word are left out.
+    """
+    words = prompts(concept, model.hints, templates=True, without=request.erased)
     return tuple(words[place % len(words)] for place in range(count))
 
 
-def swap_word(model: Model, concept: Concept, words: Sequence[str]) -> list[list[str]]:
+def swap_word(model: Model, request: Request, concept: Concept, words: Sequence[str]) -> list[list[str]]:
     """For each prompt of the concept, as in ``prompts_for``, the same prompt with each of ``words`` instead."""
-    forms = [form for form, _ in texts(concept, model.hints, templates=True)]
+    forms = [form for form, _ in texts(concept, model.hints, templates=True, without=request.erased)]
     return [[format_prompt(form, word) for word in words] for form in forms]
 
 

@@ -5,7 +5,7 @@ A ``Text`` is a concept, a template and one of the concept's wordings in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..model.model import Model
 from ..schema import Concept, Request
 from .grammar import forms, read
 from .prompts import texts, unerased
-from .wording import contains_word, format_prompt, prefix_through
+from .wording import format_prompt, prefix_through
 
 __all__ = [
     "SOME",
@@ -51,18 +51,17 @@ def concept_texts(
     *,
     templates: bool,
     sentences: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    without: Iterable[str] = (),
+    without: Collection[str] = (),
 ) -> list[Text]:
     """The texts of each concept: every wording bare and, with ``templates``, in every template of the kind.
 
-    sentences: further templates, by kind. without: templates with one of these words are left out; what is retained
-    must not contain what is erased.
+    sentences: further templates, by kind. without: of ``texts``.
     """
-    every, banned = list[Text](), list(without)
+    every = list[Text]()
     for one in concepts:
         more = [(form, word) for form in sentences.get(one.kind, ()) for word in one.wordings]
-        pairs = dict.fromkeys([*texts(one, model.hints, templates=templates), *more])
-        every += [(one, *pair) for pair in pairs if not (banned and contains_word(pair[0], banned))]
+        found = texts(one, model.hints, templates=templates, without=without)
+        every += [(one, *pair) for pair in dict.fromkeys([*found, *more])]
     return every
 
 
@@ -74,8 +73,6 @@ def sentence_texts(
     seed: int,
     concepts: Sequence[Concept],
     count: int,
-    *,
-    without: Iterable[str] = (),
 ) -> list[Text]:
     """``concept_texts`` with ``count`` sentences of a grammar (``grammar.read``) of each kind, without erased words."""
     kinds = {concept.kind for concept in concepts if count}
@@ -83,7 +80,7 @@ def sentence_texts(
     sentences: dict[str, Sequence[str]] = {
         kind: forms(read(grammar), kind, words, count=count, seed=seed) for kind in kinds
     }
-    return concept_texts(model, concepts, templates=templates, sentences=sentences, without=without)
+    return concept_texts(model, concepts, templates=templates, sentences=sentences, without=request.erased)
 
 
 def bare_words(texts: Sequence[Text], of: Sequence[int]) -> list[int]:

@@ -70,11 +70,11 @@ class AdvUnlearn(Trained[Sets]):
     def data(self, run: Run) -> Sets:
         model, retain, retain_prompts = run.model, None, list[str]()
         model.weights(self.part)  # refuses a model without text encoders
-        erased = [p for one in run.request.erase for p in prompts_for(model, one, self.pictures)]
+        erased = [p for one in run.request.erase for p in prompts_for(model, run.request, one, self.pictures)]
         images = run.images(erased)
         if self.retain_weight:
             others = retain_concepts(model, run.request, self.neighbours)
-            groups = [prompts_for(model, one, self.retain_pictures) for one in others]
+            groups = [prompts_for(model, run.request, one, self.retain_pictures) for one in others]
             retain_prompts = [prompt for group in groups for prompt in group]
             retain = run.image_groups(groups)
         prefix = placeholder(model.pipe, self.attack_tokens)

@@ -104,7 +104,9 @@ class AEGIS(Trained[Sets]):
             raise InputError(
                 f"aegis learns vectors in place of words, and {run.model.source} reads none: choose another method"
             )
-        prompts = [p for one in run.request.erase for p in prompts_for(run.model, one, self.pictures)]
+        prompts = [
+            p for one in run.request.erase for p in prompts_for(run.model, run.request, one, self.pictures)
+        ]
         rule = Directional(run.model.weights(self.part), torch.tensor(self.omega), self.omega_step)
         if self.directional:
             run.rules.append(rule)

@@ -11,6 +11,7 @@ change has at most the rank of the number of erased columns, and is W times one 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -64,8 +65,8 @@ class DP(ClosedForm):
         """The new keys and values. Raises InputError for a concept that lies in what is retained."""
         model, last = run.model, self.tokens == "last"
         retained = neighbours(model, run.request, self.neighbours)
-        erase = concept_texts(model, run.request.erase, templates=self.templates)
-        retain = concept_texts(model, retained, templates=self.templates, without=run.request.erased)
+        form = functools.partial(concept_texts, model, templates=self.templates, without=run.request.erased)
+        erase, retain = form(run.request.erase), form(retained)
         c, g, concepts = erased_matrices(model, erase, last=last)
         words = retained_matrix(model, retain, last=last or many(retained))
         k = torch.cat([model.text([""])[0, :1].T.cpu().double(), words], dim=1)

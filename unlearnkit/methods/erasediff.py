@@ -120,7 +120,7 @@ class EraseDiff(Trained[Sets]):
             if self.target == "anchor":
                 place = anchor(model, request, concept)
                 anchors += [format_prompt(form, place) for form, _ in templates]
-        keep = [prompts_for(model, concept, self.retain_pictures) for concept in others]
+        keep = [prompts_for(model, request, concept, self.retain_pictures) for concept in others]
         return Sets(
             run.images(concepts),
             run.encode(anchors) if anchors else None,

@@ -96,7 +96,7 @@ class ESD(Trained[list[PromptSet]]):
         """Prompts of the concepts: ``drawn`` of each with an image, or each prompt once without images."""
         groups, null = list[list[str]](), list[str]()
         for concept in concepts:
-            pairs = texts(concept, run.model.hints, templates=self.templates)
+            pairs = texts(concept, run.model.hints, templates=self.templates, without=run.request.erased)
             pairs = tuple(pairs[place % len(pairs)] for place in range(drawn or len(pairs)))
             groups.append([format_prompt(*pair) for pair in pairs])
             whole = self.null == "rest" or concept.instead == ""

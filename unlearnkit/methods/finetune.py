@@ -36,7 +36,9 @@ class FineTune(Trained[ImageSet]):
 
     def data(self, run: Run) -> ImageSet:
         others = retain_concepts(run.model, run.request, self.neighbours)
-        return run.image_groups([prompts_for(run.model, concept, self.retain_pictures) for concept in others])
+        return run.image_groups(
+            [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
+        )
 
     def loss(self, net: Net, keep: ImageSet, step: Step) -> Losses:
         x = keep.batch(self.batch, step.stream("finetune"))

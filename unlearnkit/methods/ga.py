@@ -37,7 +37,9 @@ class GA(Trained[ImageSet]):
     pictures: int = default("pictures", 200, source="ours")
 
     def data(self, run: Run) -> ImageSet:
-        groups = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
+        groups = [
+            prompts_for(run.model, run.request, concept, self.pictures) for concept in run.request.erase
+        ]
         return run.image_groups(groups)
 
     def loss(self, net: Net, erase: ImageSet, step: Step) -> Losses:

@@ -43,8 +43,8 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
 
     def data(self, run: Run) -> tuple[ImageSet, ImageSet]:
         others = retain_concepts(run.model, run.request, self.neighbours)
-        erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
-        keep = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
+        erase = [prompts_for(run.model, run.request, concept, self.pictures) for concept in run.request.erase]
+        keep = [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
         return (
             run.image_groups(erase, title="pictures to erase"),
             run.image_groups(keep, title="pictures to keep"),

@@ -12,17 +12,19 @@ rest.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, unerased
+from ..data.prompts import neighbours, templates_without, unerased
 from ..data.text_columns import SOME, concept_texts, encoded, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
 from ..model.batches import many
 from ..model.model import Model
+from ..schema import Request
 from ..settings import setting
 from ..training.closed_form import ClosedForm, refuse_clashes
 from ..training.job import Run
@@ -59,11 +61,11 @@ class OCE(ClosedForm):
         """The new key matrices."""
         model, request = run.model, run.request
         retained = neighbours(model, request, self.neighbours)
-        erase = concept_texts(model, request.erase, templates=self.templates)
-        retain = concept_texts(model, retained, templates=self.templates, without=request.erased)
+        form = functools.partial(concept_texts, model, templates=self.templates, without=request.erased)
+        erase, retain = form(request.erase), form(retained)
         c1, anchors, concepts = erased_matrices(model, erase, last=True)
         c_n = retained_matrix(model, retain, last=True)
-        general = _general(model, unerased(model, request), batched=many((*request.erase, *retained)))
+        general = _general(model, request, batched=many((*request.erase, *retained)))
         scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
         c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
         hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
@@ -108,13 +110,12 @@ def _onto(columns: Tensor) -> Tensor:
     return p
 
 
-def _general(model: Model, words: dict[str, list[str]], *, batched: bool) -> Tensor:
-    """Columns of all tokens, from the start to the last one, of a prompt for each word of the vocabulary."""
-    prompts = [
-        format_prompt(forms[place % len(forms)], word)
-        for kind, forms in model.hints.templates.items()
-        for place, word in enumerate(words.get(kind, ()))
-    ]
+def _general(model: Model, request: Request, *, batched: bool) -> Tensor:
+    """Columns of all tokens, from the start to the last one, of a prompt for each word that is not erased."""
+    prompts = list[str]()
+    for kind, words in unerased(model, request).items():
+        forms = templates_without(model.hints.templates.get(kind, ()), request.erased) or ("{}",)
+        prompts += [format_prompt(forms[place % len(forms)], word) for place, word in enumerate(words)]
     prompts = prompts or [""]
     ends = [model.last_token(prompt) for prompt in prompts]
     found = encoded(model, prompts, batched=batched or len(prompts) > SOME, through=ends)

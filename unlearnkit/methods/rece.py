@@ -55,7 +55,7 @@ class RECE(UCE):
         model = run.model
         old = {name: weight.detach().cpu().double() for name, weight in model.weights(self.PART).items()}
         new = {name: weight.double() for name, weight in super().solve(run).items()}
-        erase = concept_texts(model, run.request.erase, templates=self.templates)
+        erase = concept_texts(model, run.request.erase, templates=self.templates, without=run.request.erased)
         c, g, _ = erased_matrices(model, erase, last=self.tokens == "last")
         empty = retained_columns(model, "{}", "", last=False)
         retained = empty @ empty.T + (self.sums(run)[2] if self.rounds else 0.0)

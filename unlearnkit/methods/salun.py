@@ -62,14 +62,17 @@ class SalUn(Trained[Sets]):
 
     def data(self, run: Run) -> Sets:
         others = retain_concepts(run.model, run.request, self.neighbours)
-        erase = [prompts_for(run.model, concept, self.pictures) for concept in run.request.erase]
-        keep = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
+        erase = [prompts_for(run.model, run.request, concept, self.pictures) for concept in run.request.erase]
+        keep = [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
         names = [other.name for other in others]
         labels = [
             [
                 run.encode(words)
                 for words in swap_word(
-                    run.model, concept, [concept.instead] if concept.instead is not None else names
+                    run.model,
+                    run.request,
+                    concept,
+                    [concept.instead] if concept.instead is not None else names,
                 )
             ]
             for concept in run.request.erase

@@ -97,7 +97,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         anchors = anchored(run, self.pictures)
         if not others:
             return anchors, None
-        groups = [prompts_for(run.model, concept, self.retain_pictures) for concept in others]
+        groups = [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
         keep = run.image_groups(groups, title="pictures to keep")
         if self.elastic:
             run.rules.append(Elastic(run.model.weights(self.part), self.fisher(run, keep), self.elastic))

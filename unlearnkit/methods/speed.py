@@ -11,6 +11,7 @@ for each W: words that erasing would hardly move are removed; the others get aug
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,8 +54,8 @@ class SPEED(ClosedForm):
         """The new value matrices. Raises InputError where all of a concept lies in what is retained."""
         model = run.model
         retained = neighbours(model, run.request, self.neighbours)
-        erase = concept_texts(model, run.request.erase, templates=self.templates)
-        retain = concept_texts(model, retained, templates=self.templates, without=run.request.erased)
+        form = functools.partial(concept_texts, model, templates=self.templates, without=run.request.erased)
+        erase, retain = form(run.request.erase), form(retained)
         c1, target, concepts = erased_matrices(model, erase, last=self.tokens == "last")
         c0 = retained_matrix(model, retain, last=True)
         empty = model.text([""])[0].T.cpu().double()

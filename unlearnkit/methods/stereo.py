@@ -93,9 +93,9 @@ class STEREO(Trained[Sets]):
             raise InputError(
                 f"stereo learns vectors in place of words, and {model.source} reads none: choose another method"
             )
-        erased = [prompts_for(model, one, self.pictures) for one in concepts]
+        erased = [prompts_for(model, run.request, one, self.pictures) for one in concepts]
         others = retain_concepts(model, run.request, self.neighbours)
-        benign = [prompt for one in others for prompt in prompts_for(model, one, 4)]
+        benign = [prompt for one in others for prompt in prompts_for(model, run.request, one, 4)]
         unique = list(dict.fromkeys(prompt for prompts in erased for prompt in prompts))
         images = run.image_groups(erased, title="pictures to erase")
         sets = Sets(images, run.encode(unique), run.encode(benign), run.encode([""]))

@@ -53,7 +53,7 @@ class UCE(ClosedForm):
     grammar: str = default("grammar", "plain", source="ours, after RGD's paper")
     neighbours: int = default("neighbours", 0, source="ours; paper: 0")
     free: float = default("free", 0.01, source="ours: of the way, if it were erased alone")
-    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at")
     brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class UCE(ClosedForm):
         others, tick = neighbours(model, request, self.neighbours), functools.partial(run.progress, "texts")
         form = functools.partial(sentence_texts, model, request, self.templates, self.grammar, run.seed)
         erase = form(request.erase, self.sentences)
-        retain = form(others, self.retain_sentences, without=request.erased)
+        retain = form(others, self.retain_sentences)
         width = model.text([""]).shape[2]
         erased, towards, retained = torch.zeros((3, width, width), dtype=torch.float64)
         bare, names = list[Tensor](), list[str]()

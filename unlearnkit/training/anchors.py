@@ -69,9 +69,10 @@ def templates_for(
 ) -> list[tuple[str, str]]:
     """``count`` pairs (template, wording): every wording, bare and in the model's templates, in turn.
 
+    Templates that contain an erased word are left out.
     grammar: use sentences of this grammar (``grammar.read``), without erased words, in place of the templates.
     """
-    pairs = texts(concept, model.hints, templates=True)
+    pairs = texts(concept, model.hints, templates=True, without=request.erased)
     if grammar:
         seed = seeds.derive(0, "turns", concept.name)
         sentences = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=seed)
@@ -122,7 +123,7 @@ def retained(run: Run, anchors: Anchored, count: int, *, nearest: int = 0, dropo
     others = neighbours(run.model, run.request, nearest)
     if not others:
         return anchors.images.with_prompt_dropout(dropout)
-    each = [prompts_for(run.model, concept, -(-count // len(others))) for concept in others]
+    each = [prompts_for(run.model, run.request, concept, -(-count // len(others))) for concept in others]
     prompts = [prompt for together in zip(*each, strict=True) for prompt in together][:count]
     keep = run.images(prompts, title="pictures to keep")
     return ImageSet.joined([anchors.images, keep]).with_prompt_dropout(dropout)

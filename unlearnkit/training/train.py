@@ -104,7 +104,11 @@ def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
 def _protected(model: Model, request: Request, settings: Training) -> Tensor:
     """Text states (n, width) of the protected concepts: at the last token of each wording, bare and in templates."""
     protected = neighbours(model, request, settings.protect)
-    words = [text for concept in protected for text in texts(concept, model.hints, templates=True)]
+    words = [
+        text
+        for concept in protected
+        for text in texts(concept, model.hints, templates=True, without=request.erased)
+    ]
     if not words:
         raise InputError("rule=project finds nothing to protect: keep at least one concept")
     states = model.text([format_prompt(form, word) for form, word in words])
