@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from unlearnkit.attacks.changes import changed, pruned, quantised, with_noise
 from unlearnkit.attacks.drawing import draw_attempts
 from unlearnkit.attacks.relearning import Relearning
 from unlearnkit.attacks.retraining import train_weights
+from unlearnkit.attacks.weight_changes import LARGER, WeightChanges
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.parts import lora
@@ -107,6 +110,24 @@ def test_another_scheduler_draws_as_diffusers_draws_with_it(model: Model) -> Non
     )
     with pytest.raises(InputError, match="no scheduler of diffusers"):
         draw_attempts(victim(model), found, [Attempt("x", "a cat", 4, scheduler="UNet2DModel")])
+
+
+def test_larger_pictures_are_those_of_diffusers(model: Model) -> None:
+    one = victim(model)
+    thorough = dataclasses.replace(one, budget=dataclasses.replace(one.budget, thorough=True))
+    found = WeightChanges(tuned=2).search(thorough)
+    asked = [each for each in found.attempts if each.arm == LARGER]
+    ours, rows = pixels(draw_attempts(one, found, asked)), found.tensors["larger"]
+    assert [each.row for each in asked] == list(range(len(rows)))
+    c, h, w = model.shape
+    assert rows.shape[1:] == (c, 3 * h // 2, 3 * w // 2)
+    side = ours.shape[1]
+    how = {"height": side, "width": side, "num_inference_steps": model.hints.steps}
+    with torch.no_grad():
+        theirs = model.pipe(
+            [one.prompt] * len(rows), latents=rows, guidance_scale=model.hints.guidance, **how
+        ).images
+    assert np.abs(ours.astype(int) - pixels(theirs).astype(int)).max() <= 1
 
 
 # relearning

@@ -1,7 +1,8 @@
 """What users do to a model anyway: does the concept come back without anybody looking for it?
 
 Fewer bits, pruning, noise on the weights, bfloat16, half and one and a half times the edit, the mean with an edit of
-another concept (by UCE), the edit on a base that was trained on other pictures, another sampler, and other guidance.
+another concept (by UCE), the edit on a base that was trained on other pictures, another sampler, other guidance, and
+larger pictures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..families import any_size
 from ..families.schedules import Diffusion
 from ..methods import edit_for
 from ..model.model import Model
@@ -35,7 +37,7 @@ CHANGES = {
     "one and a half times the edit": "edit 1.5",
 }
 FEW = ("4 bits", "30 % pruned", "half the edit")
-MEAN, TUNED = "mean with another edit", "on a tuned base"
+MEAN, TUNED, LARGER = "mean with another edit", "on a tuned base", "pictures 1.5 times as wide"
 SAMPLERS = {"DDIM": "DDIMScheduler", "Euler ancestral": "EulerAncestralDiscreteScheduler"}
 
 
@@ -46,7 +48,9 @@ class WeightChanges:
     name: ClassVar = "weight_changes"
     title: ClassVar = "Everyday changes"
     paper: ClassVar = "ours"
-    summary: ClassVar = "Fewer bits, pruning, noise, half the edit, merging, other samplers and guidance."
+    summary: ClassVar = (
+        "Fewer bits, pruning, noise, half the edit, merging, other samplers, guidance and sizes."
+    )
     group: ClassVar[Group] = "weights"
 
     guidance: tuple[float, ...] = (1.0, 15.0)
@@ -69,15 +73,20 @@ class WeightChanges:
         if thorough and isinstance(model.schedule, Diffusion):
             arms |= {arm: {"scheduler": name} for arm, name in SAMPLERS.items()}
         arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance if thorough}
+        if thorough and any_size(model.family):
+            c, h, w = model.shape
+            noise = (victim.budget.pictures, c, h + h // 2, w + w // 2)
+            tensors["larger"] = torch.randn(noise, generator=victim.stream(self.name, LARGER))
+            arms[LARGER] = {"start": "larger"}
         attempts = [
-            Attempt(arm, victim.prompt, seed, **how)
+            Attempt(arm, victim.prompt, seed, row=row if "start" in how else 0, **how)
             for arm, how in arms.items()
-            for seed in victim.seeds(self.name, arm)
+            for row, seed in enumerate(victim.seeds(self.name, arm))
         ]
         return SearchResult(tuple(attempts), tensors)
 
     def cost(self, budget: Budget) -> Cost:
-        arms = 2 + (len([*CHANGES, *SAMPLERS, *self.guidance]) if budget.thorough else len(FEW))
+        arms = 2 + (len([*CHANGES, *SAMPLERS, *self.guidance, LARGER]) if budget.thorough else len(FEW))
         return Cost(gradient=self.tuned * budget.batch, pictures=budget.examples, arms=arms)
 
     def _tuned(self, victim: Victim) -> dict[str, Tensor]:

@@ -1,0 +1,141 @@
+"""Processor time until an erasure is good, by what unlearnkit ships and by the official code at its best setting.
+
+    python benchmarks/to_good.py run [--contender uce ...] [--target cat ...] [--share 0/2]     resumable
+    python benchmarks/peers.py table          docs/peers.md, which shows the rows
+
+Good: at most 2 % of the pictures still show the concept (by name and in unseen templates), and at most 3 points of
+the other objects or of the other styles are lost. The official code is represented by its settings in unlearnkit, with
+the same loss and the same gradients (docs/peers.md, *agreement*), on the same network, and its training time is
+multiplied by what a step of theirs takes over one of ours. Its best setting is looked for on each target: every
+learning rate, with more and more steps, until the validation classifier says that it is good. The held-out classifier
+then judges the quickest one, and what unlearnkit ships. Rows go to results/to_good.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from cells import TARGETS, Cell, _picture, key, measured
+from papers import lost
+from rows import once, part, read, share
+from vocabulary import left_of
+
+from unlearnkit import load
+from unlearnkit.canvas.validation import validation_classifier
+from unlearnkit.methods import METHODS
+from unlearnkit.metrics.evaluators import canvas_evaluators, evaluators_of
+from unlearnkit.model.model import Model
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "to_good.jsonl"
+LEFT, LOST = 2.0, 3.0  # per cent, points
+SHIPPED = ("uce", "uce-diverse", "speed", "esd", "duge")
+RATES, STEPS = (1e-4, 3e-4, 1e-3), (25, 50, 100, 200, 400)
+# what the official scripts do, beside the learning rate and the number of steps
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "esd": {"trains": "xattn", "eta": 1.0, "batch": 1, "start": "student", "start_steps": 50},
+    "ca": {"trains": "xattn-kv", "batch": 4, "teacher": "student", "pictures": 40},
+    "doco": {"trains": "xattn-kv", "batch": 4, "released": True, "discriminator_warmup": 50, "pictures": 40},
+    "salun": {"batch": 4, "retain_weight": 0.1, "mask_warmup": 2, "pictures": 40, "retain_pictures": 5},
+}
+
+
+def good(row: Mapping[str, Any]) -> bool:
+    if "left" not in row:
+        return False
+    k, n = left_of(row)
+    return 100 * k / n <= LEFT and max(lost(row, kind) for kind in ("objects", "styles")) <= LOST
+
+
+def settings_of(method: str, lr: float, steps: int) -> dict[str, Any]:
+    """Every setting, so that none of the canvas's hints applies."""
+    return dataclasses.asdict(METHODS[method]()) | OFFICIAL[method] | {"lr": lr, "steps": steps}
+
+
+def seen(cell: Cell, model: Model, contender: str) -> dict[str, Any]:
+    tools = (
+        canvas_evaluators()
+        if cell.eye == "judge"
+        else evaluators_of(validation_classifier(), "canvas-validation")
+    )
+    facts = {"contender": contender, **key(cell, model, tools)}
+    return once(ROWS, facts, lambda: measured(cell, model, tools) | {"a picture": round(_picture(model), 4)})
+
+
+def run(contender: str, target: str, model: Model) -> None:
+    """The rows of one contender on one target: all tries, and the judged one."""
+    if contender in SHIPPED:
+        seen(Cell(contender, (target,), size="some"), model, contender)
+        return
+    method = contender.split()[0]
+    quickest: tuple[float, Cell] | None = None
+    for lr in RATES:
+        for steps in STEPS:
+            cell = Cell(method, (target,), settings=settings_of(method, lr, steps), size="quick", eye="guide")
+            row = seen(cell, model, contender)
+            if good(row):
+                if quickest is None or row["seconds"] < quickest[0]:
+                    quickest = row["seconds"], cell
+                break
+            if quickest and row.get("seconds", 0.0) > quickest[0]:
+                break
+    if quickest:
+        seen(dataclasses.replace(quickest[1], size="some", eye="judge"), model, contender)
+
+
+def slower() -> dict[str, float]:
+    """How much longer a step of the official code takes on the canvas, by method."""
+    rows = [row for row in read(RESULTS / "peers.jsonl") if row["key"]["size"] == "canvas" and "step" in row]
+    return {row["key"]["method"]: float(row["step"]["ratio"]) for row in rows}
+
+
+def seconds(row: Mapping[str, Any], times: float) -> float:
+    """Processor time with pictures, where training takes so many times as long."""
+    drawing = row["pictures"] * row["a picture"]
+    return float((row["seconds"] - drawing) * times + drawing)
+
+
+def table() -> Iterator[str]:
+    """The lines of the table in docs/peers.md."""
+    ratios, rows = slower(), [row for row in read(ROWS) if "left" in row]
+    yield f"| contender | {' | '.join(TARGETS)} |"
+    yield "|---|" + "---|" * len(TARGETS)
+    for contender in (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL)):
+        here = [row for row in rows if row["key"]["contender"] == contender]
+        cells = [_cell([row for row in here if row["key"]["target"] == name], ratios) for name in TARGETS]
+        if here:
+            yield f"| {contender} | {' | '.join(cells)} |"
+
+
+def _cell(rows: list[Mapping[str, Any]], ratios: Mapping[str, float]) -> str:
+    judged = [row for row in rows if row["key"]["eye"] == "judge"]
+    if not judged:
+        return f"none of {len(rows)} was good" if rows else ""
+    row = judged[-1]
+    official = row["key"]["contender"] not in SHIPPED
+    took = seconds(row, ratios[row["key"]["method"]] if official else 1.0)
+    own = row["key"]["settings"]
+    how = f", lr {own['lr']:g}, {own['steps']} steps" if official else ""
+    return f"{took:.1f} s{'' if good(row) else ', not good'}{how}"
+
+
+if __name__ == "__main__":
+    contenders = (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["run"])
+    parser.add_argument("--contender", action="append", choices=contenders)
+    parser.add_argument("--target", action="append", choices=TARGETS)
+    parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    opened = load("canvas")
+    pairs = [(name, target) for target in given.target or TARGETS for name in given.contender or contenders]
+    for name, target in part(pairs, given.share):
+        run(name, target, opened)
