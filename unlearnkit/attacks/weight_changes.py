@@ -1,8 +1,7 @@
 """What users do to a model anyway: does the concept come back without anybody looking for it?
 
 Fewer bits, pruning, noise on the weights, bfloat16, half and one and a half times the edit, the mean with an edit of
-another concept (by UCE), the edit on a base that was trained on other pictures, another sampler, other guidance, and
-larger pictures.
+another concept (by UCE), the edit on a base that was trained on other pictures, other samplers, guidance and sizes.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ class WeightChanges:
     name: ClassVar = "weight_changes"
     title: ClassVar = "Everyday changes"
     paper: ClassVar = "ours"
-    summary: ClassVar = (
-        "Fewer bits, pruning, noise, half the edit, merging, other samplers, guidance and sizes."
-    )
+    summary: ClassVar = "Fewer bits, pruning, noise, half the edit, merging, other samplers and sizes."
     group: ClassVar[Group] = "weights"
 
     guidance: tuple[float, ...] = (1.0, 15.0)
@@ -63,7 +60,8 @@ class WeightChanges:
         model, thorough, tensors = victim.model, victim.budget.thorough, {}
         arms: dict[str, Any] = {arm: {"change": CHANGES[arm]} for arm in (CHANGES if thorough else FEW)}
         if other := _other(victim):
-            edit = victim.part("other", lambda: _edit(victim, other))
+            request = Request((other,))
+            edit = victim.part("other", lambda: dict(edit_for(model, request, method="uce").weights))
             tensors = {f"other/{name}": one for name, one in edit.items()}
             arms[MEAN] = {"change": "mean", "weights": "other"}
         if model.dtype != torch.float16:  # which cannot be trained
@@ -74,9 +72,8 @@ class WeightChanges:
             arms |= {arm: {"scheduler": name} for arm, name in SAMPLERS.items()}
         arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance if thorough}
         if thorough and any_size(model.family):
-            c, h, w = model.shape
-            noise = (victim.budget.pictures, c, h + h // 2, w + w // 2)
-            tensors["larger"] = torch.randn(noise, generator=victim.stream(self.name, LARGER))
+            (c, h, w), n, draws = model.shape, victim.budget.pictures, victim.stream(self.name, LARGER)
+            tensors["larger"] = torch.randn((n, c, 3 * h // 2, 3 * w // 2), generator=draws)
             arms[LARGER] = {"start": "larger"}
         attempts = [
             Attempt(arm, victim.prompt, seed, row=row if "start" in how else 0, **how)
@@ -98,12 +95,8 @@ class WeightChanges:
 
 def _other(victim: Victim) -> Concept | None:
     """Another concept of the model's vocabulary, for an edit by UCE; None where UCE cannot make one."""
-    model = victim.model
-    if model.classes or "text" in model.family.LACKS:
-        return None
-    words = (one for one in model.hints.words if folded(one.name) not in victim.concept.folded)
+    able = not victim.model.classes and "text" not in victim.model.family.LACKS
+    words = (
+        one for one in victim.model.hints.words if able and folded(one.name) not in victim.concept.folded
+    )
     return min(words, key=lambda one: one.kind != victim.concept.kind, default=None)
-
-
-def _edit(victim: Victim, other: Concept) -> dict[str, Any]:
-    return edit_for(victim.model, Request((other,)), method="uce").weights
