@@ -1,13 +1,12 @@
-"""What users do to a model anyway: does the concept come back without anybody looking for it?
+"""What users do to a model anyway. Does the concept come back without anybody looking for it?
 
-Fewer bits, pruning, noise on the weights, bfloat16, half and one and a half times the edit, the mean with an edit of
-another concept (by UCE), the edit on a base that was trained on other pictures, other samplers, guidance and sizes.
+Another precision, pruning or noise; more or less of the edit; the mean with an edit of another concept (by UCE); the
+edit on a base that was trained on other pictures; other samplers, guidance and sizes.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -68,8 +67,8 @@ class WeightChanges:
             base = victim.part("tuned", lambda: self._tuned(victim))
             tensors |= {f"tuned/{name}": one for name, one in base.items()}
             arms[TUNED] = {"change": "add", "weights": "tuned"}
-        if thorough and isinstance(model.schedule, Diffusion):
-            arms |= {arm: {"scheduler": name} for arm, name in SAMPLERS.items()}
+        drawn = SAMPLERS.items() if thorough and isinstance(model.schedule, Diffusion) else ()
+        arms |= {arm: {"scheduler": name} for arm, name in drawn}
         arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance if thorough}
         if thorough and any_size(model.family):
             (c, h, w), n, draws = model.shape, victim.budget.pictures, victim.stream(self.name, LARGER)
@@ -88,15 +87,14 @@ class WeightChanges:
 
     def _tuned(self, victim: Victim) -> dict[str, Tensor]:
         """The untouched model's matrices after low-rank updates by pictures of other words."""
-        untouched = dataclasses.replace(victim, applied={})
+        untouched = replace(victim, applied={})
         rank, rate = Relearning.rank, Relearning.low_rank_rate
         return train_weights(untouched, others(victim), [self.tuned], rank=rank, rate=rate)[self.tuned]
 
 
 def _other(victim: Victim) -> Concept | None:
     """Another concept of the model's vocabulary, for an edit by UCE; None where UCE cannot make one."""
-    able = not victim.model.classes and "text" not in victim.model.family.LACKS
-    words = (
-        one for one in victim.model.hints.words if able and folded(one.name) not in victim.concept.folded
-    )
+    model, own = victim.model, victim.concept.folded
+    able = not model.classes and "text" not in model.family.LACKS
+    words = (one for one in model.hints.words if able and folded(one.name) not in own)
     return min(words, key=lambda one: one.kind != victim.concept.kind, default=None)
