@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 from quick import quick
+from torch import Tensor
 
 import kinds
 from unlearnkit import seeds
+from unlearnkit.chain.screening import screen
+from unlearnkit.data import nearest
 from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.methods.checking import check_lengths
-from unlearnkit.model.edit import Edit
 from unlearnkit.model.hints import Hints, parse
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
@@ -71,17 +73,25 @@ def test_the_nearest_word_is_predicted_most_like_the_concept(model: Model, batch
 
 
 def test_the_distances_are_measured_once_for_all_requests(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path))
+    measured, asked = nearest._measured, list[list[str]]()
+
+    def recorded(model: Model, prompts: list[str], numbers: list[int], others: list[str]) -> Tensor:
+        asked.append([one for one in others if " " not in one])
+        return measured(model, prompts, numbers, others)
+
+    monkeypatch.setattr(nearest, "_measured", recorded)
+    later = screen(model, [Request((Concept("dog"),))])  # as a chain sees the model after a request
+    assert nearest_word(later, Request((CAT,)), CAT) in ("bear", "car")
     near = nearest_word(model, Request((CAT,)), CAT)
-    monkeypatch.setattr("unlearnkit.data.nearest._measured", None)  # the model is not asked again
     assert nearest_word(model, Request((CAT,)), CAT) == near
     assert nearest_word(model, Request((CAT, Concept(near))), CAT) not in ("cat", near)
-    with (
-        pytest.raises(TypeError),
-        model.wearing(Edit({k: v + 1 for k, v in model.weights("text").items()}, {})),
-    ):
-        nearest_word(model, Request((CAT,)), CAT)
+    assert asked == [["bear", "car"], ["dog"]]
+    with model.wearing(Edit({k: v + 1 for k, v in model.weights("text").items()}, {})):
+        nearest_word(model, Request((CAT,)), CAT)  # of another model
+    assert len(asked[2]) == 3
 
 
 def test_nearest_is_no_name_that_a_model_with_classes_must_know(tmp_path: Path) -> None:

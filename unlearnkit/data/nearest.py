@@ -92,25 +92,21 @@ def nearest_by_text(model: Model, request: Request, concepts: Sequence[Concept])
 
 def nearest_word(model: Model, request: Request, concept: Concept) -> str:
     """The nearest retained word of the concept's kind: of those to keep, else of the model's vocabulary."""
-    allowed = _allowed(model, request, concept)
-    words = allowed
-    if not any(one.kind == concept.kind for one in request.keep):
-        # of all, erased or not, so that the requests of a chain share the distances
-        words = [word for word in model.hints.vocabulary(concept.kind) if folded(word) not in concept.folded]
+    words = _allowed(model, request, concept)
     distance = dict(zip(words, _distances(model, concept, words), strict=True))
-    return min(allowed, key=lambda word: distance[word])
+    return min(words, key=lambda word: distance[word])
 
 
 def _distances(model: Model, concept: Concept, words: Sequence[str]) -> list[float]:
-    """How far the prediction for each word is from that for the concept; from the cache, if it has them."""
+    """How far the prediction for each word is from that for the concept; from the cache as far as it has them."""
     forms = list(dict.fromkeys(form for form, _ in texts(concept, model.hints, templates=True)))[:SENTENCES]
     prompts = [format_prompt(form, concept.name) for form in forms]
     numbers = [seeds.derive(0, "nearest", prompt) for prompt in prompts]
-    others = [format_prompt(form, word) for word in words for form in forms]
-    return pictures.cached(
-        *(model, prompts, numbers, f"distances {others} {TIMES}"),
-        lambda: _measured(model, prompts, numbers, others),
-    ).tolist()
+
+    def measured(missing: list[str]) -> Tensor:
+        return _measured(model, prompts, numbers, [format_prompt(f, word) for word in missing for f in forms])
+
+    return pictures.cached(model, prompts, numbers, f"distances {forms} {TIMES}", words, measured)
 
 
 @torch.no_grad()

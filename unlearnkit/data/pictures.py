@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,23 +108,31 @@ def images(
 
 
 def cached(
-    model: Model, prompts: Sequence[str], numbers: Sequence[int], what: str, make: Callable[[], Tensor]
-) -> Tensor:
-    """What ``make`` finds with the images of these prompts and seeds, from the cache if it has that.
+    model: Model,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    what: str,
+    names: Sequence[str],
+    make: Callable[[list[str]], Tensor],
+) -> list[float]:
+    """A number for each name, found with the images of these prompts and seeds; those that the cache has are not found
+    again.
 
-    what: its name, with everything else that it depends on. A result that cannot be written is not kept.
+    what: everything else that the numbers depend on. make: the numbers (n,) of the names that are missing. A cache
+    that cannot be written is not used.
     """
     total = hashlib.sha256(_key(model, list(zip(prompts, numbers, strict=True)), "").encode())
     total.update(what.encode())
     key = total.hexdigest()[:32]
     path = default_folder() / "pictures" / f"{key}.safetensors"
     with processes.first_goes_ahead():
-        found = _read(path, key, "found") if path.is_file() else None
-        if found is None:
-            found = make()
+        known = _read_all(path, key)
+        if missing := [name for name in names if f"of {name}" not in known]:
+            found = zip(missing, make(missing), strict=True)
+            known |= {f"of {name}": number.clone() for name, number in found}
             with contextlib.suppress(InputError):
-                tensors.write(path, {"found": found}, {"sha256": _hash(key, found)})
-    return found
+                tensors.write(path, known, {"sha256": _hash_all(key, known)})
+    return [float(known[f"of {name}"]) for name in names]
 
 
 def _drawn(model: Model, chunk: list[tuple[str, int]], negative: str, folder: Path) -> Tensor:
@@ -164,6 +172,19 @@ def _key(model: Model, chunk: list[tuple[str, int]], negative: str) -> str:
 
 def _hash(key: str, latents: Tensor) -> str:
     return manifest.tensor_hash([(key, latents)])
+
+
+def _hash_all(key: str, known: Mapping[str, Tensor]) -> str:
+    return manifest.tensor_hash([(f"{key} {name}", known[name]) for name in sorted(known)])
+
+
+def _read_all(path: Path, key: str) -> dict[str, Tensor]:
+    """All tensors of a cache file; none of one that is missing, damaged or changed."""
+    try:
+        known, facts = tensors.read(path) if path.is_file() else ({}, {})
+        return known if known and facts["sha256"] == _hash_all(key, known) else {}
+    except (InputError, KeyError, TypeError):
+        return {}
 
 
 def _read(path: Path, key: str, name: str = "latents") -> Tensor | None:
