@@ -20,6 +20,7 @@ from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for, plan
 from unlearnkit.methods.checking import check_lengths
+from unlearnkit.model.edit import Edit
 from unlearnkit.model.hints import Hints, parse
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
