@@ -120,7 +120,8 @@ def _measured(model: Model, prompts: Sequence[str], numbers: Sequence[int], othe
         """As ``model.eps``, by this process alone: others may find the distances in the cache."""
         return model.schedule.prediction(model.forward(x, t, states), x, t)
 
-    total, at_once = torch.zeros(len(others) // count).double(), count * max(1, model.batch // count)
+    total = torch.zeros(len(others) // count).double()
+    at_once = count * max(1, 2 * model.batch // count)  # as many rows as sampling with guidance takes
     with model.frozen():
         for share in TIMES:
             t = torch.full((count,), int(share * model.num_timesteps), device=x.device)
