@@ -10,7 +10,7 @@ from unlearnkit.methods import METHODS
 
 __all__ = ["brief", "quick"]
 
-FIXED: dict[str, Any] = {"lr": 1e-3, "batch": 2, "grammar": "plain", "mask_every": 3, "sentences": 5}
+FIXED: dict[str, Any] = {"lr": 1e-3, "batch": 2, "mask_every": 3, "sentences": 5}
 COUNTS = ("steps", "pictures", "retain_pictures", "memory", "start_steps")
 FEW = ("discriminator_warmup", "mask_warmup", "fisher_pictures", "fisher_times", "copies", "retain_batch",
        "retain_sentences", "attack_steps", "attack_start", "latent_pictures", "rounds", "search_rounds", "search_steps",

@@ -141,7 +141,16 @@ def test_what_it_cannot_do_is_refused(model: Model, tmp_path: Path) -> None:
     refused("this method gives only keep, none that erases", "finetune")
     refused("advunlearn has an adversary of its own", "advunlearn")
     refused("attention maps compare its tokens one by one: set attention_weight=0", "duge")
-    refused("looks for one concept", "ca", Request((Concept("cat"), Concept("car"))))
+    refused("what stands before one name", "ca", Request((Concept("cat"), Concept("car"))))
     classes = Model(pipeline("class-conditional DiT", tmp_path))
     with pytest.raises(InputError, match=r"learns vectors in place of words, and .* reads none"):
         adversary_of(classes, CAT, replace(Training(), adversary="prefix"))
+
+
+def test_one_embedding_is_sought_for_several_concepts(model: Model) -> None:
+    both = Request((Concept("cat"), Concept("car")))
+    found = [
+        edit_for(model, both, method="ca", settings=quick("ca", adversary=adversary)).hash()
+        for adversary in ("none", "embedding")
+    ]
+    assert found[0] != found[1]

@@ -30,7 +30,7 @@ CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
     "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
-    "prompt_dropout": 0.0, "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3,
+    "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3, "grammar": "", "adversary": "none",
 }  # fmt: skip
 
 
@@ -65,6 +65,27 @@ def test_its_first_losses_are_those_of_the_plain_network(
     }
     assert {name: first(tmp_path)[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert g > 1
+
+
+def test_what_is_kept_is_kept_as_guidance_combines_it(model: Model, tmp_path: Path) -> None:
+    """The second step's loss, by the network after the first."""
+    how = {"schedule": "constant", "latent_weight": 0.0, "neighbours": 0}
+    robust(model, steps=2, folder=tmp_path, **how)
+    edit = robust(model, steps=1, **how)
+    dogs = [form.format("dog") for form in FORMS]
+    latents, draws = pictures.draw(model, dogs), seeds.stream(2, "robust keep", 1)
+    which, t = (torch.randint(most, (3,), generator=draws) for most in (3, 1000))
+    noise, kept = torch.randn((3, *model.shape), generator=draws), torch.tensor(KEPT)[t].view(-1, 1, 1, 1)
+    x = (kept**0.5 * latents[which] + (1 - kept) ** 0.5 * noise).float()
+    sides = [[""] * 3, [dogs[place] for place in which]]
+    before = [plain(model, x, t, prompts) for prompts in sides]
+    with model.wearing(edit):
+        after = [plain(model, x, t, prompts) for prompts in sides]
+    none, own = (a - b for a, b in zip(after, before, strict=True))
+    g = model.hints.guidance
+    off = none.square().mean() + ((1 - g) * none + g * own).square().mean() / g
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[1]["keep"] == pytest.approx(4.0 / 2 * off.item(), rel=1e-3)
 
 
 def test_of_a_flow_the_goal_is_the_velocity_that_leads_to_the_anchors_picture(tmp_path: Path) -> None:
@@ -125,7 +146,7 @@ def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tm
     robust(model, latent_weight=0.0, folder=tmp_path)
     assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "keep"}
     counts = [plan(model, CAT, method="robust", settings=QUICK | {"latent_weight": w}) for w in (0.0, 1.0)]
-    assert [(one.sampled_images, one.passes) for one in counts] == [(7, (6.0, 6.0)), (13, (6.0, 12.0))]
+    assert [(one.sampled_images, one.passes) for one in counts] == [(7, (9.0, 9.0)), (13, (9.0, 15.0))]
 
 
 def test_noised_pictures_of_the_concept_are_denoised_to_the_anchors(model: Model, tmp_path: Path) -> None:

@@ -22,7 +22,11 @@ __all__ = [
     "last_token",
 ]
 
-DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {"trains": "all", "sentences": False}
+DEFAULTS: dict[str, Any] = NO_ATTENTION_MAPS | {
+    "trains": "all",
+    "sentences": False,
+    "adversary": "none",
+}
 PARTS = {"all": "the whole denoiser"}
 LACKS = dict.fromkeys(
     ("xattn-kv", "xattn", "not-xattn", "text", "values", "keys", "outputs", "attention"),

@@ -30,7 +30,7 @@ LR = 0.1  # Adam's learning rate, in standard deviations of the token embeddings
 def adversary_of(model: Model, request: Request, settings: Training) -> Adversary | None:
     """The adversary that the settings ask for; None for adversary=none.
 
-    Raises InputError for a model without text encoders, and for a request of several concepts.
+    Raises InputError for a model without text encoders, and with ``prefix`` for a request of several concepts.
     """
     if settings.adversary == "none":
         return None
@@ -39,8 +39,10 @@ def adversary_of(model: Model, request: Request, settings: Training) -> Adversar
             f"adversary={settings.adversary} learns vectors in place of words, and {model.source} reads none: "
             "choose adversary=none"
         )
-    if len(request.erase) > 1:
-        raise InputError("an adversary looks for one concept: erase one concept at a time, or adversary=none")
+    if settings.adversary == "prefix" and len(request.erase) > 1:
+        raise InputError(
+            "adversary=prefix looks for what stands before one name: erase one concept at a time, or choose embedding"
+        )
     return Adversary(model, request.erase[0].name, settings)
 
 

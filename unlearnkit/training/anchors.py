@@ -12,7 +12,7 @@ from .. import seeds
 from ..data.grammar import forms, read
 from ..data.grammar import pairs as grammar_pairs
 from ..data.image_sets import ImageSet
-from ..data.prompts import neighbours, prompts_for, texts, unerased
+from ..data.prompts import neighbours, texts, unerased
 from ..data.superclasses import superclass_of
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
@@ -115,15 +115,20 @@ def anchored(run: Run, count: int, *, grammar: str = "") -> Anchored:
     return Anchored(run.images(anchors, title="pictures of anchors"), run.encode(concepts))
 
 
-def retained(run: Run, anchors: Anchored, count: int, *, nearest: int = 0, dropout: float = 0.0) -> ImageSet:
+def retained(
+    run: Run, anchors: Anchored, count: int, *, nearest: int = 0, dropout: float = 0.0, grammar: str = ""
+) -> ImageSet:
     """The retain set: the anchors' images, and ``count`` images of what the request keeps.
 
     nearest: number of nearest words to keep if the request keeps nothing. dropout: as in ``with_prompt_dropout``.
+    grammar: fills this grammar in place of the model's templates.
     """
     others = neighbours(run.model, run.request, nearest)
     if not others:
         return anchors.images.with_prompt_dropout(dropout)
-    each = [prompts_for(run.model, run.request, concept, -(-count // len(others))) for concept in others]
+    of_each = -(-count // len(others))
+    pairs = [templates_for(run.model, run.request, concept, of_each, grammar) for concept in others]
+    each = [[format_prompt(*pair) for pair in one] for one in pairs]
     prompts = [prompt for together in zip(*each, strict=True) for prompt in together][:count]
     keep = run.images(prompts, title="pictures to keep")
     return ImageSet.joined([anchors.images, keep]).with_prompt_dropout(dropout)

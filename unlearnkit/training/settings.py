@@ -32,6 +32,7 @@ Combines = Literal["sum", "restricted", "preserving", "preserving-tensor", "pcgr
 Masks = Literal["none", "saliency", "dynamic", "selft"]
 Rules = tuple[Literal["l1sp", "l2sp", "project"], ...]
 Schedules = Literal["constant", "onecycle"]
+Adversaries = Literal["none", "embedding", "prefix"]
 
 LORA = "xattn"  # the part whose matrices get low-rank updates
 
@@ -101,11 +102,12 @@ class Training:
         low=1,
         source="ours",
     )
-    adversary: Literal["none", "embedding", "prefix"] = setting(
+    adversary: Adversaries = setting(
         "none",
         "look for vectors that bring the concept back while training, and erase there too; embedding: in place of the "
         "whole prompt; prefix: before the concept's name",
         source="none; the search: AdvUnlearn, STEREO",
+        role="adversary",
     )
     adversary_steps: int = setting(
         10, "steps of each search", low=1, high=10_000, source="ours; AdvUnlearn: 30"
