@@ -30,7 +30,7 @@ CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
     "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
-    "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3, "grammar": "", "adversary": "none",
+    "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3, "retain_grammar": "", "adversary": "none",
 }  # fmt: skip
 
 

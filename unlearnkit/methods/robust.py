@@ -102,19 +102,22 @@ class Robust(Trained[Sets]):
     neighbours: int = default("neighbours", 32, source="ours")
     retain_pictures: int = default("retain_pictures", 8, source="ours")
     pictures: int = default("pictures", 40, source="ours")
-    grammar: str = default("grammar", "plain", source="ours")
+    grammar: str = default("grammar", "", source="ours")
+    retain_grammar: str = setting(
+        "plain", "grammar of the prompts that are kept; empty: the model's templates", source="ours"
+    )
     adversary: Adversaries = default("adversary", "embedding", source="ours")
     adversary_steps: int = default("adversary_steps", 4, source="ours")
     adversary_every: int = default("adversary_every", 4, source="ours")
 
     def data(self, run: Run) -> Sets:
-        grammar = self.grammar if run.model.classes is None else ""  # no sentence is around a class
-        anchors = anchored(run, self.pictures, grammar=grammar)
+        around = self.retain_grammar if run.model.classes is None else ""  # no sentence is around a class
+        anchors = anchored(run, self.pictures, grammar=self.grammar)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
-        retain = retained(run, anchors, count, nearest=self.neighbours, grammar=grammar)
+        retain = retained(run, anchors, count, nearest=self.neighbours, grammar=around)
         null, prompts, targets = run.encode([""]), list[list[str]](), list[list[str]]()
         for concept in run.request.erase if self.latent_weight else ():
-            pairs = templates_for(run.model, run.request, concept, self.latent_pictures, grammar)
+            pairs = templates_for(run.model, run.request, concept, self.latent_pictures, self.grammar)
             place = anchor(run.model, run.request, concept)
             prompts.append([format_prompt(form, word) for form, word in pairs])
             targets.append([format_prompt(form, place) for form, _ in pairs])
