@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import to_good
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
@@ -219,6 +220,7 @@ def page(found: list[Mapping[str, Any]]) -> str:
         if commits:
             link = f"[{peer.repo}](https://github.com/{peer.repo})"
             lines.append(_line([method, link, ", ".join(sorted(commits)), peer.ran, peer.same]))
+    lines += ["", "## Time to a good erasure", "", to_good.HEAD.strip(), "", *to_good.table()]
     versions = {", ".join(f"{name} {row[name]}" for name in VERSIONS) for row in found if "torch" in row}
     return "\n".join([*lines, "", f"Made with {'; '.join(sorted(versions))}.", ""])
 

@@ -23,6 +23,7 @@ from unlearnkit.model.edit import Edit
 from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.settings import describe
 from unlearnkit.training.job import Job
 from unlearnkit.training.settings import Training
 
@@ -248,9 +249,17 @@ def test_12_it_takes_the_parts_of_the_others(method: str, model: Model, once: On
 
 
 @methods
-def test_13_a_template_that_names_what_is_erased_teaches_nothing(
-    method: str, model: Model, once: Once
-) -> None:
-    more = {kind: (*forms, "a {} beside a kitten") for kind, forms in model.hints.templates.items()}
+def test_13_a_template_that_names_what_is_erased_teaches_nothing(method: str, model: Model) -> None:
+    """Of two concepts that are erased, neither is in a text of the other, or of what is kept."""
+    both = Request((*REQUEST.erase, Concept("car", instead="dog")), keep=REQUEST.keep)
+    more = {
+        kind: ("a {} beside a kitten", forms[0], "a {} in a car", *forms[1:])
+        for kind, forms in model.hints.templates.items()
+    }
+    known = {setting.name for setting in describe(METHODS[method])}
+    settings = quick(method, count=4) | ({"templates": True} if "templates" in known else {})
+    if "memory" in known:
+        settings["memory"] = 0  # a bank leaves out single prompts, and begins each word with another template
     told = model.with_hints(replace(model.hints, templates=more))
-    assert erase(told, method).hash() == once(method).hash()
+    edits = [edit_for(one, both, method=method, settings=settings) for one in (model, told)]
+    assert edits[0].hash() == edits[1].hash()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny import HINTS
-from unlearnkit.data import pictures
-from unlearnkit.data.prompts import neighbours, prompts, texts
-from unlearnkit.data.wording import format_prompt
+from unlearnkit.data import grammar, pictures
+from unlearnkit.data.prompts import neighbours, prompts, texts, unerased
+from unlearnkit.data.wording import contains_word, format_prompt
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.io import tensors
 from unlearnkit.model.hints import FILE, GENERAL, Hints, parse, read
@@ -200,3 +201,16 @@ def test_a_picture_of_the_cache_that_was_exchanged_is_drawn_again(
     assert again()
     tensors.write(cat, {"latents": latents["latents"] + 1}, {"prompts": ["cat"]})
     assert again()
+
+
+def test_words_that_contain_what_is_erased_are_not_kept(model: Model) -> None:
+    told = model.with_hints(replace(model.hints, objects=("bear", "teddy bear", "dog", "beard")))
+    request = Request((Concept("bear"),))
+    assert unerased(told, request)["object"] == ["dog", "beard"]
+    assert {one.name for one in neighbours(told, request, 9)} >= {"dog", "beard"}
+    assert not {"bear", "teddy bear"} & {one.name for one in neighbours(told, request, 9)}
+    scenes = grammar.read_without("scenes", frozenset({"dog", "sketch"}))
+    every = [word for pool in scenes.words.values() for words in pool.values() for word in words]
+    assert "dog" in str(grammar.read("scenes").words) and not any(
+        contains_word(one, ["dog", "sketch"]) for one in every
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,25 @@ import kinds
 import tiny
 from unlearnkit import seeds
 from unlearnkit.data import pictures
-from unlearnkit.data.image_sets import noise_ratio
+from unlearnkit.data.image_sets import DenoiserInput, noise_ratio
+from unlearnkit.data.wording import format_prompt
 from unlearnkit.methods import edit_for, plan
+from unlearnkit.methods.robust import Robust
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
-from unlearnkit.training.job import Job
+from unlearnkit.training.adversary import Adversary
+from unlearnkit.training.anchors import templates_for
+from unlearnkit.training.job import Job, Run
+from unlearnkit.training.net import Net, Step
 
 CAT = Request((Concept("cat", instead="dog"),))
 FORMS = ("{}", "a photo of a {}", "{} in a picture")
 QUICK: dict[str, Any] = {
     "steps": 1, "batch": 3, "pictures": 3, "latent_pictures": 3, "neighbours": 2, "retain_pictures": 2,
-    "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3, "retain_grammar": "", "adversary": "none",
+    "lr": 1e-3, "relative_erase": False, "retain_weight": 4.0, "retain_batch": 3, "retain_grammar": "",
+    "adversary": "none",
 }  # fmt: skip
 
 
@@ -161,3 +168,29 @@ def test_concepts_of_both_kinds_go_in_one_request(model: Model) -> None:
     request = Request((Concept("cat", instead="car"), Concept("van gogh", kind="style", instead="art")))
     edit = edit_for(model, request, method="robust", settings=QUICK | {"steps": 2})
     assert edit.weights and tiny.moved(model, edit)["cat"] > 0
+
+
+def test_the_adversary_stands_in_the_concepts_place_on_its_own_pictures(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, attacked = list[Tensor](), Adversary.attacked
+
+    def recorded(self: Adversary, net: Net, rows: DenoiserInput, step: Step) -> DenoiserInput:
+        seen.append(rows.cond)
+        return attacked(self, net, rows, step)
+
+    monkeypatch.setattr(Adversary, "attacked", recorded)
+    edit = robust(model, adversary="embedding", adversary_steps=1)
+    _, _, _, which = batch(model, "robust latents", cats := [form.format("cat") for form in FORMS], 300)
+    torch.testing.assert_close(seen[-1], model.encode([cats[place] for place in which]))
+    assert edit.hash() != robust(model).hash()
+
+
+def test_what_is_kept_is_shown_in_sentences_where_there_are_words_for_them(model: Model) -> None:
+    request = Request(CAT.erase, keep=(Concept("car"),))
+    for told, grammar in ((model, "plain"), (model.with_hints(replace(model.hints, styles=())), "")):
+        run = Run(told, request, Net(told))
+        with run.contexts:
+            sets = Robust(**QUICK | {"retain_grammar": "plain"}).data(run)
+        kept = [format_prompt(*pair) for pair in templates_for(told, request, request.keep[0], 2, grammar)]
+        torch.testing.assert_close(sets.retain.cond[-2:], told.encode(kept))

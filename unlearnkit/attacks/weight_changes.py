@@ -35,7 +35,7 @@ CHANGES = {
     "one and a half times the edit": "edit 1.5",
 }
 FEW = ("4 bits", "30 % pruned", "half the edit")
-MEAN, TUNED, LARGER = "mean with another edit", "on a tuned base", "pictures 1.5 times as wide"
+MEAN, TUNED, LARGER = "mean with another edit", "on a tuned base", "larger pictures"
 SAMPLERS = {"DDIM": "DDIMScheduler", "Euler ancestral": "EulerAncestralDiscreteScheduler"}
 
 
@@ -70,7 +70,7 @@ class WeightChanges:
         drawn = SAMPLERS.items() if thorough and isinstance(model.schedule, Diffusion) else ()
         arms |= {arm: {"scheduler": name} for arm, name in drawn}
         arms |= {f"guidance {scale:g}": {"guidance": scale} for scale in self.guidance if thorough}
-        if thorough and any_size(model.family):
+        if thorough and any_size(model.family) and not model.classes:
             (c, h, w), n, draws = model.shape, victim.budget.pictures, victim.stream(self.name, LARGER)
             tensors["larger"] = torch.randn((n, c, 3 * h // 2, 3 * w // 2), generator=draws)
             arms[LARGER] = {"start": "larger"}

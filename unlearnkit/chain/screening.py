@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, prompts
+from ..data.prompts import neighbours, prompts, without_words
 from ..data.wording import contains_word, prefix_through
 from ..errors import InputError
 from ..model.model import Model
@@ -137,7 +137,10 @@ def protected_texts(
         texts += memory_bank(model, request, earlier, 0, general).prompts
     if places:
         erased = [one for past in (*earlier, request) for one in past.erase]
-        forms = {one.kind: ("{}", *model.hints.templates.get(one.kind, ())) for one in erased}
+        gone = frozenset(word for one in erased for word in one.folded)
+        forms = {
+            one.kind: ("{}", *without_words(model.hints.templates.get(one.kind, ()), gone)) for one in erased
+        }
         texts += [prefix_through(form, places(one)).strip() for one in erased for form in forms[one.kind]]
     return text_states(model, list(dict.fromkeys(texts)))
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,9 +29,9 @@ from ..errors import InputError, nearest, printable, quoted
 from ..io.files import user_path
 from ..io.reading import read_toml
 from ..schema import KINDS
-from .wording import fix_articles
+from .wording import contains_word, fix_articles
 
-__all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read"]
+__all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read", "read_without"]
 
 Pool = Literal["train", "test"]
 POOLS: tuple[Pool, ...] = ("train", "test")
@@ -77,6 +77,20 @@ def read(name: str) -> Grammar:
     frozen = {table: {key: tuple(words) for key, words in data.get(table, {}).items()} for table in tables}
     _check(name, frozen)
     return Grammar(frozen["templates"], {pool: frozen[pool] for pool in POOLS}, frozen["others"])
+
+
+def read_without(name: str, erased: Collection[str]) -> Grammar:
+    """``read`` without the words and templates that contain one of the erased words."""
+    grammar, words = read(name), frozenset(erased)
+
+    def kept(table: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        return {
+            key: tuple(text for text in texts if not contains_word(re.sub(r"{.*?}", "", text), sorted(words)))
+            for key, texts in table.items()
+        }
+
+    pools: dict[str, Mapping[str, tuple[str, ...]]] = {pool: kept(grammar.words[pool]) for pool in POOLS}
+    return Grammar(kept(grammar.templates), pools, kept(grammar.others))
 
 
 def pairs(

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..model.batches import MANY, last_states
 from ..model.hints import Hints
 from ..model.model import Model
-from ..schema import KINDS, Concept, Request, folded
+from ..schema import KINDS, Concept, Request
 from .wording import contains_word, format_prompt
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "retain_concepts",
     "states_of",
     "swap_word",
-    "templates_without",
     "texts",
     "unerased",
+    "without_words",
 ]
 
 
@@ -36,14 +36,14 @@ def texts(
     without: templates with one of these words are left out. A text that is retained, and the target of one that is
     erased, must not contain what is erased.
     """
-    forms = templates_without(hints.templates.get(concept.kind, ()), frozenset(without)) if templates else ()
+    forms = without_words(hints.templates.get(concept.kind, ()), frozenset(without)) if templates else ()
     return tuple((form, wording) for form in dict.fromkeys(("{}", *forms)) for wording in concept.wordings)
 
 
 @functools.lru_cache(maxsize=8)  # a long list asks for the same again
-def templates_without(templates: tuple[str, ...], words: frozenset[str]) -> tuple[str, ...]:
-    """The templates that contain none of the words."""
-    return tuple(form for form in templates if not contains_word(form, sorted(words)))
+def without_words(texts: tuple[str, ...], words: frozenset[str]) -> tuple[str, ...]:
+    """The texts that contain none of the words."""
+    return tuple(text for text in texts if not contains_word(text, sorted(words)))
 
 
 def prompts(
@@ -83,13 +83,13 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     """The request's own list of retain concepts, else the ``count`` nearest words of the model's vocabulary.
 
     Nearest: the largest cosine between the text states at the words' last tokens. Words of the erased kinds come before
-    words of the other kind. Erased wordings are left out.
+    words of the other kind. Words that contain an erased wording are left out.
     """
     if request.keep or count == 0:
         return request.keep
     erased_states = states_of(model, [word for concept in request.erase for word in concept.wordings])
     kinds, ranked, erased = {concept.kind for concept in request.erase}, [], request.erased
-    words = [word for word in model.hints.words if folded(word.name) not in erased]
+    words = [word for word in model.hints.words if not contains_word(word.name, sorted(erased))]
     for word, state in zip(words, states_of(model, [word.name for word in words]), strict=True):
         similarity = torch.cosine_similarity(erased_states, state[None]).max().item()
         ranked.append((word.kind not in kinds, -similarity, word.name, word.kind))
@@ -97,11 +97,8 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
 
 
 def unerased(model: Model, request: Request) -> dict[str, list[str]]:
-    """The words of the model's vocabulary by kind, without the erased ones."""
-    erased = request.erased
-    return {
-        kind: [word for word in model.hints.vocabulary(kind) if folded(word) not in erased] for kind in KINDS
-    }
+    """The words of the model's vocabulary by kind, without those that contain an erased one."""
+    return {kind: list(without_words(tuple(model.hints.vocabulary(kind)), request.erased)) for kind in KINDS}
 
 
 def states_of(model: Model, words: Sequence[str]) -> Tensor:

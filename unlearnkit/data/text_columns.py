@@ -16,7 +16,7 @@ from ..model import batches
 from ..model.batches import last_states, text_batches
 from ..model.model import Model
 from ..schema import Concept, Request
-from .grammar import forms, read
+from .grammar import forms, read_without
 from .prompts import texts, unerased
 from .wording import format_prompt, prefix_through
 
@@ -78,7 +78,8 @@ def sentence_texts(
     kinds = {concept.kind for concept in concepts if count}
     words = unerased(model, request)
     sentences: dict[str, Sequence[str]] = {
-        kind: forms(read(grammar), kind, words, count=count, seed=seed) for kind in kinds
+        kind: forms(read_without(grammar, request.erased), kind, words, count=count, seed=seed)
+        for kind in kinds
     }
     return concept_texts(model, concepts, templates=templates, sentences=sentences, without=request.erased)
 

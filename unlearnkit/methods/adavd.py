@@ -45,7 +45,7 @@ class AdaVD(Guard):
         words = [
             text
             for concept in run.request.erase
-            for text in texts(concept, model.hints, templates=self.templates)
+            for text in texts(concept, model.hints, templates=self.templates, without=run.request.erased)
         ]
         states = torch.cat([retained_columns(model, *text, last=True) for text in words], dim=1).T
         first, name = model.text(["", run.request.erase[0].name])[:, 0]  # the same where it is a start token

@@ -58,7 +58,7 @@ class DP(ClosedForm):
     tokens: Tokens = default("tokens", "last", source="ours")
     templates: bool = default("templates", True, source="ours")
     neighbours: int = default("neighbours", 1000, source="ours")
-    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at")
 
     @torch.no_grad()
     def solved(self, run: Run) -> dict[str, Tensor]:

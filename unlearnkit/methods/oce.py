@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.prompts import neighbours, templates_without, unerased
+from ..data.prompts import neighbours, unerased, without_words
 from ..data.text_columns import SOME, concept_texts, encoded, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
 from ..model.batches import many
@@ -114,7 +114,7 @@ def _general(model: Model, request: Request, *, batched: bool) -> Tensor:
     """Columns of all tokens, from the start to the last one, of a prompt for each word that is not erased."""
     prompts = list[str]()
     for kind, words in unerased(model, request).items():
-        forms = templates_without(model.hints.templates.get(kind, ()), request.erased) or ("{}",)
+        forms = without_words(model.hints.templates.get(kind, ()), request.erased) or ("{}",)
         prompts += [format_prompt(forms[place % len(forms)], word) for place, word in enumerate(words)]
     prompts = prompts or [""]
     ends = [model.last_token(prompt) for prompt in prompts]

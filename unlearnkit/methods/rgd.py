@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..data.grammar import pairs, read
+from ..data.grammar import pairs, read_without
 from ..data.image_sets import ImageSet, noise_ratio
 from ..data.prompts import neighbours, unerased
 from ..errors import InputError
@@ -108,7 +108,7 @@ class RGD(Trained[Sets]):
 
         held_out: from the grammar's test pools, which share no word with those of training.
         """
-        grammar, known = read(self.grammar), unerased(model, request)
+        grammar, known = read_without(self.grammar, request.erased), unerased(model, request)
         sentences: list[tuple[str, str]] = []
         for concept in request.erase:
             others = self._others(model, request, concept, known[concept.kind])

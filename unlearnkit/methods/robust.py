@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, ImageSet, noise_ratio
+from ..data.prompts import unerased
 from ..data.wording import format_prompt
 from ..model.model import Model
 from ..parts import Losses
@@ -111,7 +112,10 @@ class Robust(Trained[Sets]):
     adversary_every: int = default("adversary_every", 4, source="ours")
 
     def data(self, run: Run) -> Sets:
-        around = self.retain_grammar if run.model.classes is None else ""  # no sentence is around a class
+        able = run.model.classes is None and all(unerased(run.model, run.request).values())
+        around = (
+            self.retain_grammar if able else ""
+        )  # a class has no sentence; a sentence needs words of both kinds
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, grammar=around)

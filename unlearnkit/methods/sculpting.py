@@ -99,15 +99,17 @@ class SculptingMemory(Trained[Sets]):
         model, erase, anchor, target = run.model, list[ImageSet](), list[ImageSet](), list[Tensor]()
         for concept in run.request.erase:
             erase.append(
-                run.images(prompts_for(model, run.request, concept, self.pictures), title="pictures to erase")
+                run.images(
+                    prompts_for(model, run.full_request, concept, self.pictures), title="pictures to erase"
+                )
             )
             prompts, negative = self._anchors(run, concept)
             wide = run.images(prompts, title="pictures of the superclass", negative=negative)
             anchor.append(wide.with_prompt_dropout(self.prompt_dropout))
-            swapped = swap_word(model, run.request, concept, [superclass_of(concept, self.superclass)])
+            swapped = swap_word(model, run.full_request, concept, [superclass_of(concept, self.superclass)])
             target.append(run.encode([prompt for (prompt,) in swapped]))
         names = self.earlier if run.request.erase[0] == run.full_request.erase[0] else ()
-        groups = [prompts_for(model, run.request, Concept(name), self.pictures) for name in names]
+        groups = [prompts_for(model, run.full_request, Concept(name), self.pictures) for name in names]
         past = [run.images(prompts, title="pictures to replay") for prompts in groups]
         return Sets(ImageSet.joined(erase), target, ImageSet.joined(anchor), past)
 
@@ -154,11 +156,14 @@ class SculptingMemory(Trained[Sets]):
         if self.retain_set == "superclass":
             same = [one for one in erase if superclass_of(one, self.superclass) == wide]
             erased = ", ".join(word for one in same for word in one.wordings)
-            return prompts_for(run.model, run.request, Concept(wide, concept.kind), self.pictures), erased
+            return prompts_for(
+                run.model, run.full_request, Concept(wide, concept.kind), self.pictures
+            ), erased
         earlier = tuple(Concept(word) for word in self.earlier if folded(word) not in run.full_request.erased)
         gone, all_of_kind = Request(earlier + erase), self.retain_set == "all"
         words = [wide, *words_within(run.model, gone, concept, all_of_kind=all_of_kind)]
         each = [
-            prompts_for(run.model, run.request, Concept(word, concept.kind), self.pictures) for word in words
+            prompts_for(run.model, run.full_request, Concept(word, concept.kind), self.pictures)
+            for word in words
         ]
         return tuple(itertools.chain.from_iterable(zip(*each, strict=True)))[: self.pictures], ""

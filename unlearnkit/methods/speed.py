@@ -47,7 +47,7 @@ class SPEED(ClosedForm):
     templates: bool = default("templates", False, source="paper: bare")
     neighbours: int = default("neighbours", 1000, source="paper: 100 to 1,734")
     free: float = default("free", 1e-3, source="ours: of the way, in the matrix that moves furthest")
-    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at; canvas: 0.4")
+    reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at")
 
     @torch.no_grad()
     def solved(self, run: Run) -> dict[str, Tensor]:

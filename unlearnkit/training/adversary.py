@@ -1,6 +1,6 @@
 """An adversary beside any method that trains: it looks for a prompt under which the student still knows the concept.
 
-    v = argmin |ε_θ(x_t, v) - ε_θ*(x_t, c)|²        θ the student, θ* the base model, c the concept's prompt
+    v = argmin |ε_θ(x_t, v) - ε_θ*(x_t, c)|²        θ the student, θ* the base model, c a prompt of a concept
 
 v is made of k vectors in place of token embeddings, alone (``embedding``) or before the concept's name (``prefix``). In
 every second row of the erasing side v then replaces c, so that the method's own erasing loss is taken there too. The

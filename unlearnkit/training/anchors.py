@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import seeds
-from ..data.grammar import forms, read
+from ..data.grammar import forms, read_without
 from ..data.grammar import pairs as grammar_pairs
 from ..data.image_sets import ImageSet
 from ..data.prompts import neighbours, texts, unerased
@@ -75,7 +75,13 @@ def templates_for(
     pairs = texts(concept, model.hints, templates=True, without=request.erased)
     if grammar:
         seed = seeds.derive(0, "turns", concept.name)
-        sentences = forms(read(grammar), concept.kind, unerased(model, request), count=count, seed=seed)
+        sentences = forms(
+            read_without(grammar, request.erased),
+            concept.kind,
+            unerased(model, request),
+            count=count,
+            seed=seed,
+        )
         pairs = tuple(zip(sentences, itertools.cycle(concept.wordings), strict=False))
     return [pairs[number % len(pairs)] for number in range(count)]
 
@@ -136,5 +142,8 @@ def retained(
 
 def _filled(run: Run, concept: Concept, place: str, count: int, grammar: str) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    only, known = replace(read(grammar), others={}), unerased(run.model, run.request)
+    only, known = (
+        replace(read_without(grammar, run.request.erased), others={}),
+        unerased(run.model, run.request),
+    )
     return grammar_pairs(only, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)

@@ -106,7 +106,7 @@ class Training:
         "none",
         "look for vectors that bring the concept back while training, and erase there too; embedding: in place of the "
         "whole prompt; prefix: before the concept's name",
-        source="none; the search: AdvUnlearn, STEREO",
+        source="the search: AdvUnlearn, STEREO",
         role="adversary",
     )
     adversary_steps: int = setting(
