@@ -34,8 +34,9 @@ from unlearnkit.model.model import Model
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "to_good.jsonl"
 HEAD = """
-`benchmarks/to_good.py run`. Seconds of one processor thread until at most 2 % of the pictures still show the concept and
-at most 3 points of other objects or styles are lost, pictures to train on included, as the held-out classifier sees it.
+`benchmarks/to_good.py run`. Seconds of one processor thread until at most 2 % of the pictures still show the concept
+and at most 3 points of other objects or styles are lost, as the held-out classifier sees it. Drawing the pictures to
+train on is included.
 *official*: their settings in unlearnkit, with the best of three learning rates and the fewest steps by the validation
 classifier; training takes as many times longer as *theirs / ours* above.
 """
