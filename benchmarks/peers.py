@@ -220,7 +220,8 @@ def page(found: list[Mapping[str, Any]]) -> str:
         if commits:
             link = f"[{peer.repo}](https://github.com/{peer.repo})"
             lines.append(_line([method, link, ", ".join(sorted(commits)), peer.ran, peer.same]))
-    lines += ["", "## Time to a good erasure", "", to_good.HEAD.strip(), "", *to_good.table()]
+    if to_good.ROWS.is_file():
+        lines += ["", "## Time to a good erasure", "", to_good.HEAD.strip(), "", *to_good.table()]
     versions = {", ".join(f"{name} {row[name]}" for name in VERSIONS) for row in found if "torch" in row}
     return "\n".join([*lines, "", f"Made with {'; '.join(sorted(versions))}.", ""])
 
