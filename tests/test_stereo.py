@@ -46,7 +46,7 @@ def test_the_loss_steers_to_the_anchors_and_away_from_prompts_and_vectors(model:
     torch.randn((3, *model.shape), generator=draws)
     asked = [CATS[torch.randint(3, (1,), generator=draws)], "bear"]
     own = [asked[place] for place in torch.randint(2, (3,), generator=draws)]
-    benign = prompts_for(model, Concept("dog"), 4)
+    benign = prompts_for(model, CAT, Concept("dog"), 4)
     anchors = [benign[place] for place in torch.randint(4, (2,), generator=draws)]
 
     def told(prompt: str) -> torch.Tensor:
