@@ -101,12 +101,15 @@ def made_of(cell: Cell, model: Model) -> dict[str, Any]:
 
 def looked_at(cell: Cell, model: Model) -> dict[str, Any]:
     """The row of a cell, from the file or made now."""
-    tools = (
-        canvas_evaluators()
-        if cell.eye == "judge"
-        else evaluators_of(validation_classifier(), f"canvas-guide@{_guide()}")
-    )
+    tools = tools_of(cell)
     return once(ROWS, key(cell, model, tools), lambda: measured(cell, model, tools))
+
+
+def tools_of(cell: Cell) -> Evaluators:
+    """Who looks: the held-out classifier, or the validation classifier."""
+    if cell.eye == "judge":
+        return canvas_evaluators()
+    return evaluators_of(validation_classifier(), f"canvas-guide@{_guide()}")
 
 
 def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def made(cell: Cell, model: Model) -> tuple[Edit, dict[str, Any]]:
                 )
             edited = Edit(edited.weights | edit.weights, edited.facts, edited.hooks + edit.hooks)
     cost = {
-        "seconds": round(clock.training + sampled * _picture(model), 1),
+        "seconds": round(clock.training + sampled * picture_seconds(model), 1),
         "pictures": sampled,
         "peak MB above the model": round((peak.highest - idle.highest) / 1e6),
     } | ({"resumed": True} if resumed else {})
@@ -218,7 +221,7 @@ def sampler(model: Model) -> str:
 
 
 @functools.cache
-def _picture(model: Model) -> float:
+def picture_seconds(model: Model) -> float:
     """Seconds of the processor for one picture, in a batch of 8."""
     began = time.process_time()
     model.sample([model.hints.objects[0]] * 8, range(8), batch=8)

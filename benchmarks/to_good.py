@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import TARGETS, Cell, _picture, key, measured
+from cells import TARGETS, Cell, key, measured, picture_seconds, tools_of
 from papers import lost
 from rows import once, part, read, share
 from vocabulary import left_of
 
 from unlearnkit import load
-from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.methods import METHODS
-from unlearnkit.metrics.evaluators import canvas_evaluators, evaluators_of
 from unlearnkit.model.model import Model
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,6 +49,8 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "salun": {"batch": 4, "retain_weight": 0.1, "mask_warmup": 2, "pictures": 40, "retain_pictures": 5},
 }
 
+CONTENDERS = (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL))
+
 
 def good(row: Mapping[str, Any]) -> bool:
     if "left" not in row:
@@ -65,13 +65,11 @@ def settings_of(method: str, lr: float, steps: int) -> dict[str, Any]:
 
 
 def seen(cell: Cell, model: Model, contender: str) -> dict[str, Any]:
-    tools = (
-        canvas_evaluators()
-        if cell.eye == "judge"
-        else evaluators_of(validation_classifier(), "canvas-validation")
-    )
+    tools = tools_of(cell)
     facts = {"contender": contender, **key(cell, model, tools)}
-    return once(ROWS, facts, lambda: measured(cell, model, tools) | {"a picture": round(_picture(model), 4)})
+    return once(
+        ROWS, facts, lambda: measured(cell, model, tools) | {"a picture": round(picture_seconds(model), 4)}
+    )
 
 
 def run(contender: str, target: str, model: Model) -> None:
@@ -112,7 +110,7 @@ def table() -> Iterator[str]:
     ratios, rows = slower(), [row for row in read(ROWS) if "left" in row]
     yield f"| contender | {' | '.join(TARGETS)} |"
     yield "|---|" + "---|" * len(TARGETS)
-    for contender in (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL)):
+    for contender in CONTENDERS:
         here = [row for row in rows if row["key"]["contender"] == contender]
         cells = [_cell([row for row in here if row["key"]["target"] == name], ratios) for name in TARGETS]
         if here:
@@ -132,17 +130,16 @@ def _cell(rows: list[Mapping[str, Any]], ratios: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    contenders = (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["run"])
-    parser.add_argument("--contender", action="append", choices=contenders)
+    parser.add_argument("--contender", action="append", choices=CONTENDERS)
     parser.add_argument("--target", action="append", choices=TARGETS)
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     torch.set_num_threads(1)
     opened = load("canvas")
-    pairs = [(name, target) for target in given.target or TARGETS for name in given.contender or contenders]
+    pairs = [(name, target) for target in given.target or TARGETS for name in given.contender or CONTENDERS]
     for name, target in part(pairs, given.share):
         run(name, target, opened)

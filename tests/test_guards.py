@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from unlearnkit import chain
 from unlearnkit.chain.guards import Guards, closed_form_request, guard_losses, leading, projection
-from unlearnkit.chain.screening import join, memory_bank, screen
+from unlearnkit.chain.screening import join, memory_bank, protected_texts, screen
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.data.wording import contains_word
 from unlearnkit.errors import InputError
@@ -319,3 +320,20 @@ def test_a_method_leaves_its_own_memory_to_the_chains_unless_it_is_told_otherwis
         chain.init(project, model, method="duge", settings=few, guards=guards, pictures=0)
         entry = chain.add(project, "cat", settings=told, model=model)
         assert entry.facts["recipe"]["settings"]["memory"] == memory
+
+
+def test_no_protected_anchor_stands_beside_what_is_erased(model: Model) -> None:
+    """The text that takes a concept's place is protected in every template, but not in one with an erased word."""
+    more = {kind: (*forms, "an art print of a {}") for kind, forms in model.hints.templates.items()}
+    told = model.with_hints(replace(model.hints, templates=more))
+    earlier, now = (
+        Request((Concept("cat", instead="dog"),)),
+        Request((Concept("art", "style", instead="neon"),)),
+    )
+    how = {"nearest": 0, "general": 0, "places": lambda one: one.instead}
+    found = [protected_texts(one, now, [earlier], **how) for one in (model, told)]
+    torch.testing.assert_close(*found)
+    other = Request((Concept("van gogh", "style", instead="neon"),))
+    assert len(protected_texts(told, other, [earlier], **how)) > len(
+        protected_texts(model, other, [earlier], **how)
+    )

@@ -52,18 +52,17 @@ def screen(model: Model, requests: Sequence[Request]) -> Model:
     Anchors, neighbours, memory banks and prompts of every method come from the hints, so none of them restores what was
     erased earlier.
     """
-    words = [word for request in requests for concept in request.erase for word in concept.wordings]
+    words = frozenset(word for request in requests for word in request.erased)
     if not words:
         return model
     hints = model.hints
     return model.with_hints(
         dataclasses.replace(
             hints,
-            objects=tuple(word for word in hints.objects if not contains_word(word, words)),
-            styles=tuple(word for word in hints.styles if not contains_word(word, words)),
+            objects=without_words(tuple(hints.objects), words),
+            styles=without_words(tuple(hints.styles), words),
             templates={
-                kind: tuple(form for form in forms if not contains_word(form, words)) or ("{}",)
-                for kind, forms in hints.templates.items()
+                kind: without_words(forms, words) or ("{}",) for kind, forms in hints.templates.items()
             },
         )
     )

@@ -81,11 +81,11 @@ def read(name: str) -> Grammar:
 
 def read_without(name: str, erased: Collection[str]) -> Grammar:
     """``read`` without the words and templates that contain one of the erased words."""
-    grammar, words = read(name), frozenset(erased)
+    grammar, words = read(name), tuple(erased)
 
     def kept(table: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         return {
-            key: tuple(text for text in texts if not contains_word(re.sub(r"{.*?}", "", text), sorted(words)))
+            key: tuple(text for text in texts if not contains_word(re.sub(r"{.*?}", "", text), words))
             for key, texts in table.items()
         }
 

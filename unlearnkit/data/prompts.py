@@ -43,7 +43,8 @@ def texts(
 @functools.lru_cache(maxsize=8)  # a long list asks for the same again
 def without_words(texts: tuple[str, ...], words: frozenset[str]) -> tuple[str, ...]:
     """The texts that contain none of the words."""
-    return tuple(text for text in texts if not contains_word(text, sorted(words)))
+    erased = tuple(words)
+    return tuple(text for text in texts if not contains_word(text, erased))
 
 
 def prompts(
@@ -88,8 +89,8 @@ def neighbours(model: Model, request: Request, count: int) -> tuple[Concept, ...
     if request.keep or count == 0:
         return request.keep
     erased_states = states_of(model, [word for concept in request.erase for word in concept.wordings])
-    kinds, ranked, erased = {concept.kind for concept in request.erase}, [], request.erased
-    words = [word for word in model.hints.words if not contains_word(word.name, sorted(erased))]
+    kinds, ranked, erased = {concept.kind for concept in request.erase}, [], tuple(request.erased)
+    words = [word for word in model.hints.words if not contains_word(word.name, erased)]
     for word, state in zip(words, states_of(model, [word.name for word in words]), strict=True):
         similarity = torch.cosine_similarity(erased_states, state[None]).max().item()
         ranked.append((word.kind not in kinds, -similarity, word.name, word.kind))

@@ -76,10 +76,9 @@ def sentence_texts(
 ) -> list[Text]:
     """``concept_texts`` with ``count`` sentences of a grammar (``grammar.read``) of each kind, without erased words."""
     kinds = {concept.kind for concept in concepts if count}
-    words = unerased(model, request)
+    known, words = read_without(grammar, request.erased) if kinds else None, unerased(model, request)
     sentences: dict[str, Sequence[str]] = {
-        kind: forms(read_without(grammar, request.erased), kind, words, count=count, seed=seed)
-        for kind in kinds
+        kind: forms(known, kind, words, count=count, seed=seed) for kind in kinds if known
     }
     return concept_texts(model, concepts, templates=templates, sentences=sentences, without=request.erased)
 

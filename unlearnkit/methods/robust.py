@@ -112,10 +112,9 @@ class Robust(Trained[Sets]):
     adversary_every: int = default("adversary_every", 4, source="ours")
 
     def data(self, run: Run) -> Sets:
+        # a class has no sentences, and a sentence needs words of both kinds
         able = run.model.classes is None and all(unerased(run.model, run.request).values())
-        around = (
-            self.retain_grammar if able else ""
-        )  # a class has no sentence; a sentence needs words of both kinds
+        around = self.retain_grammar if able else ""
         anchors = anchored(run, self.pictures, grammar=self.grammar)
         count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
         retain = retained(run, anchors, count, nearest=self.neighbours, grammar=around)

@@ -96,20 +96,18 @@ class SculptingMemory(Trained[Sets]):
         return [(self, Request((concept,), request.keep)) for concept in request.erase]
 
     def data(self, run: Run) -> Sets:
-        model, erase, anchor, target = run.model, list[ImageSet](), list[ImageSet](), list[Tensor]()
+        model, full = run.model, run.full_request
+        erase, anchor, target = list[ImageSet](), list[ImageSet](), list[Tensor]()
         for concept in run.request.erase:
-            erase.append(
-                run.images(
-                    prompts_for(model, run.full_request, concept, self.pictures), title="pictures to erase"
-                )
-            )
+            own = prompts_for(model, full, concept, self.pictures)
+            erase.append(run.images(own, title="pictures to erase"))
             prompts, negative = self._anchors(run, concept)
             wide = run.images(prompts, title="pictures of the superclass", negative=negative)
             anchor.append(wide.with_prompt_dropout(self.prompt_dropout))
-            swapped = swap_word(model, run.full_request, concept, [superclass_of(concept, self.superclass)])
+            swapped = swap_word(model, full, concept, [superclass_of(concept, self.superclass)])
             target.append(run.encode([prompt for (prompt,) in swapped]))
-        names = self.earlier if run.request.erase[0] == run.full_request.erase[0] else ()
-        groups = [prompts_for(model, run.full_request, Concept(name), self.pictures) for name in names]
+        names = self.earlier if run.request.erase[0] == full.erase[0] else ()
+        groups = [prompts_for(model, full, Concept(name), self.pictures) for name in names]
         past = [run.images(prompts, title="pictures to replay") for prompts in groups]
         return Sets(ImageSet.joined(erase), target, ImageSet.joined(anchor), past)
 
@@ -152,18 +150,13 @@ class SculptingMemory(Trained[Sets]):
 
     def _anchors(self, run: Run, concept: Concept) -> tuple[tuple[str, ...], str]:
         """Prompts for x^s, and their negative prompt: the erased words of s_k. Raises InputError for no words."""
-        erase, wide = run.full_request.erase, superclass_of(concept, self.superclass)
+        model, full, wide = run.model, run.full_request, superclass_of(concept, self.superclass)
         if self.retain_set == "superclass":
-            same = [one for one in erase if superclass_of(one, self.superclass) == wide]
+            same = [one for one in full.erase if superclass_of(one, self.superclass) == wide]
             erased = ", ".join(word for one in same for word in one.wordings)
-            return prompts_for(
-                run.model, run.full_request, Concept(wide, concept.kind), self.pictures
-            ), erased
-        earlier = tuple(Concept(word) for word in self.earlier if folded(word) not in run.full_request.erased)
-        gone, all_of_kind = Request(earlier + erase), self.retain_set == "all"
-        words = [wide, *words_within(run.model, gone, concept, all_of_kind=all_of_kind)]
-        each = [
-            prompts_for(run.model, run.full_request, Concept(word, concept.kind), self.pictures)
-            for word in words
-        ]
+            return prompts_for(model, full, Concept(wide, concept.kind), self.pictures), erased
+        earlier = tuple(Concept(word) for word in self.earlier if folded(word) not in full.erased)
+        gone, all_of_kind = Request(earlier + full.erase), self.retain_set == "all"
+        words = [wide, *words_within(model, gone, concept, all_of_kind=all_of_kind)]
+        each = [prompts_for(model, full, Concept(word, concept.kind), self.pictures) for word in words]
         return tuple(itertools.chain.from_iterable(zip(*each, strict=True)))[: self.pictures], ""

@@ -75,13 +75,8 @@ def templates_for(
     pairs = texts(concept, model.hints, templates=True, without=request.erased)
     if grammar:
         seed = seeds.derive(0, "turns", concept.name)
-        sentences = forms(
-            read_without(grammar, request.erased),
-            concept.kind,
-            unerased(model, request),
-            count=count,
-            seed=seed,
-        )
+        known, words = read_without(grammar, request.erased), unerased(model, request)
+        sentences = forms(known, concept.kind, words, count=count, seed=seed)
         pairs = tuple(zip(sentences, itertools.cycle(concept.wordings), strict=False))
     return [pairs[number % len(pairs)] for number in range(count)]
 
@@ -142,8 +137,6 @@ def retained(
 
 def _filled(run: Run, concept: Concept, place: str, count: int, grammar: str) -> list[tuple[str, str]]:
     """Pairs of sentences, with the concept and with the anchor alone in its place."""
-    only, known = (
-        replace(read_without(grammar, run.request.erased), others={}),
-        unerased(run.model, run.request),
-    )
+    only = replace(read_without(grammar, run.request.erased), others={})
+    known = unerased(run.model, run.request)
     return grammar_pairs(only, concept.kind, concept.wordings, [place], known, count=count, seed=0, share=1.0)
