@@ -49,9 +49,9 @@ class Page(Browser):
             for (const kind of ['input', 'change']) one.dispatchEvent(new Event(kind, {{bubbles: true}})); }})()""")
 
     def click(self, text: str) -> None:
-        """Click the button, link or summary of this text."""
+        """Click the button, link or summary of this text, once the page's script has been read."""
         found = f"[...document.querySelectorAll('button, a, summary')].find(one => one.innerText.trim() === {text!r})"
-        self.until(f"!!{found}", 60)
+        self.until(f"document.readyState === 'complete' && !!{found}", 60)
         self.ask(f"{found}.click()")
 
     def ended(self, title: str) -> str:
