@@ -7,8 +7,9 @@ Good: at most 2 % of the pictures still show the concept (by name and in unseen 
 the other objects or of the other styles are lost. The official code is represented by its settings in unlearnkit, with
 the same loss and the same gradients (docs/peers.md, *agreement*), on the same network, and its training time is
 multiplied by what a step of theirs takes over one of ours. Its best setting is looked for on each target: every
-learning rate, with more and more steps, until the validation classifier says that it is good. The held-out classifier
-then judges the quickest one, and what unlearnkit ships. Rows go to results/to_good.jsonl.
+learning rate, with more and more steps, until the validation classifier says that it is good, or that the concept is
+gone and too much else as well, or until it took longer than the quickest one. The held-out classifier then judges the
+quickest one, and what unlearnkit ships. Rows go to results/to_good.jsonl.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ classifier; training takes as many times longer as *theirs / ours* above.
 """
 LEFT, LOST = 2.0, 3.0  # per cent, points
 SHIPPED = ("uce", "uce-diverse", "speed", "esd", "duge")
-RATES, STEPS = (1e-4, 3e-4, 1e-3), (25, 50, 100, 200, 400)
+RATES, STEPS = (1e-3, 3e-4, 1e-4), (25, 50, 100, 200, 400)
 # what the official scripts do, beside the learning rate and the number of steps
 OFFICIAL: dict[str, dict[str, Any]] = {
     "esd": {"trains": "xattn", "eta": 1.0, "batch": 1, "start": "student", "start_steps": 50},
@@ -52,11 +53,15 @@ OFFICIAL: dict[str, dict[str, Any]] = {
 CONTENDERS = (*SHIPPED, *(f"{name} (official)" for name in OFFICIAL))
 
 
-def good(row: Mapping[str, Any]) -> bool:
+def erased(row: Mapping[str, Any]) -> bool:
     if "left" not in row:
         return False
     k, n = left_of(row)
-    return 100 * k / n <= LEFT and max(lost(row, kind) for kind in ("objects", "styles")) <= LOST
+    return 100 * k / n <= LEFT
+
+
+def good(row: Mapping[str, Any]) -> bool:
+    return erased(row) and max(lost(row, kind) for kind in ("objects", "styles")) <= LOST
 
 
 def settings_of(method: str, lr: float, steps: int) -> dict[str, Any]:
@@ -83,12 +88,10 @@ def run(contender: str, target: str, model: Model) -> None:
         for steps in STEPS:
             cell = Cell(method, (target,), settings=settings_of(method, lr, steps), size="quick", eye="guide")
             row = seen(cell, model, contender)
-            if good(row):
-                if quickest is None or row["seconds"] < quickest[0]:
-                    quickest = row["seconds"], cell
-                break
-            if quickest and row.get("seconds", 0.0) > quickest[0]:
-                break
+            if good(row) and (quickest is None or row["seconds"] < quickest[0]):
+                quickest = row["seconds"], cell
+            if erased(row) or quickest and row.get("seconds", 0.0) > quickest[0]:
+                break  # more steps take longer, and more else with them
     if quickest:
         seen(dataclasses.replace(quickest[1], size="some", eye="judge"), model, contender)
 
