@@ -1,7 +1,7 @@
 """Methods under attack on the canvas: each method's edit of each target, each attack, each beside its control.
 
     python benchmarks/attacks.py run [--method esd ...] [--target cat ...] [--attack sdedit ...] [--budget quick|full]
-    python benchmarks/attacks.py table         benchmarks/results/attacks.md, from the rows that there are
+    python benchmarks/attacks.py table         benchmarks/results/attacks.md and docs/attacks.png, from the rows
 
 A row of ``results/attacks.jsonl`` is one attack on one edit; one that is there is not made again, and a killed one goes
 on. Edits are those of ``methods.py``; the control on the never-knew model is made once for all methods.
@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from cells import RUNS, TARGETS, Cell, concept, made, made_of
+from papers import lost
 from rows import once, part, read, share
+from table import finder
 
 from unlearnkit import load
 from unlearnkit.attacks import ATTACKS, BUDGETS
@@ -29,6 +31,8 @@ from unlearnkit.schema import Request
 
 ROWS = Path(__file__).parent / "results" / "attacks.jsonl"
 PAGE = ROWS.with_suffix(".md")
+PICTURE = Path(__file__).parents[1] / "docs" / "attacks.png"
+DRAWN = {"inversion": "learned vectors", "sdedit": "noised pictures", "completion": "half-drawn pictures"}
 HEAD = """# Methods under attack
 
 Made by `benchmarks/attacks.py table`. Each cell is how much more often the attack brings the concept back than it finds
@@ -87,6 +91,36 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"| {method} | {' | '.join([*cells, *known])} |"
 
 
+def picture(rows: Sequence[Mapping[str, Any]], target: str = "cat") -> None:
+    """What three attacks bring back, above the control, against what the edit lost: best is the lower left."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    find = finder("canvas", ("full",))
+    figure, axes = pyplot.subplots(1, len(DRAWN), figsize=(12, 4), layout="constrained", sharey=True)
+    for axis, (attack, title) in zip(axes, DRAWN.items(), strict=True):
+        axis.margins(x=0.2)
+        axis.set(title=title, xlabel="points lost of other objects or styles, at most")
+        for row in rows:
+            told = row["key"]
+            if (told["target"], told["attack"], told["budget"]) != (target, attack, "quick"):
+                continue
+            judged = find(Cell(told["method"], (target,)))
+            if judged and row.get("headline"):
+                change = {
+                    k: 100 * v for k, v in row["arms"][row["headline"]]["difference"].items() if k != "n"
+                }
+                x = max(lost(judged, kind) for kind in ("objects", "styles"))
+                spread = [[change["value"] - change["low"]], [change["high"] - change["value"]]]
+                axis.errorbar(x, change["value"], spread, fmt="o", capsize=2)
+                axis.annotate(told["method"], (x, change["value"]), xytext=(4, 3), textcoords="offset points")
+    axes[0].set_ylabel(f"brings {target} back, points above the control")
+    figure.savefig(PICTURE, dpi=110)
+    pyplot.close(figure)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -99,7 +133,9 @@ if __name__ == "__main__":
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     if given.what == "table":
-        PAGE.write_text("\n".join(table(list(read(ROWS)))) + "\n", encoding="utf-8")
+        rows = list(read(ROWS))
+        PAGE.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
+        picture(rows)
         print(PAGE)
     else:
         torch.set_num_threads(1)

@@ -5,9 +5,9 @@
 
 Weights are random: that changes neither time nor memory. The denoiser has the real 860 million weights, the text
 encoder the size of CLIP ViT-L; only the latents are small (8 x 8), so that the check of a finished edit, a few
-predictions, takes no longer than on a GPU. Prints seconds of each part, and by how much memory grew, and appends them to
-``results/many.jsonl``, where a row is made once. Of one thread they are processor seconds, of more wall seconds. With
-``--chain`` the concepts are requests, one after another, without pictures.
+predictions, takes no longer than on a GPU. Prints seconds of each part, and by how much memory grew, and appends them
+to ``results/many.jsonl``, where a row is made once. Of one thread they are processor seconds, of more wall seconds.
+With ``--chain`` the concepts are requests, one after another, without pictures.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
 from unlearnkit.model.places import folder_of
 
-__all__ = ["write"]
+__all__ = ["finder", "write"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 # styles beyond the four targets, where settings were chosen by one of these
@@ -92,8 +92,8 @@ KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
 
 def write() -> None:
-    find = _finder("canvas")
-    full, quick = _finder("canvas", ("full",)), _finder("canvas", ("quick",))
+    find = finder("canvas")
+    full, quick = finder("canvas", ("full",)), finder("canvas", ("quick",))
     parts = [HEAD, _glance(full)]
     if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
         _plot(find)
@@ -104,13 +104,13 @@ def write() -> None:
     parts.append(_claims([full, quick, find]))
     parts.append(_ordering(full, quick))
     if folder_of("canvas-flow").is_dir():
-        flow = _finder("canvas-flow")
+        flow = finder("canvas-flow")
         parts += [FLOW, *(_target(flow, target) for target in TUNED)]
     (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
     print(DOCS / "methods.md")
 
 
-def _finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
+def finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
     model, tools = load(source), canvas_evaluators()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 

@@ -90,7 +90,7 @@ def run(contender: str, target: str, model: Model) -> None:
             row = seen(cell, model, contender)
             if good(row) and (quickest is None or row["seconds"] < quickest[0]):
                 quickest = row["seconds"], cell
-            if erased(row) or quickest and row.get("seconds", 0.0) > quickest[0]:
+            if erased(row) or (quickest and row.get("seconds", 0.0) > quickest[0]):
                 break  # more steps take longer, and more else with them
     if quickest:
         seen(dataclasses.replace(quickest[1], size="some", eye="judge"), model, contender)
