@@ -67,8 +67,8 @@ Each concept is one edit with seed 0.
 Concepts marked * were used to choose settings, so they are no independent test: {tuned}.
 For all methods these are cat and van gogh. Other styles were used for some of DUGE, RGD, DoCo and Sculpting Memory,
 pixel art and guitar (with apple and tree) for uce-diverse, neon, halftone, watercolor and pixel art for UCE's weight,
-halftone, watercolor and guitar for `stop_reach`, and car, strawberry and guitar for the nearest word of ESD and the
-closed forms.
+halftone, watercolor and guitar for `stop_reach`, car, strawberry and guitar for the nearest word of ESD and the closed
+forms, and neon, watercolor and guitar for DP.
 
 {headline}
 """

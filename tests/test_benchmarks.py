@@ -304,14 +304,14 @@ def test_the_tables_of_many_concepts_by_hand() -> None:
         "| dp | refused: 'cat' lies in the span | | | |",
     ]
     assert together.several([one], "twenty").count("\n") == 1
-    size = {"method": "uce", "concepts": 9, "retained": 0, "chain": False}
+    size = {"method": "uce", "concepts": 9, "retained": 0, "threads": 1, "chain": False}
     made = {
         "key": size,
         "seconds": {"text alone": 1.5, "edit, all of it": 2.5},
         "GB beyond the model": 0.1,
         "rank": 8,
     }
-    assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1.5 | 2.5 | 0.1 | 8 |")
+    assert together.sizes([made], chain=False).endswith("| uce | 9 | 0 | 1 | 1.5 | 2.5 | 0.1 | 8 |")
     assert together.sizes([made], chain=True).count("\n") == 1
 
 
