@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from cells import RUNS, TARGETS, Cell, concept, made, made_of
 from papers import lost
-from rows import once, part, read, share
+from rows import once, part, plain, read, share
 from table import finder
 
 from unlearnkit import load
@@ -98,24 +98,22 @@ def picture(rows: Sequence[Mapping[str, Any]], target: str = "cat") -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    find = finder("canvas", ("full",))
+    model, find = load("canvas"), finder("canvas", ("full",))
     figure, axes = pyplot.subplots(1, len(DRAWN), figsize=(12, 4), layout="constrained", sharey=True)
     for axis, (attack, title) in zip(axes, DRAWN.items(), strict=True):
-        axis.margins(x=0.2)
-        axis.set(title=title, xlabel="points lost of other objects or styles, at most")
-        for row in rows:
-            told = row["key"]
-            if (told["target"], told["attack"], told["budget"]) != (target, attack, "quick"):
+        axis.margins(x=0.3)
+        axis.set(title=title, xlabel="points lost: objects or styles, the larger")
+        for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
+            cell = Cell(method, (target,))
+            facts = plain(made_of(cell, model) | {"attack": attack, "budget": "quick"})
+            row = next((row for row in rows if row["key"] == facts and row.get("headline")), None)
+            if row is None or (judged := find(cell)) is None:
                 continue
-            judged = find(Cell(told["method"], (target,)))
-            if judged and row.get("headline"):
-                change = {
-                    k: 100 * v for k, v in row["arms"][row["headline"]]["difference"].items() if k != "n"
-                }
-                x = max(lost(judged, kind) for kind in ("objects", "styles"))
-                spread = [[change["value"] - change["low"]], [change["high"] - change["value"]]]
-                axis.errorbar(x, change["value"], spread, fmt="o", capsize=2)
-                axis.annotate(told["method"], (x, change["value"]), xytext=(4, 3), textcoords="offset points")
+            change = row["arms"][row["headline"]]["difference"]
+            low, value, high = (100 * change[name] for name in ("low", "value", "high"))
+            x = max(lost(judged, kind) for kind in ("objects", "styles"))
+            axis.errorbar(x, value, [[value - low], [high - value]], fmt="o", capsize=2, color=colour)
+            axis.annotate(method, (x, value), xytext=(4, 3), textcoords="offset points")
     axes[0].set_ylabel(f"brings {target} back, points above the control")
     figure.savefig(PICTURE, dpi=110)
     pyplot.close(figure)

@@ -104,7 +104,7 @@ def bare(model: Model, planned: Plan, sides: int, steps: int) -> float:
 def cost(method: str, batch: int, steps: int, rounds: int, trains: str | None) -> dict[str, Any]:
     model = load("canvas")
     settings = chosen(method, batch, steps, trains)
-    # of many steps, so that passes of a warm-up, which is not timed, do not count
+    # of many steps, so that passes before training and in a warm-up, neither of which is timed, do not count
     planned = plan(model, REQUEST, method=method, settings=settings | {"steps": MANY})
     sides = 1 if settings["combine"] == "sum" and method != "erasediff" else 2
     bare(model, planned, sides, 2)

@@ -6,7 +6,7 @@
 Weights are random: that changes neither time nor memory. The denoiser has the real 860 million weights, the text
 encoder the size of CLIP ViT-L; only the latents are small (8 x 8), so that the check of a finished edit, a few
 predictions, takes no longer than on a GPU. Prints seconds of each part, and by how much memory grew, and appends them
-to ``results/many.jsonl``, where a row is made once. Of one thread they are processor seconds, of more wall seconds.
+to ``results/many.jsonl``, where a row is made once. With one thread they are processor seconds, with more elapsed time.
 With ``--chain`` the concepts are requests, one after another, without pictures.
 """
 
@@ -95,12 +95,16 @@ def load_words() -> tuple[str, ...]:
     return tuple(word for word in hints_of("canvas").objects if " " not in word)
 
 
+def now() -> float:
+    """Processor seconds with one thread, elapsed ones with more."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 @contextmanager
 def timed(title: str) -> Iterator[None]:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
+    start = now()
     yield
-    SECONDS[title] = round(clock() - start, 2)
+    SECONDS[title] = round(now() - start, 2)
     print(f"{title:<40}{SECONDS[title]:8.2f} s", flush=True)
 
 
@@ -141,9 +145,9 @@ def one_by_one(model: Model, request: Request, method: str) -> dict[str, Any]:
         folder = Path(place) / "chain"
         chain.init(folder, model, method=method, pictures=0)
         for concept in request.erase:
-            start = time.process_time()
+            start = now()
             chain.add(folder, concept, keep=request.keep, model=model)
-            took.append(time.process_time() - start)
+            took.append(now() - start)
             print(f"request {len(took):4}{took[-1]:8.2f} s", flush=True)
         disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {

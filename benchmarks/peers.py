@@ -77,6 +77,7 @@ Equal work is not equal erasure: these figures say nothing about what a method e
   with and without the edit. The scripts do neither: weights that they do not change stay unread in their file, and
   UCE's does not load the VAE. That is most of the difference in time and memory. They solve in float32 and ours in
   float64, hence the difference in the result.
+- The same reading and checking, some seconds at 200 million weights, is why four steps of CA end later than theirs.
 - CA's script sums the squared error over the four channels, so its gradient is four times that of a mean. SalUn's
   draws from the VAE's distribution twice, for a prediction and for its target; for the comparison both take the mean.
 - MACE is not compared: unlearnkit does not have it, and its training needs Grounded-SAM and an older diffusers.

@@ -65,10 +65,14 @@ most 24 prompts by name and 24 in unseen templates. *Lost*: 24 near and 24 other
 Each concept is one edit with seed 0.
 
 Concepts marked * were used to choose settings, so they are no independent test: {tuned}.
-For all methods these are cat and van gogh. Other styles were used for some of DUGE, RGD, DoCo and Sculpting Memory,
-pixel art and guitar (with apple and tree) for uce-diverse, neon, halftone, watercolor and pixel art for UCE's weight,
-halftone, watercolor and guitar for `stop_reach`, car, strawberry and guitar for the nearest word of ESD and the closed
-forms, and neon, watercolor and guitar for DP.
+For all methods these are cat and van gogh. Further ones are, by method:
+
+- DUGE, RGD, DoCo, Sculpting Memory: other styles, for some of them
+- uce-diverse: pixel art, guitar, apple, tree
+- UCE's weight: neon, halftone, watercolor, pixel art
+- DP: neon, watercolor, guitar
+- `stop_reach`: halftone, watercolor, guitar
+- the nearest word of ESD and the closed forms: car, strawberry, guitar
 
 {headline}
 """
@@ -130,10 +134,9 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         for kind in ("objects", "styles"):
             each = {concept: lost(row, kind) for concept, row in own.items()}
             most = max(each, key=lambda concept: each[concept])
-            harm.append(f"{mean(each.values()):.1f}, most {each[most]:.1f} ({most})")
-        lines.append(
-            f"| {method} | {len(own)} | {few} | {bad}: {100 * here[bad]:.0f} % | {' | '.join(harm)} |"
-        )
+            harm.append(f"{round(mean(each.values()), 1) + 0.0:.1f}, most {each[most]:.1f} ({most})")
+        said = f"{bad}: {100 * here[bad]:.0f} %" if here[bad] else "0 %"
+        lines.append(f"| {method} | {len(own)} | {few} | {said} | {' | '.join(harm)} |")
     lines.append(
         "\n*lost*: points of accuracy on the other concepts, the mean over the concepts and the most.\n"
     )
