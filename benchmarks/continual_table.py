@@ -30,7 +30,7 @@ than the others collapsed (less than 30 % of the objects or styles kept), failed
 The goal was that after twelve objects 95 % of all erased concepts are still gone, and 90 % of the other objects and of
 the styles are kept. The best published result on twelve requests keeps about 60 % and 77 % (notes on Lee et al., arXiv
 2511.07970). It is of another model and other pictures, so it gives only a direction. [chain.md](chain.md) explains
-chains and guards. [many.md](many.md) has a chain of 24 requests by closed forms.
+chains and guards. [many.md](many.md) has chains of 24 requests, by closed forms and by the default method.
 """
 Row = Mapping[str, Any]
 Rate = Mapping[str, int]
