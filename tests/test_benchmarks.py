@@ -22,6 +22,7 @@ import peers
 import rows
 import sizes
 import table
+import to_good
 import together
 import torch
 import vocabulary
@@ -285,9 +286,21 @@ def test_the_worst_cell_of_the_vocabulary_is_the_headline() -> None:
     assert vocabulary.left_of(left) == (12, 48)
     page = vocabulary.page({("duge", "cat"): clean, ("rgd", "neon"): left, ("duge", "owl"): clean})
     assert "**Worst cell of 3: rgd on neon, left in 12 of 48 pictures.**" in page
-    assert "| duge | 2 | 2 | cat: 0 % | 1.0, most 1.0 (cat) | 1.0, most 1.0 (cat) |" in page
+    assert "| duge | 2 | 2 | 0 % | 1.0, most 1.0 (cat) | 1.0, most 1.0 (cat) |" in page
+    assert "| rgd | 1 | 0 | neon: 25 % |" in page
     assert "| neon * |  | 25 / 4 |" in page
     assert "| bear |" not in page
+
+
+def test_an_erasure_is_good_within_two_per_cent_left_and_three_points_lost() -> None:
+    clean = row({"name": [1, 25], "template": [0, 25], "background": [9, 9]}, before=100, after=97)
+    assert to_good.erased(clean) and to_good.good(clean)
+    for other in (
+        row({"name": [2, 25], "template": [0, 25]}, before=100, after=97),
+        row({"name": [0, 25], "template": [0, 25]}, before=100, after=96),
+        {"refused": "no solution"},
+    ):
+        assert not to_good.good(other)
 
 
 def test_the_tables_of_many_concepts_by_hand() -> None:
