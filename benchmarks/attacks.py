@@ -91,14 +91,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"| {method} | {' | '.join([*cells, *known])} |"
 
 
-def picture(rows: Sequence[Mapping[str, Any]], target: str = "cat") -> None:
+def picture(rows: Sequence[Mapping[str, Any]], model: Model, target: str = "cat") -> None:
     """What three attacks bring back, above the control, against what the edit lost: best is the lower left."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    model, find = load("canvas"), finder("canvas", ("full",))
+    find = finder(model, ("full",))
     figure, axes = pyplot.subplots(1, len(DRAWN), figsize=(12, 4), layout="constrained", sharey=True)
     for axis, (attack, title) in zip(axes, DRAWN.items(), strict=True):
         axis.margins(x=0.3)
@@ -130,14 +130,14 @@ if __name__ == "__main__":
     parser.add_argument("--budget", choices=list(BUDGETS), default="quick")
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
+    opened = load("canvas")
     if given.what == "table":
         rows = list(read(ROWS))
         PAGE.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
-        picture(rows)
+        picture(rows, opened)
         print(PAGE)
     else:
         torch.set_num_threads(1)
-        opened = load("canvas")
         cells = itertools.product(given.target or TARGETS, given.method or METHODS, given.attack or ATTACKS)
         for target, method, name in part(cells, given.share):
             attacked(Cell(method, (target,)), name, given.budget, opened)

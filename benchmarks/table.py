@@ -19,6 +19,7 @@ from unlearnkit import load
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics.evaluators import canvas_evaluators
 from unlearnkit.metrics.stats import wilson
+from unlearnkit.model.model import Model
 from unlearnkit.model.places import folder_of
 
 __all__ = ["finder", "write"]
@@ -92,8 +93,8 @@ KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
 
 def write() -> None:
-    find = finder("canvas")
-    full, quick = finder("canvas", ("full",)), finder("canvas", ("quick",))
+    canvas = load("canvas")
+    find, full, quick = finder(canvas), finder(canvas, ("full",)), finder(canvas, ("quick",))
     parts = [HEAD, _glance(full)]
     if any(_rows(find, method, target) for method in METHODS for target in TARGETS):
         _plot(find)
@@ -104,14 +105,14 @@ def write() -> None:
     parts.append(_claims([full, quick, find]))
     parts.append(_ordering(full, quick))
     if folder_of("canvas-flow").is_dir():
-        flow = finder("canvas-flow")
+        flow = finder(load("canvas-flow"))
         parts += [FLOW, *(_target(flow, target) for target in TUNED)]
     (DOCS / "methods.md").write_text("".join(parts), encoding="utf-8")
     print(DOCS / "methods.md")
 
 
-def finder(source: str, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
-    model, tools = load(source), canvas_evaluators()
+def finder(model: Model, sizes: Sequence[str] = ("full", "some", "quick")) -> Find:
+    tools = canvas_evaluators()
     known = {json.dumps(row["key"], sort_keys=True): row for row in read(ROWS)}
 
     def find(cell: Cell) -> Row | None:

@@ -90,10 +90,11 @@ def run(contender: str, target: str, model: Model) -> None:
         for steps in STEPS:
             cell = Cell(method, (target,), settings=settings_of(method, lr, steps), size="quick", eye="guide")
             row = seen(cell, model, contender)
-            harmful = harmful + 1 if erased(row) and not good(row) else 0
-            if good(row) and (quickest is None or row["seconds"] < quickest[0]):
+            enough = good(row)
+            harmful = harmful + 1 if erased(row) and not enough else 0
+            if enough and (quickest is None or row["seconds"] < quickest[0]):
                 quickest = row["seconds"], cell
-            if good(row) or harmful == 2 or (quickest and row.get("seconds", 0.0) > quickest[0]):
+            if enough or harmful == 2 or (quickest and row.get("seconds", 0.0) > quickest[0]):
                 break  # more steps take longer, and usually lose more of the rest
     if quickest:
         seen(dataclasses.replace(quickest[1], size="some", eye="judge"), model, contender)

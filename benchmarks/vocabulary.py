@@ -134,7 +134,7 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         for kind in ("objects", "styles"):
             each = {concept: lost(row, kind) for concept, row in own.items()}
             most = max(each, key=lambda concept: each[concept])
-            harm.append(f"{round(mean(each.values()), 1) + 0.0:.1f}, most {each[most]:.1f} ({most})")
+            harm.append(f"{mean(each.values()):z.1f}, most {each[most]:.1f} ({most})")
         said = f"{bad}: {100 * here[bad]:.0f} %" if here[bad] else "0 %"
         lines.append(f"| {method} | {len(own)} | {few} | {said} | {' | '.join(harm)} |")
     lines.append(

@@ -316,3 +316,10 @@ def test_links_out_of_the_folder_are_not_followed(studio: Studio, client: TestCl
     answer = client.get("file", params={"what": "grid", "run": "run"})
     assert answer.status_code == 400
     assert "symbolic link" in answer.text
+
+
+def test_a_setting_that_is_true_or_false_is_a_choice(client: TestClient) -> None:
+    page = client.get("erase?method=doco&set-released=true").text
+    select = page.partition('<select id="set-released"')[2].partition("</select>")[0]
+    assert select.count("<option") == 2, "its default, and the other"
+    assert '<option value="">false (default)</option><option selected>true</option>' in select
