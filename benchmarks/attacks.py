@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from cells import RUNS, TARGETS, Cell, concept, made, made_of
-from papers import lost
+from compared import lost
 from rows import once, part, plain, read, share
 from table import finder
 

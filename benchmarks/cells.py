@@ -11,13 +11,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from compared import outcomes
 from peak import Peak, trimmed
 from rows import once, plain
 
@@ -28,6 +30,7 @@ from unlearnkit.canvas.validation import validation_classifier
 from unlearnkit.evaluation.draw import model_side
 from unlearnkit.evaluation.evaluate import evaluate
 from unlearnkit.evaluation.plan import Rules, plan_for
+from unlearnkit.evaluation.record import stored
 from unlearnkit.io.files import slug, write_text
 from unlearnkit.methods import Job, edit_for, plan, resolve
 from unlearnkit.metrics.evaluators import Evaluators, canvas_evaluators, evaluators_of
@@ -41,9 +44,10 @@ RUNS = Path("runs") / "methods"
 TARGETS = ("cat", "car", "van gogh", "neon")
 TUNED = ("cat", "van gogh")  # the others are for measuring alone
 SIZES = {
-    "full": None,
+    "full": (0, 0),  # all
     "some": (120, 120),  # for ten concepts at a time
     "together": (60, 40),  # of many at once: by name and in unseen templates alone
+    "paired": (120, 900),  # of two edits compared prompt by prompt: every retained prompt with several seeds
     "quick": (24, 24),
     "few": (10, 16),
 }  # pictures: of each erased form, of near and of other cells
@@ -138,8 +142,12 @@ def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     for own, common in shared.items():
         _link(own, common)
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["tables"]
+    paired = {}
+    if cell.size == "paired":
+        made_plan, drawn, scores, _ = stored(folder)
+        paired = {"outcomes": outcomes(made_plan.concepts, drawn, scores)}
     looking = round(time.process_time() - began, 1)
-    return figures(tables) | {"grade": verdict["grade"], **cost, "seconds to look": looking}
+    return figures(tables) | paired | {"grade": verdict["grade"], **cost, "seconds to look": looking}
 
 
 def _link(source: Path, target: Path) -> None:
@@ -152,18 +160,33 @@ def _link(source: Path, target: Path) -> None:
 
 def asked(cell: Cell) -> list[Case]:
     """The canvas suite's prompts, those by name several times at full size; fewer of them all at the other sizes."""
-    cases, _ = suites.cases("canvas", cell.request, replicates=NAMED, file=None)
-    once = [case for case in cases if case.id.endswith("-0")]
-    if cell.size == "together":
+    every = _cases(cell, NAMED)
+    once = [case for case in every if case.id.endswith("-0")]
+    if cell.size == "full":
+        return [case for case in every if case in once or (case.role, case.form) == ("erased", "name")]
+    if cell.size in ("together", "paired"):
         once = [case for case in once if case.role != "erased" or case.form in ("name", "template")]
-    if (most := SIZES[cell.size]) is None:
-        return [
-            case for case in cases if case.id.endswith("-0") or (case.role, case.form) == ("erased", "name")
-        ]
-    found = []
-    for role, form in dict.fromkeys((case.role, case.form) for case in once):
-        part = [case for case in once if (case.role, case.form) == (role, form)]
-        count = min(len(part), most[role != "erased"])
+    erased, kept = (
+        [case for case in once if (case.role == "erased") == whether] for whether in (True, False)
+    )
+    of_erased, of_kept = SIZES[cell.size]
+    if cell.size == "paired":
+        seeds = math.ceil(of_kept / len(kept))
+        kept = [case for case in _cases(cell, seeds) if case.role != "erased"]
+        return _evenly(erased, of_erased) + kept
+    return _evenly(erased, of_erased) + _evenly(kept, of_kept)
+
+
+def _cases(cell: Cell, replicates: int) -> list[Case]:
+    return suites.cases("canvas", cell.request, replicates=replicates, file=None)[0]
+
+
+def _evenly(cases: Sequence[Case], most: int) -> list[Case]:
+    """At most so many of each role and form, evenly spread."""
+    found = list[Case]()
+    for role, form in dict.fromkeys((case.role, case.form) for case in cases):
+        part = [case for case in cases if (case.role, case.form) == (role, form)]
+        count = min(len(part), most)
         found += [part[place * len(part) // count] for place in range(count)]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -18,21 +19,22 @@ from unlearnkit.training.net import Net
 
 __all__ = ["STEPS", "experiment"]
 
-COUNT = 32  # held-out images of each side
+COUNT, SEEDS = 32, range(4)  # held-out images of each side
 STEPS = "steps in which both held-out losses fall"
 
 
 def experiment(model: Model) -> None:
     """Count the steps in which both held-out losses fall: for RGD, RGD with added gradients, and GradDiff."""
-    for method, changes in (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {})):
-        cell = Cell(method, ("cat",), settings=changes)
+    contenders = (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {}))
+    for seed, (method, changes) in itertools.product(SEEDS, contenders):
+        cell = Cell(method, ("cat",), seed, settings=changes)
         facts = made_of(cell, model) | {"claim": STEPS, "held": COUNT}
         if any(row["key"] == facts for row in read(ROWS)):
             continue
         request = Request((concept("cat"),))
         losses = HeldOutLosses(model, request)
         job = Job(stop=EarlyStopping(losses.record, every=1, patience=10**9))
-        edit_for(model, request, method=method, settings=cell.settings, job=job)
+        edit_for(model, request, method=method, settings=cell.settings, seed=seed, job=job)
         both = [a < b and c < d for (b, d), (a, c) in zip(losses.values, losses.values[1:], strict=False)]
         keep(ROWS, {"key": facts, "both": [sum(both), len(both)]})
 

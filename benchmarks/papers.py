@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cells import ROWS, TARGETS, Cell
+from compared import Row, Verdict, beats, counted, held, left, lost, more, percent, told
 from held_out import STEPS
 from rows import read
 
-__all__ = ["CLAIMS", "EXPERIMENTS", "beats", "error", "held", "left", "lost", "more"]
+__all__ = ["CLAIMS", "EXPERIMENTS", "LOSSES", "duge_with"]
 
 TEN = ("cat", "frog", "owl", "car", "rocket", "apple", "pizza", "tree", "house", "guitar")
 FIVE = ("cat", "van gogh", "car", "neon", "tree")
@@ -21,17 +21,18 @@ DUGE: Changes = {
     "without prior": {"retain_weight": 0.0, "memory": 0},
     "without memory": {"memory": 0},
     "without regularisation": {"rule": ()},
-    "attention alone": {"output_weight": 0.0},
-    "without attention": {"attention_weight": 0.0, "output_weight": 1.0},
+    "without attention": {"attention_weight": 0.0},
+    "maps alone": {"attention_weight": 1.0, "output_weight": 0.0},
+    "what is read alone": {"attends": "output", "attention_weight": 1.0, "output_weight": 0.0},
+    "what is read, and noise": {"attends": "output", "attention_weight": 1.0},
 }
+LOSSES = ("without attention", "maps alone", "what is read alone", "what is read, and noise")
 RGD: Changes = {
     "without diversity": {"diverse": False, "neighbours": 1},
     "nearest two": {"neighbours": 2},
-    "sum": {"combine": "sum"},
 }
 DOCO: Changes = {
     "without surgery": {"combine": "sum", "adds": 0.0},
-    "surgery alone": {"adds": 0.0},
     "released": {"released": True, "adds": 0.0},
 }
 SCULPTING: Changes = {
@@ -47,58 +48,41 @@ def _sculpting(order: str = "sequence", **changes: Any) -> Cell:
     return Cell("sculpting", TEN, settings={"order": order} | changes)
 
 
-SMALL: tuple[Cell, ...] = (
-    *(Cell("duge", ("cat",), settings=changes) for changes in DUGE.values()),
-    Cell("duge", FIVE, in_turn=True),
-    *(Cell("rgd", ("cat",), settings=changes) for changes in RGD.values()),
-    *(Cell("doco", ("cat",), settings=changes) for changes in DOCO.values()),
+def duge_with(name: str, target: str) -> Cell:
+    """DUGE with one of its variants, or as shipped."""
+    return Cell("duge", (target,), settings=DUGE.get(name, {}))
+
+
+DUGE_FIVE, DOCO_TEN = Cell("duge", FIVE, in_turn=True), Cell("doco", TEN)
+PARTS = ("without distillation", "without superclass", "without replay")
+PAIRED: tuple[Cell, ...] = (
+    *(duge_with(name, target) for target in ("cat", "van gogh") for name in ("", *LOSSES)),
+    *(Cell("rgd", ("cat",), settings=changes) for changes in ({}, *RGD.values())),
+    DUGE_FIVE,
+    *(replace(DUGE_FIVE, settings=DUGE[name]) for name in DUGE if name.startswith("without")),
+    DOCO_TEN,
+    *(replace(DOCO_TEN, settings=DOCO[name]) for name in ("without surgery", "released")),
+    _sculpting(),
+    *(_sculpting(**SCULPTING[name]) for name in PARTS),
 )
-LARGE: tuple[Cell, ...] = (
+SOME: tuple[Cell, ...] = (
     *(_sculpting(order) for order in ("joint", "sequence")),
-    *(_sculpting(**changes) for changes in SCULPTING.values()),
-    *(Cell(method, TEN, in_turn=turn) for method in ("salun", "esd") for turn in (False, True)),
+    *(_sculpting(**SCULPTING[name]) for name in ("dense", "static mask")),
+    *(Cell(method, TEN, in_turn=True) for method in ("salun", "esd")),
 )
-EXPERIMENTS = (
-    *(replace(cell, size="quick") for cell in SMALL),
-    *(replace(cell, size="some") for cell in LARGE),
+EXPERIMENTS = tuple(
+    replace(cell, size=size) for size, cells in (("paired", PAIRED), ("some", SOME)) for cell in cells
 )
 
 
-Row = Mapping[str, Any]
 Find = Callable[[Cell], Row | None]
-Verdict = bool | None  # whether it holds; None where the rows are too close to tell
 Said = tuple[Verdict, str] | None  # that, and the figure; None where a row is missing
-
-
-def left(row: Row, *forms: str) -> float:
-    """Per cent of pictures on which what was erased is still seen; default: prompts by name."""
-    return _share([_counts(row, forms or ("name",))])
-
-
-def held(row: Row, kind: str = "", side: str = "after") -> float:
-    """Per cent of the other cells' pictures that show what they should, objects and styles together or of one kind."""
-    return _share([counts[side] for group, counts in row["kept"].items() if group.endswith(kind)])
-
-
-def lost(row: Row, kind: str = "") -> float:
-    """Points of ``held`` that were lost."""
-    return held(row, kind, "before") - held(row, kind)
 
 
 def alignment(row: Row) -> float:
     """The change of the CLIP score of kept prompts, in per cent of the untouched model's."""
     share: float = row["clip"]["after"] / row["clip"]["before"]
     return 100 * (share - 1)
-
-
-def _counts(row: Row, forms: Sequence[str]) -> list[int]:
-    """[k, n] of the pictures of these forms together."""
-    return [sum(row["left"][form][at] for form in forms if form in row["left"]) for at in (0, 1)]
-
-
-def _share(counts: Sequence[Sequence[int]]) -> float:
-    """Per cent of [k, n] taken together."""
-    return 100 * sum(k for k, _ in counts) / max(1, sum(n for _, n in counts))
 
 
 UNSEEN = ("synonym", "template", "background")
@@ -132,10 +116,13 @@ def _rgd_both(find: Find) -> Said:
     for row in read(ROWS):
         if row["key"].get("claim") == STEPS:
             method, combine = row["key"]["method"], row["key"]["settings"].get("combine", "restricted")
-            both[method if method == "graddiff" else combine] = row["both"]
+            name = method if method == "graddiff" else combine
+            both[name] = [sum(pair) for pair in zip(both.get(name, [0, 0]), row["both"], strict=True)]
     if not {"restricted", "graddiff"} <= set(both):
         return None
-    figures = ", ".join(f"{name} {_share([counts]):.0f} %" for name, counts in sorted(both.items()))
+    figures = ", ".join(
+        f"{name} {percent([counts]):.0f} % of {counts[1]}" for name, counts in sorted(both.items())
+    )
     return more(both["restricted"], both["graddiff"]), f"share of steps: {figures}"
 
 
@@ -161,31 +148,8 @@ def _doco_beats_ca(doco_cat: Row, ca_cat: Row, doco_style: Row, ca_style: Row) -
     figures = "; ".join(
         f"DoCo {left(ours, *UNSEEN):.1f} %, CA {left(theirs, *UNSEEN):.1f} %" for ours, theirs in pairs
     )
-    less = [more(*(_counts(row, UNSEEN) for row in (theirs, ours))) for ours, theirs in pairs]
+    less = [more(*(counted(row, UNSEEN) for row in (theirs, ours))) for ours, theirs in pairs]
     return _together(less), f"left on unseen forms, cat and van gogh: {figures}"
-
-
-def error(row: Row) -> float:
-    """The standard error of kept less left by name, in points."""
-    kept = [counts["after"] for counts in row["kept"].values()]
-    parts = [(held(row) / 100, sum(n for _, n in kept)), (left(row) / 100, row["left"]["name"][1])]
-    return 100 * math.sqrt(sum(share * (1 - share) / n for share, n in parts))
-
-
-def beats(one: Row, *others: Row) -> Verdict:
-    """Whether it keeps more, less what is left by name, than each of the others; None within the noise (95 %)."""
-    verdicts = []
-    for other in others:
-        ahead = (held(one) - left(one)) - (held(other) - left(other))
-        verdicts.append(ahead > 0 if abs(ahead) > 1.96 * math.hypot(error(one), error(other)) else None)
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def more(one: Sequence[int], other: Sequence[int]) -> Verdict:
-    """Whether the first of two shares [k, n] is the larger; None within the noise (95 %)."""
-    (p, n), (q, m) = ((k / n, n) for k, n in (one, other))
-    noise = 1.96 * math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
-    return p > q if abs(p - q) > noise else None
 
 
 def _together(verdicts: Sequence[Verdict]) -> Verdict:
@@ -196,12 +160,12 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
 def _better(whole: Row, name: str, other: Row) -> tuple[Verdict, str]:
     """Whether more is kept and less is left than in the variant of this name, in points together."""
     figures = [f"{left(row):.1f} % left and {held(row):.1f} % kept" for row in (whole, other)]
-    return beats(whole, other), f"{figures[0]}; {name}: {figures[1]}"
+    return beats(whole, other), f"{figures[0]}; {name}: {figures[1]}; {told(whole, other)}"
 
 
-def _doco_variant(name: str) -> Callable[[Find], Said]:
-    pair = (shipped("doco"), Cell("doco", ("cat",), settings=DOCO[name]))
-    return on(*pair)(lambda whole, other: _better(whole, name, other))
+def _variant(whole: Cell, name: str, changes: Mapping[str, Any]) -> Callable[[Find], Said]:
+    pair = (whole, replace(whole, settings={**whole.settings, **changes}))
+    return on(*pair)(lambda row, other: _better(row, name, other))
 
 
 def _ten(order: str) -> Callable[[Find], Said]:
@@ -219,20 +183,10 @@ def _ten_rivals(*found: Row) -> tuple[Verdict, str]:
     names = ("dynamic mask", "dense", "static mask", "SalUn", "ESD")
     figures = [
         f"{name} {left(row):.1f} % left, {held(row):.1f} % kept"
+        + ("" if row is found[0] else f", {told(found[0], row)}")
         for name, row in zip(names, found, strict=True)
     ]
     return beats(*found), "; ".join(figures)
-
-
-def _without(part: str) -> Callable[[Find], Said]:
-    @on(_sculpting(), _sculpting(**SCULPTING[part]))
-    def judged(whole: Row, less: Row) -> tuple[Verdict, str]:
-        most = [max(_share([counts]) for counts in row["by concept"].values()) for row in (whole, less)]
-        figures = [f"{left(row):.1f} % left (the worst concept {worst:.1f} %), {held(row):.1f} % kept"
-                   for row, worst in zip((whole, less), most, strict=True)]  # fmt: skip
-        return beats(whole, less), f"with: {figures[0]}; {part}: {figures[1]}"
-
-    return judged
 
 
 @on(shipped("duge"), shipped("duge", "van gogh"))
@@ -241,16 +195,10 @@ def _duge_erases(*both: Row) -> tuple[bool, str]:
     return most <= 2 and gone <= 3, f"at most {most:.1f} % left, at most {gone:.1f} points lost on the rest"
 
 
-@on(Cell("duge", FIVE, in_turn=True))
+@on(DUGE_FIVE)
 def _duge_five(row: Row) -> tuple[bool, str]:
-    return left(row) <= 5 and lost(
-        row
-    ) <= 3, f"{left(row):.1f} % left, {lost(row):.1f} points lost on the rest"
-
-
-def _duge_without(part: str) -> Callable[[Find], Said]:
-    pair = (shipped("duge"), Cell("duge", ("cat",), settings=DUGE[part]))
-    return on(*pair)(lambda whole, less: _better(whole, part, less))
+    figure = f"{left(row):.1f} % left, {lost(row):.1f} points lost on the rest"
+    return left(row) <= 5 and lost(row) <= 3, figure
 
 
 CLAIMS: dict[str, Callable[[Find], Said]] = {
@@ -259,18 +207,28 @@ CLAIMS: dict[str, Callable[[Find], Said]] = {
     "RGD needs diverse data: it leaves less and keeps more with it": _rgd_diverse,
     "DoCo erases unseen wordings and backgrounds within 2 points of those it saw": _doco_unseen,
     "DoCo leaves less on unseen wordings than CA": _doco_beats_ca,
-    "DoCo's surgery is worth more than plain addition": _doco_variant("without surgery"),
-    "DoCo's projection is worth more than the released code's": _doco_variant("released"),
+    "DoCo's surgery is worth more than plain addition, ten at once": _variant(
+        DOCO_TEN, "without surgery", DOCO["without surgery"]
+    ),
+    "DoCo's projection is worth more than the released code's, ten at once": _variant(
+        DOCO_TEN, "released", DOCO["released"]
+    ),
     "Sculpting Memory leaves 2 % of ten concepts at once, alignment within a point": _ten("joint"),
     "Sculpting Memory leaves 2 % of ten concepts in sequence, alignment within a point": _ten("sequence"),
     "Sculpting Memory's ten in sequence beat dense, static mask, SalUn and ESD": _ten_rivals,
     **{
-        f"Sculpting Memory is worse {part}": _without(part)
-        for part in SCULPTING
-        if part.startswith("without")
+        f"Sculpting Memory's ten in sequence are worse {part}": _variant(_sculpting(), part, SCULPTING[part])
+        for part in PARTS
     },
     "DUGE erases an object and a style, the rest within 3 points": _duge_erases,
     "DUGE erases five requests in a row: at most 5 % left, the rest within 3 points": _duge_five,
-    **{f"DUGE is worse {part}": _duge_without(part) for part in DUGE if part.startswith("without")},
-    "DUGE's attention loss alone leaks": _duge_without("attention alone"),
+    **{
+        f"DUGE's five requests in a row are worse {part}": _variant(DUGE_FIVE, part, DUGE[part])
+        for part in DUGE
+        if part.startswith("without")
+    },
+    **{
+        f"DUGE's attention loss alone leaks, {name}": _variant(shipped("duge"), name, DUGE[name])
+        for name in ("maps alone", "what is read alone")
+    },
 }

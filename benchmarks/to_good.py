@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from cells import TARGETS, Cell, key, measured, picture_seconds, tools_of
-from papers import lost
+from compared import lost
 from rows import once, part, read, share
 from vocabulary import left_of
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from cells import Cell, key, measured
-from papers import lost
+from compared import lost
 from rows import once, part, plain, read, share
 
 from unlearnkit import load

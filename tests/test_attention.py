@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unlearnkit.errors import ModelError
 from unlearnkit.model.model import Model
-from unlearnkit.training.attention import record_attention
+from unlearnkit.training.attention import Attends, record_attention
 
 NAMES = (
     "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
@@ -33,26 +33,27 @@ def processors(model: Model) -> list[Any]:
     return list(model.denoiser.attn_processors.values())
 
 
-def by_hand(model: Model, name: str, given: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The probabilities of one layer, head by head, from what goes into its projections."""
+def by_hand(model: Model, name: str, given: tuple[Tensor, Tensor, Tensor], attends: str = "maps") -> Tensor:
+    """One layer's probabilities, or what it reads from the values, head by head, from what its projections give."""
     layer, seen = model.denoiser.get_submodule(name), {}
     hooks = [
         getattr(layer, part).register_forward_hook(
             lambda _, __, out, part=part: seen.update({part: out.detach().double()})
         )
-        for part in ("to_q", "to_k")
+        for part in ("to_q", "to_k", "to_v")
     ]
     with torch.no_grad():
         model.eps(*given)
     for hook in hooks:
         hook.remove()
     width = seen["to_q"].shape[-1] // layer.heads
-    maps = []
+    found = []
     for head in range(layer.heads):
-        q, k = (seen[part][..., head * width : (head + 1) * width] for part in ("to_q", "to_k"))
+        q, k, v = (seen[part][..., head * width : (head + 1) * width] for part in ("to_q", "to_k", "to_v"))
         scores = torch.einsum("npd,ntd->npt", q, k) / math.sqrt(width)
-        maps.append(scores.exp() / scores.exp().sum(-1, keepdim=True))
-    return torch.stack(maps, dim=1)
+        maps = scores.exp() / scores.exp().sum(-1, keepdim=True)
+        found.append(maps if attends == "maps" else torch.einsum("npt,ntd->npd", maps, v))
+    return torch.stack(found, dim=1)
 
 
 @pytest.mark.parametrize("rows", [3, 2, 0])
@@ -85,13 +86,15 @@ def test_maps_are_probabilities_in_fp32(dtype: torch.dtype, make: Callable[..., 
         torch.testing.assert_close(one.sum(-1), torch.ones(one.shape[:-1]))
 
 
-def test_maps_agree_with_an_independent_route(model: Model) -> None:
+@pytest.mark.parametrize("attends", ["maps", "output"])
+def test_what_is_read_agrees_with_an_independent_route(attends: Attends, model: Model) -> None:
     given = inputs(model)
-    with torch.no_grad(), record_attention(model) as recorder:
-        maps = recorder.eps(*given, rows=3)[1]
+    with torch.no_grad(), record_attention(model, attends=attends) as recorder:
+        found = recorder.eps(*given, rows=3)[1]
     passed = [name for block in ("down", "mid", "up") for name in NAMES if name.startswith(block)]
-    for name, one in zip(passed, maps, strict=True):
-        torch.testing.assert_close(one.double(), by_hand(model, name, given), rtol=1e-4, atol=1e-6)
+    for name, one in zip(passed, found, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one.double(), by_hand(model, name, given, attends), rtol=1e-4, atol=1e-6)
 
 
 def test_the_processors_are_as_before_afterwards(model: Model) -> None:

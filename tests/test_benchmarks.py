@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import attacks
 import cells
+import compared
 import full_size
 import methods
 import papers
@@ -27,13 +29,16 @@ import together
 import torch
 import vocabulary
 from official import script
-from official.work import difference
+from official.work import difference as far
 from peak import allocated
 
 from unlearnkit import load
 from unlearnkit.errors import InputError
+from unlearnkit.evaluation.plan import PlannedConcept
 from unlearnkit.methods import METHODS
+from unlearnkit.metrics.stats import difference, newcombe
 from unlearnkit.runs.peak_memory import peak_memory
+from unlearnkit.schema import Case, Score
 from unlearnkit.settings import build
 
 
@@ -49,13 +54,13 @@ def row(left: dict[str, list[int]], before: int, after: int, clip: float = 0.5) 
 
 def test_figures_by_hand() -> None:
     one = row({"name": [1, 50], "synonym": [3, 20], "template": [1, 20]}, before=99, after=97, clip=0.495)
-    assert papers.left(one) == 2.0
-    assert papers.left(one, "synonym", "template", "background") == 10.0  # 4 of 40
-    assert (papers.held(one), papers.lost(one)) == (97.0, 2.0)
-    assert papers.lost(one, "objects") == 2.0
+    assert compared.left(one) == 2.0
+    assert compared.left(one, "synonym", "template", "background") == 10.0  # 4 of 40
+    assert (compared.held(one), compared.lost(one)) == (97.0, 2.0)
+    assert compared.lost(one, "objects") == 2.0
     one["kept"]["unrelated objects"] = {"before": [100, 100], "after": [90, 100]}
-    assert papers.lost(one, "objects") == 6.0  # 199 less 187, of 200
-    assert papers.lost(one, "styles") == 2.0
+    assert compared.lost(one, "objects") == 6.0  # 199 less 187, of 200
+    assert compared.lost(one, "styles") == 2.0
     assert papers.alignment(one) == pytest.approx(-1.0)
     assert table._rate([10, 10]) == "100.0 (72.2 to 100.0)"  # Wilson: 1 / (1 + 1.96² / 10)
     assert table._rate([0, 0]) == ""
@@ -72,17 +77,64 @@ def test_the_table_at_a_glance_has_the_worst_of_the_targets() -> None:
 
 
 def test_one_beats_others_only_beyond_the_noise() -> None:
-    better, worse = row({"name": [0, 100]}, 99, 98), row({"name": [10, 100]}, 99, 96)
-    near = row({"name": [1, 100]}, 99, 98)
-    # standard errors: √(.98 .02 / 200) and √(.96 .04 / 200 + .9 .1 / 100), 0.99 and 3.30 points; 98 less 86 is 12
-    assert (papers.error(better), papers.error(worse)) == pytest.approx((0.98995, 3.30454), abs=1e-4)
-    assert papers.beats(better, worse) is True
-    assert papers.beats(worse, better) is False
-    assert papers.beats(better, near) is None
-    assert papers.beats(better, worse, near) is None
-    assert papers.beats(worse, better, near) is False
+    better, worse = row({"name": [0, 100]}, 99, 98), row({"name": [10, 100]}, 99, 93)
+    near, large = row({"name": [1, 100]}, 99, 98), row({"name": [0, 100]}, 99, 98)
+    large["kept"] = {"near objects": {"before": [999, 1000], "after": [980, 1000]}}
+    large["left"] = {"name": [0, 1000]}
+    # 196 less 186 of 200, and 10 less 0 of 100
+    gap, parts = compared.ahead(better, worse), (newcombe(196, 200, 186, 200), newcombe(10, 100, 0, 100))
+    assert gap.value == pytest.approx(100 * (10 / 200 + 10 / 100))
+    assert gap.value - gap.low == pytest.approx(100 * math.hypot(*(one.value - one.low for one in parts)))
+    assert gap.high - gap.value == pytest.approx(100 * math.hypot(*(one.high - one.value for one in parts)))
+    assert compared.beats(better, worse) is True
+    assert compared.beats(worse, better) is False
+    assert compared.beats(better, near) is None
+    assert compared.beats(large, large) is False  # not by three points: 0.0 (-1.3 to 1.3)
+    assert compared.beats(better, worse, near) is None
+    assert compared.beats(worse, better, near) is False
     told = table._claims([lambda cell: None, lambda cell: better if cell.method == "duge" else None])
-    assert "| DUGE is worse without prior | too close to tell |" in told
+    assert "| DUGE's five requests in a row are worse without prior | too close to tell |" in told
+
+
+def test_two_edits_are_compared_prompt_by_prompt() -> None:
+    """The one keeps five styles of ten that the other loses, and one way round; each leaves one picture of 20."""
+    kept = [Case(f"dog-{i}", f"dog-{i}", "a dog", i, "near", "name", "dog", "neon") for i in range(30)]
+    asked = [
+        Case(f"cat-{i}", f"cat-{i // 2}", "a cat", i, "erased", "name", "cat", "", "cat") for i in range(20)
+    ]
+    asked += [Case("tom-0", "tom-0", "a tom", 0, "erased", "synonym", "cat", "", "cat")]
+
+    def seen(wrong: range, shows: int) -> dict[str, Any]:
+        words = {case.id: ("dog", "plain" if i in wrong else "neon") for i, case in enumerate(kept)}
+        words |= {case.id: ("cat" if i == shows else "dog", "plain") for i, case in enumerate(asked)}
+        scores = [
+            Score(case, "after", "", f"reader/{kind}", word, "prompts")
+            for case, pair in words.items()
+            for kind, word in zip(("object", "style"), pair, strict=True)
+        ]
+        found = compared.outcomes([PlannedConcept("cat", "cat", "object")], [*kept, *asked], scores)
+        styles = {"after": [30 - len(wrong), 30]}
+        return row({"name": [1, 20]}, 30, 30) | {
+            "outcomes": found,
+            "kept": {"near objects": {"after": [30, 30]}, "near styles": styles},
+        }
+
+    one, other = seen(range(4, 5), 0), seen(range(5, 10), 19)
+    assert one["outcomes"]["left"] == "10 " + " ".join(["00"] * 9)
+    assert one["outcomes"]["objects"] == " ".join("1" * 30)
+    assert other["outcomes"]["styles"] == " ".join("1" * 5 + "0" * 5 + "1" * 20)
+    gap = compared.ahead(one, other)
+    right = [[i not in wrong for i in range(30)] for wrong in (range(5, 10), range(4, 5))]
+    shows = [[i == at for i in range(20)] for at in (0, 19)]
+    parts = [
+        difference(*([True] * 30 + one for one in right), [*range(30)] * 2),
+        difference(*shows, [i // 2 for i in range(20)]),
+    ]
+    assert gap.value == pytest.approx(100 * 4 / 60)
+    assert gap.value - gap.low == pytest.approx(100 * math.hypot(*(one.value - one.low for one in parts)))
+    assert "paired, n = 60" in compared.told(one, other)
+    other["outcomes"]["cases"] = "others"
+    assert "not paired, n = 60" in compared.told(one, other)
 
 
 def test_a_claim_is_judged_by_its_rows_or_not_at_all() -> None:
@@ -237,9 +289,9 @@ def test_doco_beats_ca_where_it_is_nowhere_worse_and_somewhere_better() -> None:
 
 
 def test_one_share_is_more_than_another_only_beyond_the_noise() -> None:
-    # the noise of 4 of 16 beside 12 of 16: 1.96 √(2 × .25 × .75 / 16) = 0.30; of 6 and 10, 0.335
-    assert (papers.more([12, 16], [4, 16]), papers.more([4, 16], [12, 16])) == (True, False)
-    assert papers.more([10, 16], [6, 16]) is None
+    # Wilson's limits: 4 of 16 0.102 to 0.495, 12 of 16 0.505 to 0.898; 6 of 16 0.185 to 0.614, 10 of 16 0.386 to 0.815
+    assert (compared.more([12, 16], [4, 16]), compared.more([4, 16], [12, 16])) == (True, False)
+    assert compared.more([10, 16], [6, 16]) is None
 
 
 @pytest.mark.slow
@@ -348,6 +400,6 @@ def test_the_page_of_peers_by_hand() -> None:
     assert "| uce | 4e-06, gradient |  |  |  | 3.00 | 2.00 | 1.50 (1.40 to 1.60) | 9 | 8 | 0.89 |" in said
     assert "| 28c81ed | the whole script" in said
     weight = torch.tensor([3.0, 4.0])
-    assert difference({"w": weight + torch.tensor([0.0, 0.5])}, {"w": weight}) == pytest.approx(0.1)
+    assert far({"w": weight + torch.tensor([0.0, 0.5])}, {"w": weight}) == pytest.approx(0.1)
     with pytest.raises(LookupError, match="not the same weights"):
-        difference({"v": weight}, {"w": weight})
+        far({"v": weight}, {"w": weight})

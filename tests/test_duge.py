@@ -115,6 +115,24 @@ def test_the_prompt_less_its_word_stands_for_no_concept(model: Model, tmp_path: 
     assert first(tmp_path)["erase"] == pytest.approx(error, rel=1e-3)
 
 
+@pytest.mark.parametrize("eta", [None, 2.0])
+def test_attention_may_be_what_is_read_from_the_values(
+    eta: float | None, model: Model, tmp_path: Path
+) -> None:
+    steered = {"target": "steered", "eta": eta} if eta else {}
+    erase(model, attends="output", null="rest", folder=tmp_path, **steered)
+    x, t, _, which = batch(model, "duge", CATS)
+    without = [["", "a photo of a", "in a picture"][place] for place in which]
+    error = 0.0
+    for name in NAMES:
+        read, null = (
+            by_hand(model, name, (x, t, model.encode(words)), "output")
+            for words in ([CATS[place] for place in which], without)
+        )
+        error += (1 + (eta or 0)) ** 2 * (read - null).square().mean().item() / len(NAMES)
+    assert first(tmp_path)["erase"] == pytest.approx(error, rel=1e-3)
+
+
 def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: Path) -> None:
     erase(model, attention_weight=3.0, relative_erase=True, folder=tmp_path)
     assert first(tmp_path)["erase"] == pytest.approx(3.0, rel=1e-4)
@@ -134,6 +152,7 @@ def test_its_weight_makes_the_first_attention_loss_one(model: Model, tmp_path: P
             "trains": "xattn-kv",
         },
         {"null": "rest", "target": "steered", "output_weight": 1.0},
+        {"attends": "output", "target": "steered"},
     ],
 )
 def test_its_readings_work_with_several_concepts(changes: dict[str, Any], model: Model) -> None:

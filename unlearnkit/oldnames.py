@@ -74,7 +74,7 @@ _REMOVED: dict[str, dict[str, tuple[Any, ...]]] = {  # with the values that mean
     "ca": {**_TRAINING, **_START},
     "doco": {**_TRAINING, **_START, "domain": ("x0",), "discriminator": ("patchgan",)},
     "salun": {**_TRAINING, "saliency_guidance": (7.5,)},
-    "duge": {**_TRAINING, "attends": ("maps",), "layers": ((), [])},
+    "duge": {**_TRAINING, "layers": ((), [])},
     "guards": {"bank_holds": ("pictures",), "l1sp_first": (0.0,), "l2sp_first": (0.0,)},
 }
 

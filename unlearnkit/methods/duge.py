@@ -8,8 +8,9 @@ The trained θ attends to the concept as the frozen φ attends to nothing. A_i i
     L_reg = mean (θ - φ)²                                   rule = l2sp, or distillation on the memory bank, or both
     L     = λ_U L_U + λ_pr L_pr + λ_reg L_reg
 
-The paper's numbers are not known to us, and L_reg is our reading of one line (PAPERS.md). Attention alone may leave the
-concept in the values of the words: ``output_weight`` also moves the predicted noise.
+The paper's numbers are not known to us, and L_reg is our reading of one line (PAPERS.md). Maps alone leave the concept
+in the values of the words. With ``attends = output`` A_i is the map's product with the values, and ``output_weight``
+also moves the predicted noise.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class DUGE(Trained[Sets]):
     )
     null: Literal["empty", "rest"] = default("null", "empty", source="paper: empty; rest: ours")
     eta: float = default("eta", 1.0, source="ours, with target = steered; 1.8 on the canvas")
+    attends: attention.Attends = setting(
+        "maps", "what A is: the softmax, or its product with the values", source="paper, at second hand"
+    )
     attention_weight: float = setting(1.0, "λ_U, attention loss", low=0.0, source="ours", role="attention")
     relative_erase: bool = default("relative_erase", True, source="ours: the attention loss is tiny")
     output_weight: float = setting(
@@ -95,12 +99,13 @@ class DUGE(Trained[Sets]):
         if self.distil_weight and not self.memory:
             raise InputError("distil_weight needs a memory bank, and memory=0 makes none: set memory above 0")
         pairs = target_pairs(model, request, self.pictures, self.grammar, null=self.null)
+        mapped = attend and self.attends == "maps"  # values have no columns to align
         sets = Sets(
             erase=run.images([format_prompt(form, word) for form, word, _ in pairs]),
             target=run.encode([target_prompt(form, place) for form, _, place in pairs]),
-            alignment=attention.alignment(model, pairs) if attend else attention.Alignment(),
+            alignment=attention.alignment(model, pairs) if mapped else attention.Alignment(),
             retain=self._retain(run),
-            recorder=run.enter(attention.record_attention(model, enabled=attend > 0)),
+            recorder=run.enter(attention.record_attention(model, enabled=attend > 0, attends=self.attends)),
             scale=attend,
         )
         relative = attend and self.relative_erase
@@ -137,7 +142,8 @@ class DUGE(Trained[Sets]):
         maps = sets.alignment.of_targets(maps, x.which)
         if steered:  # away from the concept by η
             e, others = e - self.eta * (others[0] - e), others[1:]
-            maps = [attention.steer_maps(one, self.eta) for one in maps]
+            away = attention.steer_maps if self.attends == "maps" else attention.steer
+            maps = [away(one, self.eta) for one in maps]
         return maps, e, others
 
     def _base_loss(self, run: Run, sets: Sets) -> float:

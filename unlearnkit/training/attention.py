@@ -1,8 +1,8 @@
-"""Cross-attention maps: how to record, align and compare them. Recording does not change the output.
+"""Cross-attention: how to record, align and compare what its layers compute. Recording does not change the output.
 
 A layer's map is A = softmax(Q Kᵀ / √d), fp32, of shape (rows, heads, positions, tokens); it sums to 1 over the tokens.
 Fused attention never computes it. So recorded rows use an explicit softmax, and all other rows and passes use the
-layer's own processor.
+layer's own processor. What the layer reads is A V, of shape (rows, heads, positions, d).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,26 +23,33 @@ from ..model.model import Model
 
 __all__ = [
     "Alignment",
+    "Attends",
     "AttentionRecorder",
     "alignment",
     "detach_bos",
     "map_distance",
     "record_attention",
+    "steer",
     "steer_maps",
     "token_alignment",
 ]
 
+Attends = Literal["maps", "output"]
+
 
 @contextmanager
-def record_attention(model: Model, *, enabled: bool = True) -> Iterator[AttentionRecorder]:
-    """Inside, the recorder can read all cross-attention maps. The processors are restored, on exceptions too.
+def record_attention(
+    model: Model, *, enabled: bool = True, attends: Attends = "maps"
+) -> Iterator[AttentionRecorder]:
+    """Inside, the recorder can read all cross-attention layers. The processors are restored, on exceptions too.
 
-    enabled: False changes nothing and accepts every model. ``backward()`` must run inside too, because recomputed
+    enabled: False changes nothing and accepts every model. attends: what is read, the map A or its product with the
+    values A V. ``backward()`` must run inside too, because recomputed
     activations pass through the processors again. Raises InputError or ModelError for attention of another kind.
     """
     layers = _cross_attention(model) if enabled else {}
     recorder, before = (
-        AttentionRecorder(model, enabled),
+        AttentionRecorder(model, enabled, attends),
         {name: layer.processor for name, layer in layers.items()},
     )
     try:
@@ -141,11 +148,17 @@ def steer_maps(both: Tensor, eta: float) -> Tensor:
     return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
 
 
-class AttentionRecorder:
-    """Passes through a model that also give its attention maps. Made by ``record_attention``."""
+def steer(both: Tensor, eta: float) -> Tensor:
+    """O_null - η (O_cond - O_null) of the two halves of the rows."""
+    null, cond = both.chunk(2)
+    return null - eta * (cond - null)
 
-    def __init__(self, model: Model, enabled: bool) -> None:
-        self._model, self.enabled = model, enabled
+
+class AttentionRecorder:
+    """Passes through a model that also give what its layers attend to. Made by ``record_attention``."""
+
+    def __init__(self, model: Model, enabled: bool, attends: Attends = "maps") -> None:
+        self._model, self.enabled, self.attends = model, enabled, attends
         self._states: Tensor | None = None
         self._rows = 0
         self._maps: dict[str, Tensor] | None = None
@@ -211,8 +224,9 @@ class _RecordingProcessor:
 
         q, k, v = heads(attn.to_q(x)), heads(attn.to_k(states)), heads(attn.to_v(states))
         a = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        output = (a.to(v.dtype) @ v).transpose(1, 2).flatten(2)
-        self.recorder.record(self.name, a)
+        read = a.to(v.dtype) @ v
+        output = read.transpose(1, 2).flatten(2)
+        self.recorder.record(self.name, a if self.recorder.attends == "maps" else read.float())
         projected: Tensor = attn.to_out[1](attn.to_out[0](output))
         return projected
 
