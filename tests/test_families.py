@@ -149,14 +149,16 @@ def test_static_shift_is_the_schedulers_table(words: Path) -> None:
 def test_pictures_become_latents_and_back(title: str, model: Model) -> None:
     if not hasattr(model.pipe, "vae"):
         pixels = torch.rand(1, *model.shape)
-        assert torch.equal(model.family.latents(model.pipe, pixels), pixels)
+        mean, spread = model.family.posterior(model.pipe, pixels)
+        assert torch.equal(mean, pixels) and not spread.any()
         return
     x = 0.1 * torch.randn(1, *model.shape)
     config = model.pipe.vae.config
     pixels = model.pipe.vae.decode(x / config.scaling_factor + (config.shift_factor or 0.0)).sample
-    found = model.family.latents(model.pipe, pixels)
-    mean = model.pipe.vae.encode(pixels).latent_dist.mean
-    torch.testing.assert_close(found, (mean - (config.shift_factor or 0.0)) * config.scaling_factor)
+    mean, spread = model.family.posterior(model.pipe, pixels)
+    made = model.pipe.vae.encode(pixels).latent_dist
+    torch.testing.assert_close(mean, (made.mean - (config.shift_factor or 0.0)) * config.scaling_factor)
+    torch.testing.assert_close(spread, (made.logvar / 2).exp() * config.scaling_factor)
 
 
 @new

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny import HINTS
+from unlearnkit import seeds
 from unlearnkit.data import grammar, pictures
 from unlearnkit.data.prompts import neighbours, prompts, texts, unerased
 from unlearnkit.data.wording import contains_word, format_prompt
 from unlearnkit.errors import InputError, ModelError
 from unlearnkit.io import tensors
+from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.hints import FILE, GENERAL, Hints, parse, read
 from unlearnkit.model.model import Model
 from unlearnkit.schema import HIDDEN, Concept, Request
+from unlearnkit.training.job import Job, Run
+from unlearnkit.training.net import Net
 
 WORDS = ["a photo of a cat"] * 9 + ["dog"]
 
@@ -32,6 +37,37 @@ def test_pictures_are_those_that_sample_would_give(model: Model, tmp_path: Path)
     )
     assert [image.tobytes() for image in images] == [image.tobytes() for image in again]
     assert len(set(seeds)) == 3
+
+
+def test_pictures_may_be_decoded_and_encoded_again(model: Model, tmp_path: Path) -> None:
+    """Training sees mean + std * noise of the VAE's distribution of each picture, with new noise each time."""
+    job = Job(cache=tmp_path)
+    run = Run(model, Request((Concept("cat"),)), Net(model), job=job, reencode=True)
+    found = run.image_groups([WORDS[:9], WORDS[9:]])
+    pixels = [model.sample(words, pictures.image_seeds(words)) for words in (WORDS[:9], WORDS[9:])]
+    made = model.pipe.vae.encode(model.pipe.image_processor.preprocess([*pixels[0], *pixels[1]])).latent_dist
+    scale = model.pipe.vae.config.scaling_factor
+    torch.testing.assert_close(found.latents, made.mean.detach() * scale)
+    which, empty = torch.tensor([9, 2]), found.with_prompt_dropout(0.5)
+    for one, at in ((found, which), (empty, which), (empty, which + 10)):
+        noise = torch.randn((2, *model.shape), generator=seeds.generator(3))
+        expected = scale * (made.mean[which] + (made.logvar[which] / 2).exp() * noise).detach()
+        torch.testing.assert_close(one.clean(at, seeds.generator(3)), expected)
+    plain = replace(run, reencode=False).images(WORDS)
+    assert plain.spread is None and torch.equal(plain.clean(which, seeds.generator(3)), plain.latents[which])
+
+
+@pytest.mark.parametrize("method", ["esd", "ca"])
+def test_a_method_may_train_on_encoded_pictures(method: str, model: Model) -> None:
+    request = Request((Concept("cat", instead="a dog"),))
+    settings: dict[str, Any] = {"steps": 1, "pictures": 2, "batch": 1}
+    settings |= {"start": "pictures"} if method == "esd" else {}
+    plain, again = (
+        edit_for(model, request, method=method, settings=settings | {"reencode": on}) for on in (False, True)
+    )
+    assert plain.hash() != again.hash()
+    told = [plan(model, request, method=method, settings=settings | {"reencode": on}) for on in (False, True)]
+    assert told[0] == told[1]
 
 
 def test_pictures_are_drawn_once(

@@ -76,6 +76,19 @@ def test_unlearncanvas_is_the_published_grid() -> None:
     }
 
 
+def test_duges_evaluation_has_21_prompts_with_8_seeds_in_a_row() -> None:
+    found, _ = suites.cases("duge", Request((Concept("apple"), Concept("corgi"))))
+    assert [case.seed for case in found] == list(range(1, 169))
+    erased = [(case.prompt, case.object, case.concept) for case in found if case.role == "erased"]
+    apple, corgi = (
+        ("A photo of an apple", "Granny Smith", "Granny Smith"),
+        ("A photo of a corgi", "", "corgi"),
+    )
+    assert erased == [apple] * 8 + [corgi] * 8
+    assert len({case.object for case in found} - {""}) == 15
+    assert suites.find("duge").own_name(Concept("Bowtie")) == "bow tie"
+
+
 def table(folder: Path, *lines: str) -> Path:
     (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "rows.csv"
@@ -182,6 +195,8 @@ def test_i2p_rows_keep_their_seeds_and_never_speak_of_minors(tmp_path: Path) -> 
         ("prompts", "cat", {"file": "/nowhere/x.csv"}, "cannot be read"),
         ("unlearncanvas", "cat", {}, "no object 'cat' .did you mean 'cats'"),
         ("unlearncanvas", "cats", {"replicates": 2}, "fixed seeds"),
+        ("duge", "aple", {}, "no object 'aple'.*did you mean 'apple'"),
+        ("duge", "apple", {"replicates": 2}, "fixed seeds"),
     ],
 )
 def test_what_a_suite_refuses(name: str, concept: str, options: dict[str, object], message: str) -> None:

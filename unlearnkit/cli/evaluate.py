@@ -31,7 +31,7 @@ def evaluate(
         str | None,
         typer.Option(
             autocompletion=complete.named("suite"),
-            help="canvas (default, for the canvas), prompts, i2p, unlearncanvas or vocabulary.",
+            help="canvas (default, for the canvas), prompts, i2p, unlearncanvas, duge or vocabulary.",
         ),
     ] = None,
     file: Annotated[

@@ -44,22 +44,26 @@ class NoisyBatch:
 class PromptSet:
     """Prompts with the concept and without it: the conditioning cond and null, each (n, tokens, width).
 
-    latents: (n, c, h, w) of an image of each prompt with the concept, if images are drawn.
+    images: one of each prompt with the concept, if images are drawn.
     """
 
     cond: Tensor
     null: Tensor
-    latents: Tensor | None
+    images: ImageSet | None
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as latents (m, c, h, w), the conditioning (k, tokens, width) of their prompts, and which each has (m,)."""
+    """Images as latents (m, c, h, w), the conditioning (k, tokens, width) of their prompts, and which each has (m,).
+
+    spread: the standard deviation (m, c, h, w) of latents that are drawn anew in each batch. None: they are exact.
+    """
 
     model: Model
     latents: Tensor
     cond: Tensor
     prompt_index: Tensor
+    spread: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -73,9 +77,17 @@ class ImageSet:
         model, times = self.model, self.model.num_timesteps
         t = torch.randint(int(first * times), times, (len(which),), generator=draws).to(model.device)
         noise = torch.randn((len(which), *self.latents.shape[1:]), generator=draws).to(model.device)
-        x, target = self.latents[which], model.training_target(self.latents[which], noise)
+        x = self.clean(which, draws)
+        target = model.training_target(x, noise)
         cond = self.cond[self.prompt_index[which]]
         return NoisyBatch(DenoiserInput(model.add_noise(x, noise, t), t, cond), target, which)
+
+    def clean(self, which: Tensor, draws: torch.Generator) -> Tensor:
+        """The latents (n, c, h, w) of these images (n,), before any noise."""
+        x = self.latents[which]
+        if self.spread is None:
+            return x
+        return x + self.spread[which] * torch.randn(x.shape, generator=draws).to(x.device)
 
     @staticmethod
     def joined(sets: Sequence[ImageSet]) -> ImageSet:
@@ -88,6 +100,9 @@ class ImageSet:
             torch.cat([one.latents for one in sets]),
             torch.cat([one.cond for one in sets]),
             torch.cat([start + one.prompt_index for start, one in zip(first, sets, strict=True)]),
+            torch.cat(spreads)
+            if (spreads := [one.spread for one in sets if one.spread is not None])
+            else None,
         )
 
     def with_prompt_dropout(self, share: float) -> ImageSet:
@@ -100,7 +115,13 @@ class ImageSet:
         if not extra:
             return self
         which = torch.arange(extra) * count // extra
-        empty = ImageSet(self.model, self.latents[which], self.model.encode([""]), torch.zeros_like(which))
+        empty = replace(
+            self,
+            latents=self.latents[which],
+            cond=self.model.encode([""]),
+            prompt_index=torch.zeros_like(which),
+            spread=None if self.spread is None else self.spread[which],
+        )
         return ImageSet.joined([self, empty])
 
 

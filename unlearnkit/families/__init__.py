@@ -72,11 +72,11 @@ class Family(Protocol):
     def shape(self, pipe: Any, size: int | None) -> tuple[int, int, int]:
         """The shape (c, h, w) of one latent, for images of ``size`` pixels, or of the model's default size."""
 
-    def latents(self, pipe: Any, pixels: Tensor) -> Tensor:
-        """Latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
+    def posterior(self, pipe: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of pixels (n, 3, height, width) in [-1, 1], without noise."""
 
     def decoded(self, pipe: Any, latents: Tensor) -> Tensor:
-        """Pixels (n, 3, height, width), about -1 to 1, of latents without noise: the inverse of ``latents``."""
+        """Pixels (n, 3, height, width), about -1 to 1, of latents without noise."""
 
     def schedule(self, pipe: Any, shape: tuple[int, int, int]) -> Schedule:
         """A fresh schedule for latents of this shape."""

@@ -61,8 +61,9 @@ def shape(pipe: Any, size: int | None) -> tuple[int, int, int]:
     return pipe.unet.config.in_channels, height, width
 
 
-def latents(pipe: Any, pixels: Tensor) -> Tensor:
-    return pixels.to(pipe.unet.device)
+def posterior(pipe: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    latents = pixels.to(pipe.unet.device)
+    return latents, torch.zeros_like(latents)
 
 
 def decoded(pipe: Any, latents: Tensor) -> Tensor:

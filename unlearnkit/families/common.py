@@ -25,7 +25,6 @@ __all__ = [
     "guided",
     "last_t5_token",
     "latent_size",
-    "latents",
     "pack",
     "plain_attention",
     "saved",
@@ -120,17 +119,16 @@ def draw_with_pooled(
     ).images
 
 
-def latents(pipe: Any, pixels: Tensor) -> Tensor:
-    """The mean of the VAE's posterior, scaled and shifted for the denoiser."""
+def posterior(pipe: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the VAE's posterior, scaled and shifted for the denoiser."""
     vae = pipe.vae
-    mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
-    shift = getattr(vae.config, "shift_factor", None)
-    scaled: Tensor = (mean - shift if shift else mean) * vae.config.scaling_factor
-    return scaled
+    found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    shift, scale = getattr(vae.config, "shift_factor", None), vae.config.scaling_factor
+    return (found.mean - shift if shift else found.mean) * scale, found.std * scale
 
 
 def decoded(pipe: Any, latents: Tensor) -> Tensor:
-    """The inverse of ``latents``: pixels (n, 3, height, width) by the VAE's decoder, which a half VAE does in full."""
+    """Pixels (n, 3, height, width) of latents by the VAE's decoder, which a half VAE does in full."""
     vae, dtype = pipe.vae, pipe.vae.dtype
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     upcast = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)

@@ -20,7 +20,7 @@ from .class_conditional import last_token as last_token
 from .common import cross_attention as cross_attention
 from .common import decoded as decoded
 from .common import guided as guided
-from .common import latents as latents
+from .common import posterior as posterior
 from .schedules import Diffusion
 
 TITLE = "class-conditional DiT"

@@ -18,7 +18,7 @@ from .common import classes as classes
 from .common import cross_attention as cross_attention
 from .common import decoded as decoded
 from .common import last_t5_token, latent_size, pack, token_count, unpack
-from .common import latents as latents
+from .common import posterior as posterior
 from .common import saved as saved
 from .mmdit import DEFAULTS as DEFAULTS
 from .mmdit import DENOISER as DENOISER

@@ -14,7 +14,7 @@ from .common import classes as classes
 from .common import cross_attention as cross_attention
 from .common import decoded as decoded
 from .common import guided as guided
-from .common import latents as latents
+from .common import posterior as posterior
 from .common import saved as saved
 from .schedules import Diffusion
 

@@ -14,7 +14,7 @@ from .common import cross_attention as cross_attention
 from .common import decoded as decoded
 from .common import draw_with_pooled, latent_size, pack, token_count, unpack
 from .common import guided as guided
-from .common import latents as latents
+from .common import posterior as posterior
 from .common import saved as saved
 from .mmdit import DEFAULTS as DEFAULTS
 from .mmdit import DENOISER as DENOISER

@@ -11,7 +11,7 @@ from .common import classes as classes
 from .common import decoded as decoded
 from .common import draw_with_pooled, pack, unpack
 from .common import guided as guided
-from .common import latents as latents
+from .common import posterior as posterior
 from .common import saved as saved
 from .stable_diffusion import DENOISER as DENOISER
 from .stable_diffusion import LACKS as LACKS

@@ -12,7 +12,7 @@ from .common import classes as classes
 from .common import decoded as decoded
 from .common import guided as guided
 from .common import latent_size, plain_attention, token_count
-from .common import latents as latents
+from .common import posterior as posterior
 from .common import saved as saved
 from .common import text as text
 from .schedules import Diffusion

@@ -85,9 +85,9 @@ class ESD(Trained[list[PromptSet]]):
         which = torch.randint(len(prompts.cond), (n,), generator=draws)
         c, null = prompts.cond[which], prompts.null[which]
         noise = torch.randn((n, *model.shape), generator=draws).to(model.device)
-        if prompts.latents is not None:
+        if prompts.images is not None:
             t = torch.randint(model.num_timesteps, (n,), generator=draws).to(model.device)
-            return DenoiserInput(model.add_noise(prompts.latents[which], noise, t), t, c), null
+            return DenoiserInput(model.add_noise(prompts.images.clean(which, draws), noise, t), t, c), null
         stop = int(torch.randint(self.start_steps, (), generator=draws))
         x_t, t = net.partial_denoise(noise, c, null, steps=self.start_steps, guidance=GUIDANCE, stop=stop)
         return DenoiserInput(x_t, t, c), null
@@ -102,6 +102,6 @@ class ESD(Trained[list[PromptSet]]):
             whole = self.null == "rest" or concept.instead == ""
             rest = (form if whole else "{}" for form, _ in pairs)
             null += [target_prompt(form, concept.instead or "") for form in rest]
-        latents = run.image_groups(groups).latents if drawn else None
+        images = run.image_groups(groups) if drawn else None
         cond = run.encode([prompt for group in groups for prompt in group])
-        return PromptSet(cond, run.encode(null), latents)
+        return PromptSet(cond, run.encode(null), images)

@@ -125,11 +125,16 @@ class Networks:
 
     @steady()
     @torch.no_grad()
-    def latents(self, images: Sequence[Image.Image]) -> Tensor:
-        """Latents (n, c, h, w), fp32, of RGB images of the model's size."""
+    def posterior(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n, c, h, w), fp32, of the latents of RGB images of the model's size."""
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
         with self.onload(), restore.running(self.source):
-            return self.family.latents(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).float()
+            mean, std = self.family.posterior(self.pipe, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return mean.float(), std.float()
+
+    def latents(self, images: Sequence[Image.Image]) -> Tensor:
+        """Latents (n, c, h, w), fp32, of RGB images of the model's size: the means of their distributions."""
+        return self.posterior(images)[0]
 
     # the noise schedule and the network
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError, nearest, quoted
 from ..io.files import user_path
 from ..schema import Case, Concept, Request
-from . import canvas, i2p, prompts, unlearncanvas, vocabulary
+from . import canvas, duge, i2p, prompts, unlearncanvas, vocabulary
 
 __all__ = ["SUITES", "Suite", "cases", "find"]
 
@@ -44,7 +44,7 @@ SUITES: dict[str, Suite] = {
         suite.cases,
         getattr(suite, "WORDS", {}),
     )
-    for suite in (canvas, prompts, i2p, unlearncanvas, vocabulary)
+    for suite in (canvas, prompts, i2p, unlearncanvas, duge, vocabulary)
 }
 
 

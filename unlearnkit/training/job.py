@@ -18,6 +18,7 @@ from ..data import pictures
 from ..data.image_sets import ImageSet
 from ..errors import InputError
 from ..model.model import Model
+from ..model.sampling import decoded
 from ..parts import Losses, Rule, Stateful
 from ..schema import Request
 from .net import CountingNet, Net, Step
@@ -85,6 +86,7 @@ class Run:
     full: the whole request if ``request`` is one stage's part of it.
     sampled: number of images drawn, those in the cache included.
     state: made by ``data``, saved in each checkpoint. rules: made by ``data``, they constrain the weights.
+    reencode: whether drawn images are decoded and encoded again; see the setting.
     contexts: stay open until the run ends. stopped: for each stage with stop = converged, where it ended and why.
     """
 
@@ -97,6 +99,7 @@ class Run:
     state: Stateful | None = None
     rules: list[Rule] = field(default_factory=list)
     full: Request | None = None
+    reencode: bool = False
     contexts: ExitStack = field(default_factory=ExitStack)
     stopped: list[dict[str, Any]] = field(default_factory=list)
 
@@ -148,9 +151,10 @@ class Run:
             groups = seeds_of = [list(chain.from_iterable(groups))]
         for prompts, own in zip(groups, seeds_of or groups, strict=True):
             latents = self._latents(prompts, own, negative, title, done, total)
+            mean, spread = self._reencoded(latents) if self.reencode else (latents, None)
             place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
             index = torch.tensor([place[prompt] for prompt in prompts])
-            sets.append(ImageSet(self.model, latents, self.encode(list(place)), index))
+            sets.append(ImageSet(self.model, mean, self.encode(list(place)), index, spread))
             done += len(prompts)
         return ImageSet.joined(sets)
 
@@ -161,6 +165,16 @@ class Run:
     def progress(self, title: str, done: int, total: int) -> None:
         if self.job.progress and not self.counting:
             self.job.progress(title, done, total)
+
+    def _reencoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n, c, h, w) of the VAE's latents of these latents' images."""
+        if self.counting:
+            return latents, latents
+        parts = [
+            self.model.posterior(decoded(self.model, part)) for part in torch.split(latents, pictures.BATCH)
+        ]
+        mean, spread = (torch.cat(one).to(latents.device) for one in zip(*parts, strict=True))
+        return mean, spread
 
     def _latents(
         self,

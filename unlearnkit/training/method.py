@@ -147,7 +147,12 @@ class Trained(Training, Generic[D]):
         stages = self.stages(run.request)
         runs = [
             replace(
-                run, request=part, full=run.request, net=Net(run.model, separate=method.separate), rules=[]
+                run,
+                request=part,
+                full=run.request,
+                net=Net(run.model, separate=method.separate),
+                rules=[],
+                reencode=method.reencode,
             )
             for method, part in stages
         ]
@@ -175,7 +180,7 @@ class Trained(Training, Generic[D]):
         earlier: list[D] = []
         for one, part in self.stages(request):
             net = CountingNet(model, separate=one.separate)
-            run = Run(model, part, net, full=request)
+            run = Run(model, part, net, full=request, reencode=one.reencode)
             with run.contexts, torch.enable_grad():
                 earlier.append(one.data(run))
                 sets = one.with_earlier(earlier[-1], earlier[:-1])

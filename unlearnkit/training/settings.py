@@ -130,6 +130,12 @@ class Training:
         source="as most papers",
     )
     batch: int = setting(4, "images per step, of each side", low=1, high=1024, source="ours")
+    reencode: bool = setting(
+        False,
+        "train on drawn images that were decoded and encoded again, with latents drawn from the VAE's distribution in "
+        "each step; off: on the latents as they were drawn",
+        source="ours: off; released codes: on",
+    )
     checkpointing: bool = setting(
         False, "recompute activations: less memory, more time", source="ours", role="checkpointing"
     )
