@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from compared import outcomes
+from compared import FORMS, outcomes
 from peak import Peak, trimmed
 from rows import once, plain
 
@@ -164,7 +164,7 @@ def asked(cell: Cell) -> list[Case]:
     once = [case for case in every if case.id.endswith("-0")]
     if cell.size == "full":
         return [case for case in every if case in once or (case.role, case.form) == ("erased", "name")]
-    if cell.size in ("together", "paired"):
+    if cell.size == "together":
         once = [case for case in once if case.role != "erased" or case.form in ("name", "template")]
     erased, kept = (
         [case for case in once if (case.role == "erased") == whether] for whether in (True, False)
@@ -172,6 +172,7 @@ def asked(cell: Cell) -> list[Case]:
     of_erased, of_kept = SIZES[cell.size]
     if cell.size == "paired":
         seeds = math.ceil(of_kept / len(kept))
+        erased = [case for case in erased if case.form in FORMS]
         kept = [case for case in _cases(cell, seeds) if case.role != "erased"]
         return _evenly(erased, of_erased) + kept
     return _evenly(erased, of_erased) + _evenly(kept, of_kept)

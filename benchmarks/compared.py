@@ -11,22 +11,26 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from unlearnkit.evaluation.plan import AFTER, DIRECT, PlannedConcept
+from unlearnkit.evaluation.plan import AFTER, PlannedConcept
 from unlearnkit.evaluation.rows import Picture, gather
 from unlearnkit.metrics.stats import Interval, difference, newcombe
 from unlearnkit.schema import Case, Score
 
 __all__ = [
+    "FORMS",
     "MARGIN",
     "ahead",
     "beats",
+    "beyond",
     "counted",
     "held",
     "left",
+    "left_less",
     "lost",
     "more",
     "outcomes",
     "percent",
+    "points",
     "told",
 ]
 
@@ -35,6 +39,7 @@ Verdict = bool | None  # whether it holds; None where the rows are too close to 
 
 MARGIN = 3.0  # points: a difference below that is none
 KINDS = ("objects", "styles")
+FORMS = ("name", "synonym", "template", "background")
 
 
 def outcomes(
@@ -42,8 +47,8 @@ def outcomes(
 ) -> dict[str, str]:
     """What the judge saw after the edit: 1 or 0 for each picture, the pictures of one prompt in one word.
 
-    left: whether the erased concept is seen, of prompts by name. objects, styles: whether they are right, of retained
-    prompts. cases: a hash of the prompts and seeds.
+    left: whether the erased concept is seen, of prompts that ask for it in any form. objects, styles: whether they
+    are right, of retained prompts. cases: a hash of the prompts and seeds.
     """
     pictures = gather(scores)
     kinds = {concept.name: concept.kind for concept in concepts}
@@ -55,14 +60,14 @@ def outcomes(
             bits[case.prompt_id] = bits.get(case.prompt_id, "") + one
         return " ".join(bits.values())
 
-    named = [case for case in cases if case.role == "erased" and case.form in DIRECT]
+    asked = [case for case in cases if case.role == "erased"]
     kept = [case for case in cases if case.role != "erased"]
     right = {
         f"{kind}s": words(kept, lambda case, picture, kind=kind: picture.shows(kind, getattr(case, kind)))
         for kind in ("object", "style")
     }
     hashed = hashlib.sha256("\n".join(f"{case.prompt_id} {case.seed}" for case in cases).encode())
-    shown = words(named, lambda case, picture: picture.shows(kinds[case.concept], case.concept))
+    shown = words(asked, lambda case, picture: picture.shows(kinds[case.concept], case.concept))
     return {"cases": hashed.hexdigest()[:12], "left": shown, **right}
 
 
@@ -92,11 +97,11 @@ def percent(counts: Sequence[Sequence[int]]) -> float:
 
 
 def ahead(one: Row, other: Row) -> Interval:
-    """How many points more the first keeps, plus how many less it leaves by name.
+    """How many points more the first keeps, plus how many less it leaves, of prompts in any of ``FORMS``.
 
     The interval is that of a sum of two independent estimates (MOVER, Zou and Donner 2008).
     """
-    parts = [_kept_more(one, other), _left_less(one, other)]
+    parts = [_kept_more(one, other), left_less(one, other)]
     value = sum(part.value for part in parts)
     below = math.hypot(*(part.value - part.low for part in parts))
     above = math.hypot(*(part.high - part.value for part in parts))
@@ -104,25 +109,30 @@ def ahead(one: Row, other: Row) -> Interval:
 
 
 def told(one: Row, other: Row) -> str:
-    """``ahead`` in words, with the number of pictures of retained prompts."""
-    gap, n = ahead(one, other), sum(counts["after"][1] for counts in one["kept"].values())
+    """``ahead`` in words, with the number of pictures of retained prompts; each shows an object and a style."""
+    pictures = [counts["after"][1] for group, counts in one["kept"].items() if group.endswith("objects")]
+    gap, n = ahead(one, other), sum(pictures)
     how = "paired" if _paired(one, other) else "not paired"
     return f"ahead by {gap.value:+.1f} points ({gap.low:.1f} to {gap.high:.1f}; {how}, n = {n})"
 
 
 def beats(one: Row, *others: Row) -> Verdict:
     """Whether it is ahead of each of the others; False where it is not by ``MARGIN``, None where unclear."""
-    verdicts = [_beyond(ahead(one, other)) for other in others]
+    verdicts = [beyond(ahead(one, other)) for other in others]
     return False if False in verdicts else None if None in verdicts else True
 
 
 def more(one: Sequence[int], other: Sequence[int]) -> Verdict:
     """Whether the first of two shares [k, n] is the larger; False where it is not by ``MARGIN`` points."""
-    gap = newcombe(*one, *other)
-    return _beyond(Interval(100 * gap.value, 100 * gap.low, 100 * gap.high))
+    return beyond(points(newcombe(*one, *other)))
 
 
-def _beyond(gap: Interval) -> Verdict:
+def points(share: Interval) -> Interval:
+    return Interval(100 * share.value, 100 * share.low, 100 * share.high)
+
+
+def beyond(gap: Interval) -> Verdict:
+    """Whether a difference in points is above 0; False where it is below ``MARGIN``, None where unclear."""
     return True if gap.low > 0 else False if gap.high < MARGIN else None
 
 
@@ -132,18 +142,20 @@ def _paired(one: Row, other: Row) -> bool:
 
 
 def _kept_more(one: Row, other: Row) -> Interval:
+    """A picture's object and style are not independent; without pairs they count as one judgement, half each."""
     if _paired(one, other):
         return _difference(one, other, KINDS)
-    counts = [
-        [sum(each["after"][at] for each in row["kept"].values()) for at in (0, 1)] for row in (one, other)
+    sums = [
+        [sum(each["after"][at] for each in row["kept"].values()) / 2 for at in (0, 1)] for row in (one, other)
     ]
-    return newcombe(*counts[0], *counts[1])
+    return newcombe(*sums[0], *sums[1])
 
 
-def _left_less(one: Row, other: Row) -> Interval:
+def left_less(one: Row, other: Row) -> Interval:
+    """How much less of the erased concept the first leaves, as a share of the pictures that ask for it."""
     if _paired(one, other):
         return _difference(other, one, ("left",))
-    return newcombe(*other["left"]["name"], *one["left"]["name"])
+    return newcombe(*counted(other, FORMS), *counted(one, FORMS))
 
 
 def _difference(one: Row, other: Row, names: Sequence[str]) -> Interval:

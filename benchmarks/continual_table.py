@@ -13,7 +13,7 @@ ABOUT = """# Continual unlearning on the canvas
 
 `benchmarks/continual.py table` writes this page from `benchmarks/results/continual.jsonl`. The canvas is {bases},
 with {words} pictures of each word after each request. UA is the share of pictures of erased concepts in which the
-held-out classifier does not see them. *Kept* is the number of correct pictures, divided by that of the first model.
+held-out classifier does not see them. *Kept* is the number of correct pictures, divided by that of the base model.
 Brackets, and the bands around the curves, are 95 % intervals (Wilson, over pictures). A contender with fewer requests
 than the others collapsed (less than 30 % of the objects or styles kept), failed, or is not finished.
 
@@ -21,7 +21,7 @@ than the others collapsed (less than 30 % of the objects or styles kept), failed
 
 - *as shipped*: `chain add` with no options on the canvas: ESD, a memory bank and replay.
 - *uce, whole*: UCE with the canvas's settings.
-- *uce-diverse*: that method with replay; *joint*: from the first model, for all requests so far.
+- *uce-diverse*: that method with replay; *joint*: from the base model, for all requests so far.
 - *uce*: UCE with the smallest `erase_weight` of a list after which the validation classifier sees the concept in at
   most 5 % of 40 pictures.
 - The others stop as soon as the validation classifier, every 20 steps, sees the concept in at most 5 % of 40 pictures.
@@ -132,7 +132,7 @@ def _gone(rates: Any) -> Interval | None:
 
 
 def _left(rows: Sequence[Row], kind: str, *, near: bool | None = None) -> Interval | None:
-    """Right pictures of what stays, over those of the first model."""
+    """Right pictures of what stays, over those of the base model."""
     before, after = (_sum(part) for part in zip(*(kept(row, kind, near=near) for row in rows), strict=True))
     if not before["k"]:
         return None

@@ -7,7 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from cells import ROWS, TARGETS, Cell
-from compared import Row, Verdict, beats, counted, held, left, lost, more, percent, told
+from compared import (
+    Row,
+    Verdict,
+    beats,
+    beyond,
+    counted,
+    held,
+    left,
+    left_less,
+    lost,
+    more,
+    percent,
+    points,
+    told,
+)
 from held_out import STEPS
 from rows import read
 
@@ -23,10 +37,10 @@ DUGE: Changes = {
     "without regularisation": {"rule": ()},
     "without attention": {"attention_weight": 0.0},
     "maps alone": {"attention_weight": 1.0, "output_weight": 0.0},
-    "what is read alone": {"attends": "output", "attention_weight": 1.0, "output_weight": 0.0},
-    "what is read, and noise": {"attends": "output", "attention_weight": 1.0},
+    "output alone": {"attends": "output", "attention_weight": 1.0, "output_weight": 0.0},
+    "output and noise": {"attends": "output", "attention_weight": 1.0},
 }
-LOSSES = ("without attention", "maps alone", "what is read alone", "what is read, and noise")
+LOSSES = ("without attention", "maps alone", "output alone", "output and noise")
 RGD: Changes = {
     "without diversity": {"diverse": False, "neighbours": 1},
     "nearest two": {"neighbours": 2},
@@ -112,12 +126,13 @@ def _rgd_erases(*all_four: Row) -> tuple[bool, str]:
 
 
 def _rgd_both(find: Find) -> Said:
-    both = {}
-    for row in read(ROWS):
-        if row["key"].get("claim") == STEPS:
-            method, combine = row["key"]["method"], row["key"]["settings"].get("combine", "restricted")
-            name = method if method == "graddiff" else combine
-            both[name] = [sum(pair) for pair in zip(both.get(name, [0, 0]), row["both"], strict=True)]
+    """All seeds of the newest settings. The steps of one run count as independent."""
+    rows = [row for row in read(ROWS) if row["key"].get("claim") == STEPS]
+    newest = {_contender(row): _but_seed(row) for row in rows}
+    both = dict.fromkeys(newest, (0, 0))
+    for row in rows:
+        if _but_seed(row) == newest[name := _contender(row)]:
+            both[name] = (both[name][0] + row["both"][0], both[name][1] + row["both"][1])
     if not {"restricted", "graddiff"} <= set(both):
         return None
     figures = ", ".join(
@@ -126,13 +141,23 @@ def _rgd_both(find: Find) -> Said:
     return more(both["restricted"], both["graddiff"]), f"share of steps: {figures}"
 
 
+def _contender(row: Row) -> str:
+    method: str = row["key"]["method"]
+    return method if method == "graddiff" else str(row["key"]["settings"].get("combine", "restricted"))
+
+
+def _but_seed(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row["key"].items() if name != "seed"}
+
+
 @on(
     shipped("rgd"),
     *(Cell("rgd", ("cat",), settings=RGD[name]) for name in ("without diversity", "nearest two")),
 )
 def _rgd_diverse(whole: Row, plain: Row, nearest: Row) -> tuple[Verdict, str]:
-    figures = [f"{name} {left(row):.1f} % left, {held(row):.1f} % kept" for name, row in
-               (("diverse", whole), ("not", plain), ("two nearest concepts", nearest))]  # fmt: skip
+    figures = [f"diverse {left(whole):.1f} % left, {held(whole):.1f} % kept"]
+    for name, row in (("not", plain), ("two nearest concepts", nearest)):
+        figures.append(f"{name} {left(row):.1f} % left, {held(row):.1f} % kept, {told(whole, row)}")
     return beats(whole, plain, nearest), "; ".join(figures)
 
 
@@ -195,6 +220,18 @@ def _duge_erases(*both: Row) -> tuple[bool, str]:
     return most <= 2 and gone <= 3, f"at most {most:.1f} % left, at most {gone:.1f} points lost on the rest"
 
 
+def _leaks(name: str) -> Callable[[Find], Said]:
+    @on(shipped("duge"), duge_with(name, "cat"))
+    def judged(whole: Row, alone: Row) -> tuple[Verdict, str]:
+        gap = points(left_less(whole, alone))
+        figures = ", ".join(f"{left(row):.1f} %" for row in (alone, whole))
+        return beyond(
+            gap
+        ), f"left by name {figures} as shipped; {gap.value:+.1f} points ({gap.low:.1f} to {gap.high:.1f})"
+
+    return judged
+
+
 @on(DUGE_FIVE)
 def _duge_five(row: Row) -> tuple[bool, str]:
     figure = f"{left(row):.1f} % left, {lost(row):.1f} points lost on the rest"
@@ -228,7 +265,6 @@ CLAIMS: dict[str, Callable[[Find], Said]] = {
         if part.startswith("without")
     },
     **{
-        f"DUGE's attention loss alone leaks, {name}": _variant(shipped("duge"), name, DUGE[name])
-        for name in ("maps alone", "what is read alone")
+        f"DUGE's attention loss alone leaks ({name})": _leaks(name) for name in ("maps alone", "output alone")
     },
 }

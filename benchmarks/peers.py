@@ -80,6 +80,8 @@ Equal work is not equal erasure: these figures say nothing about what a method e
 - The same reading and checking, some seconds at 200 million weights, is why four steps of CA end later than theirs.
 - CA's script sums the squared error over the four channels, so its gradient is four times that of a mean. SalUn's
   draws from the VAE's distribution twice, for a prediction and for its target; for the comparison both take the mean.
+- At 200 million weights ESD, RGD and SalUn were measured in one round of two steps. DoCo is missing there: both sides
+  together need more than the machine's 24 GiB, because its discriminator takes no latents smaller than 64 x 64.
 - MACE is not compared: unlearnkit does not have it, and its training needs Grounded-SAM and an older diffusers.
 """
 PIXELS = {"canvas": 4, "200 M": 8}  # a latent's

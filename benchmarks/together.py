@@ -46,7 +46,7 @@ CHAINS = """
 
 `benchmarks/long_chain.py run`. 18 of 24 objects and 6 of 9 styles, one request each, in several orders. *gone*:
 pictures of all words erased so far in which the held-out classifier does not see them, with the 95 % interval.
-*joint*: each edit is made from the first model for all requests so far. *as shipped*: ESD with the guards that a chain
+*joint*: each edit is made from the base model for all requests so far. *as shipped*: ESD with the guards that a chain
 has by default; one order was run, so its *worst* is that order. Seconds are of one processor thread on a machine that
 did other work too, and without the look at pictures.
 """

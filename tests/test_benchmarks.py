@@ -81,9 +81,9 @@ def test_one_beats_others_only_beyond_the_noise() -> None:
     near, large = row({"name": [1, 100]}, 99, 98), row({"name": [0, 100]}, 99, 98)
     large["kept"] = {"near objects": {"before": [999, 1000], "after": [980, 1000]}}
     large["left"] = {"name": [0, 1000]}
-    # 196 less 186 of 200, and 10 less 0 of 100
-    gap, parts = compared.ahead(better, worse), (newcombe(196, 200, 186, 200), newcombe(10, 100, 0, 100))
-    assert gap.value == pytest.approx(100 * (10 / 200 + 10 / 100))
+    # 98 less 93 of 100 pictures with an object and a style each, and 10 less 0 of 100
+    gap, parts = compared.ahead(better, worse), (newcombe(98, 100, 93, 100), newcombe(10, 100, 0, 100))
+    assert gap.value == pytest.approx(100 * (5 / 100 + 10 / 100))
     assert gap.value - gap.low == pytest.approx(100 * math.hypot(*(one.value - one.low for one in parts)))
     assert gap.high - gap.value == pytest.approx(100 * math.hypot(*(one.high - one.value for one in parts)))
     assert compared.beats(better, worse) is True
@@ -94,6 +94,18 @@ def test_one_beats_others_only_beyond_the_noise() -> None:
     assert compared.beats(worse, better, near) is False
     told = table._claims([lambda cell: None, lambda cell: better if cell.method == "duge" else None])
     assert "| DUGE's five requests in a row are worse without prior | too close to tell |" in told
+
+
+def test_two_perfect_edits_do_not_differ_by_three_points_on_enough_prompts() -> None:
+    """A cell of size paired has at least 170 prompts that ask for the concept, so equal edits can be told."""
+    for target in ("cat", "van gogh"):
+        asked = cells.asked(cells.Cell("duge", (target,), size="paired"))
+        erased = {case.prompt_id for case in asked if case.role == "erased"}
+        kept = {case.prompt_id for case in asked if case.role != "erased"}
+        perfect = row({"name": [0, len(erased)]}, 100, 100)
+        right = " ".join(["1111"] * len(kept))
+        words = {"cases": "same", "left": " ".join("0" * len(erased)), "objects": right, "styles": right}
+        assert compared.beats({**perfect, "outcomes": words}, {**perfect, "outcomes": words}) is False
 
 
 def test_two_edits_are_compared_prompt_by_prompt() -> None:
@@ -120,21 +132,22 @@ def test_two_edits_are_compared_prompt_by_prompt() -> None:
         }
 
     one, other = seen(range(4, 5), 0), seen(range(5, 10), 19)
-    assert one["outcomes"]["left"] == "10 " + " ".join(["00"] * 9)
+    assert one["outcomes"]["left"] == "10 " + " ".join(["00"] * 9) + " 0"
     assert one["outcomes"]["objects"] == " ".join("1" * 30)
     assert other["outcomes"]["styles"] == " ".join("1" * 5 + "0" * 5 + "1" * 20)
     gap = compared.ahead(one, other)
     right = [[i not in wrong for i in range(30)] for wrong in (range(5, 10), range(4, 5))]
-    shows = [[i == at for i in range(20)] for at in (0, 19)]
+    shows = [[i == at for i in range(21)] for at in (0, 19)]
     parts = [
         difference(*([True] * 30 + one for one in right), [*range(30)] * 2),
-        difference(*shows, [i // 2 for i in range(20)]),
+        difference(*shows, [i // 2 for i in range(21)]),
     ]
     assert gap.value == pytest.approx(100 * 4 / 60)
     assert gap.value - gap.low == pytest.approx(100 * math.hypot(*(one.value - one.low for one in parts)))
-    assert "paired, n = 60" in compared.told(one, other)
+    assert "paired, n = 30" in compared.told(one, other)
+    assert compared.ahead(one, one).high > 3, "30 pictures do not exclude three points"
     other["outcomes"]["cases"] = "others"
-    assert "not paired, n = 60" in compared.told(one, other)
+    assert "not paired, n = 30" in compared.told(one, other)
 
 
 def test_a_claim_is_judged_by_its_rows_or_not_at_all() -> None:

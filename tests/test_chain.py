@@ -201,10 +201,16 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
         chain.add(project, "car", model=make(seed=5))
     with pytest.raises(InputError, match=r"request 2 is not active in .*: active are 1"):
         chain.drop(project, 2, model=model)
-    with pytest.raises(InputError, match="2 requests cannot be undone"):
-        chain.undo(project, 2, model=model)
+    for count in (0, 2, -1):
+        with pytest.raises(
+            InputError, match=rf"{count} requests cannot be undone: 1 are active .*use 1 to 1"
+        ):
+            chain.undo(project, count, model=model)
     with pytest.raises(InputError, match="is not empty"):
         begun(project, model)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file: choose a new folder"):
+        begun(tmp_path / "file", model)
     with pytest.raises(InputError, match="is no chain"):
         chain.add(tmp_path, "car", model=model)
     with pytest.raises(InputError, match="regime 'sequence' is unknown"):
@@ -307,7 +313,7 @@ def test_it_is_looked_at_after_every_entry(model: Model, tmp_path: Path) -> None
     pictures = project / LOOKS / look["folder"] / "evaluation" / "pictures"
     assert len(list(pictures.rglob("*.png"))) == look["pictures"]
     shared = next((pictures / "before").iterdir())
-    assert shared.stat().st_nlink == 2, "the first model's pictures are stored once"
+    assert shared.stat().st_nlink == 2, "the base model's pictures are stored once"
     lines = chain.status(project).lines
     assert [line.concept for line in lines] == ["cat", "neon"]
     assert all(line.verdict for line in lines)

@@ -175,6 +175,12 @@ def test_an_entry_of_another_kind_is_refused(kind: str, says: str, copied: Path)
         chain.status(copied)
 
 
+def test_a_chain_of_a_later_format_asks_for_a_newer_unlearnkit(copied: Path) -> None:
+    resealed(copied, 0, {**read(copied)[0].facts, "format": 2})
+    with pytest.raises(InputError, match="line 1 has format 2, and this unlearnkit reads 1: use a newer one"):
+        chain.status(copied)
+
+
 def test_requests_that_do_not_hold_cannot_be_taken_back(copied: Path) -> None:
     facts = read(copied)[4].facts
     resealed(copied, 4, {**facts, "removes": [9]})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny import HINTS
 from unlearnkit import seeds
 from unlearnkit.data import grammar, pictures
+from unlearnkit.data.image_sets import ImageSet
 from unlearnkit.data.prompts import neighbours, prompts, texts, unerased
 from unlearnkit.data.wording import contains_word, format_prompt
 from unlearnkit.errors import InputError, ModelError
@@ -54,6 +55,11 @@ def test_pictures_may_be_decoded_and_encoded_again(model: Model, tmp_path: Path)
         expected = scale * (made.mean[which] + (made.logvar[which] / 2).exp() * noise).detach()
         torch.testing.assert_close(one.clean(at, seeds.generator(3)), expected)
     plain = replace(run, reencode=False).images(WORDS)
+    both, first = ImageSet.joined([plain, found]), torch.tensor([3])
+    assert torch.equal(both.clean(first, seeds.generator(3)), plain.latents[first])
+    torch.testing.assert_close(
+        both.clean(which + 10, seeds.generator(3)), found.clean(which, seeds.generator(3))
+    )
     assert plain.spread is None and torch.equal(plain.clean(which, seeds.generator(3)), plain.latents[which])
 
 

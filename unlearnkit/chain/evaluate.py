@@ -26,7 +26,7 @@ from .screening import join
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
 
-__all__ = ["evaluate_steps", "open_evaluators", "resolved"]
+__all__ = ["Tick", "evaluate_steps", "open_evaluators", "resolved"]
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of files with weights
 Tick = Callable[[str, int, int], None]

@@ -158,7 +158,10 @@ def options_of(entries: Sequence[Entry]) -> ChainOptions:
     at = Table(entry.facts, f"{LEDGER}, line 1")
     if entry.kind != "init":
         raise InputError(f"{at.where} is damaged: its kind is {quoted(entry.kind)}, not 'init'")
-    at.whole("format", least=FORMAT, most=FORMAT)
+    if (found := at.whole("format", least=1)) != FORMAT:
+        raise InputError(
+            f"{at.where} has format {found}, and this unlearnkit reads {FORMAT}: use a newer one"
+        )
     at.digest("weights")
     looks = at.table("looks")
     regime = at.text("regime")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, quoted
@@ -12,7 +12,7 @@ from ..model.load import load
 from ..model.model import Model
 from ..model.restore import steady
 from . import ledger
-from .evaluate import evaluate_steps
+from .evaluate import Tick, evaluate_steps
 from .ledger import Entry
 from .project import Project, Step, project_of, sweep
 from .weights import current_edit, drift
@@ -20,9 +20,7 @@ from .weights import current_edit, drift
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
 
-__all__ = ["Tick", "base_model", "finish", "seconds_since", "stamp"]
-
-Tick = Callable[[str, int, int], None]
+__all__ = ["base_model", "finish", "seconds_since", "stamp"]
 
 
 def base_model(project: Project, model: Model | None, device: str | None = None) -> Model:
@@ -66,8 +64,9 @@ def finish(
         **stamp(project.entries),
     }
     entry = ledger.new_entry(project.entries, kind, facts)
+    after = project_of(project.folder, (*project.entries, entry))  # refuses what could not be read again
     ledger.append(project.folder, project.entries, entry)
-    sweep(project_of(project.folder, (*project.entries, entry)))
+    sweep(after)
     return entry
 
 

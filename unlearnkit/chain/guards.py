@@ -8,8 +8,9 @@
     anchor     ΔW e = 0 for what takes a concept's place, of this and all earlier requests
     history    ΔW v = 0 for the leading directions v of what earlier requests changed, W - W⁰
 
-θ⁰ draws the pictures, so nothing is learned from a copy of a copy. A closed-form method has no loss: the words of the
-bank and the earlier targets become retained concepts of its request, and the projection is applied afterwards.
+θ⁰ draws the pictures, so nothing is learned from a copy of a copy. A closed-form method has no loss: with ``bank_near``
+the words near to requests, and with replay the earlier targets, become retained concepts of its request, and the
+projection is applied afterwards.
 """
 
 from __future__ import annotations
@@ -149,14 +150,14 @@ def guard_losses(
 def closed_form_request(
     model: Model, request: Request, earlier: Sequence[Request], guards: Guards, nearest: int
 ) -> Request:
-    """The request for a closed-form method: it retains what the guards protect.
+    """The request for a closed-form method: it also retains words near to any request, and earlier targets.
 
     nearest: the number of words that the method itself would retain.
     """
-    if not guards.bank and not guards.replay:
+    if not guards.bank_near and not guards.replay:
         return request
     near = request.keep
-    if not near and guards.bank:
+    if not near and guards.bank and guards.bank_near:
         near = memory_bank(model, request, earlier, guards.bank_near, guards.bank).concepts
     again = tuple(one for past in earlier for one in past.erase) if guards.replay else ()
     return Request(request.erase, (*(near or neighbours(model, request, nearest)), *again))

@@ -3,6 +3,7 @@
     ledger.jsonl, head.json   see ``ledger``
     edits/HASH.safetensors    every edit, named by the hash of its weights
     looks/ID/                 the evaluation after each entry: pictures, rows, figures, and a list of its files
+    attacks/NAME/             what an attack on the chain's model found
     work/ID/                  an unfinished request, to resume after a kill; empty between requests
     report.html, report.json  see ``commands.report``
     .lock                     locked while a process writes

@@ -56,7 +56,7 @@ def status(project: Folder) -> None:
             say("-: not evaluated")
     for group, rates in now.kept.items():
         say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
-    kid = "" if now.kid is None else f", KID to the first model {now.kid:.4g}"
+    kid = "" if now.kid is None else f", KID to the base model {now.kid:.4g}"
     say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
     say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
     say(f"{'head':<18} {now.head}")

@@ -95,14 +95,13 @@ class ImageSet:
         if len(sets) == 1:
             return sets[0]
         first = accumulate((len(one.cond) for one in sets[:-1]), initial=0)
+        spreads = [torch.zeros_like(one.latents) if one.spread is None else one.spread for one in sets]
         return ImageSet(
             sets[0].model,
             torch.cat([one.latents for one in sets]),
             torch.cat([one.cond for one in sets]),
             torch.cat([start + one.prompt_index for start, one in zip(first, sets, strict=True)]),
-            torch.cat(spreads)
-            if (spreads := [one.spread for one in sets if one.spread is not None])
-            else None,
+            torch.cat(spreads) if any(one.spread is not None for one in sets) else None,
         )
 
     def with_prompt_dropout(self, share: float) -> ImageSet:

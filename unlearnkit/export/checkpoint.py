@@ -1,7 +1,7 @@
 """Export an edit into a checkpoint of other tools: the same file except for the changed tensors.
 
 Checkpoints name their tensors in many ways, and some join several matrices in one tensor. So a changed weight is found
-by its value: a tensor of the file, or whole rows of it, that equals the base model's bit for bit. All other bytes of
+by its value: a tensor of the file, or whole rows of it, that equals the base model's bit for bit. All other tensors of
 the file stay the same.
 """
 

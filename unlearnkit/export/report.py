@@ -70,7 +70,8 @@ def base_values(model: Model, edit: Edit) -> Mapping[str, Tensor]:
         if value.shape != base[name].shape:
             here = tuple(base[name].shape)
             raise EditError(
-                f"weight {quoted(name)} of the edit is {tuple(value.shape)}, the model's is {here}"
+                f"weight {quoted(name)} of the edit is {tuple(value.shape)}, the model's is {here}: give the model "
+                "that the edit was made for"
             )
     base = {name: weight.detach() for name, weight in base.items()}
     if all(

@@ -27,6 +27,7 @@ __all__ = [
     "latent_size",
     "pack",
     "plain_attention",
+    "posterior",
     "saved",
     "text",
     "token_count",

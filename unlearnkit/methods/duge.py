@@ -74,7 +74,9 @@ class DUGE(Trained[Sets]):
     null: Literal["empty", "rest"] = default("null", "empty", source="paper: empty; rest: ours")
     eta: float = default("eta", 1.0, source="ours, with target = steered; 1.8 on the canvas")
     attends: attention.Attends = setting(
-        "maps", "what A is: the softmax, or its product with the values", source="paper, at second hand"
+        "maps",
+        "what A is: the softmax, or its product with the values",
+        source="paper, at second hand; output: ours",
     )
     attention_weight: float = setting(1.0, "λ_U, attention loss", low=0.0, source="ours", role="attention")
     relative_erase: bool = default("relative_erase", True, source="ours: the attention loss is tiny")

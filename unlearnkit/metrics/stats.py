@@ -124,7 +124,7 @@ def tango(gained: float, lost: float, n: float, *, level: float = LEVEL) -> tupl
     return _solve(lambda d: score(d) - z, -1.0, middle), _solve(lambda d: score(d) + z, middle, 1.0)
 
 
-def newcombe(k: int, n: int, k_control: int, n_control: int, *, level: float = LEVEL) -> Interval:
+def newcombe(k: float, n: float, k_control: float, n_control: float, *, level: float = LEVEL) -> Interval:
     """The share ``k`` of ``n`` minus that of an independent control, between hybrid score limits.
 
     Newcombe 1998b, method 10: from Wilson's limits l, u of both, the limits are d - √((p-l)² + (u_c-p_c)²) and

@@ -1,8 +1,8 @@
 """DUGE's evaluation (arXiv 2503.13769) as the code of CUIG (arXiv 2511.07970) has it: 21 words, 8 fixed seeds each.
 
 Prompt i has the seeds 1 + 8 i to 8 + 8 i. That code draws with 50 steps at guidance 8; here the model's own sampler
-draws. Its classifier knows the labels of ImageNet-1k: the last six words have none, and only CLIP or distances see
-them. An apple counts as right where it is a Granny Smith, so compare with the untouched model.
+draws. The labels are those of ImageNet-1k: the last six words have none, and only CLIP or distances see them. An
+apple counts as right where it is a Granny Smith, so compare with the untouched model.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ file = "prompts.csv"
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,8 @@ def read_sweep(path: str | Path) -> Sweep:
                 cells.append(Cell(default_folder(recipe).name, variant, recipe))
     if len(cells) > MOST:
         raise InputError(f"{where} has {len(cells):,} cells: at most {MOST:,} are run")
-    names = [cell.name for cell in cells]
-    if twice := [name for name in names if names.count(name) > 1]:
+    names = Counter(cell.name for cell in cells)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"{where} has the cell {quoted(twice[0])} twice: leave out one of the equal methods")
     return Sweep(tuple(cells), _evaluation(top.get("evaluation", {}), where, folder))
 

@@ -44,8 +44,8 @@ def record_attention(
     """Inside, the recorder can read all cross-attention layers. The processors are restored, on exceptions too.
 
     enabled: False changes nothing and accepts every model. attends: what is read, the map A or its product with the
-    values A V. ``backward()`` must run inside too, because recomputed
-    activations pass through the processors again. Raises InputError or ModelError for attention of another kind.
+    values A V. ``backward()`` must run inside too, because recomputed activations pass through the processors again.
+    Raises InputError or ModelError for attention of another kind.
     """
     layers = _cross_attention(model) if enabled else {}
     recorder, before = (

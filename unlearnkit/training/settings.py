@@ -134,7 +134,7 @@ class Training:
         False,
         "train on drawn images that were decoded and encoded again, with latents drawn from the VAE's distribution in "
         "each step; off: on the latents as they were drawn",
-        source="ours: off; released codes: on",
+        source="ours: off; released code: on",
     )
     checkpointing: bool = setting(
         False, "recompute activations: less memory, more time", source="ours", role="checkpointing"

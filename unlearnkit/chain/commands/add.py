@@ -24,8 +24,8 @@ from ...runs.requests import request_for
 from ...schema import Concept, Request, folded
 from ...settings import build
 from ..edits import guard_defaults, make_edit
-from ..evaluate import open_evaluators
-from ..finish import Tick, base_model, finish, seconds_since
+from ..evaluate import Tick, open_evaluators
+from ..finish import base_model, finish, seconds_since
 from ..guards import Guards
 from ..ledger import Entry
 from ..project import Step, change_chain

@@ -10,8 +10,8 @@ from ...io.files import user_path
 from ...methods.checking import check_lengths
 from ...model.model import Model
 from ...schema import Concept, Request
-from ..evaluate import open_evaluators
-from ..finish import Tick, base_model
+from ..evaluate import Tick, open_evaluators
+from ..finish import base_model
 from ..ledger import Entry
 from ..project import open_chain
 from .add import add, refuse

@@ -17,7 +17,7 @@ from ...model.places import is_canvas
 from ...settings import build
 from .. import ledger
 from ..evaluate import open_evaluators, resolved
-from ..facts import REGIMES
+from ..facts import FORMAT, REGIMES
 from ..finish import stamp
 from ..guards import Guards
 from ..merging import Merge
@@ -66,7 +66,7 @@ def init(
     sources = {name: source and resolved(source) for name, source in sources.items()}
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype, variant=variant)
     facts = {
-        "format": 1,
+        "format": FORMAT,
         "model": _source(loaded.source),
         "base": loaded.fingerprint(),
         "weights": loaded.fingerprint(),
@@ -92,7 +92,9 @@ def init(
 def _empty(folder: Path) -> None:
     """Raises InputError if the folder is not empty, or not a folder."""
     with writing(folder):
-        if folder.exists() and (not folder.is_dir() or entries(folder)):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{quoted(folder)} is a file: choose a new folder for the chain")
+        if folder.exists() and entries(folder):
             raise InputError(f"{quoted(folder)} is not empty: choose another folder for the chain")
 
 

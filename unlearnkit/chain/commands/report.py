@@ -182,7 +182,7 @@ def _curves(looked: Sequence[Change]) -> list[dict[str, Any]]:
         )
     for name, values in (
         ("drift of the whole network", [change.drift for change in looked]),
-        ("KID to the first model on what stays", [evaluation.kid for evaluation in evaluations]),
+        ("KID to the base model on what stays", [evaluation.kid for evaluation in evaluations]),
     ):
         if any(value is not None for value in values):
             curves.append({"name": name, "unit": "", "before": None, "values": values, "low": [], "high": []})

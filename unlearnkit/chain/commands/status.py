@@ -20,6 +20,7 @@ class Line:
     """One concept of an active request.
 
     seen: the share of its pictures in the base model, after its own request, and now; None if not evaluated.
+    seconds: of making the request's edit. time: when it was made.
     verdict: ``"holds"``: at most LIMIT now, above it before; ``"never shown"``: at most LIMIT before, too;
     ``"relapsed"``: at most LIMIT after its request, above it now; ``"still seen"``; empty if not evaluated.
     """
@@ -47,7 +48,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Status:
-    """kept: shares of right pictures, before and now, by group. drift: of the whole network. head: the last hash."""
+    """kept: shares of right pictures, before and now, by group. kid: to the base model on what is retained.
+
+    drift: of the whole network. edits, bytes: of all stored edits. seconds: of all requests. head: the last hash.
+    """
 
     project: Project
     lines: tuple[Line, ...]

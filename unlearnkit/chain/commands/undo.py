@@ -19,8 +19,8 @@ from ...methods import Job
 from ...metrics.evaluators import Evaluators
 from ...model.model import Model
 from ..edits import make_edit, stale
-from ..evaluate import open_evaluators
-from ..finish import Tick, base_model, finish
+from ..evaluate import Tick, open_evaluators
+from ..finish import base_model, finish, seconds_since
 from ..ledger import Entry
 from ..project import Project, Step, change_chain, open_chain
 from ..weights import store_edit
@@ -45,17 +45,19 @@ class UndoPlan:
         return f"{what} and trains request {again} again without it (that took {self.seconds:.0f} s before)"
 
 
-def undo_plan(folder: str | Path, *, undo: int = 0, drop: Sequence[int] = ()) -> UndoPlan:
+def undo_plan(folder: str | Path, *, undo: int | None = None, drop: Sequence[int] = ()) -> UndoPlan:
     """What ``undo`` or ``drop`` would do, without doing it."""
     return _plan(open_chain(folder), undo, drop)
 
 
-def _plan(project: Project, undo: int = 0, drop: Sequence[int] = ()) -> UndoPlan:
+def _plan(project: Project, undo: int | None = None, drop: Sequence[int] = ()) -> UndoPlan:
     steps = project.steps
-    if undo:
+    if undo is not None:
         if not 1 <= undo <= len(steps):
+            allowed = f"use 1 to {len(steps)}" if steps else "there is nothing to undo"
             raise InputError(
-                f"{quoted(undo)} requests cannot be undone: {len(steps)} hold in {quoted(project.folder)}"
+                f"{quoted(undo)} requests cannot be undone: {len(steps)} are active in {quoted(project.folder)}, "
+                f"{allowed}"
             )
         drop = [step.number for step in steps[len(steps) - undo :]]
     removes = tuple(sorted({project.step(number).number for number in drop}))
@@ -108,5 +110,5 @@ def _revert(
                     remade.append(again)
                 steps.append(step)
         facts = {"removes": list(plan.removes), "remade": remade}
-        facts |= {"making": round(time.monotonic() - started, 1)}
+        facts |= {"making": seconds_since(started)}
         return finish(project, kind, facts, steps, model, place.name, evaluators, tick)

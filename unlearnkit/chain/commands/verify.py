@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import EditError, InputError, UnlearnError, quoted, reason
@@ -23,6 +23,7 @@ from ...io.files import entries, user_path
 from ...model.edit import Edit
 from ...model.model import Model
 from .. import ledger
+from ..evaluate import Tick
 from ..file_list import hash_error, list_errors
 from ..finish import base_model
 from ..ledger import HEAD, LEDGER, Entry
@@ -31,8 +32,6 @@ from ..weights import current_edit
 from .report import findings as report_findings
 
 __all__ = ["verify"]
-
-Tick = Callable[[str, int, int], None]
 
 
 def verify(
