@@ -51,6 +51,9 @@ TUNED = (
     "strawberry",
     "apple",
     "tree",
+    "pop art",
+    "stained glass",
+    "mushroom",
 )
 SIZE, DRAWN = "quick", 6
 WATCHED = {"stop": "converged", "stop_from": 1.0, "stop_most": 2, "stop_every": 10}  # of methods that train
@@ -71,6 +74,7 @@ For all methods these are cat and van gogh. Further ones are, by method:
 - uce-diverse: pixel art, guitar, apple, tree
 - UCE's weight: neon, halftone, watercolor, pixel art
 - DP: neon, watercolor, guitar
+- SPEED: pop art, stained glass, mushroom
 - `stop_reach`: halftone, watercolor, guitar
 - the nearest word of ESD and the closed forms: car, strawberry, guitar
 

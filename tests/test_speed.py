@@ -42,6 +42,12 @@ def test_the_threshold_is_of_the_mean_over_what_is_retained() -> None:
         torch.testing.assert_close(p, columns([0.0, 0.0], [0.0, free]))
 
 
+def test_with_nothing_retained_all_but_c2_may_move() -> None:
+    c2 = torch.tensor([[0.0], [2.0], [0.0]], dtype=torch.float64)
+    p = SPEED().projector(torch.zeros(3, 0, dtype=torch.float64), c2)
+    torch.testing.assert_close(p, torch.diag(torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)))
+
+
 def test_the_solution_is_the_least_squares_with_constraints() -> None:
     """By an independent route: KKT equations of the constrained problem, over the entries of Δ restricted to P."""
     draws = np.random.default_rng(0)

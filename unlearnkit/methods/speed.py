@@ -76,7 +76,7 @@ class SPEED(ClosedForm):
 
     def projector(self, c0: Tensor, c2: Tensor) -> Tensor:
         """P' (width, width): onto the null space of C₀C₀ᵀ / n, less what it holds of C₂. n: the columns of C₀."""
-        values, u = torch.linalg.eigh(c0 @ c0.T / c0.shape[1])
+        values, u = torch.linalg.eigh(c0 @ c0.T / max(1, c0.shape[1]))
         p: Tensor = u[:, values < self.threshold] @ u[:, values < self.threshold].T
         inverse: Tensor = torch.linalg.pinv(v := p @ c2, rtol=1e-10)
         return p - v @ inverse
