@@ -163,19 +163,19 @@ def asked(cell: Cell) -> list[Case]:
     every = _cases(cell, NAMED)
     once = [case for case in every if case.id.endswith("-0")]
     if cell.size == "full":
-        return [case for case in every if case in once or (case.role, case.form) == ("erased", "name")]
+        named = ("erased", "name")
+        return [case for case in every if case.id.endswith("-0") or (case.role, case.form) == named]
     if cell.size == "together":
         once = [case for case in once if case.role != "erased" or case.form in ("name", "template")]
     erased, kept = (
         [case for case in once if (case.role == "erased") == whether] for whether in (True, False)
     )
     of_erased, of_kept = SIZES[cell.size]
-    if cell.size == "paired":
-        seeds = math.ceil(of_kept / len(kept))
-        erased = [case for case in erased if case.form in FORMS]
-        kept = [case for case in _cases(cell, seeds) if case.role != "erased"]
-        return _evenly(erased, of_erased) + kept
-    return _evenly(erased, of_erased) + _evenly(kept, of_kept)
+    if cell.size != "paired":
+        return _evenly(erased, of_erased) + _evenly(kept, of_kept)
+    again = _cases(cell, math.ceil(of_kept / len(kept)))
+    erased = [case for case in erased if case.form in FORMS]
+    return _evenly(erased, of_erased) + [case for case in again if case.role != "erased"]
 
 
 def _cases(cell: Cell, replicates: int) -> list[Case]:

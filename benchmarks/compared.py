@@ -14,7 +14,7 @@ from typing import Any
 from unlearnkit.evaluation.plan import AFTER, PlannedConcept
 from unlearnkit.evaluation.rows import Picture, gather
 from unlearnkit.metrics.stats import Interval, difference, newcombe
-from unlearnkit.schema import Case, Score
+from unlearnkit.schema import KINDS, Case, Score
 
 __all__ = [
     "FORMS",
@@ -38,7 +38,6 @@ Row = Mapping[str, Any]
 Verdict = bool | None  # whether it holds; None where the rows are too close to tell
 
 MARGIN = 3.0  # points: a difference below that is none
-KINDS = ("objects", "styles")
 FORMS = ("name", "synonym", "template", "background")
 
 
@@ -64,7 +63,7 @@ def outcomes(
     kept = [case for case in cases if case.role != "erased"]
     right = {
         f"{kind}s": words(kept, lambda case, picture, kind=kind: picture.shows(kind, getattr(case, kind)))
-        for kind in ("object", "style")
+        for kind in KINDS
     }
     hashed = hashlib.sha256("\n".join(f"{case.prompt_id} {case.seed}" for case in cases).encode())
     shown = words(asked, lambda case, picture: picture.shows(kinds[case.concept], case.concept))
@@ -105,7 +104,7 @@ def ahead(one: Row, other: Row) -> Interval:
     value = sum(part.value for part in parts)
     below = math.hypot(*(part.value - part.low for part in parts))
     above = math.hypot(*(part.high - part.value for part in parts))
-    return Interval(100 * value, 100 * (value - below), 100 * (value + above))
+    return points(Interval(value, value - below, value + above))
 
 
 def told(one: Row, other: Row) -> str:
@@ -128,6 +127,7 @@ def more(one: Sequence[int], other: Sequence[int]) -> Verdict:
 
 
 def points(share: Interval) -> Interval:
+    """The same in points."""
     return Interval(100 * share.value, 100 * share.low, 100 * share.high)
 
 
@@ -144,7 +144,7 @@ def _paired(one: Row, other: Row) -> bool:
 def _kept_more(one: Row, other: Row) -> Interval:
     """A picture's object and style are not independent; without pairs they count as one judgement, half each."""
     if _paired(one, other):
-        return _difference(one, other, KINDS)
+        return _difference(one, other, [f"{kind}s" for kind in KINDS])
     sums = [
         [sum(each["after"][at] for each in row["kept"].values()) / 2 for at in (0, 1)] for row in (one, other)
     ]
@@ -160,10 +160,13 @@ def left_less(one: Row, other: Row) -> Interval:
 
 def _difference(one: Row, other: Row, names: Sequence[str]) -> Interval:
     """The share of the first less that of the second; pictures of one prompt are not independent."""
-    prompts, bits = list[int](), {"one": list[bool](), "other": list[bool]()}
-    for name in names:
-        for place, word in enumerate(one["outcomes"][name].split()):
-            prompts += [place] * len(word)
-        for side, row in (("one", one), ("other", other)):
-            bits[side] += [bit == "1" for bit in row["outcomes"][name] if bit != " "]
-    return difference(bits["other"], bits["one"], prompts)
+    pairs = [
+        (place, bit == "1", bit_of_other == "1")
+        for name in names
+        for place, words in enumerate(
+            zip(*(row["outcomes"][name].split() for row in (one, other)), strict=True)
+        )
+        for bit, bit_of_other in zip(*words, strict=True)
+    ]
+    prompts, ours, theirs = zip(*pairs, strict=True)
+    return difference(theirs, ours, prompts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cells import ROWS, TARGETS, Cell
 from compared import (
+    FORMS,
     Row,
     Verdict,
     beats,
@@ -99,7 +100,7 @@ def alignment(row: Row) -> float:
     return 100 * (share - 1)
 
 
-UNSEEN = ("synonym", "template", "background")
+UNSEEN = FORMS[1:]
 
 
 def shipped(method: str, target: str = "cat") -> Cell:
@@ -188,8 +189,8 @@ def _better(whole: Row, name: str, other: Row) -> tuple[Verdict, str]:
     return beats(whole, other), f"{figures[0]}; {name}: {figures[1]}; {told(whole, other)}"
 
 
-def _variant(whole: Cell, name: str, changes: Mapping[str, Any]) -> Callable[[Find], Said]:
-    pair = (whole, replace(whole, settings={**whole.settings, **changes}))
+def _variant(whole: Cell, name: str, variants: Changes) -> Callable[[Find], Said]:
+    pair = (whole, replace(whole, settings={**whole.settings, **variants[name]}))
     return on(*pair)(lambda row, other: _better(row, name, other))
 
 
@@ -224,10 +225,9 @@ def _leaks(name: str) -> Callable[[Find], Said]:
     @on(shipped("duge"), duge_with(name, "cat"))
     def judged(whole: Row, alone: Row) -> tuple[Verdict, str]:
         gap = points(left_less(whole, alone))
-        figures = ", ".join(f"{left(row):.1f} %" for row in (alone, whole))
-        return beyond(
-            gap
-        ), f"left by name {figures} as shipped; {gap.value:+.1f} points ({gap.low:.1f} to {gap.high:.1f})"
+        named = f"left by name {left(alone):.1f} %, as shipped {left(whole):.1f} %"
+        figure = f"{named}; of all prompts {gap.value:+.1f} points ({gap.low:.1f} to {gap.high:.1f})"
+        return beyond(gap), figure
 
     return judged
 
@@ -245,22 +245,22 @@ CLAIMS: dict[str, Callable[[Find], Said]] = {
     "DoCo erases unseen wordings and backgrounds within 2 points of those it saw": _doco_unseen,
     "DoCo leaves less on unseen wordings than CA": _doco_beats_ca,
     "DoCo's surgery is worth more than plain addition, ten at once": _variant(
-        DOCO_TEN, "without surgery", DOCO["without surgery"]
+        DOCO_TEN, "without surgery", DOCO
     ),
     "DoCo's projection is worth more than the released code's, ten at once": _variant(
-        DOCO_TEN, "released", DOCO["released"]
+        DOCO_TEN, "released", DOCO
     ),
     "Sculpting Memory leaves 2 % of ten concepts at once, alignment within a point": _ten("joint"),
     "Sculpting Memory leaves 2 % of ten concepts in sequence, alignment within a point": _ten("sequence"),
     "Sculpting Memory's ten in sequence beat dense, static mask, SalUn and ESD": _ten_rivals,
     **{
-        f"Sculpting Memory's ten in sequence are worse {part}": _variant(_sculpting(), part, SCULPTING[part])
+        f"Sculpting Memory's ten in sequence are worse {part}": _variant(_sculpting(), part, SCULPTING)
         for part in PARTS
     },
     "DUGE erases an object and a style, the rest within 3 points": _duge_erases,
     "DUGE erases five requests in a row: at most 5 % left, the rest within 3 points": _duge_five,
     **{
-        f"DUGE's five requests in a row are worse {part}": _variant(DUGE_FIVE, part, DUGE[part])
+        f"DUGE's five requests in a row are worse {part}": _variant(DUGE_FIVE, part, DUGE)
         for part in DUGE
         if part.startswith("without")
     },

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import ROWS, TARGETS, TUNED, Cell, key
-from compared import Row, beats, held, left, lost
+from compared import FORMS, Row, beats, held, left, lost
 from papers import CLAIMS, LOSSES, Find, duge_with
 from rows import read
 from scipy.stats import kendalltau
@@ -112,7 +112,6 @@ of the other objects and styles.
 """
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
-FORMS = ("name", "synonym", "template", "background")
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
 
 

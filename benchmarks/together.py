@@ -39,8 +39,8 @@ Diffusion 1.5's size with random weights show time, memory and disk.
 prompts by name and in unseen templates, with the 95 % interval. *kept*: how many pictures are right after the edit, of
 how many were right before; above 100 % where a picture that was wrong before is right after. *s*: of one processor
 thread on a machine that did other work too. Each method has the settings that the canvas ships. CASteer first draws 100
-pictures for each concept; the others draw none. As the canvas ships it, DP is
-for one concept: of several it keeps little, with `tokens=all` nearly all (PAPERS.md).
+pictures for each concept; the others draw none. As the canvas ships it, DP is for one concept: of several it keeps
+little, with `tokens=all` nearly all (PAPERS.md).
 """
 CHAINS = """
 ## A chain of 24 requests on the canvas

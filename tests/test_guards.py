@@ -237,6 +237,7 @@ def test_a_closed_form_keeps_what_the_guards_protect(model: Model) -> None:
     assert len(asked.keep) > 1
     assert closed_form_request(model, DOG, [CAT], alone(), 3) is DOG
     assert closed_form_request(model, DOG, [CAT], alone(bank=200), 3) is DOG, "no word is near to a request"
+    assert closed_form_request(model, DOG, [CAT], alone(bank_near=3), 3) is DOG, "no bank"
     only = closed_form_request(model, DOG, [CAT], alone(replay=1), 0)
     assert [one.name for one in only.keep] == ["cat"]
 

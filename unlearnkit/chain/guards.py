@@ -154,11 +154,12 @@ def closed_form_request(
 
     nearest: the number of words that the method itself would retain.
     """
-    if not guards.bank_near and not guards.replay:
+    bank_near = guards.bank_near if guards.bank else 0
+    if not bank_near and not guards.replay:
         return request
     near = request.keep
-    if not near and guards.bank and guards.bank_near:
-        near = memory_bank(model, request, earlier, guards.bank_near, guards.bank).concepts
+    if not near and bank_near:
+        near = memory_bank(model, request, earlier, bank_near, guards.bank).concepts
     again = tuple(one for past in earlier for one in past.erase) if guards.replay else ()
     return Request(request.erase, (*(near or neighbours(model, request, nearest)), *again))
 

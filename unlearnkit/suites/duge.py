@@ -68,10 +68,10 @@ def own_name(concept: Concept) -> str:
 
 
 def _word(concept: Concept) -> str:
-    names = {folded(word): word for word in LABELS}
-    if concept.kind != "object" or (name := folded(concept.name)) not in names:
+    names, name = {folded(word): word for word in LABELS}, folded(concept.name)
+    if concept.kind != "object" or name not in names:
         raise InputError(
-            f"DUGE's evaluation has no {concept.kind} {quoted(concept.name)}{nearest(folded(concept.name), names)}: "
+            f"DUGE's evaluation has no {concept.kind} {quoted(concept.name)}{nearest(name, names)}: "
             f"use one of {', '.join(LABELS)}"
         )
     return names[name]

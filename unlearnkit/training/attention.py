@@ -141,17 +141,16 @@ def map_distance(maps: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     return torch.stack([(a - b).square().mean() for a, b in zip(maps, target, strict=True)]).mean()
 
 
-def steer_maps(both: Tensor, eta: float) -> Tensor:
-    """A_null - η (A_cond - A_null) of the two halves of the rows, cut at 0; it sums to 1 over the tokens again."""
-    null, cond = both.chunk(2)
-    away = (null - eta * (cond - null)).clamp_min(0)
-    return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
-
-
 def steer(both: Tensor, eta: float) -> Tensor:
-    """O_null - η (O_cond - O_null) of the two halves of the rows."""
+    """A_null - η (A_cond - A_null) of the two halves of the rows."""
     null, cond = both.chunk(2)
     return null - eta * (cond - null)
+
+
+def steer_maps(both: Tensor, eta: float) -> Tensor:
+    """``steer`` for maps: cut at 0, and summing to 1 over the tokens again."""
+    away = steer(both, eta).clamp_min(0)
+    return away / away.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
 
 
 class AttentionRecorder:

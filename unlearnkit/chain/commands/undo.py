@@ -56,7 +56,7 @@ def _plan(project: Project, undo: int | None = None, drop: Sequence[int] = ()) -
         if not 1 <= undo <= len(steps):
             allowed = f"use 1 to {len(steps)}" if steps else "there is nothing to undo"
             raise InputError(
-                f"{quoted(undo)} requests cannot be undone: {len(steps)} are active in {quoted(project.folder)}, "
+                f"{quoted(undo)} requests cannot be undone: {len(steps)} are active in {quoted(project.folder)}: "
                 f"{allowed}"
             )
         drop = [step.number for step in steps[len(steps) - undo :]]
