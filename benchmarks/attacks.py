@@ -93,17 +93,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def picture(rows: Sequence[Mapping[str, Any]], model: Model, target: str = "cat") -> None:
     """What three attacks bring back, above the control, against what the edit lost: best is the lower left."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     find = finder(model, ("full",))
-    figure, axes = pyplot.subplots(1, len(DRAWN), figsize=(12, 4), layout="constrained", sharey=True)
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes = figure.subplots(1, len(DRAWN), sharey=True)
     for axis, (attack, title) in zip(axes, DRAWN.items(), strict=True):
         axis.margins(x=0.3)
         axis.set(title=title, xlabel="points lost: objects or styles, the larger")
-        for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
+        for colour, method in zip(colormaps["tab20"].colors, METHODS, strict=False):
             cell = Cell(method, (target,))
             facts = plain(made_of(cell, model) | {"attack": attack, "budget": "quick"})
             row = next((row for row in rows if row["key"] == facts and row.get("headline")), None)
@@ -116,7 +115,6 @@ def picture(rows: Sequence[Mapping[str, Any]], model: Model, target: str = "cat"
             axis.annotate(method, (x, value), xytext=(4, 3), textcoords="offset points")
     axes[0].set_ylabel(f"brings {target} back, points above the control")
     figure.savefig(PICTURE, dpi=110)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -155,23 +155,20 @@ def _mean(rows: Sequence[Row], figure: str, form: str = "{:.3g}") -> str:
 
 def _plot(rows: Sequence[Row], path: Path) -> None:
     """A row a sequence: erased, kept objects and kept styles by request; a line a contender, in its interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     sequences = list(dict.fromkeys(row["key"]["cell"]["sequence"] for row in rows))
     names = sorted({name(row) for row in rows})
-    figure, axes = pyplot.subplots(
-        len(sequences), 3, figsize=(12, 3 * len(sequences)), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(12, 3 * len(sequences)), layout="constrained")
+    axes = figure.subplots(len(sequences), 3, squeeze=False)
     for sequence, line in zip(sequences, axes, strict=True):
         part = [row for row in rows if row["key"]["cell"]["sequence"] == sequence]
         for panel, (title, share) in zip(line, SHARES.items(), strict=True):
             panel.set(title=f"{sequence}: {title}, %", xlabel="requests", ylim=(0, 103))
             panel.grid(alpha=0.3)
             panel.xaxis.get_major_locator().set_params(integer=True)
-            for colour, one in zip(pyplot.get_cmap("tab20").colors, names, strict=False):
+            for colour, one in zip(colormaps["tab20"].colors, names, strict=False):
                 own = [row for row in part if name(row) == one]
                 numbers = sorted({row["key"]["request"] for row in own})
                 found = {at + 1: share([row for row in own if row["key"]["request"] == at]) for at in numbers}
@@ -181,7 +178,6 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
                 panel.fill_between(at, low, high, color=colour, alpha=0.07, linewidth=0)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 SHARES: dict[str, Callable[[Sequence[Row]], Interval | None]] = {

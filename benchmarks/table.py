@@ -291,18 +291,17 @@ def _ordering(full: Find, quick: Find) -> str:
 
 def _plot(find: Find) -> None:
     """Left against kept, a panel a target, all seeds of a method together; the best place is the upper right."""
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 9), layout="constrained", sharey=True)
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    axes = figure.subplots(2, 2, sharey=True)
     for panel, target in zip(axes.flat, TARGETS, strict=True):
         panel.set_xscale("symlog", linthresh=2, linscale=0.6)
         panel.set_xticks(TICKS, [f"{tick}" for tick in TICKS])
         panel.set(title=target, xlabel="left by name, %", ylabel="kept, %", xlim=(120, -0.3))
         panel.grid(alpha=0.3)
-        for colour, method in zip(pyplot.get_cmap("tab20").colors, METHODS, strict=False):
+        for colour, method in zip(colormaps["tab20"].colors, METHODS, strict=False):
             if not (found := _rows(find, method, target)):
                 continue
             k, n = _sum(row["left"]["name"] for row in found)

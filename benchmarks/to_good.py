@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,29 @@ def run(contender: str, target: str, model: Model) -> None:
         seen(Cell(contender, (target,), size="some"), model, contender)
         return
     method, model = contender.split()[0], model.with_hints(dataclasses.replace(model.hints, methods={}))
-    quickest: tuple[float, Cell] | None = None
+
+    def row_of(lr: float, steps: int, **size_and_eye: str) -> dict[str, Any]:
+        cell = Cell(method, (target,), settings=settings_of(method, lr, steps), **size_and_eye)
+        return seen(cell, model, contender)
+
+    if best := quickest(lambda lr, steps: row_of(lr, steps, size="quick", eye="guide")):
+        row_of(*best, size="some", eye="judge")
+
+
+def quickest(row_of: Callable[[float, int], Mapping[str, Any]]) -> tuple[float, int] | None:
+    """The learning rate and the steps of the quickest good try."""
+    best, least = None, math.inf
     for lr in RATES:
         harmful = 0  # tries in a row
         for steps in STEPS:
-            cell = Cell(method, (target,), settings=settings_of(method, lr, steps), size="quick", eye="guide")
-            row = seen(cell, model, contender)
-            enough = good(row)
+            row = row_of(lr, steps)
+            enough, took = good(row), row.get("seconds", 0.0)
             harmful = harmful + 1 if erased(row) and not enough else 0
-            if enough and (quickest is None or row["seconds"] < quickest[0]):
-                quickest = row["seconds"], cell
-            if enough or harmful == 2 or (quickest and row.get("seconds", 0.0) > quickest[0]):
+            if enough and took < least:
+                best, least = (lr, steps), took
+            if enough or harmful == 2 or took > least:
                 break  # more steps take longer, and usually lose more of the rest
-    if quickest:
-        seen(dataclasses.replace(quickest[1], size="some", eye="judge"), model, contender)
+    return best
 
 
 def slower() -> dict[str, float]:

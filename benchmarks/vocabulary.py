@@ -181,14 +181,13 @@ def found(model: Model) -> dict[tuple[str, str], dict[str, Any]]:
 
 def picture(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
     """Concepts by methods: white nothing left, dark all left, grey not measured."""
-    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 10), layout="constrained")
+    figure = Figure(figsize=(7, 10), layout="constrained")
+    axes = figure.subplots()
     grid = [[_share(rows.get((method, concept))) for method in METHODS] for concept in CONCEPTS]
-    colours = pyplot.get_cmap("Reds").copy()
+    colours = colormaps["Reds"].copy()
     colours.set_bad("lightgrey")
     shown = axes.imshow(grid, cmap=colours, vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(METHODS)), METHODS, rotation=60, ha="right")

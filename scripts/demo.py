@@ -53,7 +53,8 @@ def main(
     cases, _ = suites.cases(suite, recipe.request, file=file)
     model = load("canvas")
     if not is_finished(out):
-        _say_how_long(model, recipe, 2 * len(cases if full else thinned(cases)))
+        cases, first = (cases, len(cases)) if full else thinned(cases)
+        _say_how_long(model, recipe, 2 * first, more=first < len(cases))
     try:
         with interruptible(), showing(notes, "1 of 2: erasing, then 2 of 2: drawing and judging") as tick:
             run_recipe(recipe, out, model=model, resume=True, tick=tick)
@@ -71,14 +72,18 @@ def main(
     console.print(f"{taken:.0f} s in all, {time.process_time() - used:.0f} s of processor time")
 
 
-def _say_how_long(model: Model, recipe: Recipe, asked: int) -> None:
-    """Measure a few passes and say how long all of it will take on this machine, as busy as it is now."""
+def _say_how_long(model: Model, recipe: Recipe, asked: int, *, more: bool) -> None:
+    """Measure a few passes and say how long all of it will take on this machine, as busy as it is now.
+
+    more: whether a second round of pictures may follow those that are asked for.
+    """
     found = estimate(model, recipe)
     drawn = 2 * 3 * (len(recipe.request.erase) + len(images.neighbours(model, recipe.request)))
     judging = asked * found.drawing / drawn
     notes.print(
         f"about {_minutes(found.erasing + found.drawing + judging)} on this machine, as busy as it is now: "
         f"{_minutes(found.erasing + found.drawing)} to erase, {_minutes(judging)} to draw and judge {asked} pictures"
+        f"{', more if they decide nothing' if more else ''}"
     )
 
 

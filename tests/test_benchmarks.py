@@ -368,6 +368,29 @@ def test_an_erasure_is_good_within_two_per_cent_left_and_three_points_lost() -> 
         assert not to_good.good(other)
 
 
+def test_the_quickest_good_try_is_searched_rate_by_rate() -> None:
+    left, harmful, clean = (
+        row({"name": [k, 25], "template": [0, 25]}, before=100, after=after)
+        for k, after in ((9, 100), (0, 90), (0, 99))
+    )
+    found = {1e-3: [harmful, harmful], 3e-4: [left, harmful, clean], 1e-4: [left, left, clean]}
+    asked = list[tuple[float, int]]()
+
+    def row_of(lr: float, steps: int) -> dict[str, Any]:
+        asked.append((lr, steps))
+        return found[lr][to_good.STEPS.index(steps)] | {"seconds": steps * (0.9 if lr == 1e-4 else 1.0)}
+
+    assert to_good.quickest(row_of) == (1e-4, 100)
+    steps = {lr: [number for rate, number in asked if rate == lr] for lr in to_good.RATES}
+    assert steps == {1e-3: [25, 50], 3e-4: [25, 50, 100], 1e-4: [25, 50, 100]}
+    found[1e-4] = [left, left, left, left]
+    assert to_good.quickest(row_of) == (3e-4, 100), "a try that takes longer than the good one is the last"
+    assert asked[-1] == (1e-4, 200)
+    found[3e-4] = [{"refused": "no solution"}] * 5
+    found[1e-4] = [left] * 5
+    assert to_good.quickest(row_of) is None
+
+
 def test_the_tables_of_many_concepts_by_hand() -> None:
     key = {"method": "uce", "target": " + ".join(together.TWELVE)}
     one = {

@@ -18,6 +18,7 @@ from ..data import pictures
 from ..data.wording import format_prompt
 from ..errors import ModelError
 from ..io import tensors
+from ..io.tick import Advance
 from ..model.edit import Edit
 from ..model.model import Model, Weights
 from ..schema import Concept
@@ -94,7 +95,7 @@ class Victim:
     shows: Callable[[Sequence[Image.Image]], Sequence[bool]] | None = None
     folder: Path | None = None
     cache: Path | None = None
-    progress: Callable[[int, int], None] | None = None
+    progress: Advance | None = None
 
     @contextmanager
     def edited(self, more: Mapping[str, Tensor] | None = None) -> Iterator[Model]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..io.files import atomic_file, slug
 from ..io.reading import read_picture
+from ..io.tick import Advance, Tick, stage
 from ..seeds import derive
 from . import WEIGHTS, world
 from .evaluators import Prediction, alignment, held_out_classifier, validation_classifier
@@ -34,8 +35,6 @@ __all__ = [
     "never_knew",
     "sheet",
 ]
-
-Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def never_knew(**options: Any) -> Model:
 
 
 def draw_cells(
-    model: Model, expected: Sequence[Cell], folder: Path, *, tick: Callable[[int, int], None] | None = None
+    model: Model, expected: Sequence[Cell], folder: Path, *, tick: Advance | None = None
 ) -> list[Image.Image]:
     """The cells' pictures, in order. Each is written to ``folder``, or read from there if it exists."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +179,7 @@ def check(
 
     def draw(model: Model, name: str) -> list[Image.Image]:
         folder = out / f"{name}-{model.fingerprint()[:12]}"
-        images = draw_cells(model, expected, folder, tick=(lambda i, n: tick(name, i, n)) if tick else None)
+        images = draw_cells(model, expected, folder, tick=stage(tick, name))
         sheet(expected, images).save(out / f"{name}.png")
         return images
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..io.files import atomic_file, user_path
 from ..io.manifest import file_hash
 from ..io.reading import read_json
+from ..io.tick import Tick
 from ..model.edit import Edit
 from ..model.model import Model
 from ..suites.vocabulary import NAME, panel
@@ -26,10 +27,9 @@ from .screening import join
 if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
 
-__all__ = ["Tick", "evaluate_steps", "open_evaluators", "resolved"]
+__all__ = ["evaluate_steps", "open_evaluators", "resolved"]
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of files with weights
-Tick = Callable[[str, int, int], None]
 
 
 def open_evaluators(project: Project) -> Evaluators:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, quoted
+from ..io.tick import Tick
 from ..io.versions import versions
 from ..model.load import load
 from ..model.model import Model
 from ..model.restore import steady
 from . import ledger
-from .evaluate import Tick, evaluate_steps
+from .evaluate import evaluate_steps
 from .ledger import Entry
 from .project import Project, Step, project_of, sweep
 from .weights import current_edit, drift

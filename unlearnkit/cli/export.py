@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, printable, quoted
+from ..io.tick import stage
 from . import complete
 from .checks import known_edit
 from .output import answer
@@ -76,7 +77,7 @@ def export(
                 file,
                 rank=rank,
                 lose=lose,
-                tick=lambda done, total: tick("factoring", done, total),
+                tick=stage(tick, "factoring"),
             )
         what = f"a LoRA of rank {report.rank} for {report.tensors} matrices"
     file = report.path

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..io.tick import stage
 from . import complete
 from .checks import known_edit
 from .output import answer
@@ -88,7 +89,7 @@ def generate(
             guidance=guidance,
             negative=negative,
             edit=loaded_edit,
-            tick=lambda done, total: tick("drawing", done, total),
+            tick=stage(tick, "drawing"),
         )
     for path in paths:
         out.print(str(path))

@@ -23,6 +23,7 @@ from .. import seeds
 from ..errors import InputError
 from ..io import manifest, processes, tensors
 from ..io.files import tidy
+from ..io.tick import Advance
 from ..model.encoders import encoders
 from ..model.model import Model
 from ..model.sampling import sample_latents
@@ -50,7 +51,7 @@ def draw(
     seeds_of: Sequence[str] | None = None,
     negative: str = "",
     folder: Path | None = None,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> Tensor:
     """Latents (n, c, h, w), fp32, on the model's device: one image a prompt, at the hints' steps and guidance.
 
@@ -76,7 +77,7 @@ def images(
     prompts: Sequence[str],
     numbers: Sequence[int],
     *,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> list[Image.Image]:
     """What ``model.sample`` draws for prompts and seeds at the hints' steps and guidance, from the cache if it can be.
 

@@ -5,13 +5,14 @@ A ``Text`` is a concept, a template and one of the concept's wordings in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..io.tick import Advance
 from ..model import batches
 from ..model.batches import last_states, text_batches
 from ..model.model import Model
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 Text = tuple[Concept, str, str]
-Tick = Callable[[int, int], None]
 
 INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
@@ -103,7 +103,7 @@ def retained_matrix(model: Model, texts: Sequence[Text], *, last: bool) -> Tenso
 
 
 def erased_blocks(
-    model: Model, texts: Sequence[Text], *, last: bool, tick: Tick | None = None
+    model: Model, texts: Sequence[Text], *, last: bool, tick: Advance | None = None
 ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
     """Columns c of erased texts and g of their targets, and the number of each column's text, block by block.
 
@@ -127,7 +127,7 @@ def erased_blocks(
 
 
 def retained_blocks(
-    model: Model, texts: Sequence[Text], *, last: bool, tick: Tick | None = None
+    model: Model, texts: Sequence[Text], *, last: bool, tick: Advance | None = None
 ) -> Iterator[Tensor]:
     """Columns of retained texts, of the word's last token or all tokens. The rest is as in ``erased_blocks``."""
     for _, part, batched in _blocks(texts, last, tick):
@@ -136,7 +136,7 @@ def retained_blocks(
 
 
 def _blocks(
-    texts: Sequence[Text], last: bool, tick: Tick | None
+    texts: Sequence[Text], last: bool, tick: Advance | None
 ) -> Iterator[tuple[int, Sequence[Text], bool]]:
     """The texts by blocks, each with its start and whether it is encoded in batches."""
     batched = len(texts) > min(SOME, batches.MANY)
@@ -178,7 +178,7 @@ def target_of(concept: Concept) -> str:
     return INSTEAD[concept.kind] if concept.instead is None else concept.instead
 
 
-def last_columns(model: Model, texts: Sequence[tuple[str, str]], tick: Tick | None = None) -> Tensor:
+def last_columns(model: Model, texts: Sequence[tuple[str, str]], tick: Advance | None = None) -> Tensor:
     """Columns (width, n) at the last token of the word, of n pairs (template, word), encoded in batches.
 
     They differ from those of the other functions here by about 1e-7 of their size, see ``model.batches``.

@@ -14,11 +14,12 @@ from .. import attacks as known
 from ..attacks import ATTACKS, BUDGETS, Attack, Budget
 from ..errors import InputError, nearest, quoted
 from ..io.files import member, user_path
+from ..io.tick import Tick
 from ..runs import runfolder
 from ..runs.names import no_run
 from ..schema import Concept, Request
 from .attack_record import FOLDER, folder_of
-from .attacking import Target, Tick, carry_out
+from .attacking import Target, carry_out
 from .evaluate import canvas_evaluators_for, never_knows
 
 if TYPE_CHECKING:

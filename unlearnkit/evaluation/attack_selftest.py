@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import BUDGETS, find
+from ..io.tick import Tick
 from ..schema import Concept, Request
 from .attack import targets
 from .attack_figures import LIMIT
-from .attacking import Tick, carry_out
+from .attacking import carry_out
 from .evaluate import canvas_evaluators_for
 
 __all__ = ["EXPECTED", "falls", "self_test_attacks"]

@@ -24,6 +24,7 @@ from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import resumable, tidy, write_text, writing
 from ..io.locks import locked
+from ..io.tick import Advance, Tick, stage
 from ..io.versions import versions
 from ..metrics.pixels import spoilt
 from ..model.edit import Edit, digest
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "carry_out", "unrelated"]
 
-Tick = Callable[[str, int, int], None]
 CHUNK = 256  # pictures that are in memory at the same time
 PARTS = "parts"  # of a search; removed when it is done
 
@@ -153,7 +153,8 @@ def carry_out(
             key = attack_cache.key_of(plan, versions("numpy")) if side == CONTROL else ""
             attack_cache.fetch(key, *stored)
             result = _search_result(folder / side, attack, victim, side, tick)
-            rows += _judged(folder, side, victim, result, target, evaluators, _named(attack, tick))
+            drawing = stage(tick, f"{attack.name}, {side}: drawing")
+            rows += _judged(folder, side, victim, result, target, evaluators, drawing)
             attack_cache.keep(key, *stored)
             seconds[side] = round(time.monotonic() - started, 1)
         write_text(folder / "rows.jsonl", lines_of(rows))
@@ -192,8 +193,7 @@ def _search_result(
     """What the attack finds, from the folder if it is there."""
     result = SearchResult.load(folder)
     if result is None:
-        if tick:
-            victim.progress = lambda done, total: tick(f"{attack.name}, {side}: searching", done, total)
+        victim.progress = stage(tick, f"{attack.name}, {side}: searching")
         attack.search(victim).save(folder)
         result = SearchResult.load(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
@@ -209,7 +209,7 @@ def _judged(
     result: SearchResult,
     target: Target,
     evaluators: Evaluators,
-    tick: Tick | None,
+    drawing: Advance | None,
 ) -> list[dict[str, Any]]:
     """Draw the pictures that are missing, and judge all of them: one row each."""
     place, kind = folder / "pictures" / side, target.concept.kind
@@ -227,8 +227,8 @@ def _judged(
             ):
                 save_png(picture, paths[i], facts=facts[i])
         done += len(numbers)
-        if tick:
-            tick(f"{side}: drawing", done, len(paths))
+        if drawing:
+            drawing(done, len(paths))
     classifier, rows = (
         next(one for one in evaluators.classifiers if kind in one.kinds),
         list[dict[str, Any]](),
@@ -243,10 +243,6 @@ def _judged(
             row |= {"image": picture_hash(picture), "seen": seen, "shows": same(seen, target.seen_as)}
             rows.append(row)
     return rows
-
-
-def _named(attack: Attack, tick: Tick | None) -> Tick | None:
-    return tick and (lambda stage, done, total: tick(f"{attack.name}, {stage}", done, total))
 
 
 def _there(path: Path, facts: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from PIL import Image
 from ..errors import InputError, quoted
 from ..io.files import writing
 from ..io.reading import parse_json, read_picture, typed
+from ..io.tick import Advance
 from ..runs.images import save_png
 from ..schema import Case
 
@@ -88,7 +89,7 @@ def draw(
     folder: Path,
     *,
     process: tuple[int, int] = (0, 1),
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> int:
     """Draw every case that is missing in ``folder``, and return the number of drawn pictures.
 

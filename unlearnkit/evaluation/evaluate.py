@@ -34,6 +34,7 @@ from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import member, resumable, tidy, user_path, write_text, writing
 from ..io.locks import locked
+from ..io.tick import Tick, stage
 from ..io.versions import versions
 from ..runs import runfolder
 from ..runs.names import no_run
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows"]
 
 LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
-Tick = Callable[[str, int, int], None]
 
 
 def evaluate_run(
@@ -199,8 +199,8 @@ def evaluate(
             rounds.drawn += Counter(_draw_all(folder / "pictures", share, sides, plan, (index, count), tick))
             processes.wait()
             if index == 0:
-                stage = _stage(tick, "classifying", 0, None)
-                rounds.add(*score_pictures(folder / "pictures", share, plan, evaluators, stage))
+                classifying = stage(tick, "classifying")
+                rounds.add(*score_pictures(folder / "pictures", share, plan, evaluators, classifying))
             if end == plan.rounds[-1]:
                 break
             enough = index == 0 and claims.decided(plan, cases[:end], rounds.scores)
@@ -261,8 +261,8 @@ def _draw_all(
     shares = [(side, cases_for(plan, side.name, cases)) for side in sides]
     total, start, drawn = sum(len(part) for _, part in shares), 0, {}
     for side, part in shares:
-        stage = _stage(tick, "drawing", start, total)
-        drawn[side.name] = draw(part, side, folder / side.name, process=process, tick=stage)
+        drawing = stage(tick, "drawing", start, total)
+        drawn[side.name] = draw(part, side, folder / side.name, process=process, tick=drawing)
         start += len(part)
     return drawn
 
@@ -275,10 +275,3 @@ def never_knows(request: Request) -> dict[str, list[str]]:
     known = suites.find("canvas").own_name
     covered = all(known(concept) in missing[concept.kind] for concept in request.erase)
     return missing if covered and (WEIGHTS / "never-knew").is_dir() else {}
-
-
-def _stage(tick: Tick | None, name: str, start: int, total: int | None) -> Callable[[int, int], None] | None:
-    """A tick for a part of a stage, which begins at ``start`` of ``total``. total: None if the stage has one part."""
-    if tick is None:
-        return None
-    return lambda done, of: tick(name, start + done, of if total is None else total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..io.tick import Advance
 from ..metrics.pixels import change, spoilt
 from ..schema import Case, Score
 from .draw import picture_hash, read
@@ -28,7 +29,7 @@ def score_pictures(
     cases: Sequence[Case],
     plan: Plan,
     evaluators: Evaluators,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> tuple[list[Score], dict[str, NDArray[np.float32]]]:
     """Every score of every picture below ``folder``, and the features of each side.
 

@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from .. import suites
+from ..io.tick import Tick
 from ..metrics.stats import needed
 from ..model.edit import Edit
 from ..schema import Case, Concept, Request
 from .draw import Side, model_side
-from .evaluate import Tick, evaluate
+from .evaluate import evaluate
 from .plan import AFTER, BEFORE, NEVER_KNEW, Rules, plan_for, thinned
 
 if TYPE_CHECKING:

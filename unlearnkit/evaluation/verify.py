@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..io import manifest
 from ..io.files import user_path
 from ..io.manifest import file_hash
 from ..io.reading import typed
+from ..io.tick import Tick
 from ..runs import runfolder
 from ..runs.names import no_run
 from ..schema import Case, Score
@@ -216,7 +217,7 @@ def redraw(
     seed: int = 0,
     device: str | None = None,
     dtype: str | None = None,
-    tick: Callable[[str, int, int], None] | None = None,
+    tick: Tick | None = None,
 ) -> tuple[int, list[str]]:
     """Draw a random ``share`` (0 to 1) of the pictures before and after again; return their number and the differences.
 

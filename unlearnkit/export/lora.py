@@ -8,7 +8,7 @@ PEFT's after ``transformer.``. ComfyUI's comfy/lora.py and diffusers' ``load_lor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from .. import seeds
 from ..errors import InputError
 from ..io import tensors
+from ..io.tick import Advance
 from ..model.edit import Edit
 from ..model.encoders import encoders
 from ..model.model import Model
@@ -37,7 +38,7 @@ def save_lora(
     *,
     rank: int | None = None,
     lose: float = LOSE,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> ExportReport:
     """Write the edit as a LoRA file of the model, in fp32, whole or not at all.
 

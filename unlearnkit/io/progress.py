@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..errors import printable
+from .tick import Tick
 
 __all__ = ["showing"]
 
@@ -21,7 +22,7 @@ EVERY = 10.0  # seconds between plain lines
 
 
 @contextlib.contextmanager
-def showing(console: Console, title: str = "") -> Iterator[Callable[[str, int, int], None]]:
+def showing(console: Console, title: str = "") -> Iterator[Tick]:
     """Yield ``tick(stage, done, total)``, which shows each stage as it advances, with an estimate of the rest.
 
     The title is printed with the first tick, so that a job that fails before it prints only its error.
@@ -39,7 +40,7 @@ def showing(console: Console, title: str = "") -> Iterator[Callable[[str, int, i
 
 
 @contextlib.contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def _bars(console: Console) -> Iterator[Tick]:
     title = TextColumn("{task.description}", markup=False)
     columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
@@ -53,7 +54,7 @@ def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield tick
 
 
-def _lines(console: Console) -> Callable[[str, int, int], None]:
+def _lines(console: Console) -> Tick:
     every = EVERY
     with contextlib.suppress(ValueError):
         every = float(os.environ.get(SECONDS, EVERY))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..families.opening import quiet
+from ..io.tick import Advance
 from ..schema import Concept, check_unicode
 from . import restore
 from .encoders import encoders, tokenizers
@@ -79,7 +80,7 @@ def last_states(
     model: Model,
     prompts: Sequence[str],
     places: Sequence[int],
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> Tensor:
     """The text states (n, width), float64 on the CPU, of n prompts, each at the index of one of its tokens.
 

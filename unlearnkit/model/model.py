@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from ..families.opening import quiet
+from ..io.tick import Advance
 from . import sampling, saving
 from .edit import Edit
 from .hints import Hints
@@ -52,7 +53,7 @@ class Model(Networks):
         guidance: float | None = None,
         negative: str | None = None,
         batch: int | None = None,
-        tick: Callable[[int, int], None] | None = None,
+        tick: Advance | None = None,
     ) -> list[Image.Image]:
         """One image for each prompt and seed, through the pipeline's own ``__call__`` and scheduler.
 

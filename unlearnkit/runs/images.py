@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ..data.superclasses import broader
 from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.files import atomic_file, slug, tidy, writing
+from ..io.tick import Advance, Tick, stage
 from ..schema import Concept, Request, check_unicode, folded
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def draw(
     guidance: float | None = None,
     negative: str | None = None,
     edit: Edit | None = None,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Advance | None = None,
 ) -> list[Path]:
     """Draw every prompt with every seed into ``folder``, one PNG each, and return the paths, prompt by prompt.
 
@@ -124,14 +125,14 @@ def before_and_after(
     edit: Edit,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    tick: Callable[[int, int], None] | None = None,
+    tick: Tick | None = None,
 ) -> Image.Image:
     """One row for each erased concept and each retained neighbour: left before the edit, right after it.
 
     At most ``ROWS`` concepts of a side are shown, see ``shown``.
 
     Both halves of a row use the same seeds. The half before the edit comes from the cache of pictures if it is there.
-    tick: called as tick(done, total).
+    tick: called as tick("drawing", done, total).
     """
     concepts = [("erased", one) for one in shown(request)] + [
         ("kept", one) for one in neighbours(model, request)
@@ -139,14 +140,10 @@ def before_and_after(
     prompts = [format_prompt(model.hints.templates[one.kind][0], one.name) for _, one in concepts]
     cases = [prompt for prompt in prompts for _ in seeds]
     drawn = [seed for _ in prompts for seed in seeds]
-    total = 2 * len(cases)
-
-    def ticks(start: int) -> Callable[[int, int], None] | None:
-        return None if tick is None else lambda done, _: tick(start + done, total)
-
-    before = images(model, cases, drawn, tick=ticks(0))
+    first, second = (stage(tick, "drawing", start, 2 * len(cases)) for start in (0, len(cases)))
+    before = images(model, cases, drawn, tick=first)
     with model.wearing(edit):
-        after = model.sample(cases, drawn, tick=ticks(len(cases)))
+        after = model.sample(cases, drawn, tick=second)
     width = len(seeds)
     rows = [
         (f"{role}: {prompt}", before[i * width : (i + 1) * width] + after[i * width : (i + 1) * width])

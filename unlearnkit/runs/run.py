@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import existing, resumable, tidy, user_path, write_text, writing
 from ..io.locks import locked
+from ..io.tick import Tick
 from ..io.versions import versions
 from ..model.edit import Edit
 from ..model.load import load
@@ -41,10 +42,7 @@ from .recipes import dump_recipe, load_recipe, placed
 from .requests import request_for
 from .runfolder import GRID, PIPELINE, RECIPE, RUN
 
-__all__ = ["Tick", "erase", "is_finished", "run_recipe", "writes_pipeline"]
-
-Tick = Callable[[str, int, int], None]
-"""Called as ``tick(stage, done, total)``; the method's stages, then ``"drawing"``."""
+__all__ = ["erase", "is_finished", "run_recipe", "writes_pipeline"]
 
 
 def erase(
@@ -180,8 +178,7 @@ def _complete(
         facts = runfolder.read(folder)
     else:
         if pictures:
-            drawing = (lambda done, total: tick("drawing", done, total)) if tick else None
-            grid = images.before_and_after(model, request, edit, seeds=range(pictures), tick=drawing)
+            grid = images.before_and_after(model, request, edit, seeds=range(pictures), tick=tick)
             images.save_png(grid, folder / GRID, facts={"edit": edit.hash()})
         facts = {
             "edit": edit.hash(),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..io.tick import Tick
 from .plan import Sweep
 from .work import is_done, share
 
@@ -28,7 +29,7 @@ def in_processes(
     engine: str = "local",
     parameters: Mapping[str, Any] | None = None,
     device: str | None = None,
-    tick: Callable[[str, int, int], None] | None = None,
+    tick: Tick | None = None,
 ) -> dict[str, str]:
     """``carry_out`` divided among ``workers`` processes; returns what failed, and why, by the cell's name.
 

@@ -100,15 +100,13 @@ def _plot(variants: Iterable[Mapping[str, Any]], path: Path) -> bool:
     """Erased against kept, the best joined by a line. False if matplotlib is missing or there is nothing to draw."""
     points = [one for one in variants if one["erased"] is not None and one["retained"] is not None]
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         return False
     if not points:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
     best = sorted((one["erased"], one["retained"]) for one in points if one["best"])
     axes.plot([100 * x for x, _ in best], [100 * y for _, y in best], color="#999999", linewidth=1)
     same: dict[tuple[float, float], list[str]] = {}
@@ -125,5 +123,4 @@ def _plot(variants: Iterable[Mapping[str, Any]], path: Path) -> bool:
     axes.margins(0.15)
     with atomic_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
-    pyplot.close(figure)
     return True

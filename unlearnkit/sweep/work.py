@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UnlearnError
 from ..evaluation.evaluate import evaluate_run
 from ..evaluation.folders import FACTS, folder_of
+from ..io.tick import Tick
 from ..model.load import load
 from ..runs.names import RECIPE, RUN
 from ..runs.run import run_recipe
 from .plan import Cell, Sweep, read_sweep
 
 __all__ = ["carry_out", "evaluation_of", "is_done", "share"]
-
-Tick = Callable[[str, int, int], None]
 
 
 def carry_out(

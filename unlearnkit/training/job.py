@@ -17,15 +17,14 @@ from .. import seeds
 from ..data import pictures
 from ..data.image_sets import ImageSet
 from ..errors import InputError
+from ..io.tick import Tick
 from ..model.model import Model
 from ..model.sampling import decoded
 from ..parts import Losses, Rule, Stateful
 from ..schema import Request
 from .net import CountingNet, Net, Step
 
-__all__ = ["EarlyStopping", "ExtraLosses", "Job", "Progress", "Run"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["EarlyStopping", "ExtraLosses", "Job", "Run"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Job:
     """
 
     folder: Path | None = None
-    progress: Progress | None = None
+    progress: Tick | None = None
     checkpoint_every: int = 0
     stop: EarlyStopping | None = None
     cache: Path | None = None

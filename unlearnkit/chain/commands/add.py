@@ -16,6 +16,7 @@ from ... import methods
 from ...data.recognition import check_recognised
 from ...errors import InputError, quoted
 from ...io.files import user_path
+from ...io.tick import Tick
 from ...methods import Job
 from ...model.model import Model
 from ...model.places import hints_of
@@ -24,7 +25,7 @@ from ...runs.requests import request_for
 from ...schema import Concept, Request, folded
 from ...settings import build
 from ..edits import guard_defaults, make_edit
-from ..evaluate import Tick, open_evaluators
+from ..evaluate import open_evaluators
 from ..finish import base_model, finish, seconds_since
 from ..guards import Guards
 from ..ledger import Entry

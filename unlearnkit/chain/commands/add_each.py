@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...io.files import user_path
+from ...io.tick import Tick
 from ...methods.checking import check_lengths
 from ...model.model import Model
 from ...schema import Concept, Request
-from ..evaluate import Tick, open_evaluators
+from ..evaluate import open_evaluators
 from ..finish import base_model
 from ..ledger import Entry
 from ..project import open_chain

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import InputError, quoted
 from ...evaluation.attack import Planned, attack_weights, planned
-from ...evaluation.attacking import Tick
+from ...io.tick import Tick
 from ...model.model import Model
 from ...schema import Request
 from ..evaluate import open_evaluators

@@ -15,11 +15,12 @@ from typing import Any
 
 from ...errors import InputError, quoted
 from ...io.files import user_path
+from ...io.tick import Tick
 from ...methods import Job
 from ...metrics.evaluators import Evaluators
 from ...model.model import Model
 from ..edits import make_edit, stale
-from ..evaluate import Tick, open_evaluators
+from ..evaluate import open_evaluators
 from ..finish import base_model, finish, seconds_since
 from ..ledger import Entry
 from ..project import Project, Step, change_chain, open_chain

@@ -20,10 +20,10 @@ from ...evaluation.record import stored
 from ...evaluation.verify import LEVELS, levels_off
 from ...evaluation.verify import verify as verify_evaluation
 from ...io.files import entries, user_path
+from ...io.tick import Tick
 from ...model.edit import Edit
 from ...model.model import Model
 from .. import ledger
-from ..evaluate import Tick
 from ..file_list import hash_error, list_errors
 from ..finish import base_model
 from ..ledger import HEAD, LEDGER, Entry
