@@ -23,7 +23,7 @@ from table import finder
 
 from unlearnkit import load
 from unlearnkit.attacks import ATTACKS, BUDGETS
-from unlearnkit.evaluation.attack import attack_weights
+from unlearnkit.evaluation.attacked.run import attack_weights
 from unlearnkit.io.files import slug
 from unlearnkit.methods import METHODS
 from unlearnkit.model.model import Model

@@ -49,7 +49,7 @@ CHAINS = """
 pictures of all words erased so far in which the held-out classifier does not see them, with the 95 % interval.
 *joint*: each edit is made from the base model for all requests so far. *as shipped*: ESD with the guards that a chain
 has by default; one order was run, so its *worst* is that order. Seconds are of one processor thread on a machine that
-did other work too, and without the look at pictures.
+did other work too, and without the evaluation.
 """
 REAL = """
 ## At the size of Stable Diffusion 1.5

@@ -20,7 +20,7 @@ from unlearnkit.chain.commands import add as add_module
 from unlearnkit.chain.commands import undo as undo_module
 from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
-from unlearnkit.evaluation.attack import attack as attack_run
+from unlearnkit.evaluation.attacked.run import attack as attack_run
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.plan import Rules
 from unlearnkit.evaluation.verify import verify

@@ -20,6 +20,7 @@ from unlearnkit.evaluation.plan import thinned
 from unlearnkit.evaluation.report import report
 from unlearnkit.io.progress import showing
 from unlearnkit.io.reading import read_json
+from unlearnkit.io.tick import span
 from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
 from unlearnkit.runs import images
@@ -81,14 +82,10 @@ def _say_how_long(model: Model, recipe: Recipe, asked: int, *, more: bool) -> No
     drawn = 2 * 3 * (len(recipe.request.erase) + len(images.neighbours(model, recipe.request)))
     judging = asked * found.drawing / drawn
     notes.print(
-        f"about {_minutes(found.erasing + found.drawing + judging)} on this machine, as busy as it is now: "
-        f"{_minutes(found.erasing + found.drawing)} to erase, {_minutes(judging)} to draw and judge {asked} pictures"
+        f"about {span(found.erasing + found.drawing + judging)} on this machine, as busy as it is now: "
+        f"{span(found.erasing + found.drawing)} to erase, {span(judging)} to draw and judge {asked} pictures"
         f"{', more if they decide nothing' if more else ''}"
     )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
 
 
 def _seen(tables: dict[str, Any]) -> Table:

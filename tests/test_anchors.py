@@ -40,19 +40,18 @@ def test_an_anchor_is_the_nearest_word_of_the_same_kind_or_what_is_given(model: 
     assert anchor(model, Request((given,)), given) == "a red car"
 
 
-@pytest.mark.parametrize(
-    ("concepts", "message"),
-    [
-        ((Concept("cat", instead="dog"), DOG), "the anchor 'dog' of 'cat' is erased too"),
-        (
-            (GOGH, Concept("neon", kind="style")),
-            "no anchor for the style 'van gogh' is in the model's vocabulary",
-        ),
-    ],
-)
-def test_bad_anchors_are_refused(concepts: tuple[Concept, ...], message: str, model: Model) -> None:
-    with pytest.raises(InputError, match=message):
-        anchor(model, Request(concepts), concepts[0])
+def test_a_concept_without_an_anchor_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="no anchor for the style 'van gogh' is in the model's vocabulary"):
+        anchor(model, Request((GOGH, Concept("neon", kind="style"))), GOGH)
+
+
+def test_no_erased_word_takes_a_concepts_place() -> None:
+    for word in ("dog", "Dog"):
+        with pytest.raises(
+            InputError, match=f"'{word}' takes the place of 'cat' and is erased too: give another"
+        ):
+            Request((Concept("cat", instead=word), DOG))
+    assert Request((Concept("cat", instead="nearest"), Concept("nearest")))
 
 
 def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Model) -> None:
@@ -131,3 +130,10 @@ def test_a_memory_without_words_is_refused(model: Model) -> None:
     knowing(model, objects=("cat", "dog"), styles=())
     with pytest.raises(InputError, match="leaves no word for the memory: choose memory=0"):
         memory_prompts(model, Request((CAT,)), (DOG,), 5)
+
+
+def test_every_wording_meets_every_template_of_a_grammar(model: Model) -> None:
+    concept = Concept("cat", phrases=("kitten", "kitty"))
+    pairs = templates_for(model, Request((concept,)), concept, 27, "scenes")
+    kinds_ = ["photo" if form.startswith("a photo of") else " of a" in form for form, _ in pairs]
+    assert len({(kind, word) for kind, (_, word) in zip(kinds_, pairs, strict=True)}) == 3 * 3

@@ -19,8 +19,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 HEAD = """# Python functions and classes
 
 Everything that `unlearnkit`, `unlearnkit.export` and `unlearnkit.chain` export. The page is generated from docstrings
-and signatures: `UNLEARNKIT_WRITE=1 python -m pytest tests/test_api_page.py` writes it again. [index.md](index.md) leads
-by task, [glossary.md](glossary.md) explains the terms, [settings.md](settings.md) lists the settings of all methods.
+and signatures: `UNLEARNKIT_WRITE=1 python -m pytest tests/test_api_page.py` writes it again. A `Tick` is
+called as `tick(stage, done, total)`, an `Advance` as `tick(done, total)`. [index.md](index.md) leads by task,
+[glossary.md](glossary.md) explains the terms, [settings.md](settings.md) lists the settings of all methods.
 
 """
 

@@ -18,12 +18,12 @@ from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
 from unlearnkit.chain.commands import attack as of_chain
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
-from unlearnkit.evaluation import attack_record, attacking
-from unlearnkit.evaluation.attack import attack, plan, targets
-from unlearnkit.evaluation.attack_figures import AttackFigures, arm_figures, headline
+from unlearnkit.evaluation.attacked import carry_out, record
+from unlearnkit.evaluation.attacked.figures import AttackFigures, arm_figures, headline
+from unlearnkit.evaluation.attacked.grades import LADDER, graded
+from unlearnkit.evaluation.attacked.run import attack, plan, targets
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
-from unlearnkit.evaluation.resistance import LADDER, graded
 from unlearnkit.evaluation.verify import check, verify
 from unlearnkit.io import manifest
 from unlearnkit.metrics.stats import Interval, newcombe
@@ -102,7 +102,7 @@ def test_figures_that_do_not_follow_are_found(inpainted: Path):
     folder = inpainted / "attacks" / "inpainting"
     figures = json.loads((folder / "figures.json").read_text())
     figures["arms"]["no prompt"]["after"]["k"] = 3
-    (folder / "figures.json").write_text(attack_record.text_of(figures))
+    (folder / "figures.json").write_text(record.text_of(figures))
     facts = json.loads((folder / "attack.json").read_text())
     facts["sha256"]["figures.json"] = manifest.file_hash(folder / "figures.json")
     (folder / "attack.json").write_text(manifest.dump(facts))
@@ -164,7 +164,7 @@ def test_a_killed_attack_goes_on_to_the_same_files(run: Path, tmp_path: Path):
 
 def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
     counted = []
-    draw = attacking.draw_attempts
+    draw = carry_out.draw_attempts
 
     def counting(victim: Any, found: Any, attempts: Any) -> Any:
         counted.extend(attempts)
@@ -172,13 +172,13 @@ def test_nothing_is_drawn_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
             raise KeyboardInterrupt
         return draw(victim, found, attempts)
 
-    monkeypatch.setattr(attacking, "draw_attempts", counting)
+    monkeypatch.setattr(carry_out, "draw_attempts", counting)
     with pytest.raises(KeyboardInterrupt):
         attack(run, attacks=["completion"], **TOOLS)
     begun = {path.name for path in (run / "attacks/completion/pictures/after").iterdir()}
     assert "attacks/completion is not finished: unlearnkit attack continues it" in check(run)[1]
     stopped, counted[:] = len(counted), []
-    monkeypatch.setattr(attacking, "draw_attempts", lambda v, f, a: counted.extend(a) or draw(v, f, a))
+    monkeypatch.setattr(carry_out, "draw_attempts", lambda v, f, a: counted.extend(a) or draw(v, f, a))
     figures = attack(run, attacks=["completion"], **TOOLS)["completion"]
     asked = sum(one[side]["n"] for one in figures["arms"].values() for side in ("after", "control"))
     assert len(counted) == asked - len(begun)
@@ -253,16 +253,16 @@ def test_a_control_is_computed_once_for_all_edits(run: Path, tmp_path: Path, mon
     how: dict[str, Any] = {"budget": TINY, "seed": 3}
     both = []
     for number, edit in enumerate(edits):
-        target = attacking.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
+        target = carry_out.Target(model, Concept("cat"), edit, "cat", never_knew=twin)
         folder = tmp_path / str(number) / "attacks" / "inpainting"
-        attacking.carry_out(folder, attack_, target, saved.tools(), **how)
+        carry_out.carry_out(folder, attack_, target, saved.tools(), **how)
         both.append(contents(folder))
     assert searched == ["after", "control", "after"]
     controls = [{n: h for n, h in one.items() if "control/" in n} for one in both]
     assert controls[0] == controls[1] != {}
     assert both[0]["after/found.safetensors"] == both[1]["after/found.safetensors"]  # the base's own pictures
     third = dataclasses.replace(target, never_knew={n: v * 2 for n, v in twin.items()})
-    attacking.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
+    carry_out.carry_out(tmp_path / "third", attack_, third, saved.tools(), **how)
     assert len(searched) == 5  # another model that never knew it is another control
 
 
@@ -401,7 +401,7 @@ def test_a_report_shows_what_brings_it_back(run: Path):
 def test_the_pictures_of_others_are_covered_and_no_prompt_is_printed(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(attacking, "same", lambda seen, word: True)
+    monkeypatch.setattr(carry_out, "same", lambda seen, word: True)
     attack(run, attacks=["wording"], **TOOLS)
     report(run)
     panel = (run / "report.html").read_text().partition('id="attacks"')[2]

@@ -17,10 +17,10 @@ from unlearnkit import seeds
 from unlearnkit.attacks import ATTACKS, Attempt, Budget, SearchResult, Victim, find
 from unlearnkit.attacks.drawing import batches, draw_attempts
 from unlearnkit.attacks.learning import denoising_loss
+from unlearnkit.attacks.phrasings import typos, words_for
 from unlearnkit.attacks.probe import losses
 from unlearnkit.attacks.random_search import RandomSearch
 from unlearnkit.attacks.sdedit import SDEdit
-from unlearnkit.data.wordings import typos, words_for
 from unlearnkit.errors import InputError
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import decoded, denoising, sample_latents

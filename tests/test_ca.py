@@ -86,7 +86,7 @@ def test_its_first_losses_are_those_of_the_plain_network(
     )
     x, t, noise, which = batch(model, "ca keep", dogs)
     kept = (plain(model, x, t, [dogs[place] for place in which]) - noise).square().mean()
-    assert first(tmp_path / "model")["keep"] == pytest.approx(0.2 * kept.item(), rel=1e-4)
+    assert first(tmp_path / "model")["retain"] == pytest.approx(0.2 * kept.item(), rel=1e-4)
 
 
 def test_a_grammar_fills_the_prompts(model: Model) -> None:
@@ -103,7 +103,7 @@ def test_kept_words_can_be_drawn_to_the_base_model(model: Model, tmp_path: Path)
     """What the untouched network says of them is what is wanted: no loss at first, some after a step."""
     changes = {"retain_weight": 1.0, "neighbours": 2, "retain_target": "teacher", "prompt_dropout": 0.5}
     ca(model, steps=2, folder=tmp_path, **changes)
-    lines = [json.loads(line)["keep"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line)["retain"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[0] == pytest.approx(0, abs=1e-9) and lines[1] > 1e-7
     found = plan(model, CAT, method="ca", settings=QUICK | changes)
     # without gradient 3 rows for the anchor and 3 that are kept; with, 3 of each; 3 pictures of either side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import accuracy, cells
 from unlearnkit.canvas.classifier import Prediction, _choice
 from unlearnkit.canvas.held_out import held_out_classifier
+from unlearnkit.evaluation.evaluate import of_canvas
+from unlearnkit.model.hints import FILE
 from unlearnkit.model.load import load
+from unlearnkit.model.places import CANVAS
 
 shipped = pytest.mark.skipif(not (WEIGHTS / "SHA256SUMS").is_file(), reason="no weights are shipped yet")
 
@@ -107,3 +111,10 @@ def test_the_check_names_what_the_canvas_draws(tmp_path: Path, monkeypatch: pyte
 def test_a_quick_check_has_every_object_and_every_style() -> None:
     assert {c.object for c in check.few_cells()} == set(world.OBJECTS)
     assert {c.style for c in check.few_cells()} == set(world.STYLES)
+
+
+def test_a_copy_of_the_canvas_is_known_by_its_hints(tmp_path: Path) -> None:
+    shutil.copy(CANVAS / FILE, tmp_path)
+    assert of_canvas(tmp_path) and of_canvas("canvas") and of_canvas("canvas-classes")
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"owl", ', ""))
+    assert not of_canvas(tmp_path) and not of_canvas("org/model")

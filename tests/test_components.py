@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from test_run import command
 from torch import Tensor
 
 import kinds
 import saved
+import tiny
 from unlearnkit import Edit, Model, chain, erase, load
 from unlearnkit.data.image_sets import DenoiserInput
 from unlearnkit.errors import EditError, InputError
-from unlearnkit.methods import edit_for
+from unlearnkit.methods import edit_for, plan
 from unlearnkit.model.encoders import encoders, placeholder, random_vectors
 from unlearnkit.model.hooks import Hook, ValueGuard, gram_schmidt
 from unlearnkit.schema import Concept, Request
@@ -67,6 +70,18 @@ def test_three_concepts_become_orthogonal() -> None:
     rows = torch.randn((3, 5), generator=torch.Generator().manual_seed(0))
     u = gram_schmidt(rows) @ rows
     torch.testing.assert_close(u @ u.T, torch.diag(u.square().sum(1)), atol=1e-5, rtol=0)
+
+
+def test_more_texts_than_a_value_has_numbers_are_taken_out_as_their_span() -> None:
+    """By an independent route: what is left is what no combination of the texts gives, however many they are."""
+    draws = torch.Generator().manual_seed(0)
+    for number in (5, 9, 40):
+        rows = torch.randn((number, 4), generator=draws) @ torch.randn((4, 16), generator=draws)
+        rows += 1e-6 * torch.randn(rows.shape, generator=draws)
+        v = torch.randn((3, 16), generator=draws)
+        basis = torch.linalg.svd(rows.double())[2][:4]
+        rest = v.double() - v.double() @ basis.T @ basis
+        torch.testing.assert_close(guard().decomposed(v, rows).double(), rest, atol=1e-3, rtol=0)
 
 
 def test_a_guard_leaves_the_start_token_and_ends_with_the_edit(model: Model) -> None:
@@ -318,3 +333,22 @@ def test_a_chain_takes_text_encoders_and_guards(regime: str, tmp_path: Path) -> 
     chain.drop(project, 1)
     chain.undo(project)
     assert list(chain.verify(project, redraw=1.0)) == []
+
+
+def test_project_holds_pixarts_biases_and_is_refused_where_nothing_it_constrains_is_trained(
+    words: Path,
+) -> None:
+    request = Request((Concept("cat"),), (Concept("dog"),))
+    how: dict[str, Any] = {"rule": ("project",), "trains": "xattn-kv"}
+    model = Model(kinds.pipeline("PixArt-Sigma", words), hints=tiny.HINTS)
+    layer = next(iter(model.weights("keys"))).removesuffix(".weight").partition(".")[2]
+    before = model.denoiser.get_submodule(layer)(model.text(["dog"]))
+    for trains in ("xattn-kv", "all"):
+        edit = edit_for(model, request, method="ca", settings=quick("ca", lr=1e-2) | how | {"trains": trains})
+        with model.wearing(edit):
+            after = model.denoiser.get_submodule(layer)(model.text(["dog"]))
+        place = model.last_token("dog")
+        torch.testing.assert_close(after[0, place], before[0, place], atol=1e-5, rtol=1e-4)
+    flux = Model(kinds.pipeline("Flux.1", words), hints=tiny.HINTS)
+    with pytest.raises(InputError, match="trains=xattn-kv trains none of them here: choose trains=all"):
+        plan(flux, request, method="ca", settings=quick("ca") | how)

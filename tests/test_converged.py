@@ -72,6 +72,7 @@ def test_without_a_target_the_loss_counts(model: Model) -> None:
     panel = Panel(Run(model, CAT, Net(model)), lambda concept: "", targeted=False)
     assert panel.read().come == 0
     panel.true = panel.base[: panel.count]  # as if the base model had no error
+    panel.worth, panel.counts = panel._more(panel.way[: panel.count]), torch.ones_like(panel.counts)
     panel.prompts = panel.targets
     assert panel.read().come == pytest.approx(1)
 
@@ -206,3 +207,24 @@ def test_a_closed_form_is_solved_again_with_twice_the_weight(model: Model) -> No
     assert "the solution holds" in sentences({"stopped": [facts]})[0]
     told = plan(model, CAT, method="uce", settings=few | {"reach": 0.5})
     assert told.sampled_images == len(panel_of(model).prompts)
+
+
+def test_what_is_trained_in_any_case_is_trained(model: Model) -> None:
+    """Readings before these steps count for the patience, but end nothing."""
+    facts = esd(model, stop_reach=0.0, stop_brake=100.0, steps=9, stop_every=2, stop_from=0.6).facts
+    assert facts["stopped"][0]["step"] == 6
+
+
+def test_weights_that_no_reading_saw_are_read_at_the_end(model: Model) -> None:
+    edit = esd(model, steps=3, stop_every=20)
+    with model.wearing(edit):
+        panel = panel_of(model)
+    (facts,) = edit.facts["stopped"]
+    assert facts["come"] != 0 and facts["moved"] > 0
+    assert facts["slowest"] in panel.prompts
+
+
+def test_a_stage_does_not_watch_what_another_stage_erases(model: Model) -> None:
+    both = Request((Concept("cat"), Concept("dog")))
+    panel = Panel(Run(model, CAT, Net(model), full=both), lambda concept: "")
+    assert not any("dog" in prompt for prompt in panel.prompts)

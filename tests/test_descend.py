@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from processes import killed
+from quick import quick
 from torch import Tensor
 
 from unlearnkit import seeds
@@ -114,6 +116,20 @@ def test_a_finished_run_is_read_and_another_is_refused(model: Model, tmp_path: P
     assert (tmp_path / "edit.safetensors").stat().st_mtime_ns == made
     with pytest.raises(InputError, match="has the edit of another run"):
         esd(model, job=job, lr=1e-4)
+
+
+def test_other_sentences_or_another_vocabulary_make_another_run(model: Model, tmp_path: Path) -> None:
+    """Else a killed run would go on with other pictures than it began with."""
+    grammar = tmp_path / "own.toml"
+    grammar.write_text('[templates]\nobject = ["a red {concept}", "a blue {concept}"]\n')
+    job, own = Job(folder=tmp_path / "run"), {"grammar": str(grammar), "trains": "xattn-kv"}
+    edit_for(model, REQUEST, method="ca", settings=quick("ca") | own, job=job)
+    other = model.with_hints(dataclasses.replace(model.hints, guidance=2.5))
+    with pytest.raises(InputError, match="has the edit of another run"):
+        edit_for(other, REQUEST, method="ca", settings=quick("ca") | own, job=job)
+    grammar.write_text('[templates]\nobject = ["a red {concept}", "a green {concept}"]\n')
+    with pytest.raises(InputError, match="has the edit of another run"):
+        edit_for(model, REQUEST, method="ca", settings=quick("ca") | own, job=job)
 
 
 def test_a_checkpoint_of_another_run_is_refused(model: Model, tmp_path: Path) -> None:

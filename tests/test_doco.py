@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler
 from test_ca import KEPT, batch, plain
 from torch import Tensor
 
+import tiny
 from unlearnkit import seeds
 from unlearnkit.errors import InputError
 from unlearnkit.methods import doco, edit_for, plan
@@ -55,6 +58,17 @@ def test_clean_undoes_noised_for_every_time(model: Model) -> None:
     torch.testing.assert_close(found, picture, rtol=1e-4, atol=1e-4)
 
 
+def test_a_last_step_of_pure_noise_has_a_finite_picture(make: Callable[..., Model]) -> None:
+    """Zero terminal SNR: the last step holds nothing of the picture."""
+    model = make(prediction="v_prediction")
+    betas = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "clip_sample": False}
+    model.pipe.scheduler = DDIMScheduler(prediction_type="v_prediction", **betas)
+    model = Model(model.pipe, source="tiny", hints=tiny.HINTS)
+    x, t = torch.randn((2, *model.shape)), torch.tensor([999, 500])
+    eps = model.eps(x, t, model.encode(["cat", "dog"]))
+    assert torch.isfinite(model.predicted_x0(x, eps, t)).all()
+
+
 def losses(**vectors: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses whose gradients are the vectors, for the weights a and b."""
     weights = {name: torch.zeros(2, requires_grad=True) for name in ("a", "b")}
@@ -66,7 +80,7 @@ def losses(**vectors: list[float]) -> tuple[dict[str, Tensor], dict[str, Tensor]
 
 def test_the_released_surgery_by_hand() -> None:
     # a: |g_u| = 0.1 and cos = -0.85, so that -cos is 8.5 times as long as g_u; b: no conflict
-    given = {"erase": [-0.085, 0.1 * (1 - 0.85**2) ** 0.5, 0.3, 0.0], "keep": [0.5, 0.0, 0.2, 0.4]}
+    given = {"erase": [-0.085, 0.1 * (1 - 0.85**2) ** 0.5, 0.3, 0.0], "retain": [0.5, 0.0, 0.2, 0.4]}
     found = doco.unscaled(0, *losses(**given))
     torch.testing.assert_close(found["b"], torch.tensor([0.3, 0.0]))
     torch.testing.assert_close(found["a"], torch.tensor([-0.085 + 0.85, given["erase"][1]]))
@@ -95,7 +109,7 @@ def test_the_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     assert line["erase"] == pytest.approx(bce(one, torch.zeros_like(one)).item(), rel=1e-3)
     x, t, noise, which = batch(model, "doco keep", DOGS)
     kept = (plain(model, x, t, [DOGS[place] for place in which]) - noise).square().mean()
-    assert line["keep"] == pytest.approx(kept.item(), rel=1e-4)
+    assert line["retain"] == pytest.approx(kept.item(), rel=1e-4)
 
 
 def test_the_warm_up_trains_the_discriminator_alone(

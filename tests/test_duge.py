@@ -82,7 +82,7 @@ def test_its_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     for label, words in (("prior", DOGS), ("memory", list(memory_prompts(model, CAT, CAT.keep, 3)))):
         x, t, noise, which = batch(model, ("duge", label), words)
         errors.append((plain(model, x, t, [words[place] for place in which]) - noise).square().mean().item())
-    assert line["keep"] == pytest.approx(2.0 * sum(errors) / 2, rel=1e-4)
+    assert line["retain"] == pytest.approx(2.0 * sum(errors) / 2, rel=1e-4)
     assert line["keep_distil"] == pytest.approx(0, abs=1e-9)  # the trained network is the base still
 
 

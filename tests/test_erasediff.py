@@ -34,7 +34,7 @@ def step(g_f: list[float], g_r: list[float], eta: float, *, cosine: bool) -> Ten
     weights = {"a": torch.zeros(len(g_f), requires_grad=True)}
     losses = {
         "erase": (weights["a"] * torch.tensor(g_f)).sum(),
-        "keep": (weights["a"] * torch.tensor(g_r)).sum(),
+        "retain": (weights["a"] * torch.tensor(g_r)).sum(),
     }
     return balanced(eta, cosine=cosine)(0, losses, weights)["a"]
 
@@ -76,7 +76,7 @@ def test_the_first_losses_are_those_of_the_plain_network(target: str, model: Mod
         assert line["erase"] == pytest.approx(0.5 * expected, rel=0.15)
     x, t, noise, which = batch(model, "erasediff keep", DOGS)
     kept = (plain(model, x, t, [DOGS[place] for place in which]) - noise).square().mean()
-    assert line["keep"] == pytest.approx(kept.item(), rel=1e-4)
+    assert line["retain"] == pytest.approx(kept.item(), rel=1e-4)
 
 
 def test_its_settings_go_together(model: Model) -> None:

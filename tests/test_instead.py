@@ -18,7 +18,7 @@ from unlearnkit.chain.screening import screen
 from unlearnkit.data import nearest
 from unlearnkit.data.nearest import nearest_word, with_nearest
 from unlearnkit.errors import InputError, ModelError
-from unlearnkit.methods import edit_for, plan
+from unlearnkit.methods import METHODS, edit_for, plan, resolve, unretained
 from unlearnkit.methods.checking import check_lengths
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.hints import Hints, parse
@@ -27,6 +27,7 @@ from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
 
 CAT = Concept("cat", instead="nearest")
+CAT_ALONE = Request((Concept("cat"),))
 
 
 def test_nothing_and_nearest_in_any_spelling() -> None:
@@ -178,3 +179,33 @@ def test_hints_for_what_appears_instead() -> None:
     for bad in ("3", "''", "true"):
         with pytest.raises(ModelError, match="'instead' is a word"):
             parse(f"[methods.esd.object]\ninstead = {bad}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_word_in_its_place_changes_the_edit_or_is_refused(method: str, model: Model) -> None:
+    def made(place: str | None) -> str:
+        request = Request((Concept("cat", instead=place),), (Concept("car"),))
+        return edit_for(model, request, method=method, settings=quick(method, 2)).hash()
+
+    if METHODS[method].REPLACES:
+        assert made(None if method in ("uce", "uce-diverse") else "dog") != made("bear")
+    else:
+        for place in ("dog", "", "nearest"):
+            with pytest.raises(InputError, match=f"{method} puts nothing in the place of 'cat'"):
+                made(place)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_changes_the_edit_or_the_dry_run_says_that_it_does_not(
+    method: str, model: Model
+) -> None:
+    def made(*keep: str) -> str:
+        request = Request((Concept("cat"),), tuple(map(Concept, keep)))
+        return edit_for(model, request, method=method, settings=quick(method, 2)).hash()
+
+    filled, kept = (
+        resolve(model, CAT_ALONE, method, quick(method, 2)),
+        Request(CAT_ALONE.erase, (Concept("dog"),)),
+    )
+    assert unretained(filled, CAT_ALONE) == ""
+    assert (made("dog") == made("bear", "car")) == bool(unretained(filled, kept))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from unlearnkit.data.text_columns import erased_matrices
+from unlearnkit.data.text_columns import erased_matrices, target_of
+from unlearnkit.errors import InputError
 from unlearnkit.methods import RECE, edit_for
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
+from unlearnkit.training.job import Run
+from unlearnkit.training.net import Net
+from unlearnkit.training.panel import Panel
 
 CAT = Request((Concept("cat"),), keep=(Concept("dog"),))
 
@@ -76,3 +81,17 @@ def test_a_round_leaves_the_concept_nearer_to_its_replacement_than_to_itself(mod
 def test_further_rounds_change_more(model: Model) -> None:
     one, two = (weights(model, rounds=rounds) for rounds in (1, 2))
     assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_reading_is_of_the_edit_itself(model: Model) -> None:
+    edit = edit_for(model, CAT, method="rece", settings={"reach": 0.5, "rounds": 2})
+    panel = Panel(Run(model, CAT, Net(model)), target_of)
+    with model.wearing(edit):
+        reading = panel.read()
+    (facts,) = edit.facts["stopped"]
+    assert (facts["come"], facts["moved"]) == (round(reading.come, 4), round(reading.moved, 4))
+
+
+def test_without_weight_nothing_is_solved(model: Model) -> None:
+    with pytest.raises(InputError):
+        edit_for(model, CAT, method="uce", settings={"erase_weight": 0.0, "free": 0.0})

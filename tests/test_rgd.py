@@ -19,12 +19,13 @@ from unlearnkit.data.grammar import GRAMMARS, forms, pairs, read
 from unlearnkit.data.image_sets import noise_ratio
 from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
-from unlearnkit.methods import RGD, edit_for, plan
+from unlearnkit.methods import RGD, SalUn, edit_for, plan
 from unlearnkit.model.model import Model
 from unlearnkit.parts.ascent import ascent
 from unlearnkit.schema import Concept, Request
 from unlearnkit.settings import build
-from unlearnkit.training.job import Job
+from unlearnkit.training.job import Job, Run
+from unlearnkit.training.net import Net
 
 CAT = Request((Concept("cat"),), (Concept("dog"),))
 KNOWN = {
@@ -183,6 +184,27 @@ def test_sentences_of_a_request(model: Model) -> None:
     assert plan(model, request, method="rgd", settings={"pictures": 6}).sampled_images == 24
 
 
+def test_a_named_word_is_the_only_one_in_a_concepts_place(model: Model) -> None:
+    """The grammar has words of its own for a concept's place, which nobody named."""
+    request = Request((Concept("van gogh", "style", instead="monet"),))
+    found = build(RGD, {"pictures": 40, "others": 1.0}).sentences(model, request, seed=0)
+    assert all("monet" in retain for _, retain in found)
+
+
+def test_without_diversity_a_phrase_is_erased_too(model: Model) -> None:
+    request = Request((Concept("cat", phrases=("kitten",)),), (Concept("dog"),))
+    found = build(RGD, {"pictures": 4, "diverse": False}).sentences(model, request, seed=0)
+    assert [erase for erase, _ in found] == ["cat", "kitten", "cat", "kitten"]
+
+
+def test_salun_labels_a_concept_by_words_of_its_kind(model: Model) -> None:
+    request = Request((Concept("cat"), Concept("neon", "style")), (Concept("dog"),))
+    values = build(SalUn, {"pictures": 1, "retain_pictures": 1})
+    labels = values.data(Run(model, request, Net(model))).labels
+    for (bare, *_), word in zip(labels, ("dog", "van gogh"), strict=True):
+        torch.testing.assert_close(bare, model.encode([word]))
+
+
 def test_nothing_to_keep_is_refused(model: Model) -> None:
     request = Request((Concept("cat"),), (Concept("neon", kind="style"),))
     with pytest.raises(InputError, match="there is no word of the kind 'object' to keep"):
@@ -273,12 +295,12 @@ def test_first_losses_of_the_baselines(model: Model, tmp_path: Path) -> None:
     bad, good = Plain(model, CATS, draws), Plain(model, DOGS, draws)
     found = first(model, tmp_path / "graddiff", "graddiff", retain_weight=2.0, **counts)
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
-    assert found["keep"] == pytest.approx(2 * good.error(), rel=1e-4)
+    assert found["retain"] == pytest.approx(2 * good.error(), rel=1e-4)
     with pytest.raises(InputError, match="changes no weight"):  # a loss at its cap has no gradient
         first(model, tmp_path / "ga", "ga", pictures=3, cap=0.1)
     assert last(tmp_path / "ga")["erase"] == pytest.approx(-0.1)
     found = first(model, tmp_path / "finetune", "finetune", retain_pictures=3)
-    assert found["keep"] == pytest.approx(
+    assert found["retain"] == pytest.approx(
         Plain(model, DOGS, seeds.stream(4, "finetune", 0)).error(), rel=1e-4
     )
 
@@ -313,7 +335,7 @@ def test_rgd_keeps_over_the_whole_set_if_told(model: Model, tmp_path: Path) -> N
     bad = Plain(model, ["cat"] * 5, draws)
     error = once_each(model, ["dog"] * 5, draws)
     found = first(model, tmp_path / "whole", "rgd", retain_full_batch=True, cap=100.0, **changes)
-    assert found["keep"] == pytest.approx(error, rel=1e-4)
+    assert found["retain"] == pytest.approx(error, rel=1e-4)
     assert found["erase"] == pytest.approx(-bad.error(), rel=1e-4)
 
 
@@ -343,8 +365,8 @@ def test_rgd_can_keep_what_the_base_model_says(whole: bool, model: Model, tmp_pa
     }
     first(model, tmp_path / "run", "rgd", **changes)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert lines[0]["keep"] == pytest.approx(0.0, abs=1e-9)
-    assert lines[1]["keep"] > 1e-9
+    assert lines[0]["retain"] == pytest.approx(0.0, abs=1e-9)
+    assert lines[1]["retain"] > 1e-9
 
 
 def test_the_plan_counts_what_the_whole_retain_set_shows_again(model: Model) -> None:
@@ -372,7 +394,7 @@ def test_first_losses_of_salun(model: Model, tmp_path: Path) -> None:
         torch.randint(2**31, (2,), generator=draws)
         wanted = bad.told([prompt.replace("cat", "dog") for prompt in bad.prompts])
         assert found["erase"] == pytest.approx((bad.told() - wanted).square().mean().item(), rel=1e-4)
-        assert found["keep"] == pytest.approx(0.5 * Plain(model, DOGS, draws).error(), rel=1e-4)
+        assert found["retain"] == pytest.approx(0.5 * Plain(model, DOGS, draws).error(), rel=1e-4)
     lines = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     look = Plain(model, CATS, seeds.stream(4, "salun saliency", 0))
     guided = 8.5 * look.told() - 7.5 * look.told(["", ""])  # (1 + w) ε(c) - w ε() with w = 7.5

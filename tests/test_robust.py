@@ -56,7 +56,7 @@ def test_its_first_losses_are_those_of_the_plain_network(
     named = plain(model, x, t, [cats[place] for place in which])
     anchor = plain(model, x, t, [dogs[place] for place in which])
     assert first(tmp_path)["erase"] == pytest.approx((named - anchor).square().mean().item(), rel=1e-4)
-    assert first(tmp_path)["keep"] == pytest.approx(0, abs=1e-9)  # the student still is the base model
+    assert first(tmp_path)["retain"] == pytest.approx(0, abs=1e-9)  # the student still is the base model
 
     x, t, _, which = batch(model, "robust latents", cats, earliest=400)
     numbers = pictures.image_seeds(cats)  # the picture with the anchor has the same seed
@@ -92,7 +92,7 @@ def test_what_is_kept_is_kept_as_guidance_combines_it(model: Model, tmp_path: Pa
     g = model.hints.guidance
     off = none.square().mean() + ((1 - g) * none + g * own).square().mean() / g
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rows[1]["keep"] == pytest.approx(4.0 / 2 * off.item(), rel=1e-3)
+    assert rows[1]["retain"] == pytest.approx(4.0 / 2 * off.item(), rel=1e-3)
 
 
 def test_of_a_flow_the_goal_is_the_velocity_that_leads_to_the_anchors_picture(tmp_path: Path) -> None:
@@ -113,12 +113,12 @@ def test_of_a_flow_the_goal_is_the_velocity_that_leads_to_the_anchors_picture(tm
 
 
 def test_pure_noise_has_a_goal(make: Callable[..., Model], tmp_path: Path) -> None:
-    """Schedules that end in pure noise have nothing of the picture in x_t: λ is infinite there."""
+    """Schedules that end in pure noise have nothing of the picture in x_t: λ is huge there."""
     model = make(prediction="v_prediction")
     betas = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "clip_sample": False}
     model.pipe.scheduler = DDIMScheduler(prediction_type="v_prediction", **betas)
     model = Model(model.pipe, source="tiny", hints=tiny.HINTS)
-    assert noise_ratio(model, torch.tensor([999])).isinf()
+    assert noise_ratio(model, torch.tensor([999])) > 1e5
     edit = robust(model, latent_from=0.95, steps=4, batch=16, folder=tmp_path)
     assert all(torch.isfinite(value).all() for value in edit.weights.values())
     drawn = torch.cat([seeds_of_step(step) for step in range(4)])
@@ -151,7 +151,7 @@ def test_a_relative_loss_is_in_units_of_the_way_to_the_target(model: Model, tmp_
 
 def test_without_its_latents_it_draws_no_picture_of_the_concept(model: Model, tmp_path: Path) -> None:
     robust(model, latent_weight=0.0, folder=tmp_path)
-    assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "keep"}
+    assert first(tmp_path).keys() - {"step", "seconds"} == {"erase", "retain"}
     counts = [plan(model, CAT, method="robust", settings=QUICK | {"latent_weight": w}) for w in (0.0, 1.0)]
     assert [(one.sampled_images, one.passes) for one in counts] == [(7, (9.0, 9.0)), (13, (9.0, 15.0))]
 

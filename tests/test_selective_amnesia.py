@@ -69,7 +69,7 @@ def test_the_first_losses_are_those_of_the_plain_network(model: Model, tmp_path:
     line = json.loads((tmp_path / "log.jsonl").read_text())
     for name, label, asked, told, weight in (
         ("erase", "selective amnesia", CARS, CATS, 1.0),
-        ("keep", "selective amnesia keep", DOGS, DOGS, 0.5),
+        ("retain", "selective amnesia keep", DOGS, DOGS, 0.5),
     ):
         x, t, noise, which = batch(model, label, asked)
         error = (plain(model, x, t, [told[place] for place in which]) - noise).square().mean()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlearnkit.data.grammar import forms, pairs, read
 from unlearnkit.data.wording import fix_articles, format_prompt, prefix_through
 
 
@@ -35,3 +36,15 @@ def test_only_the_article_before_the_slot_changes(before: str, word: str, after:
 
 def test_articles() -> None:
     assert fix_articles("a apple and an cat, a european, A owl") == "an apple and a cat, a european, An owl"
+
+
+@pytest.mark.parametrize("name", ["Die Frau an der Bar", "Hoi An", "Ford Model A", "A an a"])
+def test_a_users_own_name_stays_as_it_is(name: str) -> None:
+    words = {"object": [name], "style": [name]}
+    for kind in ("object", "style"):
+        told = pairs(read("plain"), kind, [name], ["an owl"], words, count=40, seed=0, share=0.5)
+        assert all(name in prompt for prompt, _ in told)
+        assert not any("\x00" in prompt or "\x01" in prompt for pair in told for prompt in pair)
+        others = forms(read("plain"), kind, {**words, kind: ["owl"]}, count=40, seed=0)
+        assert all("{}" in form for form in others)
+        assert any(name in form for form in others)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from . import chain, export
     from .attacks import ATTACKS
     from .errors import DivergedError, EditError, InputError, ModelError, UnlearnError
-    from .evaluation.attack import attack
+    from .evaluation.attacked.run import attack
     from .evaluation.evaluate import evaluate_run as evaluate
     from .export import save_checkpoint, save_lora
     from .methods import METHODS
@@ -65,7 +65,7 @@ _HOME = {
     "Recipe": "schema",
     "Request": "schema",
     "UnlearnError": "errors",
-    "attack": "evaluation.attack",
+    "attack": "evaluation.attacked.run",
     "chain": "chain",
     "erase": "runs.run",
     "evaluate": "evaluation.evaluate:evaluate_run",

@@ -102,7 +102,7 @@ def agrees(work: Work) -> tuple[str, float]:
         *losses(),
     )
     erase, retain = losses()
-    return "surgery", difference(found, unscaled(0, {"erase": erase, "keep": retain}, weights))
+    return "surgery", difference(found, unscaled(0, {"erase": erase, "retain": retain}, weights))
 
 
 PEER = Peer(

@@ -62,7 +62,7 @@ def agrees(work: Work) -> tuple[str, float]:
     def loss(gradient: Mapping[str, Tensor]) -> Any:
         return torch.stack([(gradient[name] * w).sum() for name, w in weights.items()]).sum()
 
-    mine = restricted(0, {"erase": loss(erase), "keep": ALPHA * loss(keep)}, weights)
+    mine = restricted(0, {"erase": loss(erase), "retain": ALPHA * loss(keep)}, weights)
     return "surgery", difference(sums, mine)
 
 

@@ -11,8 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from unlearnkit.data.text_columns import centroids
-from unlearnkit.methods.speed import LENGTH
+from unlearnkit.data.text_columns import CLIP_LENGTH, centroids
 
 from . import script
 from .work import Peer, Work, difference, erased, opened, request
@@ -65,7 +64,7 @@ def agrees(work: Work) -> tuple[str, float]:
     model = opened(work)
     empty = model.text([""])[0].T.double()
     last = model.text(["cat"])[0].T[:, 1:2].double()
-    scale = float(LENGTH / torch.cat([empty, last], dim=1).norm(dim=0).mean())
+    scale = float(CLIP_LENGTH / torch.cat([empty, last], dim=1).norm(dim=0).mean())
     where = (scale * centroids(empty[:, 1:], 3, 0)).T.float()
     base = model.weights("values")
     theirs_ = edited(work, KEEP[:1], 0, scale, kmeans=lambda **_: (None, where))

@@ -25,7 +25,9 @@ class Inpainting:
     name: ClassVar = "inpainting"
     title: ClassVar = "Half of a picture"
     paper: ClassVar = "Lu et al. 2025, arXiv 2505.17013; Lugmayr et al. 2022, arXiv 2201.09865"
-    summary: ClassVar = "The edited model completes the left half of a picture of the concept."
+    summary: ClassVar = (
+        "Beside the left half of a picture of the concept, the edited model draws the right half."
+    )
     group: ClassVar[Group] = "latents"
 
     kept: float = 0.5

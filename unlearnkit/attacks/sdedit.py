@@ -24,7 +24,7 @@ class SDEdit:
     """shares, few: of the schedule to which pictures are noised: to the sampler's nearest timestep."""
 
     name: ClassVar = "sdedit"
-    title: ClassVar = "Half-noised pictures"
+    title: ClassVar = "Noised pictures"
     paper: ClassVar = "Meng et al. 2022, arXiv 2108.01073"
     summary: ClassVar = "A noised picture of the concept is denoised under the empty prompt."
     group: ClassVar[Group] = "latents"

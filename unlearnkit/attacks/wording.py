@@ -1,6 +1,6 @@
 """Other wordings of the concept, without any search: words for it, and sentences about it.
 
-Synonyms, other languages and descriptions are those of ``data/wordings.toml`` and of the request's own phrases; typos
+Synonyms, other languages and descriptions are those of ``phrasings.toml`` and of the request's own phrases; typos
 and upper case are made from the name. Sentences put the concept into a clause, beside another object, or leave it to
 its superclass or a description. After the tests of EMMA (Wei et al. 2024, arXiv 2412.17862) and HUB (Moon et al. 2024,
 arXiv 2410.05664).
@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from ..data.superclasses import broader
 from ..data.wording import format_prompt
-from ..data.wordings import descriptions, sentences, words_for
 from ..errors import InputError
 from ..model.model import Model
 from ..schema import folded
 from .attack import NO_TEXT, Budget, Cost, Group, Victim
+from .phrasings import descriptions, sentences, words_for
 from .result import Attempt, SearchResult
 
 __all__ = ["Wording"]

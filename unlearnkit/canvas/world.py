@@ -5,10 +5,14 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..data.wording import fix_articles
 
-__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_out_captions", "prompt"]
+if TYPE_CHECKING:
+    from ..model.hints import Hints
+
+__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_out_captions", "knows", "prompt"]
 
 DATA = tomllib.loads((Path(__file__).parent / "world.toml").read_text(encoding="utf-8"))
 
@@ -36,6 +40,15 @@ TEMPLATES: dict[str, list[str]] = DATA["templates"]
 NEVER_KNEW_OBJECTS: tuple[str, ...] = tuple(DATA["never_knew"]["objects"])
 NEVER_KNEW_STYLES: tuple[str, ...] = tuple(DATA["never_knew"]["styles"])
 NOTHING = "nothing"  # a classifier's prediction for no known object, or no known style
+
+
+def knows(hints: Hints) -> bool:
+    """Whether a model with these hints knows the canvas's words, so that its prompts and classifiers fit.
+
+    Of a class-conditional model the hints have no styles. "plain" is no word of a prompt.
+    """
+    styles = {*STYLES} - {"plain"} if hints.styles else set()
+    return {*OBJECTS} <= {*hints.objects} and styles <= {*hints.styles}
 
 
 def an(word: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import evaluate, of_canvas
 from ..evaluation.folders import FOLDER
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..io.files import atomic_file, user_path
@@ -39,7 +39,6 @@ def open_evaluators(project: Project) -> Evaluators:
     """
     from ..families.opening import quiet
     from ..metrics.evaluators import Evaluators, canvas_evaluators, local_evaluators
-    from ..model.places import is_canvas
 
     options = project.options
     if not options.pictures:
@@ -48,7 +47,7 @@ def open_evaluators(project: Project) -> Evaluators:
         name: resolved(source, project.folder) for name, source in options.evaluators.items()
     }
     with quiet():
-        if is_canvas(options.model) and not named:
+        if of_canvas(resolved(options.model, project.folder, must=False)) and not named:
             return canvas_evaluators()
         return local_evaluators(**named)
 

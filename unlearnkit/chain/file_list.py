@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import reason
-from ..io.files import LOCK, PART, write_text
-from ..io.manifest import file_hash
+from ..io.files import write_text
+from ..io.manifest import contents, file_hash
 from ..io.reading import read_json
 from .facts import Evaluation
 
-__all__ = ["FILES", "files_below", "hash_error", "list_errors", "unchanged_files", "write_list"]
+__all__ = ["FILES", "hash_error", "list_errors", "unchanged_files", "write_list"]
 
 FILES = "files.json"
 
 
 def write_list(folder: Path) -> str:
     """Write the list of the files in ``folder`` there, and return its own sha256."""
-    hashes = {name: file_hash(folder / name) for name in files_below(folder) if name != FILES}
+    hashes = {name: file_hash(folder / name) for name in contents(folder) if name != FILES}
     write_text(folder / FILES, json.dumps(hashes, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     return file_hash(folder / FILES)
 
@@ -33,7 +32,7 @@ def list_errors(folder: Path, evaluation: Evaluation) -> Iterator[str]:
         yield f"{FILES} {wrong}"
         return
     listed = read_json(folder / FILES, what="list", kind=dict)
-    for name in sorted({*listed, *files_below(folder)} - {FILES}):
+    for name in sorted({*listed, *contents(folder)} - {FILES}):
         if name not in listed:
             yield f"{name} is not part of it"
         elif wrong := hash_error(folder / name, listed[name]):
@@ -58,13 +57,3 @@ def hash_error(path: Path, sha256: str) -> str:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {reason(error)}"
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """The names of all files below ``folder``, sorted, with links, without locks and unfinished files."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.endswith(PART))
-        links = [name for name in folders if Path(place, name).is_symlink()]
-        for name in sorted([*files, *links]):
-            if name != LOCK and not name.endswith(PART):
-                yield Path(place, name).relative_to(folder).as_posix()

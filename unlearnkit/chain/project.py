@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..errors import InputError, quoted
 from ..io.files import PART, entries, member, user_path
 from ..io.locks import locked
 from ..io.reading import read_json, typed
+from ..io.unfinished import remove
 from ..schema import Request
 from . import ledger
 from .facts import Added, ChainOptions, Change, Evaluation, Reverted, Stored, changes, options_of
@@ -198,7 +198,7 @@ def _cleared(folder: Path) -> None:
         for name in (*folders, *files):
             member(Path(place), name)
             if name.endswith(PART):
-                _remove(Path(place, name))
+                remove(Path(place, name))
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -214,17 +214,10 @@ def sweep(project: Project) -> None:
     known = {f"{name}.safetensors" for name in project.edits()}
     for path in entries(project.folder / EDITS):
         if path.name not in known:
-            _remove(path)
+            remove(path)
     for path in entries(project.folder / LOOKS):
         if path.name not in project.evaluations():
-            _remove(path)
+            remove(path)
     if (project.folder / FORMER).is_file():
-        _remove(project.folder / FORMER)
-    _remove(project.folder / WORK)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        remove(project.folder / FORMER)
+    remove(project.folder / WORK)

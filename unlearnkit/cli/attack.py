@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..io.files import user_path
+from ..io.tick import span
 from . import complete
 from .checks import known_run
 from .output import answer
@@ -100,7 +101,7 @@ def attack(
     if base is None and not is_chain:
         known_run(run)
 
-    from ..evaluation import attack as attacking
+    from ..evaluation.attacked import run as of_run
     from ..schema import Concept
 
     def open_evaluators(device: Any) -> Any:
@@ -110,7 +111,7 @@ def attack(
         return local_evaluators(objects=objects, styles=styles, **read, device=device)
 
     options: dict[str, Any] = {"attacks": names, "budget": budget, "device": device}
-    attack_, plan = attacking.attack, attacking.plan
+    attack_, plan = of_run.attack, of_run.plan
     tools = open_evaluators if objects or styles or nudenet else None
     if is_chain:
         from ..chain.commands import attack as of_chain
@@ -143,7 +144,7 @@ def attack(
 
 
 def _self_test(folder: Path, budget: str, only: list[str] | None) -> None:
-    from ..evaluation.attack_selftest import EXPECTED, self_test_attacks
+    from ..evaluation.attacked.selftest import EXPECTED, self_test_attacks
 
     with showing("attacking models with known verdicts") as tick:
         verdicts = self_test_attacks(folder, budget=budget, only=only, tick=tick)
@@ -168,8 +169,8 @@ def _print_plan(planned: Any) -> None:
             continue
         work = f"{one.pictures:>5} pictures"
         work += f", {one.gradient:,} rows with gradient" if one.gradient else ""
-        out.print(f"{one.name:<16} {_span(one.seconds):>9}  {work}", markup=False)
-    out.print(f"{'together':<16} {_span(sum(one.seconds for one in planned)):>9}", markup=False)
+        out.print(f"{one.name:<16} {span(one.seconds):>9}  {work}", markup=False)
+    out.print(f"{'together':<16} {span(sum(one.seconds for one in planned)):>9}", markup=False)
 
 
 def _print_figures(name: str, figures: Any) -> None:
@@ -186,7 +187,3 @@ def _print_figures(name: str, figures: Any) -> None:
         for title, one in numbers.items():
             if isinstance(one, dict) and isinstance(value := one.get("value"), float):
                 out.print(f"{name}, {side}, {title}: {value:.4g}", markup=False)
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

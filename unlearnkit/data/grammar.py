@@ -29,7 +29,7 @@ from ..errors import InputError, nearest, printable, quoted
 from ..io.files import user_path
 from ..io.reading import read_toml
 from ..schema import KINDS
-from .wording import contains_word, fix_articles
+from .wording import contains_word, fix_articles, sealed
 
 __all__ = ["GRAMMARS", "Grammar", "Pool", "forms", "pairs", "read", "read_without"]
 
@@ -157,7 +157,8 @@ def _sentences(
     draws: torch.Generator,
 ) -> list[tuple[int, str]]:
     """``count`` sentences with ``{concept}`` in them, each with a number that chooses the concept's wording."""
-    words, templates = {**vocabulary, **grammar.words[pool]}, grammar.templates.get(kind, ())
+    known = {slot: [sealed(word) for word in words] for slot, words in vocabulary.items()}
+    words, templates = {**known, **grammar.words[pool]}, grammar.templates.get(kind, ())
     if not templates:
         raise InputError(
             f"the grammar has no templates for a concept of kind {quoted(kind)}: add [templates] {kind}"
@@ -195,7 +196,7 @@ def _filled(sentence: str, word: str | None) -> str:
     """The sentence with the word, or without its part in brackets."""
     if word is None:
         sentence = re.sub(r"\[.*?\]", "", sentence)
-    text = re.sub(r"[\[\]]", "", sentence).replace("{concept}", word or "")
+    text = re.sub(r"[\[\]]", "", sentence).replace("{concept}", sealed(word or ""))
     return fix_articles(text)
 
 

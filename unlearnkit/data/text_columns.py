@@ -26,6 +26,7 @@ __all__ = [
     "Text",
     "bare_words",
     "centroids",
+    "clip_scale",
     "concept_texts",
     "encoded",
     "erased_blocks",
@@ -39,7 +40,11 @@ __all__ = [
 
 Text = tuple[Concept, str, str]
 
-INSTEAD = {"object": "", "style": "art"}  # what replaces a concept by default
+INSTEAD = {
+    "object": "",
+    "style": "art",
+}  # what takes a concept's place in closed forms, unless the request says
+CLIP_LENGTH = 28.0  # the mean norm of CLIP ViT-L's text states
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
 SOME = 64  # texts that are encoded one by one, as they are everywhere else
 SHARED = 512  # targets whose columns stay in memory, all of each
@@ -174,7 +179,7 @@ def encoded(
 
 
 def target_of(concept: Concept) -> str:
-    """What replaces a concept: its ``instead``, else the method's default."""
+    """What replaces a concept: its ``instead``, else what closed forms take."""
     return INSTEAD[concept.kind] if concept.instead is None else concept.instead
 
 
@@ -195,6 +200,12 @@ def retained_columns(model: Model, form: str, wording: str, *, last: bool) -> Te
     """Columns of a template with a retained word. last: only the word's last token, or every token."""
     (columns,) = _columns(model, [(form, wording)], last=last, batched=False, whole=True)
     return columns
+
+
+def clip_scale(*columns: Tensor) -> Tensor:
+    """What makes columns as long as CLIP ViT-L's text states, for papers that give absolute numbers."""
+    scale: Tensor = CLIP_LENGTH / torch.cat(columns, dim=1).norm(dim=0).mean()
+    return scale
 
 
 def centroids(columns: Tensor, count: int, seed: int) -> Tensor:

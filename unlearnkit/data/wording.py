@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from ..schema import folded
 
-__all__ = ["contains_word", "fix_articles", "format_prompt", "prefix_through", "target_prompt"]
+__all__ = ["contains_word", "fix_articles", "format_prompt", "prefix_through", "sealed", "target_prompt"]
 
 _folded = functools.lru_cache(2**16)(folded)
+SPACE, END = "\x00", "\x01"  # of a sealed name; no text has them
 _SOUNDS = ("uni", "eu", "one", "use")  # written with a vowel, spoken without: a unicorn
 
 
@@ -32,8 +33,14 @@ def prefix_through(template: str, word: str) -> str:
 
 
 def fix_articles(text: str) -> str:
-    """The text with every "a" and "an" corrected for the next word."""
-    return re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
+    """The text with every "a" and "an" corrected for the next word. Sealed names are opened, and stay as they are."""
+    text = re.sub(r"\b([Aa])n? (?=(\w+))", lambda found: f"{found[1]}{_n(found[2])} ", text)
+    return text.replace(SPACE, " ").replace(END, "")
+
+
+def sealed(name: str) -> str:
+    """Somebody's name for ``fix_articles``, in which "Hoi An" and "an der" are no articles."""
+    return name.replace(" ", SPACE) + END
 
 
 def contains_word(text: str, wordings: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from ..io.files import user_path, write_text
 from ..io.locks import locked
 from ..metrics.stats import Difference, difference, holm
 from ..schema import ROLES, Case
-from .attack_panel import table_of
+from .attacked.panel import table_of
 from .claims import GRADES
 from .folders import FOLDER
 from .plan import DIRECT

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
     from ..model.model import Model
 
-__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows"]
+__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows", "of_canvas"]
 
 LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
 
@@ -91,7 +91,7 @@ def evaluate_run(
     if not (run / runfolder.RUN).is_file():
         raise no_run(run)
     recipe = load_recipe(run / runfolder.RECIPE)
-    fits = _of_the_canvas(recipe.model)
+    fits = of_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
             f"{quoted(recipe.model)} is not the canvas, so its prompts are not known: choose prompts and a "
@@ -141,15 +141,12 @@ def evaluate_run(
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
 
 
-def _of_the_canvas(source: str) -> bool:
-    """Whether the canvas's prompts fit a model: the canvas, a variant, or a model whose hints have all of its words."""
+def of_canvas(source: str | Path) -> bool:
+    """Whether a model is the canvas, a variant, or one whose hints have all of its words, as a fine-tuned copy's."""
     from ..canvas import world
     from ..model.places import hints_of, is_canvas
 
-    if is_canvas(source):
-        return True
-    hints = hints_of(source)
-    return {*world.OBJECTS} <= {*hints.objects} and {*world.STYLES} <= {*hints.styles}
+    return is_canvas(source) or world.knows(hints_of(source))
 
 
 def canvas_evaluators_for(model: Model) -> Evaluators:

@@ -19,12 +19,12 @@ from ..runs import runfolder
 from ..runs.stopped import sentences
 from ..schema import Case
 from ..version import __version__
-from .attack_panel import attack_pictures, attack_summary, inline, of_canvas
+from .attacked.grades import MEANING
+from .attacked.panel import attack_pictures, attack_summary, inline, unblurred
 from .claims import GRADES, percent
 from .folders import HASHED, figures, finished, sound
 from .plan import DIRECT
 from .record import plan_of, stored
-from .resistance import MEANING
 from .rows import NOTHING, Picture, gather, right
 from .times import log_rows, times, took
 
@@ -82,7 +82,7 @@ def render(run: Path) -> tuple[str, str]:
         "safe": SAFE,
         "resists": MEANING,
         "found": attack_pictures(run),
-        "canvas": of_canvas(facts),
+        "canvas": unblurred(facts),
         "stopped": sentences(facts["run"]),
     }
     html = page("report.html", **facts, **context)
@@ -177,7 +177,11 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
             "the first cases that ask for it by name, in the suite's order",
             direct,
         ),
-        ("Erased: the worst failures", "where the reader is surest that it still sees the concept", still),
+        (
+            "Erased: the worst failures",
+            "where the classifier is surest that it still sees the concept",
+            still,
+        ),
         (
             "Kept: nearest neighbours",
             "the first cases, in the suite's order",

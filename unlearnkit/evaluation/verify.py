@@ -26,7 +26,8 @@ from ..runs import runfolder
 from ..runs.names import no_run
 from ..schema import Case, Score
 from ..version import __version__
-from . import attack_record, claims
+from . import claims
+from .attacked import record as attacks
 from .draw import Side, model_side, picture_hash, read
 from .folders import FACTS, FOLDER, changes, facts_of, figures, finished, folders
 from .plan import AFTER, BEFORE
@@ -72,11 +73,11 @@ def check(run: str | Path) -> tuple[list[str], list[str]]:
                 )
         else:
             remarks.append(f"{where} is not finished: unlearnkit evaluate continues it")
-    for folder in attack_record.finished_attacks(run):
+    for folder in attacks.finished_attacks(run):
         where = folder.relative_to(run).as_posix()
-        wrong += [f"{where}/{line}" for line in attack_record.errors_of(folder)]
-    for name in attack_record.unfinished(run):
-        remarks.append(f"{attack_record.FOLDER}/{name} is not finished: unlearnkit attack continues it")
+        wrong += [f"{where}/{line}" for line in attacks.errors_of(folder)]
+    for name in attacks.unfinished(run):
+        remarks.append(f"{attacks.FOLDER}/{name} is not finished: unlearnkit attack continues it")
     if not wrong and ((run / JSON).exists() or (run / HTML).exists()):
         for line, bad in _report(run):
             (wrong if bad else remarks).append(line)

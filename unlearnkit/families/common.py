@@ -64,10 +64,10 @@ def guided(
     null: Tensor,
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance: null + guidance (cond - null), of network outputs, fp32."""
+    """Classifier-free guidance: uncond + guidance (cond - uncond), of network outputs, fp32."""
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, states]))
-    plain_attention, cond = both.float().chunk(2)
-    return plain_attention + guidance * (cond - plain_attention)
+    uncond, cond = both.float().chunk(2)
+    return uncond + guidance * (cond - uncond)
 
 
 def classes(pipe: Any) -> tuple[str, ...] | None:

@@ -23,6 +23,9 @@ from ..errors import InputError, ModelError, quoted
 
 __all__ = ["Diffusion", "Flow", "Schedule", "check_steps", "fewest"]
 
+FAINT = (
+    1e-3  # the smallest scale of a picture that is divided by: with zero terminal SNR the last step has none
+)
 ODD = (
     *("shift_terminal", "invert_sigmas", "stochastic_sampling"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
@@ -114,7 +117,7 @@ class Diffusion:
     def predicted_x0(self, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The latents without noise, fp32, that a prediction for x_t implies."""
         signal, spread = self._scales(t)
-        return (latents.float() - spread * prediction) / signal
+        return (latents.float() - spread * prediction) / signal.clamp_min(FAINT)
 
     def timesteps(self, steps: int, device: torch.device) -> Tensor:
         """The timesteps of ``steps`` sampling steps, from noise to image, for ``step``."""

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PART", "staging", "tidy"]
+__all__ = ["PART", "remove", "staging", "tidy"]
 
 PART = ".part"  # the suffix of unfinished files and folders
 
@@ -30,7 +30,7 @@ def staging(folder: Path) -> Iterator[Path]:
             try:
                 yield place
             finally:
-                _remove(place)
+                remove(place)
             return
 
 
@@ -43,7 +43,7 @@ def tidy(folder: Path, *, exclusive: bool = False) -> None:
     for path in folder.glob(f".*{PART}"):
         with _taken(path) as taken:
             if taken or (exclusive and taken is None):
-                _remove(path)
+                remove(path)
 
 
 @contextlib.contextmanager
@@ -73,7 +73,8 @@ def _taken(path: Path) -> Iterator[bool | None]:
         os.close(handle)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..data.grammar import read
 from ..data.nearest import by_text, with_nearest
 from ..errors import InputError, nearest, quoted
 from ..families.components import check_finite
@@ -66,6 +67,7 @@ __all__ = [
     "find",
     "plan",
     "resolve",
+    "unretained",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -135,10 +137,32 @@ def default_instead(model: Model, filled: Method) -> dict[str, str]:
     return {**filled.INSTEAD, **model.hints.instead(filled.name)}
 
 
+def unretained(filled: Method, request: Request) -> str:
+    """A sentence where the request keeps concepts that a method with these settings does not look at; else ""."""
+    if not request.keep or filled.retains:
+        return ""
+    why = (
+        "has no retain loss"
+        if getattr(filled, "retain_weight", 1.0) > 0
+        else "has no retain loss at retain_weight=0"
+    )
+    return f"{filled.name} {why}: what is kept is only drawn and evaluated"
+
+
+def _check_replaces(filled: Method, request: Request) -> None:
+    named = [] if filled.REPLACES else [one for one in request.erase if one.instead is not None]
+    if named:
+        raise InputError(
+            f"{filled.name} puts nothing in the place of {quoted(named[0].name)}: leave 'instead' out, or choose "
+            "another method, for example esd"
+        )
+
+
 @steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
+    _check_replaces(filled, request)
     request = with_nearest(model, request, default_instead(model, filled), counting=True)
     check_names(model, request)
     return filled.plan(model, request)
@@ -163,6 +187,7 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
+    _check_replaces(filled, request)
     instead = default_instead(model, filled)
     counted = with_nearest(model, request, instead, counting=True)
     check_names(model, counted)
@@ -176,7 +201,7 @@ def edit_for(
     } | ({"beside": job.auxiliary.facts} if job.auxiliary else {})
     facts |= {"instead by kind": instead} if instead != filled.INSTEAD else {}
     text = json.dumps(facts, sort_keys=True)
-    facts, identity = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
+    facts, identity = json.loads(text), hashlib.sha256((text + _inputs(model, filled)).encode()).hexdigest()
     if finished := _finished(job.folder, identity):
         return finished
     check_finite(model.source, model.pipe)
@@ -205,6 +230,14 @@ def edit_for(
         edit.save(job.folder / EDIT)
         (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return edit
+
+
+def _inputs(model: Model, filled: Method) -> str:
+    """What the training data also depend on: the model's hints, and the sentences of a grammar."""
+    names = [
+        value for name, value in dataclasses.asdict(filled).items() if name.endswith("grammar") and value
+    ]
+    return repr((model.hints, [read(name) for name in names]))
 
 
 def _shortened(facts: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class AdvUnlearn(Trained[Sets]):
     title: ClassVar = "AdvUnlearn"
     paper: ClassVar = "Zhang et al. 2024, arXiv 2405.15234"
     summary: ClassVar = "The text encoder is trained against adversarial prompts, found anew at each step."
+    REPLACES: ClassVar = False
 
     ENCODES: ClassVar = True
 

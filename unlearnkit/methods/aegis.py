@@ -69,6 +69,8 @@ class AEGIS(Trained[Sets]):
     title: ClassVar = "AEGIS"
     paper: ClassVar = "2026, arXiv 2602.06771"
     summary: ClassVar = "Adversarial prompts and a learned target; steps away from the base are damped."
+    REPLACES: ClassVar = False
+    RETAINS: ClassVar = False
 
     trains: Trains = default("trains", "all", source="paper, at second hand: the whole U-Net")
     steps: int = default("steps", 1000, source="paper, at second hand")

@@ -85,5 +85,5 @@ class CA(Trained[tuple[Anchored, ImageSet | None]]):
         # eq. 6 (model) or eq. 7 (noise)
         losses = {"erase": divergence(eps, target, self.divergence, self.divergence_scale)}
         for one, base in zip(eps_retain, retain_targets, strict=True):
-            losses["keep"] = self.retain_weight * mse(one, base)
+            losses["retain"] = self.retain_weight * mse(one, base)
         return losses

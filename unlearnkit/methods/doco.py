@@ -150,7 +150,7 @@ class DoCo(Trained[Sets]):
         self._learn(sets, step, real, fake, leak=self.released)
         losses = {"erase": F.softplus(sets.critic.logits(fake)).mean()}  # L_adv
         for one, target in zip(eps_retain, targets, strict=True):
-            losses["keep"] = self.retain_weight * mse(one, target)  # L_ret
+            losses["retain"] = self.retain_weight * mse(one, target)  # L_ret
         return losses
 
     def _learn(self, sets: Sets, step: Step, real: Tensor, fake: Tensor, *, leak: bool = False) -> None:

@@ -127,7 +127,7 @@ class DUGE(Trained[Sets]):
         if self.retain_weight:  # λ_pr L_pr
             noise = e_phi_retain if self.retain_target == "teacher" else [one.noise for one in retain]
             errors = [mse(one, true) for one, true in zip(eps_retain, noise, strict=True)]
-            losses["keep"] = self.retain_weight * torch.stack(errors).mean()
+            losses["retain"] = self.retain_weight * torch.stack(errors).mean()
         if self.distil_weight:
             losses["keep_distil"] = self.distil_weight * mse(eps_retain[-1], e_phi_retain[-1])
         return losses

@@ -17,7 +17,7 @@ momentum in the released code, where they leak into it: they are not taken here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, retain_concepts
 from ..data.wording import format_prompt
+from ..errors import InputError
 from ..parts import Combine, Gradients, Losses
 from ..parts.combine import dot, mixed, side_gradients
 from ..settings import setting
@@ -58,7 +59,7 @@ class Sets:
 
     erase: ImageSet
     anchors: Tensor | None
-    keep: ImageSet
+    retain: ImageSet
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ class EraseDiff(Trained[Sets]):
     neighbours: int = default("neighbours", 8, source="ours")
     retain_pictures: int = default("retain_pictures", 50, source="ours")
 
+    def check(self, losses: Sequence[str]) -> None:
+        if self.balances and self.erase_weight != 1.0:
+            raise InputError(
+                f"erase_weight belongs to balance=fixed: balance={self.balance} computes the weight; leave it out"
+            )
+        super().check(losses)
+
     @property
     def balances(self) -> bool:
         """Whether the gradients are combined as in the paper, not by ``combine``."""
@@ -120,17 +128,17 @@ class EraseDiff(Trained[Sets]):
             if self.target == "anchor":
                 place = anchor(model, request, concept)
                 anchors += [format_prompt(form, place) for form, _ in templates]
-        keep = [prompts_for(model, request, concept, self.retain_pictures) for concept in others]
+        retain = [prompts_for(model, request, concept, self.retain_pictures) for concept in others]
         return Sets(
             run.images(concepts),
             run.encode(anchors) if anchors else None,
-            run.image_groups(keep, title="pictures to keep"),
+            run.image_groups(retain, title="pictures to keep"),
         )
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
         draws = step.stream("erasediff")
         x = sets.erase.batch(self.batch, draws)
-        other = sets.keep.batch(self.batch, step.stream("erasediff keep"))
+        other = sets.retain.batch(self.batch, step.stream("erasediff keep"))
         if sets.anchors is None:
             eps_f = torch.rand(x.noise.shape, generator=draws).to(x.noise.device)
         else:
@@ -139,5 +147,5 @@ class EraseDiff(Trained[Sets]):
         eps, eps_r = net.student([x.input, other.input])
         return {
             "erase": (1.0 if self.balances else self.erase_weight) * mse(eps, eps_f),  # L_f
-            "keep": mse(eps_r, other.noise),  # L_r
+            "retain": mse(eps_r, other.noise),  # L_r
         }

@@ -76,7 +76,7 @@ class ESD(Trained[list[PromptSet]]):
         target = e_null - self.eta * (e_c - e_null)  # eq. 7
         losses = {"erase": divergence(eps, target, self.divergence, self.divergence_scale)}
         for one, base in zip(eps_retain, e_retain, strict=True):
-            losses["keep"] = self.retain_weight * mse(one, base)
+            losses["retain"] = self.retain_weight * mse(one, base)
         return losses
 
     def _noisy(self, net: Net, prompts: PromptSet, draws: torch.Generator) -> tuple[DenoiserInput, Tensor]:

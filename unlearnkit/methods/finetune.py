@@ -27,6 +27,7 @@ class FineTune(Trained[ImageSet]):
     title: ClassVar = "Fine-tuning on what is kept"
     paper: ClassVar = "baseline; no paper of its own"
     summary: ClassVar = "Baseline: the model is trained on other words only."
+    REPLACES: ClassVar = False
 
     trains: Trains = default("trains", "all", source="RGD's paper")
     steps: int = default("steps", 100, source="as RGD's code for SD")
@@ -40,7 +41,7 @@ class FineTune(Trained[ImageSet]):
             [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
         )
 
-    def loss(self, net: Net, keep: ImageSet, step: Step) -> Losses:
-        x = keep.batch(self.batch, step.stream("finetune"))
+    def loss(self, net: Net, retain: ImageSet, step: Step) -> Losses:
+        x = retain.batch(self.batch, step.stream("finetune"))
         (eps,) = net.student([x.input])
-        return {"keep": mse(eps, x.noise)}
+        return {"retain": mse(eps, x.noise)}

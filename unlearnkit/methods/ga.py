@@ -28,6 +28,8 @@ class GA(Trained[ImageSet]):
     title: ClassVar = "Gradient ascent"
     paper: ClassVar = "baseline; no paper of its own"
     summary: ClassVar = "Baseline: the concept's denoising loss is raised up to a cap, without a retain loss."
+    REPLACES: ClassVar = False
+    RETAINS: ClassVar = False
 
     trains: Trains = default("trains", "all", source="as RGD's code for SD")
     steps: int = default("steps", 100, source="as RGD's code for SD")

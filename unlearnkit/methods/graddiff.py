@@ -30,6 +30,7 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
     title: ClassVar = "Gradient difference"
     paper: ClassVar = "Liu et al. 2022, arXiv 2203.12817; for diffusion: Ko et al. 2024, arXiv 2412.07808"
     summary: ClassVar = "Baseline: the concept's loss is raised up to a cap while a retain loss is lowered."
+    REPLACES: ClassVar = False
 
     trains: Trains = default("trains", "all", source="RGD's code for SD")
     steps: int = default("steps", 100, source="RGD's code for SD")
@@ -57,5 +58,5 @@ class GradDiff(Trained[tuple[ImageSet, ImageSet]]):
         squares, ratio = (eps_c - x_c.noise).square(), noise_ratio(net.model, x_c.input.t)
         return {
             "erase": ascent(squares, self.cap, self.cap_on, ratio),
-            "keep": self.retain_weight * mse(eps, x.noise),
+            "retain": self.retain_weight * mse(eps, x.noise),
         }

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours, unerased, without_words
-from ..data.text_columns import SOME, concept_texts, encoded, erased_matrices, retained_matrix
+from ..data.text_columns import SOME, clip_scale, concept_texts, encoded, erased_matrices, retained_matrix
 from ..data.wording import format_prompt
 from ..model.batches import many
 from ..model.model import Model
@@ -32,7 +32,6 @@ from ..training.settings import default
 
 __all__ = ["OCE"]
 
-LENGTH = 28.0  # of CLIP ViT-L's text states, for which the weights are meant; others are scaled to it
 REST = 1e-4  # of M's largest singular value: the weight of the identity
 RANK = 1e-6  # of the largest singular value: smaller ones are no direction of a span
 
@@ -66,7 +65,7 @@ class OCE(ClosedForm):
         c1, anchors, concepts = erased_matrices(model, erase, last=True)
         c_n = retained_matrix(model, retain, last=True)
         general = _general(model, request, batched=many((*request.erase, *retained)))
-        scale = LENGTH / torch.cat([general, c1], dim=1).norm(dim=0).mean()
+        scale = clip_scale(general, c1)  # the weights are absolute numbers
         c1, anchors, c_n, general = (scale * one for one in (c1, anchors, c_n, general))
         hold = self.general_weight * general @ general.T / general.shape[1] + self.retain_weight * c_n @ c_n.T
         come: list[Tensor] = []

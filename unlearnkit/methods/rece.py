@@ -15,14 +15,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..data.text_columns import concept_texts, erased_matrices, retained_columns
+from ..data.text_columns import concept_texts, erased_matrices, retained_columns, target_of
 from ..settings import setting, with_default
+from ..training.closed_form import read_again
 from ..training.job import Run
 from .uce import UCE
 
 __all__ = ["RECE"]
-
-Weights = dict[str, Tensor]
 
 
 def _own(name: str, value: Any, source: str = "released code, from notes") -> Any:
@@ -50,7 +49,7 @@ class RECE(UCE):
     )
 
     @torch.no_grad()
-    def solve(self, run: Run) -> Weights:
+    def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. Raises InputError for a singular matrix."""
         model = run.model
         old = {name: weight.detach().cpu().double() for name, weight in model.weights(self.PART).items()}
@@ -64,9 +63,12 @@ class RECE(UCE):
             delta = self.delta(both @ both.T, (torch.cat([g, g], dim=1) - both) @ both.T, retained)
             new = {name: weight + weight @ delta for name, weight in new.items()}
             run.progress("searching", done + 1, self.rounds)
-        return {name: weight.float() for name, weight in new.items()}
+        weights = {name: weight.float() for name, weight in new.items()}
+        if self.reach and self.rounds:
+            read_again(run, weights, target_of, self.reach)
+        return weights
 
-    def search(self, old: Weights, new: Weights, c: Tensor) -> Tensor:
+    def search(self, old: dict[str, Tensor], new: dict[str, Tensor], c: Tensor) -> Tensor:
         """The columns c' (width, n) for columns c (width, n)."""
         gram = sum((weight.T @ weight for weight in new.values()), torch.zeros(len(c), len(c)).double())
         cross = sum((new[name].T @ weight for name, weight in old.items()), torch.zeros_like(gram))

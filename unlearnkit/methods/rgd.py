@@ -11,7 +11,8 @@ diverse: a grammar is filled in many ways, and the retain prompt is the erase pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -40,7 +41,7 @@ class Sets:
     """unit: divides the concept's error, and so its cap."""
 
     erase: ImageSet
-    keep: ImageSet
+    retain: ImageSet
     unit: float
 
 
@@ -78,9 +79,9 @@ class RGD(Trained[Sets]):
     )
 
     def data(self, run: Run) -> Sets:
-        erase, keep = zip(*self.sentences(run.model, run.request, seed=run.seed), strict=True)
+        erase, retain = zip(*self.sentences(run.model, run.request, seed=run.seed), strict=True)
         with_concept = run.images(erase, title="pictures to erase")
-        without = run.images(keep, title="pictures to keep").with_prompt_dropout(self.prompt_dropout)
+        without = run.images(retain, title="pictures to keep").with_prompt_dropout(self.prompt_dropout)
         unit = self._first_error(run, with_concept) if self.relative_erase else 1.0
         return Sets(with_concept, without, unit)
 
@@ -89,16 +90,16 @@ class RGD(Trained[Sets]):
         x_c = sets.erase.batch(self.batch, draws)
         if self.retain_full_batch:
             (eps_c,) = net.student([x_c.input])
-            keep = self._full_retain_loss(net, sets.keep, draws)
+            retain = self._full_retain_loss(net, sets.retain, draws)
         else:
-            x = sets.keep.batch(self.batch, draws)
+            x = sets.retain.batch(self.batch, draws)
             target = x.noise if self.retain_target == "noise" else net.teacher([x.input])[0]
             eps_c, eps = net.student([x_c.input, x.input])
-            keep = mse(eps, target)
+            retain = mse(eps, target)
         squares, ratio = (eps_c - x_c.noise).square() / sets.unit, noise_ratio(net.model, x_c.input.t)
         return {
             "erase": ascent(squares, self.cap, self.cap_on, ratio),  # L_f
-            "keep": self.retain_weight * keep,  # L_r
+            "retain": self.retain_weight * retain,  # L_r
         }
 
     def sentences(
@@ -115,9 +116,11 @@ class RGD(Trained[Sets]):
             if self.diverse:
                 pool, count = "test" if held_out else "train", self.pictures
                 how: dict[str, Any] = {"count": count, "seed": seed, "pool": pool, "share": self.others}
-                sentences += pairs(grammar, concept.kind, concept.wordings, others, known, **how)
+                own = grammar if concept.instead is None else replace(grammar, others={})
+                sentences += pairs(own, concept.kind, concept.wordings, others, known, **how)
             else:
-                sentences += [(concept.name, others[i % len(others)]) for i in range(self.pictures)]
+                turns = zip(itertools.cycle(concept.wordings), itertools.cycle(others), strict=False)
+                sentences += itertools.islice(turns, self.pictures)
         return sentences
 
     def _others(self, model: Model, request: Request, concept: Concept, known: list[str]) -> list[str]:
@@ -142,16 +145,16 @@ class RGD(Trained[Sets]):
             errors += len(which) * mse(eps, x.noise).item()
         return errors / len(images)
 
-    def _full_retain_loss(self, net: Net, keep: ImageSet, draws: torch.Generator) -> Tensor:
+    def _full_retain_loss(self, net: Net, retain: ImageSet, draws: torch.Generator) -> Tensor:
         """The error over all retain images, with the activations of one batch at a time."""
-        places = torch.split(torch.arange(len(keep)), self.batch)
-        batches = [keep.noisy_batch(which, draws) for which in places]
+        places = torch.split(torch.arange(len(retain)), self.batch)
+        batches = [retain.noisy_batch(which, draws) for which in places]
         targets = [x.noise if self.retain_target == "noise" else net.teacher([x.input])[0] for x in batches]
         errors = [
             net.student_recomputed(x.input, partial(_summed_error, target=target))
             for x, target in zip(batches, targets, strict=True)
         ]
-        return torch.stack(errors).sum() / len(keep)
+        return torch.stack(errors).sum() / len(retain)
 
 
 def _summed_error(eps: Tensor, *, target: Tensor) -> Tensor:

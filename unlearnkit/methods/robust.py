@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..data.image_sets import DenoiserInput, ImageSet, noise_ratio
-from ..data.prompts import unerased
+from ..data.prompts import neighbours, unerased
 from ..data.wording import format_prompt
 from ..model.model import Model
 from ..parts import Losses
@@ -116,7 +116,7 @@ class Robust(Trained[Sets]):
         able = run.model.classes is None and all(unerased(run.model, run.request).values())
         around = self.retain_grammar if able else ""
         anchors = anchored(run, self.pictures, grammar=self.grammar)
-        count = self.retain_pictures * max(1, len(run.request.keep) or self.neighbours)
+        count = self.retain_pictures * max(1, len(neighbours(run.model, run.request, self.neighbours)))
         retain = retained(run, anchors, count, nearest=self.neighbours, grammar=around)
         null, prompts, targets = run.encode([""]), list[list[str]](), list[list[str]]()
         for concept in run.request.erase if self.latent_weight else ():
@@ -125,10 +125,13 @@ class Robust(Trained[Sets]):
             prompts.append([format_prompt(form, word) for form, word in pairs])
             targets.append([format_prompt(form, place) for form, _ in pairs])
         if not prompts:
-            return Sets(anchors, retain, null, None, (1.0, 1.0))
+            unit = self._unit(run, anchors.images, anchors.concept_cond) if self.relative_erase else 1.0
+            return Sets(anchors, retain, null, None, (unit, 1.0))
         x = run.image_groups(prompts, title="pictures to erase")
         y = run.image_groups(targets, title="the same with the anchor", seeds_of=prompts)
-        units = self._units(run, x, y) if self.relative_erase else (1.0, 1.0)
+        units = (1.0, 1.0)
+        if self.relative_erase:
+            units = self._unit(run, x, y.cond[y.prompt_index]), mse(x.latents, y.latents).item() or 1.0
         return Sets(anchors, retain, null, Latents(x, y.latents), units)
 
     def loss(self, net: Net, sets: Sets, step: Step) -> Losses:
@@ -145,7 +148,7 @@ class Robust(Trained[Sets]):
         *own, e_c, none, prompt = net.student([*erased, *kept])
         guided = _guided(model, g, x_r.input, none, prompt) - _guided(model, g, x_r.input, *base)
         off = (none - base[0]).square().mean() + guided.square().mean() / g
-        losses = {"erase": mse(e_c, e_a) / u, "keep": self.retain_weight / 2 * off}  # λ_r
+        losses = {"erase": mse(e_c, e_a) / u, "retain": self.retain_weight / 2 * off}  # λ_r
         if latents:
             y, t, zeros = latents.y[x.which], x.input.t, torch.zeros_like(x.input.x)
             noise = (x.input.x - model.add_noise(y, zeros, t)) / model.add_noise(zeros, zeros + 1, t)
@@ -156,14 +159,17 @@ class Robust(Trained[Sets]):
             losses["erase_guided"] = (w * (guided - goal).square()).mean() / g
         return losses
 
-    def _units(self, run: Run, x: ImageSet, y: ImageSet) -> tuple[float, float]:
-        """u, with each picture noised once, and v. 1 where nothing has to move."""
+    def _unit(self, run: Run, images: ImageSet, other: Tensor) -> float:
+        """u: the mean squared difference that another conditioning (images, tokens, width) makes; 1 if it makes none.
+
+        Each picture is noised once.
+        """
         draws, total = run.stream("robust first"), 0.0
-        for which in torch.split(torch.arange(len(x)), self.batch):
-            own = x.noisy_batch(which, draws)
-            e_a, e_c = run.net.teacher([own.input.with_cond(y.cond[y.prompt_index[which]]), own.input])
-            total += len(which) * mse(e_a, e_c).item()
-        return total / len(x) or 1.0, mse(x.latents, y.latents).item() or 1.0
+        for which in torch.split(torch.arange(len(images)), self.batch):
+            own = images.noisy_batch(which, draws)
+            first, second = run.net.teacher([own.input.with_cond(other[which]), own.input])
+            total += len(which) * mse(first, second).item()
+        return total / len(images) or 1.0
 
 
 def _guided(model: Model, g: float, rows: DenoiserInput, none: Tensor, prompt: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ with the denoising loss l on images of retained words. sg ε(x_t, c') is the tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from ..data.image_sets import ImageSet
 from ..data.prompts import prompts_for, retain_concepts, swap_word
 from ..parts import Losses
+from ..schema import Concept
+from ..training.anchors import anchor
 from ..training.job import Run
 from ..training.method import Trained
 from ..training.net import Net, Step, mse
@@ -34,7 +37,7 @@ class Sets:
     """labels: for each concept and each of its prompts, the conditioning (words, tokens, width) with other words."""
 
     erase: ImageSet
-    keep: ImageSet | None
+    retain: ImageSet | None
     labels: list[list[Tensor]]
     empty: Tensor
 
@@ -63,23 +66,17 @@ class SalUn(Trained[Sets]):
     def data(self, run: Run) -> Sets:
         others = retain_concepts(run.model, run.request, self.neighbours)
         erase = [prompts_for(run.model, run.request, concept, self.pictures) for concept in run.request.erase]
-        keep = [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
-        names = [other.name for other in others]
+        retain = [prompts_for(run.model, run.request, concept, self.retain_pictures) for concept in others]
         labels = [
             [
                 run.encode(words)
-                for words in swap_word(
-                    run.model,
-                    run.request,
-                    concept,
-                    [concept.instead] if concept.instead is not None else names,
-                )
+                for words in swap_word(run.model, run.request, concept, _others(run, concept, others))
             ]
             for concept in run.request.erase
         ]
         return Sets(
             run.image_groups(erase, title="pictures to erase"),
-            run.image_groups(keep, title="pictures to keep") if self.retain_weight else None,
+            run.image_groups(retain, title="pictures to keep") if self.retain_weight else None,
             labels,
             run.encode([""]),
         )
@@ -93,11 +90,11 @@ class SalUn(Trained[Sets]):
         )
         predict = net.student_sg if self.teacher == "student" else net.teacher
         (target,) = predict([x.input.with_cond(other)])  # sg ε(x_t, c')
-        keep = sets.keep.batch(self.batch, draws) if sets.keep else None
-        eps, *eps_keep = net.student([x.input, *([keep.input] if keep else [])])
+        retain = sets.retain.batch(self.batch, draws) if sets.retain else None
+        eps, *eps_retain = net.student([x.input, *([retain.input] if retain else [])])
         losses = {"erase": mse(eps, target)}
-        if keep:
-            losses["keep"] = self.retain_weight * mse(eps_keep[0], keep.noise)
+        if retain:
+            losses["retain"] = self.retain_weight * mse(eps_retain[0], retain.noise)
         return losses
 
     def saliency(self, net: Net, sets: Sets, step: Step) -> Losses:
@@ -110,3 +107,9 @@ class SalUn(Trained[Sets]):
         concept, place = divmod(which, self.pictures)
         words = sets.labels[concept][place % len(sets.labels[concept])]
         return words[spin % len(words)]
+
+
+def _others(run: Run, concept: Concept, retained: Sequence[Concept]) -> list[str]:
+    """The words for the concept's place: its ``instead``, else retained words of its kind, else its anchor."""
+    own = [one.name for one in retained if one.kind == concept.kind]
+    return own if own and concept.instead is None else [anchor(run.model, run.request, concept)]

@@ -59,6 +59,7 @@ class SculptingMemory(Trained[Sets]):
     paper: ClassVar = "Li et al. 2025, arXiv 2504.09039"
     summary: ClassVar = "Each concept becomes its superclass, under a mask that changes during training."
     TARGET_PROMPT: ClassVar = "superclass"
+    RETAINS: ClassVar = False
 
     trains: Trains = default("trains", "xattn", source="released code")
     mask: Masks = default("mask", "dynamic", source="paper")

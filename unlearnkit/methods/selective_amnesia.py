@@ -114,7 +114,7 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         eps, *eps_keep = net.student(inputs)
         losses = {"erase": mse(eps, targets[0])}
         for found, noise in zip(eps_keep, targets[1:], strict=True):
-            losses["keep"] = self.retain_weight * mse(found, noise)
+            losses["retain"] = self.retain_weight * mse(found, noise)
         return losses
 
     def fisher(self, run: Run, images: ImageSet) -> dict[str, Tensor]:

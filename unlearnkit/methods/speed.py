@@ -19,15 +19,13 @@ import torch
 from torch import Tensor
 
 from ..data.prompts import neighbours
-from ..data.text_columns import centroids, concept_texts, erased_matrices, retained_matrix
+from ..data.text_columns import centroids, clip_scale, concept_texts, erased_matrices, retained_matrix
 from ..settings import setting
 from ..training.closed_form import ClosedForm, refuse_clashes
 from ..training.job import Run
 from ..training.settings import Tokens, default
 
 __all__ = ["SPEED"]
-
-LENGTH = 28.0  # of CLIP ViT-L's text states, which the absolute numbers assume; others are scaled to it
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class SPEED(ClosedForm):
         c0 = retained_matrix(model, retain, last=True)
         empty = model.text([""])[0].T.cpu().double()
         c2 = torch.cat([empty[:, :1], centroids(empty[:, 1:], self.centroids, run.seed)], dim=1)
-        scale = LENGTH / torch.cat([empty, c1], dim=1).norm(dim=0).mean()
+        scale = clip_scale(empty, c1)  # the threshold is an absolute number
         c0, c1, c2, target = (scale * one for one in (c0, c1, c2, target))
         shares: list[Tensor] = []
 

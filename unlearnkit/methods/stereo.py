@@ -62,6 +62,7 @@ class STEREO(Trained[Sets]):
     title: ClassVar = "STEREO"
     paper: ClassVar = "Srivatsan et al. 2025, arXiv 2408.16807"
     summary: ClassVar = "A search for vectors that bring the concept back, then one erasure of them all."
+    REPLACES: ClassVar = False
 
     trains: Trains = default("trains", "not-xattn", source="a reimplementation")
     steps: int = default("steps", 200, source="a reimplementation")

@@ -24,6 +24,8 @@ from ..io.reading import typed
 
 __all__ = ["HOOKS", "Hook", "ValueGuard", "attached", "gram_schmidt"]
 
+SPANNED = 1e-4  # of a row's squared length: less than that of it lies outside the span of others
+
 
 class ValueGuard:
     """A forward hook of a value matrix.
@@ -66,12 +68,18 @@ class ValueGuard:
 
 
 def gram_schmidt(rows: Tensor) -> Tensor:
-    """P (k, k), lower triangular with ones on its diagonal, so that the rows of P ``rows`` (k, d) are orthogonal."""
+    """P (k, k), lower triangular, so that the rows of P ``rows`` (k, d) are orthogonal. Its diagonal is 1.
+
+    A row that others span, but for rounding, would be a direction of noise: its row of P is 0.
+    """
     p = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    lengths = rows.square().sum(1)
     for i in range(1, len(rows)):
         u = p[:i] @ rows
         along = u @ rows[i] / u.square().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
         p[i] = p[i] - along @ p[:i]
+        if (p[i] @ rows).square().sum() < SPANNED * lengths[i]:
+            p[i] = 0
     return p
 
 

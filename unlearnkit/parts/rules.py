@@ -7,7 +7,7 @@ every entry separately and so leaves the subspace of its gradient.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -97,11 +97,13 @@ class Projection:
     """Keys and values keep their output for protected text: W = W⁰ + (W - W⁰)(I - U Uᵀ), so W e = W⁰ e for e in U.
 
     start: the initial keys and values (out, width). bases: for each its U (width, k), orthonormal.
+    fixed: initial values of weights that may not change beside them.
     After Lee et al. (arXiv 2511.07970), who project the gradient with a ridge; here it is the update, exactly.
     """
 
     start: Mapping[str, Tensor]
     bases: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def regularize_grad(self, weights: Mapping[str, Tensor], gradients: Gradients) -> Gradients:
         for name in self.start.keys() & gradients.keys():
@@ -113,6 +115,8 @@ class Projection:
         for name in self.start.keys() & weights.keys():
             start = self.start[name].to(weights[name])
             weights[name].copy_(start + self._across(name, weights[name] - start))
+        for name in self.fixed.keys() & weights.keys():
+            weights[name].copy_(self.fixed[name])
 
     def _across(self, name: str, rows: Tensor) -> Tensor:
         """Rows (out, width) of a matrix without their part in its basis."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from .. import methods
 from ..errors import listed, quoted
+from ..io.tick import span
 from ..methods import Plan
 from ..model import restore
 from ..model.encoders import ROOM, encoders
@@ -62,6 +63,8 @@ class Estimate:
         yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
         yield "instead", ", ".join(dict.fromkeys(self._instead()))
         yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"
+        if unused := methods.unretained(self.settings, request):
+            yield "but", unused
         yield "changes", self._changes()
         early = getattr(self.settings, "stop", "none") != "none"
         steps = f"{'at most ' * early}{plan.steps} of {plan.batch} pictures"
@@ -70,7 +73,7 @@ class Estimate:
             yield "draws first", f"{plan.sampled_images} pictures of the model, unless they are in the cache"
         yield (
             "time",
-            f"{'at most ' * early}about {_span(self.erasing)} to erase and {_span(self.drawing)} for grid.png",
+            f"{'at most ' * early}about {span(self.erasing)} to erase and {span(self.drawing)} for grid.png",
         )
         yield "memory", f"about {_size(self.memory)}"
         yield "disk", f"about {_size(self.disk)}"
@@ -177,9 +180,3 @@ def _size_of(network: nn.Module) -> int:
 
 def _size(number: int) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

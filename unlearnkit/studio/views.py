@@ -10,6 +10,7 @@ from typing import Any
 from .. import known
 from ..chain.commands.status import status
 from ..errors import InputError, UnlearnError, printable, quoted
+from ..evaluation.evaluate import of_canvas
 from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas
@@ -122,16 +123,16 @@ def check(home: Home, form: Form) -> dict[str, Any]:
     runs = [*workspace.finished().values()]
     rows = [(run, _evaluated(run)) for run in runs]
     one = pick(form["run"], workspace.finished(), "run") if form.get("run") else (runs[0] if runs else None)
-    of_canvas = bool(one and one.recipe and is_canvas(one.recipe.model))
+    canvas = bool(one and one.recipe and of_canvas(one.recipe.model))
     evaluated, attacked, wrong = [], [], ""
     try:
         if one:
             evaluated, attacked = checked(one.path), attacks(one.path)
     except UnlearnError as error:
         wrong = printable(str(error))
-    labels = {"Evaluate, the quick way": {"what": "evaluate", "quick": "1"}} if of_canvas else {}
-    labels |= {"Evaluate with every prompt": {"what": "evaluate"}} if of_canvas else {}
-    labels |= {"Attack it": {"what": "attack"}} if of_canvas or evaluated else {}
+    labels = {"Evaluate, the quick way": {"what": "evaluate", "quick": "1"}} if canvas else {}
+    labels |= {"Evaluate with every prompt": {"what": "evaluate"}} if canvas else {}
+    labels |= {"Attack it": {"what": "attack"}} if canvas or evaluated else {}
     labels |= {"Write the report": {"what": "report"}} if evaluated else {}
     labels |= {"Verify its files": {"what": "verify"}}
     return {
@@ -142,7 +143,7 @@ def check(home: Home, form: Form) -> dict[str, Any]:
         "wrong": wrong,
         "reported": bool(one and (one.path / "report.html").is_file()),
         "compared": (workspace.folder / COMPARISON / "compare.html").is_file(),
-        "canvas": of_canvas,
+        "canvas": canvas,
         "comparable": sum(bool(evaluated) for _, evaluated in rows),
         "actions": _actions(workspace, "check", labels, new=not evaluated, run=one.name) if one else [],
         "plane": _plane({run.name: each for run, each_run in rows for each in each_run[:1]}),

@@ -13,9 +13,8 @@ from ..io.tick import Tick
 from .plan import Sweep
 from .work import is_done, share
 
-__all__ = ["ENGINES", "in_processes"]
+__all__ = ["in_processes"]
 
-ENGINES = ("local", "slurm")
 WAIT = 1.0  # seconds between looks at the workers
 DAYS = 30 * 24 * 60  # minutes, unless the user says another timeout
 

@@ -34,13 +34,9 @@ class Anchored:
 def anchor(model: Model, request: Request, concept: Concept) -> str:
     """What replaces the concept: its ``instead``, else the nearest word of its kind in the vocabulary.
 
-    Raises InputError for an anchor that is erased itself, and if no word is left.
+    Raises InputError if no word is left.
     """
     if concept.instead is not None:
-        if folded(concept.instead) in request.erased:
-            raise InputError(
-                f"the anchor {quoted(concept.instead)} of {quoted(concept.name)} is erased too: give another 'instead'"
-            )
         return concept.instead
     for near in neighbours(model, Request((concept,)), len(model.hints.words)):
         if near.kind == concept.kind and folded(near.name) not in request.erased:
@@ -77,7 +73,10 @@ def templates_for(
         seed = seeds.derive(0, "turns", concept.name)
         known, words = read_without(grammar, request.erased), unerased(model, request)
         sentences = forms(known, concept.kind, words, count=count, seed=seed)
-        pairs = tuple(zip(sentences, itertools.cycle(concept.wordings), strict=False))
+        size, wordings = len(known.templates[concept.kind]), concept.wordings
+        # each template of the grammar meets each wording in turn
+        turns = (wordings[(number + number // size) % len(wordings)] for number in itertools.count())
+        pairs = tuple(zip(sentences, turns, strict=False))
     return [pairs[number % len(pairs)] for number in range(count)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -15,11 +15,10 @@ from ..schema import Concept, Request
 from .job import Run
 from .method import Plan
 from .net import CountingNet
-from .panel import Panel
+from .panel import Panel, Reading
 
 __all__ = ["ClosedForm", "escalate", "refuse_clashes"]
 
-Weights = dict[str, Tensor]
 DOUBLINGS = 6  # of erase_weight, at most
 
 
@@ -28,6 +27,8 @@ class ClosedForm:
 
     PART: ClassVar[str] = "text"
     INSTEAD: ClassVar[Mapping[str, str]] = {}
+    REPLACES: ClassVar[bool] = True
+    retains = True
     reach = 0.0
 
     def solve(self, run: Run) -> dict[str, Tensor]:
@@ -75,22 +76,23 @@ def refuse_clashes(names: Sequence[str], shares: Tensor, least: float) -> None:
 
 def escalate(
     run: Run,
-    solve: Callable[[float], Weights],
+    solve: Callable[[float], dict[str, Tensor]],
     place: Callable[[Concept], str | None],
     *,
     reach: float,
     brake: float,
     weight: float | None,
-) -> Weights:
+) -> dict[str, Tensor]:
     """Solve with ``weight``, twice that, and so on, until the slowest sentence of the panel has come ``reach``.
 
     solve: the new weights for an erase weight. weight: None for a method without one, whose panel is only read. It
     stays below what moves the retained words further than ``brake``. reach: 0 reads no panel. Adds to ``run.stopped``.
     """
-    weights = solve(weight or 1.0)
+    now = 1.0 if weight is None else weight
+    weights = solve(now)
     if reach == 0:
         return weights
-    panel, now = Panel(run, place), weight or 1.0
+    panel = Panel(run, place)
     with run.model.wearing(weights):
         reading = panel.read()
     for _ in range(DOUBLINGS if weight else 0):
@@ -102,15 +104,27 @@ def escalate(
         if processes.broadcast(float(next_.moved > brake)):
             break
         weights, reading, now = more, next_, 2 * now
-    run.stopped.append(
-        {
-            "step": 0,
-            "of": 0,
-            "converged": reading.come >= reach,
-            "come": round(reading.come, 4),
-            "moved": round(reading.moved, 4),
-            "slowest": panel.prompts[reading.slowest],
-            "why": f"erase_weight is {now:g}" if weight else "the equation has no strength to raise",
-        }
-    )
+    why = f"erase_weight is {now:g}" if weight else "the equation has no strength to raise"
+    run.stopped.append(_facts(panel, reading, reach, why))
     return weights
+
+
+def read_again(
+    run: Run, weights: dict[str, Tensor], place: Callable[[Concept], str | None], reach: float
+) -> None:
+    """After ``escalate``, where a method has changed its weights again: what the panel says of them now."""
+    panel, why = Panel(run, place), run.stopped[-1]["why"]
+    with run.model.wearing(weights):
+        run.stopped[-1] = _facts(panel, panel.read(), reach, why)
+
+
+def _facts(panel: Panel, reading: Reading, reach: float, why: str) -> dict[str, Any]:
+    return {
+        "step": 0,
+        "of": 0,
+        "converged": reading.come >= reach,
+        "come": round(reading.come, 4),
+        "moved": round(reading.moved, 4),
+        "slowest": panel.prompts[reading.slowest],
+        "why": why,
+    }

@@ -13,8 +13,6 @@ from .panel import Panel, Reading
 
 __all__ = ["Convergence"]
 
-Weights = dict[str, Tensor]
-
 
 class Convergence:
     """Decides when training ends. Its state is saved in checkpoints.
@@ -44,7 +42,7 @@ class Convergence:
     @property
     def over(self) -> bool:
         """Whether training ends."""
-        return self.passed >= self.patience
+        return self.passed >= self.patience and self.done >= self.least
 
     def due(self, done: int) -> bool:
         """Whether to read the panel after ``done`` steps."""

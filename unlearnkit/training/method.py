@@ -29,13 +29,13 @@ from ..schema import Concept, Request
 from .adversary import Adversary, adversary_of
 from .anchors import target_word
 from .checks import check
+from .components import check_rules, combine_of, convergence_of, mask_of, rules_of, stop_of
 from .converged import Convergence
 from .descend import Objective, constant, descend, onecycle
 from .job import Run
 from .net import CountingNet, Net, Step
 from .settings import Training
 from .state import CHECKPOINT
-from .train import combine_of, convergence_of, mask_of, rules_of, stop_of
 
 __all__ = ["Guard", "Method", "Plan", "Trained"]
 
@@ -71,6 +71,11 @@ class Method(Protocol):
     paper: ClassVar[str]
     summary: ClassVar[str]
     INSTEAD: ClassVar[Mapping[str, str]]  # by kind, what takes a concept's place unless the request says
+    REPLACES: ClassVar[bool]  # whether a concept's ``instead`` means anything to it
+
+    @property
+    def retains(self) -> bool:
+        """Whether these settings look at the concepts that the request keeps."""
 
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new weights by name, fp32 on the CPU."""
@@ -84,6 +89,8 @@ class Guard:
 
     PART: ClassVar[str] = "values"
     INSTEAD: ClassVar[Mapping[str, str]] = {}
+    REPLACES: ClassVar[bool] = False
+    retains = False
 
     def hooks(self, run: Run) -> tuple[Hook, ...]:
         """The guards. Raises InputError for an unsuitable request."""
@@ -199,6 +206,7 @@ class Trained(Training, Generic[D]):
                     own = net.free - once[0], net.rows - once[1]
                     net.free, net.rows = (old + count * new for old, new in zip(once, own, strict=True))
                 one.check(list(losses))
+                check_rules(model, one)
                 net.free += panel.panel.rows * (2 + panel.readings(one.most_steps)) if panel else 0
             steps, images = steps + before + one.most_steps, images + run.sampled
             free, rows = free + net.free, rows + net.rows
@@ -255,6 +263,9 @@ def _train(method: Trained[D], run: Run, sets: D, panel: Convergence | None) -> 
         seed=run.seed,
     )
     if panel:
+        if not panel.over and panel.done < method.most_steps:
+            with run.model.wearing(weights):
+                panel.read(method.most_steps)
         run.stopped.append(panel.facts(method.most_steps))
     return weights
 

@@ -64,7 +64,7 @@ class Panel:
         concepts = request.erase[:: -(-len(request.erase) // MOST)]
         each = max(1, min(SENTENCES, MOST // len(concepts)))
         erased = [(form, one) for one in concepts for form in _forms(run, one.kind, each)]
-        retained = neighbours(model, request, KEPT)
+        retained = neighbours(model, run.full_request, KEPT)
         words = [(_forms(run, one.kind, KEPT)[place % KEPT], one) for place, one in enumerate(retained)]
         self.model, self.count, self.targeted = model, len(erased), targeted
         self.prompts = [format_prompt(form, one.name) for form, one in [*erased, *words]]
@@ -87,6 +87,16 @@ class Panel:
         own = self.length[: self.count].view(len(concepts), each)
         # a sentence that hardly shows its concept says nothing of it
         self.counts = (own >= FAINT * own.amax(dim=1, keepdim=True)).flatten()
+        if not targeted:
+            self.worth = self._more(self.way[: self.count])
+            self.counts &= (
+                self.worth > 0
+            )  # nor does one whose picture is predicted better without the concept
+            if not self.counts.any():
+                raise InputError(
+                    "stop=converged cannot see this concept: without its word held-out pictures are predicted no "
+                    "worse; choose stop=none"
+                )
 
     @property
     def rows(self) -> int:
@@ -101,13 +111,16 @@ class Panel:
         if self.targeted:
             come = (moved[:n] * way).sum(1) / self.length[:n].clamp_min(1e-12)
         else:
-            off = self.base[:n] - self.true
-            own, last = (off.add(one).square().sum(1) - off.square().sum(1) for one in (moved[:n], way))
-            come = own / last.clamp_min(1e-12)
+            come = self._more(moved[:n]) / self.worth
         come = come.masked_fill(~self.counts, torch.inf)
         least = int(come.argmin())
         other, scale = moved[self.count :].square().sum(), self.length[self.count :].sum()
         return Reading(float(come[least]), least, float(other / scale) if scale > 0 else 0.0)
+
+    def _more(self, moved: Tensor) -> Tensor:
+        """How much larger the squared errors (sentences,) are after these moves than the base model's."""
+        off = self.base[: self.count] - self.true
+        return off.add(moved).square().sum(1) - off.square().sum(1)
 
     @torch.no_grad()
     def _predicted(self, prompts: Sequence[str]) -> Tensor:
@@ -125,7 +138,7 @@ def _forms(run: Run, kind: str, count: int) -> list[str]:
     """``count`` sentences with ``{}`` that no method trains on; the model's templates where words are missing."""
     model = run.model
     try:
-        words = unerased(model, run.request)
+        words = unerased(model, run.full_request)
         found = forms(read("plain"), kind, words, count=count, seed=0, pool="test")
     except InputError:
         found = ()

@@ -41,6 +41,8 @@ LORA = "xattn"  # the part whose matrices get low-rank updates
 class Training:
     ENCODES: ClassVar[bool] = False  # whether the loss encodes prompts with the student's text encoders
     INSTEAD: ClassVar[Mapping[str, str]] = {}
+    REPLACES: ClassVar[bool] = True
+    RETAINS: ClassVar[bool] = True  # whether the losses may look at what the request keeps
     # what gives the erasing loss its target: the prediction with the anchor, without the word, or with the superclass
     TARGET_PROMPT: ClassVar[Literal["anchor", "null", "superclass"] | None] = None
 
@@ -157,8 +159,8 @@ class Training:
 
     stop_reach: float = setting(
         0.5,
-        "with stop = converged: how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to "
-        "the target",
+        "with stop = converged: how far the prediction of the least erased held-out prompt must come; 0: as the base "
+        "model, 1: all the way to the target",
         low=0.0,
         high=10.0,
         source="ours: with less, the canvas still drew some",
@@ -180,7 +182,8 @@ class Training:
     )
     stop_brake: float = setting(
         0.2,
-        "with stop = converged: how far retained words may have moved; at 1 they are predicted as if left out",
+        "with stop = converged: how far predictions for retained words may move, as a share of what leaving the words "
+        "out changes",
         low=0.0,
         high=100.0,
         source="ours, measured on the canvas",
@@ -197,6 +200,12 @@ class Training:
     def most_steps(self) -> int:
         """Optimiser steps at most."""
         return self.steps * (self.stop_most if self.stop == "converged" else 1)
+
+    @property
+    def retains(self) -> bool:
+        """Whether these settings look at the concepts that the request keeps."""
+        retain_loss = self.RETAINS and getattr(self, "retain_weight", 1.0) > 0
+        return retain_loss or "project" in self.rule or self.stop == "converged"
 
     @property
     def separate(self) -> bool:

@@ -82,8 +82,8 @@ class Shared:
     )
     reach: float = setting(
         0.0,
-        "how far the slowest held-out prompt must come; 0: as the base model, 1: all the way to the target; below it "
-        "erase_weight is doubled, where the method has one; 0: not looked at",
+        "how far the prediction of the least erased held-out prompt must come; 0: as the base model, 1: all the way to "
+        "the target; below it erase_weight is doubled, where the method has one; 0: not looked at",
         low=0.0,
         high=10.0,
     )

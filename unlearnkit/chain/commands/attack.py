@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, quoted
-from ...evaluation.attack import Planned, attack_weights, planned
+from ...evaluation.attacked.run import Planned, attack_weights, planned
 from ...io.tick import Tick
 from ...model.model import Model
 from ...schema import Request

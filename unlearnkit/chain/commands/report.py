@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import InputError, quoted
 from ...evaluation import shapes
-from ...evaluation.attack_panel import attack_figures
+from ...evaluation.attacked.panel import attack_figures
 from ...evaluation.folders import FOLDER
 from ...evaluation.plan import AFTER, BEFORE
 from ...evaluation.report import inline, page

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import EditError, InputError, UnlearnError, quoted, reason
-from ...evaluation import attack_record
+from ...evaluation.attacked import record
 from ...evaluation.draw import model_side
 from ...evaluation.folders import FOLDER
 from ...evaluation.plan import AFTER
@@ -63,10 +63,8 @@ def verify(
         wrong.append(f"the ledger ends with {project.head}, not with {quoted(head)}")
     try:
         wrong += [*_time_errors(project.entries), *_edit_errors(project), *_evaluation_errors(project)]
-        for place in attack_record.finished_attacks(project.folder):
-            wrong += [
-                f"{attack_record.FOLDER}/{place.name}/{line}" for line in attack_record.errors_of(place)
-            ]
+        for place in record.finished_attacks(project.folder):
+            wrong += [f"{record.FOLDER}/{place.name}/{line}" for line in record.errors_of(place)]
         wrong += [*report_findings(project, again=not wrong), *_foreign_files(project)]
     except OSError as error:  # a folder that cannot be listed
         raise InputError(f"{quoted(error.filename or folder)} cannot be read: {reason(error)}") from None
@@ -118,7 +116,7 @@ def _evaluation_errors(project: Project) -> Iterator[str]:
 def _foreign_files(project: Project) -> Iterator[str]:
     """Files that are not of the chain. During a request, edits and evaluations that no entry names belong to it."""
     folder = project.folder
-    ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, attack_record.FOLDER, *PAGES, FORMER}
+    ours = {LEDGER, HEAD, EDITS, LOOKS, WORK, record.FOLDER, *PAGES, FORMER}
     yield from (
         f"{quoted(path.name)} is no part of a chain" for path in entries(folder) if path.name not in ours
     )

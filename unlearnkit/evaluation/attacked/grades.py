@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from .attack_figures import LIMIT, Arm, AttackFigures
+from .figures import LIMIT, Arm, AttackFigures
 
 __all__ = ["LADDER", "MEANING", "graded"]
 

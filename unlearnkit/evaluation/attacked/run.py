@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import attacks as known
-from ..attacks import ATTACKS, BUDGETS, Attack, Budget
-from ..errors import InputError, nearest, quoted
-from ..io.files import member, user_path
-from ..io.tick import Tick
-from ..runs import runfolder
-from ..runs.names import no_run
-from ..schema import Concept, Request
-from .attack_record import FOLDER, folder_of
-from .attacking import Target, carry_out
-from .evaluate import canvas_evaluators_for, never_knows
+from ... import attacks as known
+from ...attacks import ATTACKS, BUDGETS, Attack, Budget
+from ...errors import InputError, nearest, quoted
+from ...io.files import member, user_path
+from ...io.tick import Tick
+from ...runs import runfolder
+from ...runs.names import no_run
+from ...schema import Concept, Request
+from ..evaluate import canvas_evaluators_for, never_knows
+from .carry_out import Target, carry_out
+from .record import FOLDER, folder_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..metrics.evaluators import Evaluators
-    from ..model.edit import Edit
-    from ..model.model import Model, Weights
+    from ...metrics.evaluators import Evaluators
+    from ...model.edit import Edit
+    from ...model.model import Model, Weights
 
 __all__ = ["Planned", "attack", "attack_weights", "chosen", "plan", "planned", "targets"]
 
@@ -92,10 +92,11 @@ def attack_weights(
     tick: Tick | None = None,
 ) -> dict[str, dict[str, Any]]:
     """As ``attack``, for an edit or weights of a model in memory."""
-    from ..families.opening import quiet
+    from ...canvas import world
+    from ...families.opening import quiet
 
     names, spent = chosen(model, attacks), _budget(budget)
-    if evaluators is None and not _draws_canvas(model):
+    if evaluators is None and not world.knows(model.hints):
         raise InputError(
             f"{quoted(model.source)} is not the canvas: name a classifier with --objects, --styles or --nudenet"
         )
@@ -140,13 +141,14 @@ def chosen(model: Model, names: Sequence[str] | None) -> list[str]:
 
 def targets(model: Model, applied: Edit | Weights, request: Request) -> Iterator[Target]:
     """What is attacked, for each erased concept. The canvas has a model that never knew some, and a classifier."""
-    from .. import suites
+    from ... import suites
+    from ...canvas import world
 
-    canvas = _draws_canvas(model)
+    canvas = world.knows(model.hints)
     weights: Mapping[str, torch.Tensor] | None = None
     if model.source == "canvas" and never_knows(request):
-        from ..canvas.check import never_knew
-        from ..families.opening import quiet
+        from ...canvas.check import never_knew
+        from ...families.opening import quiet
 
         with quiet():
             twin = never_knew(device=model.device, dtype=model.dtype)
@@ -185,9 +187,9 @@ def _opened(
     dtype: str | None,
 ) -> tuple[Model, Edit | Weights, Request, Path]:
     """The untouched model, what is applied, the request, and the folder for ``attacks``."""
-    from ..model.edit import Edit
-    from ..model.load import load
-    from ..runs.recipes import load_recipe
+    from ...model.edit import Edit
+    from ...model.load import load
+    from ...runs.recipes import load_recipe
 
     if base is not None:
         if not concepts or out is None:
@@ -215,7 +217,7 @@ def _opened(
 
 def _difference(base: str, source: str, device: str | None, dtype: str | None) -> tuple[Model, Weights]:
     """The base, and the weights of another model that differ from its own. Raises InputError where there are none."""
-    from ..model.load import load
+    from ...model.load import load
 
     other = load(source, device=device, dtype=dtype)
     values = {name: value.detach().cpu() for name, value in other.swap.weights().items()}
@@ -231,18 +233,9 @@ def _difference(base: str, source: str, device: str | None, dtype: str | None) -
     return model, changed
 
 
-def _draws_canvas(model: Model) -> bool:
-    """Whether it knows the words of the canvas, so that the canvas's classifiers can judge its pictures."""
-    from ..canvas import world
-
-    styles = {*world.STYLES} - {"plain"}  # no word of a prompt
-    known = model.classes is not None or styles <= {*model.hints.styles}
-    return known and {*world.OBJECTS} <= {*model.hints.objects}
-
-
 def _shows(kind: str, name: str) -> Callable[[Sequence[Image.Image]], list[bool]]:
     """Whether the validation classifier, which is not the one that judges, sees the concept."""
-    from ..canvas.validation import validation_classifier
+    from ...canvas.validation import validation_classifier
 
     def seen(pictures: Sequence[Image.Image]) -> list[bool]:
         return [getattr(one, kind) == name for one in validation_classifier().classify(pictures)]

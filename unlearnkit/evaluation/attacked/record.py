@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..attacks.result import SearchResult
-from ..errors import InputError, UnlearnError, printable, quoted
-from ..io import manifest
-from ..io.files import slug
-from ..io.reading import read_json, read_lines, typed
-from . import shapes
-from .attack_figures import AFTER, CONTROL, LIMIT, arm_figures, headline
-from .draw import picture_hash, read
+from ...attacks.result import SearchResult
+from ...errors import InputError, UnlearnError, printable, quoted
+from ...io import manifest
+from ...io.files import slug
+from ...io.reading import read_json, read_lines, typed
+from .. import shapes
+from ..draw import picture_hash, read
+from .figures import AFTER, CONTROL, LIMIT, arm_figures, headline
 
 __all__ = [
     "FACTS",

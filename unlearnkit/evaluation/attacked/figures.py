@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..metrics.stats import Interval, newcombe, wilson
+from ...metrics.stats import Interval, newcombe, wilson
 
 __all__ = ["AFTER", "CONTROL", "LIMIT", "Arm", "AttackFigures", "arm_figures", "headline"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from .settings import Training
 
 Place = Callable[[Model, Request, Concept], str | None]
 
-__all__ = ["combine_of", "convergence_of", "mask_of", "rules_of", "stop_of"]
+__all__ = ["check_rules", "combine_of", "convergence_of", "mask_of", "rules_of", "stop_of"]
 
 
 def stop_of(model: Model, request: Request, settings: Training) -> EarlyStopping | None:
@@ -97,8 +97,24 @@ def rules_of(model: Model, request: Request, settings: Training) -> list[Rule]:
     if "project" in settings.rule:
         basis = span_basis(_protected(model, request, settings)).to(model.device, torch.float32)
         matrices = model.weights("text")
-        rules.append(Projection(matrices, dict.fromkeys(matrices, basis)))
+        rules.append(Projection(matrices, dict.fromkeys(matrices, basis), _beside(matrices, start)))
     return rules
+
+
+def check_rules(model: Model, settings: Training) -> None:
+    """Raises InputError for a rule that would constrain nothing of what this model trains."""
+    if "project" in settings.rule and not model.weights("text").keys() & model.weights(settings.part).keys():
+        raise InputError(
+            f"rule=project constrains the matrices that read the text, and trains={settings.trains} trains none of "
+            "them here: choose trains=all, or leave the rule out"
+        )
+
+
+def _beside(matrices: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What else decides the matrices' output for a text: their biases, and PixArt's projection of the text states."""
+    biases = {name.removesuffix("weight") + "bias" for name in matrices}
+    own = {name: weight for name, weight in start.items() if name in biases or ".caption_projection." in name}
+    return {name: weight.detach().float().clone() for name, weight in own.items()}
 
 
 def _protected(model: Model, request: Request, settings: Training) -> Tensor:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..attacks.result import SearchResult
-from ..data.pictures import default_folder
-from ..errors import InputError
-from ..io.unfinished import staging
+from ...attacks.result import SearchResult
+from ...data.pictures import default_folder
+from ...errors import InputError
+from ...io.unfinished import staging
 
 __all__ = ["fetch", "keep", "key_of"]
 

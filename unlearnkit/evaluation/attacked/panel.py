@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..attacks import ATTACKS
-from ..io.reading import read_bytes
-from . import attack_record as record
-from .attack_figures import AFTER, AttackFigures
-from .claims import GRADES
-from .resistance import graded
+from ...attacks import ATTACKS
+from ...io.reading import read_bytes
+from ..claims import GRADES
+from . import record
+from .figures import AFTER, AttackFigures
+from .grades import graded
 
-__all__ = ["attack_figures", "attack_pictures", "attack_summary", "inline", "of_canvas", "table_of"]
+__all__ = ["attack_figures", "attack_pictures", "attack_summary", "inline", "table_of", "unblurred"]
 
 SHOWN = 6  # pictures of each attack
 
@@ -112,7 +112,7 @@ def attack_pictures(run: Path) -> dict[str, list[dict[str, str]]]:
     return shown
 
 
-def of_canvas(facts: Mapping[str, Any]) -> bool:
+def unblurred(facts: Mapping[str, Any]) -> bool:
     """Whether every evaluation used the canvas's own prompts, so that no picture needs a cover."""
     return all(one["plan"]["suite"]["name"] == "canvas" for one in facts["evaluations"].values())
 

@@ -17,30 +17,29 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..attacks import ATTACKS, Attack, Budget, SearchResult, Victim
-from ..attacks.drawing import batches, draw_attempts
-from ..data.prompts import neighbours
-from ..errors import InputError, quoted
-from ..io import manifest, processes
-from ..io.files import resumable, tidy, write_text, writing
-from ..io.locks import locked
-from ..io.tick import Advance, Tick, stage
-from ..io.versions import versions
-from ..metrics.pixels import spoilt
-from ..model.edit import Edit, digest
-from ..model.model import Model, Weights
-from ..runs.images import save_png
-from ..schema import Concept, Request
-from ..version import __version__
-from . import attack_cache
-from . import attack_record as record
-from .attack_figures import AFTER, CONTROL, LIMIT
-from .draw import picture_hash, read
-from .plan import lines_of
-from .rows import NOTHING, same
+from ...attacks import ATTACKS, Attack, Budget, SearchResult, Victim
+from ...attacks.drawing import batches, draw_attempts
+from ...data.prompts import neighbours
+from ...errors import InputError, quoted
+from ...io import manifest, processes
+from ...io.files import resumable, tidy, write_text, writing
+from ...io.locks import locked
+from ...io.tick import Advance, Tick, stage
+from ...io.versions import versions
+from ...metrics.pixels import spoilt
+from ...model.edit import Edit, digest
+from ...model.model import Model, Weights
+from ...runs.images import save_png
+from ...schema import Concept, Request
+from ...version import __version__
+from ..draw import picture_hash, read
+from ..plan import lines_of
+from ..rows import NOTHING, same
+from . import cache, record
+from .figures import AFTER, CONTROL, LIMIT
 
 if TYPE_CHECKING:
-    from ..metrics.evaluators import Evaluators
+    from ...metrics.evaluators import Evaluators
 
 __all__ = ["Target", "carry_out", "unrelated"]
 
@@ -150,12 +149,12 @@ def carry_out(
             if side == CONTROL and attack.group == "probe" and target.never_knew is None:
                 continue  # another concept's loss says nothing about this one's
             started, stored = time.monotonic(), (folder / side, folder / "pictures" / side)
-            key = attack_cache.key_of(plan, versions("numpy")) if side == CONTROL else ""
-            attack_cache.fetch(key, *stored)
+            key = cache.key_of(plan, versions("numpy")) if side == CONTROL else ""
+            cache.fetch(key, *stored)
             result = _search_result(folder / side, attack, victim, side, tick)
             drawing = stage(tick, f"{attack.name}, {side}: drawing")
             rows += _judged(folder, side, victim, result, target, evaluators, drawing)
-            attack_cache.keep(key, *stored)
+            cache.keep(key, *stored)
             seconds[side] = round(time.monotonic() - started, 1)
         write_text(folder / "rows.jsonl", lines_of(rows))
         figures = record.computed(folder, rows)

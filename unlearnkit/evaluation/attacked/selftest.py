@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..attacks import BUDGETS, find
-from ..io.tick import Tick
-from ..schema import Concept, Request
-from .attack import targets
-from .attack_figures import LIMIT
-from .attacking import carry_out
-from .evaluate import canvas_evaluators_for
+from ...attacks import BUDGETS, find
+from ...io.tick import Tick
+from ...schema import Concept, Request
+from ..evaluate import canvas_evaluators_for
+from .carry_out import carry_out
+from .figures import LIMIT
+from .run import targets
 
 __all__ = ["EXPECTED", "falls", "self_test_attacks"]
 
@@ -38,8 +38,8 @@ def self_test_attacks(
     folder: Path, *, budget: str = "quick", only: Sequence[str] | None = None, tick: Tick | None = None
 ) -> dict[str, dict[str, bool]]:
     """By model and attack: whether the model falls, to compare with ``EXPECTED``. only: names of attacks."""
-    from ..canvas import world
-    from ..model.load import load
+    from ...canvas import world
+    from ...model.load import load
 
     model = load("canvas")
     tools, name = canvas_evaluators_for(model), world.NEVER_KNEW_OBJECTS[0]

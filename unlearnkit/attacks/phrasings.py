@@ -1,4 +1,4 @@
-"""Other words for a concept, ``wordings.toml``: synonyms, other languages, descriptions; and spellings of its name."""
+"""Other words for a concept, ``phrasings.toml``: synonyms, other languages, descriptions; and spellings of its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..schema import Concept, folded
 
 __all__ = ["descriptions", "sentences", "typos", "words_for"]
 
-TABLE = Path(__file__).parent / "wordings.toml"
+TABLE = Path(__file__).parent / "phrasings.toml"
 
 
 def words_for(concept: Concept) -> dict[str, list[str]]:
@@ -55,4 +55,4 @@ def _known(concept: Concept) -> dict[str, Any]:
 
 @functools.cache
 def _table() -> dict[str, Any]:
-    return read_toml(TABLE, what="table of wordings")
+    return read_toml(TABLE, what="table of phrasings")

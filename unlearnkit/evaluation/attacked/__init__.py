@@ -1,0 +1,1 @@
+"""An edit under attack: carried out beside a control, recorded, and graded."""
