@@ -6,6 +6,7 @@ repository, ``<!-- slow: REASON -->`` for what only the whole reading does (``sc
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import runpy
@@ -13,6 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -27,6 +30,7 @@ from unlearnkit.methods import METHODS
 __all__ = ["RULES", "Block", "blocks", "read", "read_as_it_stands"]
 
 ROOT = Path(__file__).parent.parent
+INSTALLED = ("pyproject.toml", "constraints.txt", "constraints-hashed.txt")  # as in scripts/environment
 HUB = r"stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 # What a command becomes, so that a page takes seconds: a pattern, what takes its place, why. All that fit are applied,
@@ -125,18 +129,29 @@ def call(words: list[str]) -> object:
     return ended.value.code or 0
 
 
+def environment(folder: Path) -> None:
+    """A ``.venv`` of the copy's own, with the packages of ours: what a page installs never changes ours."""
+    venv.create(folder / ".venv", symlinks=True)
+    (own,) = (folder / ".venv").glob("lib/python*/site-packages")
+    (own / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-e", "."]
+    subprocess.run([folder / ".venv/bin/python", *install], cwd=folder, check=True)
+    wanted = b"".join((folder / name).read_bytes() for name in INSTALLED)
+    (folder / ".venv/installed").write_text(f"{hashlib.sha256(wanted).hexdigest()}  -\n")
+
+
 def read_as_it_stands(page: str, folder: Path) -> None:
     """Run a page in a shell in a copy of the repository, slow blocks too; a toy stands in for the hub's model alone."""
     ours = shutil.ignore_patterns(".*", "runs", "project", "build", "dist", "__pycache__")
     shutil.copytree(ROOT, folder, ignore=ours, dirs_exist_ok=True)
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    environment(folder)
     torch.save(THEIRS, folder / "cls.pth")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
     for block in blocks(page):
         if not block.language or block.mark.startswith("not run"):
             continue
         shell = ["bash", "-euo", "pipefail", "-c", re.sub(HUB, str(saved.folder()), block.text)]
-        asked = {"sh": shell, "python": [sys.executable, "-c", block.text]}[block.language]
+        asked = {"sh": shell, "python": [folder / ".venv/bin/python", "-c", block.text]}[block.language]
         done = subprocess.run(
             asked, cwd=folder, env=os.environ | {"PATH": path}, text=True, capture_output=True
         )

@@ -265,6 +265,14 @@ def test_a_report_that_was_forged_with_fitting_hashes_is_found(copied: Path) -> 
     assert "do not follow from the ledger" in chain.verify(copied)[0]
 
 
+@pytest.mark.parametrize("pattern", [f"{EDITS}/*.safetensors", f"{LOOKS}/*/files.json"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(pattern: str, copied: Path) -> None:
+    path = sorted(copied.glob(pattern))[0]
+    path.unlink()
+    os.mkfifo(path)
+    assert any(path.name in line or "file" in line for line in chain.verify(copied))
+
+
 def test_a_report_stays_right_when_the_chain_goes_on_and_moves(copied: Path, toy: Model) -> None:
     chain.add(copied, "dog", model=toy, evaluators=tools())
     moved = copied.rename(copied.with_name("elsewhere"))
@@ -290,7 +298,12 @@ def test_files_that_are_nobodys_are_named(name: str, copied: Path) -> None:
 
 def test_what_a_killed_process_left_unfinished_is_no_content_and_goes(copied: Path, toy: Model) -> None:
     look = sorted((copied / LOOKS).iterdir())[0]
-    left = [copied / ".a.part", copied / EDITS / ".b.part", look / ".c.part", look / "evaluation" / ".d.part"]
+    left = [
+        copied / ".unlearnkit-a.part",
+        copied / EDITS / ".unlearnkit-b.part",
+        look / ".unlearnkit-c.part",
+        look / "evaluation" / ".unlearnkit-d.part",
+    ]
     for path in left:
         path.write_text("unfinished")
     assert not chain.verify(copied)

@@ -14,6 +14,7 @@ from rich.console import Console
 import saved
 import unlearnkit
 from unlearnkit.cli import main
+from unlearnkit.errors import InputError
 from unlearnkit.io.progress import showing
 from unlearnkit.methods import METHODS
 from unlearnkit.model.load import load
@@ -148,6 +149,12 @@ def test_a_sheet_shows_every_picture_at_a_readable_size(size: int, cell: int):
 
 def test_pictures_of_one_prompt_twice_are_one(known: Model, tmp_path: Path):
     assert draw(known, ["cat", "cat"], tmp_path, seeds=[1]) == [tmp_path / "cat-1.png"]
+
+
+def test_no_picture_takes_the_place_of_another(known: Model, tmp_path: Path):
+    with pytest.raises(InputError, match="two of the pictures would have one file name"):
+        draw(known, ["a cat", "a cat!", "a cat 0"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_words_for_another_piece_of_work_begin_anew(monkeypatch: pytest.MonkeyPatch):

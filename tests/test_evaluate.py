@@ -92,6 +92,15 @@ def gone_in(*forms: str) -> Callable[[Case, str], bool]:
     return lambda case, side: side == "before" or case.role != "erased" or case.form not in forms
 
 
+def test_what_the_untouched_model_never_draws_rightly_is_not_kept() -> None:
+    """As where a file of prompts has words that no classifier says: 0 of 60 before, 0 of 60 after."""
+    cases = panel_of({"name": 60})
+    found = verdict_of(cases, lambda case, side: side == "before" and case.role == "erased")
+    assert found["kept"]["verdict"] == "not shown"
+    assert "What stays is kept" not in found["sentence"]
+    assert "too seldom right to tell: near objects (0 of 120" in found["sentence"]
+
+
 def test_grades_from_rows() -> None:
     cases = panel_of({"name": 60, "synonym": 60, "template": 60})
     everything = ("name", "synonym", "template")

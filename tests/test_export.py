@@ -714,6 +714,14 @@ def test_where_a_file_goes_is_checked_before_any_work(
     assert not (tmp_path / "~").exists()
 
 
+def test_a_tensor_of_no_numbers_in_a_checkpoint_is_left_alone(run: Path, tmp_path: Path) -> None:
+    weights = load_file(tmp_path / "model/unet/diffusion_pytorch_model.safetensors")
+    save_file(weights | {"empty": torch.zeros(0, 4)}, tmp_path / "more.safetensors")
+    told = ["export", str(run), "--out", str(tmp_path / "out.safetensors"), "--into"]
+    assert command(*told, str(tmp_path / "more.safetensors")) == 0
+    assert load_file(tmp_path / "out.safetensors")["empty"].shape == (0, 4)
+
+
 def test_a_file_that_another_process_made_meanwhile_is_not_lost(model: Model, tmp_path: Path) -> None:
     new = tmp_path / "a.safetensors"
 

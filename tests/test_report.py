@@ -18,6 +18,7 @@ from unlearnkit.canvas import world
 from unlearnkit.canvas.classifier import CanvasClassifier
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
+from unlearnkit.evaluation import claims, plan
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.evaluate import evaluate_run
 from unlearnkit.evaluation.folders import finished
@@ -223,12 +224,30 @@ def test_two_comparisons_never_mix_and_a_killed_one_leaves_nothing(
     page = tmp_path / "page"
     with locked(page), pytest.raises(InputError, match=r"another process \("):
         compare([run, evaluated], page)
-    (page / ".x.part").mkdir()
+    (page / ".unlearnkit-x.part").mkdir()
     (page / "theirs.part").touch()
     compare([run, evaluated], page)
     assert {path.name for path in page.iterdir()} == {
         *(".lock", "theirs.part", "compare.html", "compare.json")
     }
+
+
+def test_a_run_of_two_rounds_is_compared_with_one_of_one_round(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the pictures of the first round, in either order."""
+    shorter, table = tmp_path / "shorter", tmp_path / "dogs.csv"
+    shutil.copytree(run, shorter)
+    dogs = (f"a dog {i},near,dog" for i in range(9))
+    table.write_text("\n".join(["prompt,role,object", "a cat,erased,cat", *dogs]))
+    monkeypatch.setattr(plan, "FIRST", 4)
+    for folder, decided in ((run, False), (shorter, True)):
+        monkeypatch.setattr(claims, "decided", lambda *_, decided=decided: decided)
+        evaluate_run(folder, suite="prompts", file=table, quick=True, evaluators=lambda device: tools())
+    for pair in ((run, shorter), (shorter, run)):
+        compare(pair, tmp_path / "page", suite="prompts-dogs")
+        (found,) = json.loads((tmp_path / "page/compare.json").read_text())["pairs"]
+        assert found["kept"]["n"] == 4
 
 
 def test_runs_are_compared_on_the_same_cases(run: Path, evaluated: Path, tmp_path: Path) -> None:

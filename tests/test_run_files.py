@@ -195,10 +195,18 @@ def test_a_run_of_an_older_version_is_read_and_what_cannot_be_checked_is_said(ru
     assert redraw(run, 0.1)[1] == []
 
 
+def test_a_pipeline_behind_a_link_is_no_part_of_the_run(run: Path, tmp_path: Path) -> None:
+    """Only its denoiser would be looked at, so a changed text encoder could pass."""
+    (run / "pipeline").rename(tmp_path / "elsewhere")
+    assert verify(run) == [], "a pipeline may be removed"
+    (run / "pipeline").symlink_to(tmp_path / "elsewhere")
+    assert any("pipeline is a symbolic link" in line for line in verify(run))
+
+
 def test_what_a_killed_process_left_in_any_folder_goes(run: Path, tmp_path: Path) -> None:
     """The run's, a stage's, the cache's and that of pictures."""
     pictures, cache = tmp_path / "pictures", tmp_path / "cache" / "pictures"
-    left = [place / ".x.part" for place in (run, run / "stage-1", pictures, cache)]
+    left = [place / ".unlearnkit-x.part" for place in (run, run / "stage-1", pictures, cache)]
     for place in left:
         place.mkdir(parents=True)
         (place / "a").touch()

@@ -115,6 +115,16 @@ def test_no_events_count_prompts() -> None:
     assert (nothing.low, nothing.high) == stats.wilson(0, 50)
 
 
+def test_all_of_unequal_prompts_is_a_share() -> None:
+    """k n_eff / n of k = n is n_eff, and rounds to a little more in one of a hundred such tables."""
+    for prompts in range(2, 40):
+        for more in range(prompts):
+            sizes = [2] * more + [1] * (prompts - more)
+            units = [place for place, size in enumerate(sizes) for _ in range(size)]
+            found = stats.rate([True] * len(units), units)
+            assert (found.low, found.high) == pytest.approx(stats.wilson(prompts, prompts))
+
+
 def test_bootstrap_is_near_the_t_interval_of_normal_values() -> None:
     values = np.random.default_rng(3).normal(5, 2, 25)
     found = stats.cluster_bootstrap(values, range(25), draws=20_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,10 @@ def test_a_cell_for_every_method_setting_concept_and_seed(file: Path) -> None:
         ('"prompts"', '"prompt"', "suite 'prompt' is unknown"),
         ("names.txt", "none.txt", "cannot be read: it does not exist"),
         ("[0, 1]", "[0, 0]", "twice"),
+        ("[0, 1]", "[]", "has no cell"),
+        ("[0.1, 1.0]", "[]", "setting 'ridge' has an empty list"),
+        ('"rows.csv"', '"row.csv"', "[evaluation]: file"),
+        ('"rows.csv"', '"rows.csv"\nreplicates = -3', "[evaluation]: replicates"),
     ],
 )
 def test_what_cannot_be_run_is_named_before_any_work(file: Path, old: str, new: str, says: str) -> None:
@@ -84,6 +89,40 @@ def test_what_cannot_be_run_is_named_before_any_work(file: Path, old: str, new: 
     with pytest.raises(InputError) as caught:
         read_sweep(file)
     assert says in str(caught.value)
+
+
+def test_names_in_other_letters_are_cells_of_their_own(file: Path) -> None:
+    for names in ("猫\n犬\n", "Café\ncafe\n"):
+        (file.parent / "names.txt").write_text(names)
+        assert len({cell.name for cell in read_sweep(file).cells}) == 12
+
+
+def test_old_results_do_not_pass_for_those_of_another_sweep(file: Path, tmp_path: Path) -> None:
+    text = (
+        file.read_text().replace("[0, 1]", "[0]").replace("[0.1, 1.0]", "1.0").replace("names.txt", "one.txt")
+    )
+    (tmp_path / "one.txt").write_text("cat\n")
+    file.write_text(text)
+    assert carry_out(read_sweep(file), tmp_path / "out") == {}
+    file.write_text(text + "quick = false\n")
+    with pytest.raises(InputError, match=r"begun with another \[evaluation\] \(quick\)"):
+        carry_out(read_sweep(file), tmp_path / "out")
+    other = shutil.copytree(saved.folder(), tmp_path / "other")
+    file.write_text(text.replace(str(saved.folder()), str(other)))
+    failed = carry_out(read_sweep(file), tmp_path / "out")
+    assert len(failed) == 2 and all("holds a run of another recipe" in why for why in failed.values())
+    found = results(read_sweep(file), tmp_path / "out", failed)
+    assert all("error" in cell for cell in found["cells"])
+
+
+def test_a_retained_picture_counts_once(file: Path, tmp_path: Path) -> None:
+    rows = ("prompt,role,form,object,style", "a cat,erased,name,cat,", "a dog,near,name,dog,neon")
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    (tmp_path / "one.txt").write_text("cat\n")
+    text = file.read_text().replace("[0, 1]", "[0]").replace("names.txt", "one.txt")
+    file.write_text(text + "quick = false\n")
+    assert carry_out(read_sweep(file), tmp_path / "out") == {}
+    assert {one["others"] for one in results(read_sweep(file), tmp_path / "out", {})["cells"]} == {1}
 
 
 @pytest.mark.parametrize("seeds", ["[0]", pytest.param("[0, 1]", marks=pytest.mark.slow)])

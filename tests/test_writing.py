@@ -90,11 +90,20 @@ def test_a_second_process_is_refused_and_told_which_one_holds_the_lock(tmp_path:
 
 
 def test_what_killed_processes_left_is_removed_under_the_lock(tmp_path: Path) -> None:
-    (tmp_path / ".x.part").mkdir()
-    (tmp_path / ".x.part" / "a").touch()
-    (tmp_path / ".y.part").touch()
+    (tmp_path / ".unlearnkit-x.part").mkdir()
+    (tmp_path / ".unlearnkit-x.part" / "a").touch()
+    (tmp_path / ".unlearnkit-y.part").touch()
     with locked(tmp_path):
         assert entries(tmp_path) == [] and {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+def test_a_users_hidden_part_stays(tmp_path: Path) -> None:
+    (tmp_path / ".holiday.part").mkdir()
+    (tmp_path / ".download.part").touch()
+    with locked(tmp_path):
+        pass
+    write_text(tmp_path / "a", "ours")
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK, "a", ".holiday.part", ".download.part"}
 
 
 def die() -> None:

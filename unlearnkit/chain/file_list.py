@@ -52,6 +52,8 @@ def hash_error(path: Path, sha256: str) -> str:
     try:
         if path.is_symlink():
             return "is a symbolic link"
+        if path.exists() and not path.is_file():
+            return "is no regular file"
         return "" if file_hash(path) == sha256 else "was changed"
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"

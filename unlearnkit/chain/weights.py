@@ -21,6 +21,8 @@ from .project import EDITS, Project, Step
 
 __all__ = ["current_edit", "drift", "edit_of", "store_edit"]
 
+CHUNK = 2**16  # numbers of a dot product
+
 
 def store_edit(project: Project, edit: Edit) -> Stored:
     """Store an edit, if it is not stored already, and return its facts for the ledger."""
@@ -99,7 +101,9 @@ def drift(base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str
 
 
 def _square(values: Tensor) -> float:
-    return float(values.detach().float().square().sum(dtype=torch.float64))
+    """The sum of squares: fp32 dot products of parts, summed in double precision."""
+    parts = values.detach().float().flatten().split(CHUNK)  # type: ignore[no-untyped-call]
+    return float(torch.stack([torch.dot(part, part) for part in parts]).sum(dtype=torch.float64))
 
 
 def _short(value: float) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, nearest, printable, quoted
-from ..io.files import user_path
+from ..io.files import check_writable, user_path
 from .output import answer
 from .terminal import HOW, WHERE, Device, err, known_model, out, say, showing
 
@@ -53,6 +53,7 @@ def sweep(
     parameters = _parameters(parameter or [])
     if engine not in ENGINES:
         raise InputError(f"engine {quoted(engine)} is unknown{nearest(engine, ENGINES)}: use local or slurm")
+    check_writable(folder, folder, verb="made")
     if dry_run:
         answer({"out": folder, "runs": [{"run": one.name, "variant": one.variant} for one in plan.cells]})
         for cell in plan.cells:

@@ -72,10 +72,16 @@ def decided(plan: Plan, cases: Sequence[Case], scores: Iterable[Score]) -> bool:
     """Whether the pictures of these cases say of everything that is retained whether it was kept."""
     groups = retained(plan, cases, gather(scores)).values()
     return all(
-        non_inferior(paired["change"], plan.rules.margin) != "not shown"
+        _unknown(paired["before"], plan.rules)
+        or non_inferior(paired["change"], plan.rules.margin) != "not shown"
         for kinds in groups
         for paired in kinds.values()
     )
+
+
+def _unknown(before: Rate, rules: Rules) -> bool:
+    """Whether the untouched model may be right so seldom on a group that it has not even the margin to lose."""
+    return before.low <= rules.margin
 
 
 def _verdict(
@@ -177,12 +183,16 @@ def _collapsed(figures: Figures, rules: Rules) -> list[str]:
 def _retention(figures: Figures, rules: Rules) -> dict[str, Any]:
     """Non-inferiority of what is retained: near neighbours and unrelated things, objects and styles separately."""
     groups = {
-        name: {"verdict": non_inferior(paired.change, rules.margin), **dataclasses.asdict(paired)}
+        name: {"verdict": _kept(paired, rules), **dataclasses.asdict(paired)}
         for name, paired in figures.retained.items()
     }
     verdicts = {one["verdict"] for one in groups.values()}
     worst = next((one for one in ("lost", "not shown", "kept") if one in verdicts), "")
     return {"verdict": worst, "sentence": _retention_sentence(groups, rules), "groups": groups}
+
+
+def _kept(paired: Paired, rules: Rules) -> str:
+    return "not shown" if _unknown(paired.before, rules) else non_inferior(paired.change, rules.margin)
 
 
 def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
@@ -192,13 +202,23 @@ def _retention_sentence(groups: Mapping[str, Any], rules: Rules) -> str:
     margin = f"{rules.margin * 100:g} points"
     few = f"Too few pictures to say whether it stays within {margin}"
     says = {"lost": f"Damaged by more than {margin}", "not shown": few}
+    befores = {name: Rate(**one["before"]) for name, one in groups.items()}
+    unknown = {name for name, before in befores.items() if _unknown(before, rules)}
     parts = []
     for verdict, words in says.items():
         named = [
-            f"{name} ({points(one['change'])})" for name, one in groups.items() if one["verdict"] == verdict
+            f"{name} ({points(one['change'])})"
+            for name, one in groups.items()
+            if one["verdict"] == verdict and name not in unknown
         ]
         if named:
             parts.append(f"{words}: {', '.join(named)}.")
+    if unknown:
+        share = ", ".join(f"{name} ({_rate(befores[name])})" for name in sorted(unknown))
+        parts.append(
+            f"Of what stays, the untouched model's own pictures are too seldom right to tell: {share}. Use the "
+            "classifier's words in the prompts file."
+        )
     if parts:
         others = any(one["verdict"] not in says for one in groups.values())
         return " ".join([*parts, *(["Everything else is kept."] if others else [])])

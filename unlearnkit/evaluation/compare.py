@@ -73,7 +73,8 @@ def compare(runs: Sequence[str | Path], out: str | Path, *, suite: str | None = 
     evaluated = [{**run, **run["evaluations"][name]} for run in read]
     for other in evaluated[1:]:
         _comparable(evaluated[0], other)
-    cases = stored(folders[0] / FOLDER / name)[1]
+    # a run that needed no second round has the first round's cases alone
+    cases = min((stored(folder / FOLDER / name)[1] for folder in folders), key=len)
     pictures = [gather(stored(folder / FOLDER / name)[2]) for folder in folders]
     kinds = {concept["name"]: concept["kind"] for concept in evaluated[0]["plan"]["concepts"]}
     facts = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError, printable, quoted
 from ..io import manifest
-from ..io.files import slug
+from ..io.files import folder_name
 from ..io.reading import read_json, typed
 from . import shapes
 
@@ -41,7 +41,7 @@ OLD = (
 
 def folder_of(run: Path, suite: str, file: str | Path | None = None) -> Path:
     """The folder of an evaluation: ``RUN/evaluation/canvas``, ``RUN/evaluation/prompts-FILE`` for a CSV."""
-    return run / FOLDER / slug(suite if file is None else f"{suite} {Path(file).stem}")
+    return run / FOLDER / folder_name(suite if file is None else f"{suite} {Path(file).stem}")
 
 
 def folders(run: Path) -> list[Path]:

@@ -139,7 +139,8 @@ class Table:
         """The weights inside this tensor, in the same dtype: a vector may be a part of a longer one."""
         for (matrix, width), heads in self.known.items():
             if (
-                matrix != (tensor.dim() > 1)
+                not tensor.numel()
+                or matrix != (tensor.dim() > 1)
                 or tensor.numel() % width
                 or (matrix and tensor[0].numel() != width)
             ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ __all__ = [
     "check_writable",
     "entries",
     "existing",
+    "folder_name",
     "member",
     "new_file",
     "new_folder",
@@ -230,6 +232,12 @@ def check_writable(path: Path, folder: Path, *, verb: str = "written") -> None:
         raise InputError(
             f"{quoted(path)} cannot be written: no permission in {quoted(parent)}; choose another folder"
         )
+
+
+def folder_name(text: str) -> str:
+    """``slug``, with a short hash where the text has letters that it loses: two names in Chinese are two folders."""
+    hashed = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return slug(text) if text.isascii() else f"{slug(text)}-{hashed}"
 
 
 def slug(text: str, *, length: int = 60) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "MISSING",
     "changes",
     "contents",
     "dump",
@@ -34,6 +35,7 @@ __all__ = [
     "tensor_hash",
 ]
 
+MISSING = "is missing"  # what is said of a file that is not there
 SEAL = "sealed"  # the entry with the hash of all the others
 
 
@@ -101,8 +103,8 @@ def changes(folder: Path, listed: Any, *, leave: Collection[str] = ()) -> Iterat
     missing = [name for name in entries if name not in present and not name.startswith(links)]
     folders = {name.partition("/")[0] for name in missing if "/" in name}
     gone = folders - {name.partition("/")[0] for name in present}
-    yield from ((folder_name, "is missing") for folder_name in sorted(gone))
-    yield from ((name, "is missing") for name in missing if name.partition("/")[0] not in gone)
+    yield from ((folder_name, MISSING) for folder_name in sorted(gone))
+    yield from ((name, MISSING) for name in missing if name.partition("/")[0] not in gone)
     for name, path in present.items():
         if name not in entries:
             yield name, "is a symbolic link" if path.is_symlink() else "was added later"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["PART", "remove", "staging", "tidy"]
 
-PART = ".part"  # the suffix of unfinished files and folders
+PREFIX, PART = ".unlearnkit-", ".part"  # of unfinished files and folders: nobody else's have both
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def staging(folder: Path) -> Iterator[Path]:
     Its name cannot be guessed, so nobody can put a link there first. ``tidy`` does not remove it while it is in use.
     """
     while True:
-        place = Path(tempfile.mkdtemp(suffix=PART, prefix=".", dir=folder))
+        place = Path(tempfile.mkdtemp(suffix=PART, prefix=PREFIX, dir=folder))
         with _taken(place) as taken:
             if taken is False:  # removed by another process's tidy
                 continue
@@ -40,7 +40,7 @@ def tidy(folder: Path, *, exclusive: bool = False) -> None:
     exclusive: no other process writes here, as inside ``locked``. Otherwise the leftovers stay on file systems that
     cannot lock folders, such as those of Windows.
     """
-    for path in folder.glob(f".*{PART}"):
+    for path in folder.glob(f"{PREFIX}*{PART}"):
         with _taken(path) as taken:
             if taken or (exclusive and taken is None):
                 remove(path)

@@ -105,7 +105,7 @@ def rate(outcomes: Sequence[bool], prompts: Sequence[Hashable], *, level: float 
     sums, sizes = _by_prompt(x, prompts)
     k, n = int(x.sum()), len(x)
     effective = n / _design_effect(sums, sizes, float(x.var()))
-    low, high = wilson(k * effective / n, effective, level=level)
+    low, high = wilson(min(k * effective / n, effective), effective, level=level)
     return Rate(k / n, low, high, k, n, len(sums))
 
 

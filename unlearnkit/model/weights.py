@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +15,8 @@ from ..errors import EditError, nearest, quoted
 from .edit import digest
 
 __all__ = ["WeightSwap", "component"]
+
+STATES = 4  # a base model, and it with the edits of a chain's last requests
 
 
 class WeightSwap:
@@ -28,7 +30,8 @@ class WeightSwap:
             for leaf, weight in module._parameters.items()
             if weight is not None
         }
-        self._fingerprints: dict[str, tuple[list[tuple[Any, ...]], str]] = {}
+        # of the last states of each component: marks of its weights, and the fingerprint
+        self._fingerprints: dict[str, deque[tuple[list[tuple[Any, ...]], str]]] = {}
         self.replaced: Counter[str] = Counter()  # the number of swapped weights by component
 
     def weights(self, belongs: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
@@ -66,12 +69,14 @@ class WeightSwap:
                 slot[leaf] = original
 
     def fingerprint(self, of: str) -> str:
-        """sha256 over names, shapes and present values of a component; cached until a weight changes."""
+        """sha256 over names, shapes and present values of a component; cached for its last ``STATES`` states."""
         weights = self.weights(lambda name: component(name) == of)
-        if of in self._fingerprints and _same(self._fingerprints[of][0], weights.values()):
-            return self._fingerprints[of][1]
+        known = self._fingerprints.setdefault(of, deque(maxlen=STATES))
+        for marks, fingerprint in known:
+            if _same(marks, weights.values()):
+                return fingerprint
         fingerprint = digest(weights.items())
-        self._fingerprints[of] = ([_mark(weight) for weight in weights.values()], fingerprint)
+        known.append(([_mark(weight) for weight in weights.values()], fingerprint))
         return fingerprint
 
     def _slot(self, name: str) -> tuple[dict[str, Any], str]:

@@ -71,6 +71,8 @@ def draw(
         for i, (prompt, name) in enumerate(zip(dict.fromkeys(prompts), names, strict=True))
     }
     paths = [folder / f"{slug(prompt)}{numbers[prompt]}-{seed}.png" for prompt, seed in cases]
+    if len({*paths}) < len(paths):
+        raise InputError("two of the pictures would have one file name: draw these prompts in two commands")
     if taken := [path for path in paths if path.exists()]:
         raise InputError(f"{quoted(taken[0])} exists already: choose another folder with --out")
     with writing(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, quoted
-from ..io.files import check_writable, entries, slug
+from ..io.files import check_writable, entries, folder_name, slug
 from ..known import find
 from ..schema import Recipe
 from ..settings import build, changed
@@ -50,7 +50,7 @@ def default_folder(recipe: Recipe) -> Path:
     if long:
         chosen.append([[one.name, one.kind] for one in request.erase])
     short = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:6]
-    plain = f"{recipe.method}-{slug(names)}-{recipe.seed}"
+    plain = f"{recipe.method}-{folder_name(names)}-{recipe.seed}"
     return Path("runs") / (f"{plain}-{short}" if any(chosen) else plain)
 
 

@@ -111,7 +111,11 @@ def findings(folder: Path) -> Iterator[str]:
         return
     try:
         facts = read(folder)
-        if changed := [f"{name} {why}" for name, why in _changed(folder, facts) if name != PIPELINE]:
+        if changed := [
+            f"{name} {why}"
+            for name, why in _changed(folder, facts)
+            if (name, why) != (PIPELINE, manifest.MISSING)
+        ]:
             yield from changed
             return
         edit = Edit.load(folder / EDIT)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..chain.project import open_chain
 from ..errors import InputError, quoted
-from ..io.files import slug
+from ..io.files import folder_name
 from ..known import find
 from ..model.hints import Hints
 from ..model.places import hints_of
@@ -58,7 +58,7 @@ def _erase(form: Form, workspace: Workspace) -> tuple[str, Words]:
     concept, rest = _concept(form, form.get("method") or hints_for(model, workspace).method)
     words = ["erase", model, *rest]
     if name := _text(form, "name"):
-        words += ["--out", f"runs/{slug(name)}"]
+        words += ["--out", f"runs/{folder_name(name)}"]
     if (pictures := _text(form, "pictures")) not in ("", "3"):
         words += ["--pictures", _whole(pictures, "the number of pictures")]
     if not form.get("pipeline"):
@@ -134,7 +134,7 @@ def _compare(form: Form, workspace: Workspace) -> tuple[str, Words]:
 
 def _export(form: Form, workspace: Workspace) -> tuple[str, Words]:
     run = _finished(form, workspace)
-    file = f"{slug(_text(form, 'name') or f'without {run.concepts}')}.safetensors"
+    file = f"{folder_name(_text(form, 'name') or f'without {run.concepts}')}.safetensors"
     words = ["export", run.name, "--out", file]
     if into := form.get("into"):
         words += ["--into", pick(into, {name: name for name in workspace.files}, "file")]
@@ -144,7 +144,7 @@ def _export(form: Form, workspace: Workspace) -> tuple[str, Words]:
 
 
 def _init(form: Form, workspace: Workspace) -> tuple[str, Words]:
-    name = slug(_text(form, "name") or "project")
+    name = folder_name(_text(form, "name") or "project")
     words = ["chain", "init", name, pick(form.get("model", ""), workspace.models, "model")]
     if form.get("regime"):
         words += ["--regime", _line(form["regime"], "the regime")]

@@ -31,21 +31,23 @@ class PromptSpec:
 def build_cases(specs: Iterable[PromptSpec], *, suite: str, version: int, replicates: int) -> list[Case]:
     """The cases of all prompts. Each has ``replicates`` pictures, or one for each of its own seeds.
 
-    Repetitions of a prompt are counted, so ids never clash, and no seed changes when other prompts come or go.
+    Pictures of a repeated prompt are counted on, so ids never clash: to statistics it is one prompt with more pictures.
+    No seed changes when other prompts come or go.
     """
     seen: Counter[str] = Counter()
     cases = []
     for spec in specs:
-        repeat = seen[spec.prompt]
-        seen[spec.prompt] += 1
-        print_ = hashlib.sha256(f"{spec.prompt}\x1f{repeat}".encode()).hexdigest()[:10]
+        first = seen[spec.prompt]
+        print_ = hashlib.sha256(f"{spec.prompt}\x1f0".encode()).hexdigest()[:10]
         prompt_id = f"{slug(spec.prompt, length=40)}-{print_}"
-        numbers = spec.seeds or tuple(derive(version, suite, prompt_id, r) for r in range(replicates))
+        places = range(first, first + (len(spec.seeds) or replicates))
+        numbers = spec.seeds or tuple(derive(version, suite, prompt_id, place) for place in places)
+        seen[spec.prompt] += len(numbers)
         cases += [
             Case(
                 *(f"{prompt_id}-{r}", prompt_id, spec.prompt, number, spec.role, spec.form),
                 *(spec.object, spec.style, spec.concept, spec.rest),
             )
-            for r, number in enumerate(numbers)
+            for r, number in enumerate(numbers, first)
         ]
     return cases

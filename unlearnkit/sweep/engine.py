@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..io.tick import Tick
 from .plan import Sweep
-from .work import is_done, share
+from .work import begin, is_done, share
 
 __all__ = ["in_processes"]
 
@@ -43,6 +43,7 @@ def in_processes(
         raise InputError(
             "several processes need the extra 'sweep': pip install 'unlearnkit[sweep]', or leave out --workers"
         ) from None
+    begin(sweep, out)
     try:
         executor = submitit.AutoExecutor(folder=out.resolve() / "workers", cluster=engine)
         executor.update_parameters(**{"timeout_min": DAYS, **(parameters or {})})
@@ -53,7 +54,11 @@ def in_processes(
     try:
         while not all(job.done() for job in jobs):
             if tick:
-                tick("cells", sum(is_done(out / cell.name, sweep) for cell in sweep.cells), len(sweep.cells))
+                tick(
+                    "cells",
+                    sum(is_done(cell, out / cell.name, sweep) for cell in sweep.cells),
+                    len(sweep.cells),
+                )
             time.sleep(WAIT)
     except KeyboardInterrupt:
         for job in jobs:

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import suites
 from ..errors import InputError, UnlearnError, quoted
 from ..io.reading import read_toml
 from ..known import check_name, find
@@ -90,17 +91,23 @@ def read_sweep(path: str | Path) -> Sweep:
             for request, seed in itertools.product(requests, top.get("seeds", (0,))):
                 recipe = Recipe(model, table["name"], request, settings, seed)
                 cells.append(Cell(default_folder(recipe).name, variant, recipe))
+    if not cells:
+        raise InputError(f"{where} has no cell: give at least one method, seed and value of each setting")
     if len(cells) > MOST:
         raise InputError(f"{where} has {len(cells):,} cells: at most {MOST:,} are run")
     names = Counter(cell.name for cell in cells)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise InputError(f"{where} has the cell {quoted(twice[0])} twice: leave out one of the equal methods")
-    return Sweep(tuple(cells), _evaluation(top.get("evaluation", {}), where, folder))
+        raise InputError(
+            f"{where} has the cell {quoted(twice[0])} twice: leave out one of the equal methods or concepts"
+        )
+    return Sweep(tuple(cells), _evaluation(top.get("evaluation", {}), where, folder, requests))
 
 
 def _variants(method: str, settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every combination of the settings' values, and its name: ``"esd steps=100"``."""
     varied = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+    if empty := [name for name, values in varied.items() if not values]:
+        raise InputError(f"{where}: setting {quoted(empty[0])} has an empty list: give one value or more")
     for values in itertools.product(*varied.values()):
         chosen = {
             name: tuple(value) if isinstance(value, list) else value
@@ -114,11 +121,19 @@ def _variants(method: str, settings: Mapping[str, Any], where: str) -> Iterator[
         yield " ".join([method, *shown]), chosen
 
 
-def _evaluation(data: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
+def _evaluation(
+    data: Mapping[str, Any], where: str, folder: Path, requests: Sequence[Request]
+) -> dict[str, Any]:
     chosen = checked_table(data, _EVALUATION, f"{where}, [evaluation]", required=())
     if "suite" in chosen:
         check_name("suite", chosen["suite"])
     for name in ("file", "objects", "styles", "clip", "features"):
         if name in chosen:
             chosen[name] = placed(chosen[name], folder)
+    options = {name: chosen[name] for name in ("replicates", "file") if name in chosen}
+    for request in requests if options or "suite" in chosen else ():
+        try:
+            suites.cases(chosen.get("suite", "canvas"), request, **options)
+        except UnlearnError as error:
+            raise InputError(f"{where}, [evaluation]: {error}") from None
     return {"quick": True, **chosen}

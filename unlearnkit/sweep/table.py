@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.compare import figures_of
+from ..evaluation.record import stored
 from ..evaluation.report import inline, page, read_run
+from ..evaluation.rows import gather, right
 from ..io.files import atomic_file, write_text
 from .plan import Cell, Sweep
 from .work import evaluation_of, is_done
@@ -55,16 +57,22 @@ def write_results(found: Mapping[str, Any], out: Path) -> list[Path]:
 def _cell(cell: Cell, sweep: Sweep, out: Path, failed: Mapping[str, str]) -> dict[str, Any]:
     (concept,) = cell.recipe.request.erase
     facts = {"run": cell.name, "variant": cell.variant, "concept": concept.name, "seed": cell.recipe.seed}
-    if not is_done(out / cell.name, sweep):
+    if not is_done(cell, out / cell.name, sweep):
         return facts | {"error": failed.get(cell.name, "not finished")}
     run = read_run(out / cell.name)
     one = figures_of(
         "", out / cell.name, {**run, **run["evaluations"][evaluation_of(out / cell.name, sweep).name]}
     )
-    after = [group["after"] for group in one["kept"].values()]
+    _, cases, scores, _ = stored(evaluation_of(out / cell.name, sweep))
+    pictures = gather(scores)
+    others = [
+        right(case, pictures["after", case.id])
+        for case in cases
+        if case.role != "erased" and (case.object or case.style)
+    ]
     seen = one["seen"] or {"k": 0, "n": 0}
     counts = {"left": seen["k"], "named": seen["n"]}
-    counts |= {"kept": sum(rate["k"] for rate in after), "others": sum(rate["n"] for rate in after)}
+    counts |= {"kept": sum(others), "others": len(others)}
     return facts | {"grade": one["grade"], **counts, **_shares(counts)}
 
 

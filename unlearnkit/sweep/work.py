@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnlearnError
+from ..errors import InputError, UnlearnError, quoted
 from ..evaluation.evaluate import evaluate_run
 from ..evaluation.folders import FACTS, folder_of
+from ..io.files import write_text
+from ..io.manifest import file_hash
+from ..io.reading import read_json
 from ..io.tick import Tick
 from ..model.load import load
 from ..runs.names import RECIPE, RUN
+from ..runs.recipes import load_recipe, placed
 from ..runs.run import run_recipe
 from .plan import Cell, Sweep, read_sweep
 
-__all__ = ["carry_out", "evaluation_of", "is_done", "share"]
+__all__ = ["begin", "carry_out", "evaluation_of", "is_done", "share"]
+
+OPTIONS = "evaluation.json"  # in the folder of a sweep: the options of every cell's evaluation
 
 
 def carry_out(
@@ -31,12 +38,13 @@ def carry_out(
     Of several workers, each takes every ``workers``-th cell, from number ``worker`` on. A killed sweep continues with
     the same call: runs and evaluations resume, and end with the bits of a sweep that was never stopped.
     """
+    begin(sweep, out)
     models: dict[str, Any] = {}
     failed = {}
     for place, cell in enumerate(sweep.cells):
         if tick:
             tick("cells", place, len(sweep.cells))
-        if place % workers == worker and not is_done(out / cell.name, sweep):
+        if place % workers == worker and not is_done(cell, out / cell.name, sweep):
             try:
                 _one(cell, out / cell.name, sweep, models, device, tick)
             except UnlearnError as error:
@@ -56,14 +64,50 @@ def evaluation_of(folder: Path, sweep: Sweep) -> Path:
     return folder_of(folder, sweep.evaluation.get("suite", "canvas"), sweep.evaluation.get("file"))
 
 
-def is_done(folder: Path, sweep: Sweep) -> bool:
-    """Whether a cell's run and evaluation are finished."""
-    return (folder / RUN).is_file() and (evaluation_of(folder, sweep) / FACTS).is_file()
+def is_done(cell: Cell, folder: Path, sweep: Sweep) -> bool:
+    """Whether a cell's run, of its own recipe, and its evaluation are finished."""
+    finished = (folder / RUN).is_file() and (evaluation_of(folder, sweep) / FACTS).is_file()
+    return finished and _is_of(cell, folder)
+
+
+def begin(sweep: Sweep, out: Path) -> None:
+    """Note the options of the evaluation in ``out``. Raises InputError if cells there were evaluated with others."""
+    options, path = _options(sweep), out / OPTIONS
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(options, indent=1) + "\n")
+    elif (found := read_json(path, what="options of a sweep", kind=dict)) != options:
+        other = sorted(name for name in {*found, *options} if found.get(name) != options.get(name))
+        raise InputError(
+            f"the sweep in {quoted(out)} was begun with another [evaluation] ({', '.join(other)}): put it back, or "
+            "choose another folder with --out"
+        )
+
+
+def _is_of(cell: Cell, folder: Path) -> bool:
+    """Whether the folder has a run of the cell's recipe. The settings are in its name already."""
+    if not (folder / RECIPE).is_file():
+        return False
+    found, own = load_recipe(folder / RECIPE), cell.recipe
+    return (found.model, found.method, found.request, found.seed) == (
+        placed(own.model),
+        own.method,
+        own.request,
+        own.seed,
+    )
+
+
+def _options(sweep: Sweep) -> dict[str, Any]:
+    """The options of the evaluation as JSON, with the hash of the file of prompts."""
+    file = sweep.evaluation.get("file")
+    return {**sweep.evaluation, **({"sha256": file_hash(Path(file))} if file else {})}
 
 
 def _one(
     cell: Cell, folder: Path, sweep: Sweep, models: dict[str, Any], device: str | None, tick: Tick | None
 ) -> None:
+    if (folder / RECIPE).is_file() and not _is_of(cell, folder):
+        raise InputError(f"{quoted(folder)} holds a run of another recipe: choose another folder with --out")
     if not (folder / RUN).is_file():
         source = cell.recipe.model
         if source not in models:

@@ -19,7 +19,7 @@ from typing import Any
 from ...attacks.result import SearchResult
 from ...errors import InputError, UnlearnError, printable, quoted
 from ...io import manifest
-from ...io.files import slug
+from ...io.files import folder_name
 from ...io.reading import read_json, read_lines, typed
 from .. import shapes
 from ..draw import picture_hash, read
@@ -46,7 +46,7 @@ ROW: dict[str, Any] = {**dict.fromkeys(("side", "arm", "image", "seen"), str), "
 
 def folder_of(run: Path, attack: str, concept: str, alone: bool = True) -> Path:
     """``RUN/attacks/inversion``; with several erased concepts ``RUN/attacks/inversion-cat``."""
-    return run / FOLDER / (attack if alone else f"{attack}-{slug(concept)}")
+    return run / FOLDER / (attack if alone else f"{attack}-{folder_name(concept)}")
 
 
 def finished_attacks(run: Path) -> list[Path]:
