@@ -27,6 +27,7 @@ from unlearnkit.training.net import DenoiserInput, Net, Step, mse
 from unlearnkit.training.settings import Training
 
 CAT = Request((Concept("cat", instead="dog"),), keep=(Concept("dog"),))
+PLAIN = Request((Concept("cat"),), keep=CAT.keep)  # for methods that put nothing in its place
 OWN: dict[str, dict[str, Any]] = {"duge": {"attention_weight": 0.0, "output_weight": 1.0}}
 TRAINED = [
     name
@@ -42,7 +43,8 @@ def rows(model: Model) -> DenoiserInput:
 
 def made(model: Model, method: str = "ca", *, folder: Path | None = None, **changes: Any) -> Edit:
     settings = quick(method, **OWN.get(method, {}), **changes)
-    return edit_for(model, CAT, method=method, settings=settings, seed=2, job=Job(folder=folder))
+    request = CAT if METHODS[method].REPLACES else PLAIN
+    return edit_for(model, request, method=method, settings=settings, seed=2, job=Job(folder=folder))
 
 
 @pytest.mark.parametrize("kind", ["embedding", "prefix"])
@@ -138,8 +140,8 @@ def test_what_it_cannot_do_is_refused(model: Model, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             edit_for(model, request, method=method, settings=settings)
 
-    refused("this method gives only keep, none that erases", "finetune")
-    refused("advunlearn has an adversary of its own", "advunlearn")
+    refused("this method gives only retain, none that erases", "finetune", PLAIN)
+    refused("advunlearn has an adversary of its own", "advunlearn", PLAIN)
     refused("attention maps compare its tokens one by one: set attention_weight=0", "duge")
     refused("what stands before one name", "ca", Request((Concept("cat"), Concept("car"))))
     classes = Model(pipeline("class-conditional DiT", tmp_path))

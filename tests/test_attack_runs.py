@@ -388,7 +388,7 @@ def test_a_report_shows_what_brings_it_back(run: Path):
     report(run)
     html, facts = (run / "report.html").read_text(), json.loads((run / "report.json").read_text())
     assert "What brings it back" in html
-    assert "Half-noised pictures" in html
+    assert "Noised pictures" in html
     assert "Denoising loss" in html
     assert "attacks only add to" in facts["attacks"]["cat"]["reasons"][0]  # a toy's evaluation shows nothing
     assert check(run) == ([], [])

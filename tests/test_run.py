@@ -255,7 +255,7 @@ def test_requests_from_names():
     [
         (("cat",), "esd-cat-5"),
         (("Van Gogh", "../../etc"), "esd-van-gogh-etc-5"),
-        (("猫",), "esd-unnamed-5"),
+        (("猫",), "esd-unnamed-a810bf-5"),
         (("x" * 500,), f"esd-{'x' * 60}-5"),
     ],
 )

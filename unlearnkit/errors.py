@@ -27,6 +27,7 @@ __all__ = [
     "UnlearnError",
     "listed",
     "nearest",
+    "one_line",
     "printable",
     "quoted",
     "reason",
@@ -114,6 +115,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """The message of another library's error on one line, shortened; without one its class."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def reason(error: OSError) -> str:

@@ -37,7 +37,6 @@ from ..io.locks import locked
 from ..io.tick import Tick, stage
 from ..io.versions import versions
 from ..runs import runfolder
-from ..runs.names import no_run
 from ..schema import Case, Request, Score
 from . import claims
 from .draw import Side, draw, model_side
@@ -83,14 +82,10 @@ def evaluate_run(
     Raises InputError for a folder without a finished run or with another evaluation, and for what the suite refuses.
     """
     from ..families.opening import quiet
-    from ..model.edit import Edit
     from ..model.load import load
-    from ..runs.recipes import load_recipe
 
     run = user_path(run)
-    if not (run / runfolder.RUN).is_file():
-        raise no_run(run)
-    recipe = load_recipe(run / runfolder.RECIPE)
+    recipe, _, edit = runfolder.opened(run)
     fits = of_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
@@ -99,16 +94,10 @@ def evaluate_run(
         )
     suite = suite or "canvas"
     member(run, FOLDER, folder_of(run, suite, file).name)
-    facts = runfolder.read(run)
     cases, left_out = suites.cases(suite, recipe.request, replicates=replicates, file=file)
     if evaluators is None and not fits:
         raise InputError(
             f"suite {suite!r} needs evaluators: name a classifier, a CLIP, or both, for example --objects CLASSIFIER"
-        )
-    edit = Edit.load(run / runfolder.EDIT)
-    if edit.hash() != facts["edit"]:
-        raise InputError(
-            f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
         )
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     with quiet():

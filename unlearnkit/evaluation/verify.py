@@ -224,16 +224,13 @@ def redraw(
 
     Weights of the saved pipeline that the edit does not change are compared with the base model's, too.
     """
-    from ..model.edit import Edit
     from ..model.load import load
-    from ..runs.recipes import load_recipe
 
     if not 0 < share <= 1:
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")
     run = user_path(run)
     cases = {folder: stored(folder)[1] for folder in finished(run)}
-    edit = Edit.load(run / "edit.safetensors")
-    recipe = load_recipe(run / "recipe.toml")
+    recipe, _, edit = runfolder.opened(run)
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     all_ = [(folder, side, case) for folder, listed in cases.items() for side in sides for case in listed]

@@ -18,7 +18,7 @@ import huggingface_hub
 import torch
 import transformers
 
-from ..errors import InputError, ModelError, nearest, printable, quoted, reason
+from ..errors import InputError, ModelError, nearest, one_line, quoted, reason
 from ..io import processes
 from ..io.files import user_path
 from ..io.lazy import importing
@@ -174,12 +174,7 @@ def _why(error: Exception) -> str:
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE):
             return f"{quoted(one.filename or 'a file')}: {reason(one)}"
-    return f"its files are damaged or missing: {_line(error)}"
-
-
-def _line(error: Exception, *, longest: int = 200) -> str:
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return f"its files are damaged or missing: {one_line(error)}"
 
 
 @contextmanager

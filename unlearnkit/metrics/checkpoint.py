@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, printable, quoted
+from ..errors import InputError, ModelError, one_line, printable, quoted
 from ..io.files import user_path
-from .opening import SIDE, check_runs, refuse_nan, sentence
+from .opening import SIDE, check_runs, refuse_nan
 from .pixels import batches
 
 __all__ = ["Checkpoint", "Device"]
@@ -52,7 +52,7 @@ class Checkpoint:
             self.model = _Vit(state, len(words)).eval().requires_grad_(False)
         except (KeyError, RuntimeError, ValueError, IndexError) as error:
             raise ModelError(
-                f"{quoted(file)} is no ViT with {len(words)} classes under timm's names: {sentence(error)}"
+                f"{quoted(file)} is no ViT with {len(words)} classes under timm's names: {one_line(error)}"
             ) from None
         for name, value in state.items():
             refuse_nan(value, f"{quoted(file)} is damaged: its weight {quoted(name)}")
@@ -84,7 +84,7 @@ def _state(file: Path) -> dict[str, Tensor]:
     try:
         return {name: tensor.float() for name, tensor in load_file(user_path(file)).items()}
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{quoted(file)} is no file of safetensors: {sentence(error)}") from None
+        raise ModelError(f"{quoted(file)} is no file of safetensors: {one_line(error)}") from None
 
 
 class _Vit(nn.Module):

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import InputError, ModelError, nearest, quoted
+from ..errors import InputError, ModelError, nearest, one_line, quoted
 from ..io.files import user_path
 from ..io.reading import read_bytes
 from .opening import SIDE as LARGEST
-from .opening import check_runs, refuse_nan, sentence
+from .opening import check_runs, refuse_nan
 
 __all__ = ["LABELS", "SETS", "NudeNet"]
 
@@ -103,7 +103,7 @@ def _opened(file: Path) -> tuple[Any, bytes]:
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common root but this
         raise ModelError(
-            f"{quoted(file)} is no ONNX model that onnxruntime opens: {sentence(error)}"
+            f"{quoted(file)} is no ONNX model that onnxruntime opens: {one_line(error)}"
         ) from None
     if len(session.get_inputs()) != 1 or len(session.get_inputs()[0].shape) != 4:
         raise ModelError(

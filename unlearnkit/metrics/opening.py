@@ -6,8 +6,6 @@ left over are an error, unless the evaluator does not use them.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +15,18 @@ import torch
 import transformers
 from PIL import Image
 
-from ..errors import ModelError, nearest, printable, quoted
+from ..errors import ModelError, nearest, one_line, printable, quoted
+from ..families.hub import is_id, offline
 from ..families.opening import quiet
 from ..io.files import user_path
 from ..io.reading import read_json
 from ..model.edit import digest
 from .kinds import POOLER, TEACHER, NetworkRole, matches
 
-__all__ = ["Opened", "check_runs", "labels_of", "open_network", "refuse_nan", "sentence"]
+__all__ = ["Opened", "check_runs", "labels_of", "open_network", "refuse_nan"]
 
 SIDE = 4096  # pixels of a picture's side, at most
 LAYERS, NUMBER = 1000, 2**24  # upper bounds of numbers in config.json
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 PICTURES = ("preprocessor_config.json", "processor_config.json")
@@ -63,7 +61,7 @@ class Opened:
             with quiet():
                 return kind.from_pretrained(self.source, trust_remote_code=False, **self.revision)
         except Exception as error:  # a damaged file may make transformers raise anything
-            raise ModelError(f"{quoted(self.source)} does not say {what}: {sentence(error)}") from None
+            raise ModelError(f"{quoted(self.source)} does not say {what}: {one_line(error)}") from None
 
 
 def open_network(source: str | Path, role: NetworkRole) -> Opened:
@@ -93,7 +91,7 @@ def open_network(source: str | Path, role: NetworkRole) -> Opened:
             network, info = kind.from_pretrained(place, output_loading_info=True, **how)
     except Exception as error:  # a damaged file may make transformers raise anything
         raise ModelError(
-            f"{quoted(place)} cannot be opened as {role.name} ({class_name}): {sentence(error)}"
+            f"{quoted(place)} cannot be opened as {role.name} ({class_name}): {one_line(error)}"
         ) from None
     unset = _check_whole(place, role, network, info)
     network = network.eval().requires_grad_(False)
@@ -127,7 +125,7 @@ def check_runs(source: str, look: Callable[[Sequence[Image.Image]], Any]) -> Non
     except ModelError:
         raise
     except Exception as error:  # a configuration may make transformers raise anything
-        raise ModelError(f"{quoted(source)} cannot process a picture: {sentence(error)}") from None
+        raise ModelError(f"{quoted(source)} cannot process a picture: {one_line(error)}") from None
 
 
 def refuse_nan(values: Any, what: str) -> None:
@@ -136,24 +134,18 @@ def refuse_nan(values: Any, what: str) -> None:
         raise ModelError(f"{what} has values that are not finite: use an undamaged one")
 
 
-def sentence(error: BaseException, longest: int = 200) -> str:
-    """The message of another library's error, on one line, shortened."""
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
 def _place(source: str | Path) -> tuple[str, dict[str, str]]:
     """The folder or hub id; of a hub id the commit, too."""
     folder = user_path(source)
     if folder.is_dir():
         return str(folder), {}
-    if not HUB_ID.fullmatch(str(source)) or folder.exists():
+    if not is_id(str(source)) or folder.exists():
         raise ModelError(
             f"{quoted(source)} is no folder or hub id that transformers opens: give the folder of a network"
         )
     config = _file(str(source), "config.json")
     if config is None:
-        where = "the hub is switched off here" if _offline() else "on the hub it has no config.json"
+        where = "the hub is switched off here" if offline() else "on the hub it has no config.json"
         raise ModelError(
             f"{quoted(source)} is no folder or hub id that transformers opens: it is no folder, and {where}"
         )
@@ -162,7 +154,7 @@ def _place(source: str | Path) -> tuple[str, dict[str, str]]:
 
 def _file(place: str, name: str) -> Path | None:
     """A file of a folder or a hub id, fetched if need be; None where it has no such file."""
-    if not HUB_ID.fullmatch(place) or Path(place).is_dir():
+    if not is_id(place) or Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None
     from transformers.utils import cached_file
@@ -172,13 +164,9 @@ def _file(place: str, name: str) -> Path | None:
             file = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
     except Exception as error:  # network, hub and cache raise errors of their own
         raise ModelError(
-            f"{quoted(place)} is no folder or hub id that transformers opens: {sentence(error)}"
+            f"{quoted(place)} is no folder or hub id that transformers opens: {one_line(error)}"
         ) from None
     return None if file is None else Path(file)
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _read(place: str, name: str) -> dict[str, Any]:
@@ -282,7 +270,7 @@ def _check_whole(place: str, role: NetworkRole, network: Any, info: dict[str, An
             f"{quoted(place)} is not what its config.json says: {_listed(shapes)} of another shape"
         )
     if problems := info.get("error_msgs"):
-        raise ModelError(f"{quoted(place)} cannot be opened: {sentence(ValueError(problems[0]))}")
+        raise ModelError(f"{quoted(place)} cannot be opened: {one_line(ValueError(problems[0]))}")
     return frozenset(unset)
 
 

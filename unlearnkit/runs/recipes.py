@@ -9,12 +9,13 @@ from typing import Any
 
 from ..errors import InputError, nearest, quoted
 from ..io.reading import read_toml
+from ..model.places import RELATIVES
 from ..schema import Concept, Recipe, Request, check_unicode
 from ..settings import describe, fitted, in_words
 
 __all__ = ["SHIPPED", "checked_table", "concept_table", "dump_recipe", "load_recipe", "placed"]
 
-SHIPPED = ("canvas", "canvas-flow", "canvas-classes")  # model names that win over a folder of that name
+SHIPPED = ("canvas", *RELATIVES)  # model names that win over a folder of that name
 
 
 def dump_recipe(recipe: Recipe, settings: Any = None) -> str:

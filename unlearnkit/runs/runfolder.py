@@ -18,8 +18,9 @@ from ..io.files import entries, write_text
 from ..io.reading import typed
 from ..model.edit import Edit
 from ..oldnames import current, removed
+from ..schema import Recipe
 from ..settings import build
-from .names import EDIT, GRID, PIPELINE, RECIPE, RUN
+from .names import EDIT, GRID, PIPELINE, RECIPE, RUN, no_run
 from .recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "finish",
     "fits",
     "misfits",
+    "opened",
     "read",
     "remarks",
 ]
@@ -76,6 +78,18 @@ def read(folder: Path) -> dict[str, Any]:
             )
         types |= {"files": dict, "seal": str}
     return dict(typed(facts, types, where=f"run.json of {quoted(folder)}"))
+
+
+def opened(folder: Path) -> tuple[Recipe, dict[str, Any], Edit]:
+    """Recipe, facts and edit of a finished run. Raises InputError if it is none, or its edit is another's."""
+    if not (folder / RUN).is_file():
+        raise no_run(folder)
+    recipe, facts, edit = load_recipe(folder / RECIPE), read(folder), Edit.load(folder / EDIT)
+    if edit.hash() != facts["edit"]:
+        raise InputError(
+            f"{EDIT} of {quoted(folder)} is not the edit that {RUN} names: put a copy of it back"
+        )
+    return recipe, facts, edit
 
 
 def fits(folder: Path, model: Model, edit: Edit) -> None:

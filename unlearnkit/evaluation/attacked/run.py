@@ -16,7 +16,6 @@ from ...errors import InputError, nearest, quoted
 from ...io.files import member, user_path
 from ...io.tick import Tick
 from ...runs import runfolder
-from ...runs.names import no_run
 from ...schema import Concept, Request
 from ..evaluate import canvas_evaluators_for, never_knows
 from .carry_out import Target, carry_out
@@ -187,9 +186,7 @@ def _opened(
     dtype: str | None,
 ) -> tuple[Model, Edit | Weights, Request, Path]:
     """The untouched model, what is applied, the request, and the folder for ``attacks``."""
-    from ...model.edit import Edit
     from ...model.load import load
-    from ...runs.recipes import load_recipe
 
     if base is not None:
         if not concepts or out is None:
@@ -200,17 +197,7 @@ def _opened(
     if concepts or out is not None:
         raise InputError("--concept and --out belong to --base: a run has its own")
     run = user_path(source)
-    if not (run / runfolder.RUN).is_file():
-        raise no_run(run)
-    recipe, facts, edit = (
-        load_recipe(run / runfolder.RECIPE),
-        runfolder.read(run),
-        Edit.load(run / runfolder.EDIT),
-    )
-    if edit.hash() != facts["edit"]:
-        raise InputError(
-            f"{runfolder.EDIT} of {quoted(run)} is not the edit that {runfolder.RUN} names: put a copy of it back"
-        )
+    recipe, _, edit = runfolder.opened(run)
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     return model, edit, recipe.request, run
 
