@@ -224,7 +224,16 @@ def page(found: list[Mapping[str, Any]]) -> str:
             link = f"[{peer.repo}](https://github.com/{peer.repo})"
             lines.append(_line([method, link, ", ".join(sorted(commits)), peer.ran, peer.same]))
     if to_good.ROWS.is_file():
-        lines += ["", "## Time to a good erasure", "", to_good.HEAD.strip(), "", *to_good.table()]
+        lines += [
+            "",
+            "## Time to a good erasure",
+            "",
+            to_good.HEAD.strip(),
+            "",
+            *to_good.table(),
+            "",
+            to_good.headline(),
+        ]
     versions = {", ".join(f"{name} {row[name]}" for name in VERSIONS) for row in found if "torch" in row}
     return "\n".join([*lines, "", f"Made with {'; '.join(sorted(versions))}.", ""])
 

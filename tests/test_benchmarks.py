@@ -368,6 +368,26 @@ def test_an_erasure_is_good_within_two_per_cent_left_and_three_points_lost() -> 
         assert not to_good.good(other)
 
 
+def test_the_quickest_official_erasure_beside_ours_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(contender: str, target: str, took: float, after: int = 100) -> dict[str, Any]:
+        key = {"contender": contender, "target": target, "eye": "judge", "method": contender.split()[0]}
+        left = row({"name": [0, 25], "template": [0, 25]}, before=100, after=after)
+        return {**left, "key": key, "seconds": took, "pictures": 10, "a picture": 0.5}
+
+    rows = [
+        judged(name, target, took)
+        for target, second in zip(to_good.TARGETS, (1.0, 2.0, 2.0, 2.0), strict=True)
+        for name, took in (("uce", second), ("esd", 50.0), ("esd (official)", 45.0))
+    ]
+    rows.append(judged("ca (official)", "cat", 0.1, after=50))  # quick, but not good
+    monkeypatch.setattr(to_good, "read", lambda path: rows)
+    monkeypatch.setattr(to_good, "slower", lambda: {"esd": 1.5, "ca": 1.0})
+    # (45 - 5) 1.5 + 5 = 65 s, beside 1 or 2 s, and beside 50 s
+    told = to_good.headline()
+    assert "32.5 to 65.0 times as long as our quickest closed form" in told
+    assert "and 1.3 to 1.3 times as long as our quickest erasure by training" in told
+
+
 def test_the_quickest_good_try_is_searched_rate_by_rate() -> None:
     left, harmful, clean = (
         row({"name": [k, 25], "template": [0, 25]}, before=100, after=after)
