@@ -39,8 +39,8 @@ and at most 3 points of other objects or styles are lost, as the held-out classi
 train on is included.
 *official*: their settings in unlearnkit; training takes as many times longer as *theirs / ours* above. The validation
 classifier chose the quickest good one of three learning rates, each with 25, 50, 100, 200 and 400 steps. A rate is left
-when two tries in a row have erased the concept but lost too much else. *none judged*: no try was good. Two or more tries
-ran at once on two cores, so the same training can take twice as long at another time: only large ratios count.
+when two tries in a row have erased the concept but lost too much else. *none judged*: no try was good. Two or more
+tries ran at once on two cores, so the same training can take twice as long at another time: only large ratios count.
 """
 LEFT, LOST = 2.0, 3.0  # per cent, points
 SHIPPED = ("uce", "uce-diverse", "speed", "esd", "duge")
