@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from unlearnkit.data.bank import memory_prompts
 from unlearnkit.data.prompts import neighbours
 from unlearnkit.data.wording import format_prompt
 from unlearnkit.errors import InputError
+from unlearnkit.methods import plan
 from unlearnkit.model.model import Model
 from unlearnkit.schema import Concept, Request
 from unlearnkit.training.anchors import anchor, anchored, retained, templates_for
@@ -45,13 +47,11 @@ def test_a_concept_without_an_anchor_is_refused(model: Model) -> None:
         anchor(model, Request((GOGH, Concept("neon", kind="style"))), GOGH)
 
 
-def test_no_erased_word_takes_a_concepts_place() -> None:
-    for word in ("dog", "Dog"):
-        with pytest.raises(
-            InputError, match=f"'{word}' takes the place of 'cat' and is erased too: give another"
-        ):
-            Request((Concept("cat", instead=word), DOG))
-    assert Request((Concept("cat", instead="nearest"), Concept("nearest")))
+def test_no_erased_word_takes_a_concepts_place(model: Model) -> None:
+    for method, word in itertools.product(("uce", "esd", "ca"), ("dog", "Dog")):
+        with pytest.raises(InputError, match=f"'{word}' takes the place of 'cat' and is erased too: give"):
+            plan(model, Request((Concept("cat", instead=word), DOG)), method=method)
+    plan(model, Request((Concept("cat", instead="nearest"), DOG)), method="uce")
 
 
 def test_pictures_of_anchors_have_the_concepts_prompts_beside_theirs(model: Model) -> None:

@@ -207,5 +207,5 @@ def test_what_is_kept_changes_the_edit_or_the_dry_run_says_that_it_does_not(
         resolve(model, CAT_ALONE, method, quick(method, 2)),
         Request(CAT_ALONE.erase, (Concept("dog"),)),
     )
-    assert unretained(filled, CAT_ALONE) == ""
-    assert (made("dog") == made("bear", "car")) == bool(unretained(filled, kept))
+    assert unretained(model, filled, CAT_ALONE) == ""
+    assert (made("dog") == made("bear", "car")) == bool(unretained(model, filled, kept))

@@ -121,12 +121,6 @@ class Request:
                     f"{quoted(clash[0])} is erased twice, as two different concepts: name it in one of them"
                 )
             seen |= {(concept.kind, word) for word in concept.folded}
-        for concept in self.erase:
-            if concept.instead not in (None, NEAREST) and folded(concept.instead or "") in self.erased:
-                raise InputError(
-                    f"{quoted(concept.instead)} takes the place of {quoted(concept.name)} and is erased too: "
-                    "give another 'instead'"
-                )
         if clash := sorted({word for one in self.keep for word in one.folded} & self.erased):
             raise InputError(f"{quoted(clash[0])} is both erased and kept: take it out of one of the two")
 

@@ -64,12 +64,16 @@ def make_edit(
         request, steps = join([*(step.request for step in steps), request]), ()
     elif regime == "merged":
         steps = ()
+    method, settings = methods.find(recipe["method"]), _with_earlier(recipe, [step.request for step in steps])
+    if not method.REPLACES:  # a stored request may name a word that the method has never looked at
+        request = Request(
+            tuple(dataclasses.replace(one, instead=None) for one in request.erase), request.keep
+        )
     applied = current_edit(project, model, steps)
     base = {**model.weights("all"), **model.values(applied.weights)}
     earlier = [step.request for step in steps]
     own = screen(model, earlier)
     guards = build(Guards, recipe["guards"])
-    method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     with model.wearing(applied):
         if not issubclass(method, Training):
             return _closed(own, request, earlier, base, recipe, guards, job)

@@ -106,12 +106,12 @@ def _evaluation(run: Path, folder: Path, *, edit: bool) -> Iterator[str]:
     try:
         computed = tables(plan, cases, scores, features)
         again: Any = {"verdict": claims.verdict(plan, computed), "tables": computed}
-        early = (end for end in plan.rounds[:-1] if claims.decided(plan, cases[:end], scores))
-        if next(early, plan.rounds[-1]) != len(cases):
-            yield "rows.jsonl does not end with the round that decided"
         made = plan.data["unlearnkit"]
+        early = (end for end in plan.rounds[:-1] if claims.decided(plan, cases[:end], scores))
         if made != __version__:  # its rules and words of the verdict may differ
             was, again = {"tables": was["tables"]}, {"tables": computed}
+        elif next(early, plan.rounds[-1]) != len(cases):
+            yield "rows.jsonl does not end with the round that decided"
     except (KeyError, ValueError, IndexError, TypeError) as error:
         yield f"the figures cannot be computed again from rows.jsonl ({type(error).__name__}: {error})"
         return

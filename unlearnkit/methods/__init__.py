@@ -21,7 +21,7 @@ from ..model import hints
 from ..model.edit import Edit
 from ..model.model import Model
 from ..model.restore import steady
-from ..schema import Request
+from ..schema import NEAREST, Request, folded
 from ..settings import build, with_role
 from ..training.job import Job, Run
 from ..training.method import Guard, Method, Plan
@@ -61,6 +61,7 @@ __all__ = [
     "Method",
     "Plan",
     "check_moved",
+    "check_replaces",
     "default_instead",
     "edit_for",
     "family_settings",
@@ -137,9 +138,11 @@ def default_instead(model: Model, filled: Method) -> dict[str, str]:
     return {**filled.INSTEAD, **model.hints.instead(filled.name)}
 
 
-def unretained(filled: Method, request: Request) -> str:
+def unretained(model: Model, filled: Method, request: Request) -> str:
     """A sentence where the request keeps concepts that a method with these settings does not look at; else ""."""
-    if not request.keep or filled.retains:
+    default = default_instead(model, filled)
+    places = {default.get(one.kind) if one.instead is None else one.instead for one in request.erase}
+    if not request.keep or filled.retains or NEAREST in places:  # the nearest word is one that is kept
         return ""
     why = (
         "has no retain loss"
@@ -149,20 +152,26 @@ def unretained(filled: Method, request: Request) -> str:
     return f"{filled.name} {why}: what is kept is only drawn and evaluated"
 
 
-def _check_replaces(filled: Method, request: Request) -> None:
+def check_replaces(filled: Method | type[Method], request: Request) -> None:
+    """Raises InputError for an ``instead`` that the method ignores, or that is erased itself."""
     named = [] if filled.REPLACES else [one for one in request.erase if one.instead is not None]
     if named:
         raise InputError(
             f"{filled.name} puts nothing in the place of {quoted(named[0].name)}: leave 'instead' out, or choose "
             "another method, for example esd"
         )
+    for one in request.erase:
+        if one.instead not in (None, NEAREST) and folded(one.instead or "") in request.erased:
+            raise InputError(
+                f"{quoted(one.instead)} takes the place of {quoted(one.name)} and is erased too: give another 'instead'"
+            )
 
 
 @steady()
 def plan(model: Model, request: Request, *, method: str, settings: Mapping[str, Any] | None = None) -> Plan:
     """What ``edit_for`` would do with the same arguments. Raises InputError for what that would refuse."""
     filled = resolve(model, request, method, settings or {})
-    _check_replaces(filled, request)
+    check_replaces(filled, request)
     request = with_nearest(model, request, default_instead(model, filled), counting=True)
     check_names(model, request)
     return filled.plan(model, request)
@@ -187,7 +196,7 @@ def edit_for(
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
     filled, job = resolve(model, request, method, settings or {}), job or Job()
-    _check_replaces(filled, request)
+    check_replaces(filled, request)
     instead = default_instead(model, filled)
     counted = with_nearest(model, request, instead, counting=True)
     check_names(model, counted)
@@ -202,7 +211,8 @@ def edit_for(
     facts |= {"instead by kind": instead} if instead != filled.INSTEAD else {}
     text = json.dumps(facts, sort_keys=True)
     facts, identity = json.loads(text), hashlib.sha256((text + _inputs(model, filled)).encode()).hexdigest()
-    if finished := _finished(job.folder, identity):
+    former = hashlib.sha256(text.encode()).hexdigest()  # before it had what the data depend on
+    if finished := _finished(job.folder, (identity, former)):
         return finished
     check_finite(model.source, model.pipe)
     job = dataclasses.replace(job, identity=identity)
@@ -237,7 +247,8 @@ def _inputs(model: Model, filled: Method) -> str:
     names = [
         value for name, value in dataclasses.asdict(filled).items() if name.endswith("grammar") and value
     ]
-    return repr((model.hints, [read(name) for name in names]))
+    known = dataclasses.replace(model.hints, text="", recognition={})
+    return repr((known, [read(name) for name in names]))
 
 
 def _shortened(facts: dict[str, Any]) -> dict[str, Any]:
@@ -254,11 +265,11 @@ def _shortened(facts: dict[str, Any]) -> dict[str, Any]:
     return short
 
 
-def _finished(folder: Path | None, identity: str) -> Edit | None:
+def _finished(folder: Path | None, identities: tuple[str, ...]) -> Edit | None:
     if folder is None or not (folder / EDIT).exists():
         return None
     edit = Edit.load(folder / EDIT)
-    if edit.facts.get("identity") != identity:
+    if edit.facts.get("identity") not in identities:
         raise InputError(f"folder {quoted(folder)} has the edit of another run: choose another folder")
     return edit
 

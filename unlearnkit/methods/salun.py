@@ -63,6 +63,11 @@ class SalUn(Trained[Sets]):
     neighbours: int = default("neighbours", 8, source="ours; these words stand for c' too")
     retain_pictures: int = default("retain_pictures", 25, source="ours; released code: 800 in all")
 
+    @property
+    def retains(self) -> bool:
+        """Always: retained words stand for c'."""
+        return True
+
     def data(self, run: Run) -> Sets:
         others = retain_concepts(run.model, run.request, self.neighbours)
         erase = [prompts_for(run.model, run.request, concept, self.pictures) for concept in run.request.erase]

@@ -83,6 +83,11 @@ class SelectiveAmnesia(Trained[tuple[Anchored, ImageSet | None]]):
         """Whether low-rank updates can be trained: the elastic penalty needs the weights themselves."""
         return super().low_rank and not self.elastic
 
+    @property
+    def retains(self) -> bool:
+        """The Fisher information is of what is kept, too."""
+        return bool(self.retain_weight or self.elastic)
+
     def check(self, losses: Sequence[str]) -> None:
         super().check(losses)
         if self.elastic and self.trains == "lora":

@@ -60,7 +60,8 @@ class ValueGuard:
     def decomposed(self, v: Tensor, concepts: Tensor) -> Tensor:
         """v (..., d) without its component along each of the concepts' values (k, d)."""
         p = gram_schmidt(concepts)
-        u = p @ concepts  # (k, d)
+        u = (p @ concepts.double()).to(v)  # (k, d)
+        p = p.to(v)
         share = v @ u.T / u.square().sum(1).clamp_min(torch.finfo(u.dtype).tiny)  # <v, u_i> / |u_i|²
         near = cosine_similarity(v[..., None, :], concepts, dim=-1)  # (..., k)
         shift = self.most * torch.sigmoid(self.slope * (near - self.middle))  # δ
@@ -68,16 +69,19 @@ class ValueGuard:
 
 
 def gram_schmidt(rows: Tensor) -> Tensor:
-    """P (k, k), lower triangular, so that the rows of P ``rows`` (k, d) are orthogonal. Its diagonal is 1.
+    """P (k, k), float64, lower triangular, so that the rows of P ``rows`` (k, d) are orthogonal. Its diagonal is 1.
 
-    A row that others span, but for rounding, would be a direction of noise: its row of P is 0.
+    A row that others span, but for rounding, would be a direction of noise: its row of P is 0. Each row is made
+    orthogonal twice, because one pass over hundreds of near texts leaves what rounding makes of them.
     """
+    rows = rows.double()
     p = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     lengths = rows.square().sum(1)
     for i in range(1, len(rows)):
         u = p[:i] @ rows
-        along = u @ rows[i] / u.square().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
-        p[i] = p[i] - along @ p[:i]
+        squares = u.square().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
+        for _ in range(2):
+            p[i] = p[i] - (u @ (p[i] @ rows) / squares) @ p[:i]
         if (p[i] @ rows).square().sum() < SPANNED * lengths[i]:
             p[i] = 0
     return p

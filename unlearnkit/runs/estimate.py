@@ -63,7 +63,7 @@ class Estimate:
         yield "erases", listed("/".join(concept.wordings) for concept in request.erase)
         yield "instead", ", ".join(dict.fromkeys(self._instead()))
         yield "keeps", listed(concept.name for concept in request.keep) or "what the method chooses"
-        if unused := methods.unretained(self.settings, request):
+        if unused := methods.unretained(self.model, self.settings, request):
             yield "but", unused
         yield "changes", self._changes()
         early = getattr(self.settings, "stop", "none") != "none"

@@ -123,10 +123,10 @@ def check(home: Home, form: Form) -> dict[str, Any]:
     runs = [*workspace.finished().values()]
     rows = [(run, _evaluated(run)) for run in runs]
     one = pick(form["run"], workspace.finished(), "run") if form.get("run") else (runs[0] if runs else None)
-    canvas = bool(one and one.recipe and of_canvas(one.recipe.model))
-    evaluated, attacked, wrong = [], [], ""
+    canvas, evaluated, attacked, wrong = False, [], [], ""
     try:
         if one:
+            canvas = bool(one.recipe and of_canvas(one.recipe.model))
             evaluated, attacked = checked(one.path), attacks(one.path)
     except UnlearnError as error:
         wrong = printable(str(error))

@@ -31,23 +31,26 @@ class PromptSpec:
 def build_cases(specs: Iterable[PromptSpec], *, suite: str, version: int, replicates: int) -> list[Case]:
     """The cases of all prompts. Each has ``replicates`` pictures, or one for each of its own seeds.
 
-    Pictures of a repeated prompt are counted on, so ids never clash: to statistics it is one prompt with more pictures.
-    No seed changes when other prompts come or go.
+    Repetitions of a prompt are counted, so ids never clash, and no seed changes when other prompts come or go. Their
+    ``prompt_id`` is the same: to statistics they are one prompt with more pictures.
     """
     seen: Counter[str] = Counter()
     cases = []
     for spec in specs:
-        first = seen[spec.prompt]
-        print_ = hashlib.sha256(f"{spec.prompt}\x1f0".encode()).hexdigest()[:10]
-        prompt_id = f"{slug(spec.prompt, length=40)}-{print_}"
-        places = range(first, first + (len(spec.seeds) or replicates))
-        numbers = spec.seeds or tuple(derive(version, suite, prompt_id, place) for place in places)
-        seen[spec.prompt] += len(numbers)
+        own, prompt_id = _name(spec.prompt, seen[spec.prompt]), _name(spec.prompt, 0)
+        seen[spec.prompt] += 1
+        numbers = spec.seeds or tuple(derive(version, suite, own, r) for r in range(replicates))
         cases += [
             Case(
-                *(f"{prompt_id}-{r}", prompt_id, spec.prompt, number, spec.role, spec.form),
+                *(f"{own}-{r}", prompt_id, spec.prompt, number, spec.role, spec.form),
                 *(spec.object, spec.style, spec.concept, spec.rest),
             )
-            for r, number in enumerate(numbers, first)
+            for r, number in enumerate(numbers)
         ]
     return cases
+
+
+def _name(prompt: str, repeat: int) -> str:
+    """A name that no other prompt has, nor another repetition of it."""
+    hashed = hashlib.sha256(f"{prompt}\x1f{repeat}".encode()).hexdigest()[:10]
+    return f"{slug(prompt, length=40)}-{hashed}"

@@ -68,7 +68,7 @@ def _cell(cell: Cell, sweep: Sweep, out: Path, failed: Mapping[str, str]) -> dic
     others = [
         right(case, pictures["after", case.id])
         for case in cases
-        if case.role != "erased" and (case.object or case.style)
+        if case.role != "erased" and any(getattr(case, kind) for kind in pictures["after", case.id].words)
     ]
     seen = one["seen"] or {"k": 0, "n": 0}
     counts = {"left": seen["k"], "named": seen["n"]}

@@ -44,9 +44,10 @@ def carry_out(
     for place, cell in enumerate(sweep.cells):
         if tick:
             tick("cells", place, len(sweep.cells))
-        if place % workers == worker and not is_done(cell, out / cell.name, sweep):
+        if place % workers == worker:
             try:
-                _one(cell, out / cell.name, sweep, models, device, tick)
+                if not is_done(cell, out / cell.name, sweep):
+                    _one(cell, out / cell.name, sweep, models, device, tick)
             except UnlearnError as error:
                 failed[cell.name] = str(error)
     if tick:
@@ -86,9 +87,10 @@ def begin(sweep: Sweep, out: Path) -> None:
 
 def _is_of(cell: Cell, folder: Path) -> bool:
     """Whether the folder has a run of the cell's recipe. The settings are in its name already."""
-    if not (folder / RECIPE).is_file():
+    try:
+        found, own = load_recipe(folder / RECIPE), cell.recipe
+    except UnlearnError:
         return False
-    found, own = load_recipe(folder / RECIPE), cell.recipe
     return (found.model, found.method, found.request, found.seed) == (
         placed(own.model),
         own.method,
@@ -107,7 +109,9 @@ def _one(
     cell: Cell, folder: Path, sweep: Sweep, models: dict[str, Any], device: str | None, tick: Tick | None
 ) -> None:
     if (folder / RECIPE).is_file() and not _is_of(cell, folder):
-        raise InputError(f"{quoted(folder)} holds a run of another recipe: choose another folder with --out")
+        raise InputError(
+            f"{quoted(folder)} holds a run of another recipe, or a damaged one: choose another folder with --out"
+        )
     if not (folder / RUN).is_file():
         source = cell.recipe.model
         if source not in models:

@@ -82,6 +82,7 @@ def add(
         filled = methods.resolve(
             model, request, chosen, {**guard_defaults(chosen, guarded), **chosen_settings}
         )
+        methods.check_replaces(filled, request)
         recipe = {
             "method": chosen,
             "settings": dataclasses.asdict(filled),
