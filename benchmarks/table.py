@@ -60,9 +60,10 @@ gogh and pixel art, and the validation classifier saw neon once.
 Rates are per cent of pictures, with Wilson's 95 % interval. Seeds 1 and 2 have fewer pictures (`quick`). Pictures of
 several seeds are counted together, as if they were independent. Seconds are of one processor thread, include drawing
 the pictures that a method trains on, and are not of the same machine in every row. The rows of neon by DoCo, CA, SalUn,
-EraseDiff, Selective Amnesia and AdvUnlearn are older: some prompts of their retain set named neon. Memory is what
-training needs in addition to the loaded model; it is missing where the process had not yet freed as much from an
-earlier cell.
+EraseDiff, Selective Amnesia and AdvUnlearn are older: some prompts of their retain set named neon. Older, too, are all
+rows of AdaVD (before directions of rounding noise were left out) and SalUn's of styles (half of its labels were objects
+then). Memory is what training needs in addition to the loaded model; it is missing where the process had not yet freed
+as much from an earlier cell.
 
 """
 FLOW = """
