@@ -16,7 +16,6 @@ from unlearnkit.canvas import WEIGHTS, check, world
 from unlearnkit.canvas.check import accuracy, cells
 from unlearnkit.canvas.classifier import Prediction, _choice
 from unlearnkit.canvas.held_out import held_out_classifier
-from unlearnkit.evaluation.evaluate import of_canvas
 from unlearnkit.model.hints import FILE
 from unlearnkit.model.load import load
 from unlearnkit.model.places import CANVAS
@@ -115,6 +114,6 @@ def test_a_quick_check_has_every_object_and_every_style() -> None:
 
 def test_a_copy_of_the_canvas_is_known_by_its_hints(tmp_path: Path) -> None:
     shutil.copy(CANVAS / FILE, tmp_path)
-    assert of_canvas(tmp_path) and of_canvas("canvas") and of_canvas("canvas-classes")
+    assert world.of_canvas(tmp_path) and world.of_canvas("canvas") and world.of_canvas("canvas-classes")
     (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"owl", ', ""))
-    assert not of_canvas(tmp_path) and not of_canvas("org/model")
+    assert not world.of_canvas(tmp_path) and not world.of_canvas("org/model")

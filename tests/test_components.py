@@ -68,7 +68,7 @@ def test_two_concepts_are_taken_out_as_their_plane() -> None:
 
 def test_three_concepts_become_orthogonal() -> None:
     rows = torch.randn((3, 5), generator=torch.Generator().manual_seed(0))
-    u = (gram_schmidt(rows) @ rows.double()).float()
+    u = (gram_schmidt(rows.double()) @ rows.double()).float()
     torch.testing.assert_close(u @ u.T, torch.diag(u.square().sum(1)), atol=1e-5, rtol=0)
 
 
@@ -90,7 +90,7 @@ def test_hundreds_of_near_texts_leave_orthogonal_directions() -> None:
     """As texts of a real encoder are: their singular values fall without a gap."""
     draws = torch.Generator().manual_seed(0)
     rows = torch.randn((200, 32), generator=draws) * 0.7 ** torch.arange(32)
-    u = gram_schmidt(rows) @ rows.double()
+    u = gram_schmidt(rows.double()) @ rows.double()
     u = torch.nn.functional.normalize(u[u.square().sum(1) > 0])
     assert len(u) <= 32
     torch.testing.assert_close(u @ u.T, torch.eye(len(u), dtype=u.dtype), atol=1e-8, rtol=0)

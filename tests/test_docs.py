@@ -184,6 +184,8 @@ LIGHT = [
     HELP.format(["chain", "guards"]),
     HELP.format(["chain", "init", "p", "canvas", "--guard", "repaly=3"]),
     HELP.format(["chain", "init", "p", "canvas", "--merge", "rule=tie"]),
+    "import unlearnkit.studio.views",
+    "import unlearnkit.sweep.plan",
 ]
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data.wording import fix_articles
+from ..model.hints import Hints
+from ..model.places import hints_of, is_canvas
 
-if TYPE_CHECKING:
-    from ..model.hints import Hints
-
-__all__ = ["BACKGROUNDS", "OBJECTS", "STYLES", "Thing", "an", "held_out_captions", "knows", "prompt"]
+__all__ = [
+    "BACKGROUNDS",
+    "OBJECTS",
+    "STYLES",
+    "Thing",
+    "an",
+    "held_out_captions",
+    "knows",
+    "of_canvas",
+    "prompt",
+]
 
 DATA = tomllib.loads((Path(__file__).parent / "world.toml").read_text(encoding="utf-8"))
 
@@ -40,6 +48,11 @@ TEMPLATES: dict[str, list[str]] = DATA["templates"]
 NEVER_KNEW_OBJECTS: tuple[str, ...] = tuple(DATA["never_knew"]["objects"])
 NEVER_KNEW_STYLES: tuple[str, ...] = tuple(DATA["never_knew"]["styles"])
 NOTHING = "nothing"  # a classifier's prediction for no known object, or no known style
+
+
+def of_canvas(source: str | Path) -> bool:
+    """Whether a model is the canvas, a variant, or one whose hints have all of its words, as a fine-tuned copy's."""
+    return is_canvas(source) or knows(hints_of(source))
 
 
 def knows(hints: Hints) -> bool:

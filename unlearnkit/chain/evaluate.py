@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..canvas.world import of_canvas
 from ..errors import InputError, quoted
 from ..evaluation.draw import model_side
-from ..evaluation.evaluate import evaluate, of_canvas
+from ..evaluation.evaluate import evaluate
 from ..evaluation.folders import FOLDER
 from ..evaluation.plan import AFTER, BEFORE, Rules, plan_for
 from ..io.files import atomic_file, user_path

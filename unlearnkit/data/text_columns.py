@@ -40,10 +40,8 @@ __all__ = [
 
 Text = tuple[Concept, str, str]
 
-INSTEAD = {
-    "object": "",
-    "style": "art",
-}  # what takes a concept's place in closed forms, unless the request says
+# what takes a concept's place in closed forms, unless the request says
+INSTEAD = {"object": "", "style": "art"}
 CLIP_LENGTH = 28.0  # the mean norm of CLIP ViT-L's text states
 BLOCK, WHOLE = 2048, 128  # texts whose columns are in memory at once: one of each, or all
 SOME = 64  # texts that are encoded one by one, as they are everywhere else

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ..metrics.evaluators import Evaluators
     from ..model.model import Model
 
-__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows", "of_canvas"]
+__all__ = ["canvas_evaluators_for", "evaluate", "evaluate_run", "never_knows"]
 
 LARGEST = 16  # of a latent's sides, for the canvas's classifier: its pictures have 64 pixels
 
@@ -81,12 +81,13 @@ def evaluate_run(
     batch: pictures per call; default: ``Model.batch``, which depends on their size.
     Raises InputError for a folder without a finished run or with another evaluation, and for what the suite refuses.
     """
+    from ..canvas import world
     from ..families.opening import quiet
     from ..model.load import load
 
     run = user_path(run)
-    recipe, _, edit = runfolder.opened(run)
-    fits = of_canvas(recipe.model)
+    recipe, edit = runfolder.opened(run)
+    fits = world.of_canvas(recipe.model)
     if suite is None and not fits:
         raise InputError(
             f"{quoted(recipe.model)} is not the canvas, so its prompts are not known: choose prompts and a "
@@ -128,14 +129,6 @@ def evaluate_run(
         first=first,
     )
     return evaluate(folder_of(run, suite, file), cases, sides, plan, tools, tick=tick)
-
-
-def of_canvas(source: str | Path) -> bool:
-    """Whether a model is the canvas, a variant, or one whose hints have all of its words, as a fine-tuned copy's."""
-    from ..canvas import world
-    from ..model.places import hints_of, is_canvas
-
-    return is_canvas(source) or world.knows(hints_of(source))
 
 
 def canvas_evaluators_for(model: Model) -> Evaluators:

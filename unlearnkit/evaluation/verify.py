@@ -230,7 +230,7 @@ def redraw(
         raise InputError(f"the share to redraw is {share:.2%}: use more than 0% and at most 100%")
     run = user_path(run)
     cases = {folder: stored(folder)[1] for folder in finished(run)}
-    recipe, _, edit = runfolder.opened(run)
+    recipe, edit = runfolder.opened(run)
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     sides = [model_side(BEFORE, model), model_side(AFTER, model, edit=edit)]
     all_ = [(folder, side, case) for folder, listed in cases.items() for side in sides for case in listed]

@@ -23,9 +23,8 @@ from ..errors import InputError, ModelError, quoted
 
 __all__ = ["Diffusion", "Flow", "Schedule", "check_steps", "fewest"]
 
-FAINT = (
-    1e-3  # the smallest scale of a picture that is divided by: with zero terminal SNR the last step has none
-)
+# the smallest scale of a picture that is divided by: with zero terminal SNR the last step has none
+FAINT = 1e-3
 ODD = (
     *("shift_terminal", "invert_sigmas", "stochastic_sampling"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),

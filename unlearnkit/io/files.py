@@ -236,8 +236,9 @@ def check_writable(path: Path, folder: Path, *, verb: str = "written") -> None:
 
 def folder_name(text: str) -> str:
     """``slug``, with a short hash where the text has letters that it loses: two names in Chinese are two folders."""
-    hashed = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return slug(text) if text.isascii() else f"{slug(text)}-{hashed}"
+    if text.isascii():
+        return slug(text)
+    return f"{slug(text)}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def slug(text: str, *, length: int = 60) -> str:

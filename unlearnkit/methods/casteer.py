@@ -42,7 +42,7 @@ class CASteer(ClosedForm):
     title: ClassVar = "CASteer"
     paper: ClassVar = "Gaintseva et al. 2025, arXiv 2503.09630"
     summary: ClassVar = "The concept's direction is removed from what every layer of cross-attention adds."
-    retains = False
+    RETAINS: ClassVar = False
 
     beta: float = setting(1.0, "β: 1 removes the direction, 2 mirrors it", low=0.0, high=10.0, source="paper")
     pictures: int = default("pictures", 50, source="paper, objects; abstract concepts: 196")

@@ -56,11 +56,6 @@ class UCE(ClosedForm):
     reach: float = default("reach", 0.0, source="ours; paper: the result is not looked at")
     brake: float = default("brake", 0.1, source="ours, measured on the canvas")
 
-    @property
-    def retains(self) -> bool:  # type: ignore[override]
-        """Whether retained texts weigh anything."""
-        return self.retain_weight > 0
-
     @torch.no_grad()
     def solve(self, run: Run) -> dict[str, Tensor]:
         """The new keys and values. The seed chooses the sentences. Raises InputError for a singular A."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class ValueGuard:
     def __init__(self, concepts: Tensor, *, first: int, slope: float, middle: float, most: float) -> None:
         self.concepts, self.first = concepts, first
         self.slope, self.middle, self.most = slope, middle, most
+        # by layer: the concepts' values, and their directions, which are the same until the layer's weights change
+        self._known: WeakKeyDictionary[Any, tuple[Tensor, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
     def check(self, layer: nn.Module) -> None:
         """Raises EditError for a layer that reads states of another width."""
@@ -54,27 +57,35 @@ class ValueGuard:
     def __call__(self, layer: Any, inputs: Any, value: Tensor) -> Tensor:
         """The layer's output (n, tokens, width) without its components along the concepts."""
         concept_values = layer.forward(self.concepts.to(value)).float()
-        guarded = self.decomposed(value[:, self.first :].float(), concept_values)
+        if layer not in self._known or not torch.equal(self._known[layer][0], concept_values):
+            self._known[layer] = concept_values.detach(), directions(concept_values)
+        guarded = self.decomposed(value[:, self.first :].float(), concept_values, self._known[layer][1])
         return torch.cat([value[:, : self.first], guarded.to(value.dtype)], dim=1)
 
-    def decomposed(self, v: Tensor, concepts: Tensor) -> Tensor:
-        """v (..., d) without its component along each of the concepts' values (k, d)."""
-        p = gram_schmidt(concepts)
-        u = (p @ concepts.double()).to(v)  # (k, d)
-        p = p.to(v)
+    def decomposed(self, v: Tensor, concepts: Tensor, found: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """v (..., d) without its component along each of the concepts' values (k, d). found: their ``directions``."""
+        u, p = found or directions(concepts)
         share = v @ u.T / u.square().sum(1).clamp_min(torch.finfo(u.dtype).tiny)  # <v, u_i> / |u_i|²
         near = cosine_similarity(v[..., None, :], concepts, dim=-1)  # (..., k)
         shift = self.most * torch.sigmoid(self.slope * (near - self.middle))  # δ
         return v - (share @ p * shift) @ concepts
 
 
-def gram_schmidt(rows: Tensor) -> Tensor:
-    """P (k, k), float64, lower triangular, so that the rows of P ``rows`` (k, d) are orthogonal. Its diagonal is 1.
+@torch.no_grad()
+def directions(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """P ``rows`` (k, d) and P (k, k) of ``gram_schmidt``, as constants: no gradient passes through them."""
+    exact = rows.cpu().double()  # not every device has this precision
+    p = gram_schmidt(exact)
+    return (p @ exact).to(rows), p.to(rows)
 
-    A row that others span, but for rounding, would be a direction of noise: its row of P is 0. Each row is made
-    orthogonal twice, because one pass over hundreds of near texts leaves what rounding makes of them.
+
+def gram_schmidt(rows: Tensor) -> Tensor:
+    """P (k, k), lower triangular, so that the rows of P ``rows`` (k, d) are orthogonal. Its diagonal is 1.
+
+    rows: float64, or too much is lost to rounding. A row that others span, but for rounding, would be a direction of
+    noise: its row of P is 0. Each row is made orthogonal twice, because one pass over hundreds of near texts leaves
+    what rounding makes of them.
     """
-    rows = rows.double()
     p = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     lengths = rows.square().sum(1)
     for i in range(1, len(rows)):

@@ -80,16 +80,16 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(typed(facts, types, where=f"run.json of {quoted(folder)}"))
 
 
-def opened(folder: Path) -> tuple[Recipe, dict[str, Any], Edit]:
-    """Recipe, facts and edit of a finished run. Raises InputError if it is none, or its edit is another's."""
+def opened(folder: Path) -> tuple[Recipe, Edit]:
+    """Recipe and edit of a finished run. Raises InputError if it is none, or its edit is another's."""
     if not (folder / RUN).is_file():
         raise no_run(folder)
-    recipe, facts, edit = load_recipe(folder / RECIPE), read(folder), Edit.load(folder / EDIT)
-    if edit.hash() != facts["edit"]:
+    recipe, edit = load_recipe(folder / RECIPE), Edit.load(folder / EDIT)
+    if edit.hash() != read(folder)["edit"]:
         raise InputError(
             f"{EDIT} of {quoted(folder)} is not the edit that {RUN} names: put a copy of it back"
         )
-    return recipe, facts, edit
+    return recipe, edit
 
 
 def fits(folder: Path, model: Model, edit: Edit) -> None:

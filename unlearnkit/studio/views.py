@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import known
+from ..canvas.world import of_canvas
 from ..chain.commands.status import status
 from ..errors import InputError, UnlearnError, printable, quoted
-from ..evaluation.evaluate import of_canvas
 from ..io.files import member
 from ..model.hints import Hints
 from ..model.places import is_canvas

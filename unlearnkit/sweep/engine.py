@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..io.tick import Tick
 from .plan import Sweep
-from .work import begin, is_done, share
+from .work import begin, is_finished, share
 
 __all__ = ["in_processes"]
 
@@ -54,11 +54,8 @@ def in_processes(
     try:
         while not all(job.done() for job in jobs):
             if tick:
-                tick(
-                    "cells",
-                    sum(is_done(cell, out / cell.name, sweep) for cell in sweep.cells),
-                    len(sweep.cells),
-                )
+                done = sum(is_finished(out / cell.name, sweep) for cell in sweep.cells)
+                tick("cells", done, len(sweep.cells))
             time.sleep(WAIT)
     except KeyboardInterrupt:
         for job in jobs:

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import suites
 from ..errors import InputError, UnlearnError, quoted
-from ..io.reading import read_toml
+from ..io.csv_files import SIZE
+from ..io.reading import read_text, read_toml
 from ..known import check_name, find
 from ..model.places import hints_of
 from ..runs.concept_files import read_concepts
@@ -100,7 +100,7 @@ def read_sweep(path: str | Path) -> Sweep:
         raise InputError(
             f"{where} has the cell {quoted(twice[0])} twice: leave out one of the equal methods or concepts"
         )
-    return Sweep(tuple(cells), _evaluation(top.get("evaluation", {}), where, folder, requests))
+    return Sweep(tuple(cells), _evaluation(top.get("evaluation", {}), where, folder))
 
 
 def _variants(method: str, settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -121,19 +121,18 @@ def _variants(method: str, settings: Mapping[str, Any], where: str) -> Iterator[
         yield " ".join([method, *shown]), chosen
 
 
-def _evaluation(
-    data: Mapping[str, Any], where: str, folder: Path, requests: Sequence[Request]
-) -> dict[str, Any]:
+def _evaluation(data: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
     chosen = checked_table(data, _EVALUATION, f"{where}, [evaluation]", required=())
     if "suite" in chosen:
         check_name("suite", chosen["suite"])
     for name in ("file", "objects", "styles", "clip", "features"):
         if name in chosen:
             chosen[name] = placed(chosen[name], folder)
-    options = {name: chosen[name] for name in ("replicates", "file") if name in chosen}
-    for request in requests if options or "suite" in chosen else ():
+    if "file" in chosen:
         try:
-            suites.cases(chosen.get("suite", "canvas"), request, **options)
+            read_text(Path(chosen["file"]), what="file", most=SIZE)
         except UnlearnError as error:
             raise InputError(f"{where}, [evaluation]: {error}") from None
+    if (replicates := chosen.get("replicates", 1)) < 1:
+        raise InputError(f"{where}, [evaluation]: replicates {replicates} is out of range: use 1 or more")
     return {"quick": True, **chosen}

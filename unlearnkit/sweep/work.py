@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import suites
 from ..errors import InputError, UnlearnError, quoted
 from ..evaluation.evaluate import evaluate_run
 from ..evaluation.folders import FACTS, folder_of
@@ -19,7 +20,7 @@ from ..runs.recipes import load_recipe, placed
 from ..runs.run import run_recipe
 from .plan import Cell, Sweep, read_sweep
 
-__all__ = ["begin", "carry_out", "evaluation_of", "is_done", "share"]
+__all__ = ["begin", "carry_out", "evaluation_of", "is_done", "is_finished", "share"]
 
 OPTIONS = "evaluation.json"  # in the folder of a sweep: the options of every cell's evaluation
 
@@ -65,16 +66,27 @@ def evaluation_of(folder: Path, sweep: Sweep) -> Path:
     return folder_of(folder, sweep.evaluation.get("suite", "canvas"), sweep.evaluation.get("file"))
 
 
+def is_finished(folder: Path, sweep: Sweep) -> bool:
+    """Whether a run and its evaluation are finished there, whatever its recipe is."""
+    return (folder / RUN).is_file() and (evaluation_of(folder, sweep) / FACTS).is_file()
+
+
 def is_done(cell: Cell, folder: Path, sweep: Sweep) -> bool:
     """Whether a cell's run, of its own recipe, and its evaluation are finished."""
-    finished = (folder / RUN).is_file() and (evaluation_of(folder, sweep) / FACTS).is_file()
-    return finished and _is_of(cell, folder)
+    return is_finished(folder, sweep) and _is_of(cell, folder)
 
 
 def begin(sweep: Sweep, out: Path) -> None:
-    """Note the options of the evaluation in ``out``. Raises InputError if cells there were evaluated with others."""
+    """Note the options of the evaluation in ``out``.
+
+    Raises InputError if cells there were evaluated with others, and for a suite that has no prompts for a concept.
+    """
     options, path = _options(sweep), out / OPTIONS
     if not path.exists():
+        asked = {name: sweep.evaluation[name] for name in ("replicates", "file") if name in sweep.evaluation}
+        requests = dict.fromkeys(cell.recipe.request for cell in sweep.cells)
+        for request in requests if asked or "suite" in sweep.evaluation else ():
+            suites.cases(sweep.evaluation.get("suite", "canvas"), request, **asked)
         out.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(options, indent=1) + "\n")
     elif (found := read_json(path, what="options of a sweep", kind=dict)) != options:

@@ -28,8 +28,13 @@ class ClosedForm:
     PART: ClassVar[str] = "text"
     INSTEAD: ClassVar[Mapping[str, str]] = {}
     REPLACES: ClassVar[bool] = True
-    retains = True
+    RETAINS: ClassVar[bool] = True
     reach = 0.0
+
+    @property
+    def retains(self) -> bool:
+        """Whether these settings look at the concepts that the request keeps."""
+        return self.RETAINS and getattr(self, "retain_weight", 1.0) > 0
 
     def solve(self, run: Run) -> dict[str, Tensor]:
         """As ``solved``, and with ``reach`` a look at held-out prompts."""

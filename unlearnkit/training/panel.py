@@ -89,9 +89,8 @@ class Panel:
         self.counts = (own >= FAINT * own.amax(dim=1, keepdim=True)).flatten()
         if not targeted:
             self.worth = self._more(self.way[: self.count])
-            self.counts &= (
-                self.worth > 0
-            )  # nor does one whose picture is predicted better without the concept
+            # nor does one whose picture is predicted no worse without the concept
+            self.counts &= self.worth > 0
             if not self.counts.any():
                 raise InputError(
                     "stop=converged cannot see this concept: without its word held-out pictures are predicted no "

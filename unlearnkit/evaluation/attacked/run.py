@@ -197,7 +197,7 @@ def _opened(
     if concepts or out is not None:
         raise InputError("--concept and --out belong to --base: a run has its own")
     run = user_path(source)
-    recipe, _, edit = runfolder.opened(run)
+    recipe, edit = runfolder.opened(run)
     model = load(recipe.model, device=device, dtype=dtype, edit=edit, variant=recipe.variant)
     return model, edit, recipe.request, run
 
