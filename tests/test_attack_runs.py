@@ -15,6 +15,7 @@ import pytest
 import saved
 from unlearnkit import chain
 from unlearnkit.attacks import ATTACKS, BUDGETS, Budget, find
+from unlearnkit.canvas import WEIGHTS
 from unlearnkit.chain.commands import attack as of_chain
 from unlearnkit.cli import main
 from unlearnkit.errors import InputError
@@ -22,6 +23,7 @@ from unlearnkit.evaluation.attacked import carry_out, record
 from unlearnkit.evaluation.attacked.figures import AttackFigures, arm_figures, headline
 from unlearnkit.evaluation.attacked.grades import LADDER, graded
 from unlearnkit.evaluation.attacked.run import attack, plan, targets
+from unlearnkit.evaluation.attacked.selftest import EXPECTED
 from unlearnkit.evaluation.compare import compare
 from unlearnkit.evaluation.report import report
 from unlearnkit.evaluation.verify import check, verify
@@ -459,6 +461,43 @@ def test_a_chain_is_attacked_as_it_is_now(tmp_path: Path, monkeypatch: pytest.Mo
     assert "rows.jsonl" in line
     shutil.rmtree(folder / "attacks/inpainting-dog")
     assert any("do not follow" in line for line in chain.verify(folder))
+
+
+def test_weights_with_a_history_are_attacked_as_constants():
+    model = load(saved.folder())
+    names = list(model.weights("xattn"))
+    history = {name: one.clone().requires_grad_() * 0.5 for name, one in model.values(names).items()}
+    (target,) = targets(model, history, Request((Concept("cat"),)))
+    assert isinstance(target.applied, dict)
+    assert not any(one.requires_grad for one in target.applied.values())
+
+
+SELF_TEST = ["attack", "--self-test", "--attack"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (WEIGHTS / "never-knew").is_dir(), reason="no weights are shipped yet")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_self_test_shows_what_a_model_falls_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([*SELF_TEST, name])
+    said = capsys.readouterr()
+    assert int(caught.value.code or 0) == 0, said
+    assert f"right  {EXPECTED[name]} falls to {name}" in said.out
+
+
+def test_an_attack_without_a_case_is_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main([*SELF_TEST, "probe"])
+    assert (caught.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_every_attack_has_a_positive_control_or_cannot():
+    assert set(EXPECTED.values()) == {"filter", "half an edit"}
+    assert set(ATTACKS) - set(EXPECTED) == {"probe", "inpainting", "text_free", "relearning"}
 
 
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]):

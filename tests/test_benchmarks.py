@@ -216,9 +216,9 @@ def test_the_denoisers_have_the_published_sizes() -> None:
 @pytest.mark.parametrize(
     ("size", "method", "changes"),
     [
-        ("SDXL", "ca", {}),
         ("SDXL", "finetune", {"trains": "all"}),
-        ("Flux.1 dev", "ca", {}),
+        pytest.param("SDXL", "ca", {}, marks=pytest.mark.slow),
+        pytest.param("Flux.1 dev", "ca", {}, marks=pytest.mark.slow),
         ("Flux.1 dev", "rgd", {}),  # its two sides have a pass each
     ],
 )

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import normalize
 
 from ..errors import EditError, nearest, quoted
 from ..io.reading import typed
@@ -66,7 +66,7 @@ class ValueGuard:
         """v (..., d) without its component along each of the concepts' values (k, d). found: their ``directions``."""
         u, p = found or directions(concepts)
         share = v @ u.T / u.square().sum(1).clamp_min(torch.finfo(u.dtype).tiny)  # <v, u_i> / |u_i|²
-        near = cosine_similarity(v[..., None, :], concepts, dim=-1)  # (..., k)
+        near = normalize(v, dim=-1) @ normalize(concepts, dim=-1).T  # cosines (..., k)
         shift = self.most * torch.sigmoid(self.slope * (near - self.middle))  # δ
         return v - (share @ p * shift) @ concepts
 

@@ -143,6 +143,8 @@ def targets(model: Model, applied: Edit | Weights, request: Request) -> Iterator
     from ... import suites
     from ...canvas import world
 
+    if isinstance(applied, Mapping):
+        applied = _constant(applied)
     canvas = world.knows(model.hints)
     weights: Mapping[str, torch.Tensor] | None = None
     if model.source == "canvas" and never_knows(request):
@@ -151,12 +153,17 @@ def targets(model: Model, applied: Edit | Weights, request: Request) -> Iterator
 
         with quiet():
             twin = never_knew(device=model.device, dtype=model.dtype)
-        weights = {name: value.detach() for name, value in twin.weights("all").items()}
+        weights = _constant(twin.weights("all"))
     for concept in request.erase:
         name = suites.find("canvas").own_name(concept) if canvas else concept.name
         yield Target(
             model, concept, applied, name, weights, shows=_shows(concept.kind, name) if canvas else None
         )
+
+
+def _constant(weights: Weights) -> dict[str, torch.Tensor]:
+    """The weights without their gradients' history, which a search would go through again at each step."""
+    return {name: value.detach() for name, value in weights.items()}
 
 
 def planned(model: Model, names: Sequence[str] | None, budget: str, *, sides: int = 2) -> list[Planned]:
