@@ -32,6 +32,7 @@ from unlearnkit.schema import Request
 ROWS = Path(__file__).parent / "results" / "attacks.jsonl"
 PAGE = ROWS.with_suffix(".md")
 PICTURE = Path(__file__).parents[1] / "docs" / "attacks.png"
+ABLATED = {"aegis": ("learned_target", "directional")}  # settings that have a row each in which they are off
 DRAWN = {"inversion": "learned vectors", "sdedit": "noised pictures", "completion": "half-drawn pictures"}
 HEAD = """# Methods under attack
 
@@ -54,6 +55,17 @@ def measured(cell: Cell, name: str, budget: str, model: Model) -> dict[str, Any]
     request = Request((concept(cell.targets[0]),))
     (figures,) = attack_weights(folder, model, edit, request, attacks=[name], budget=budget).values()
     return {name: figures[name] for name in ("arms", "headline", "figures", "seconds")}
+
+
+def variants(method: str) -> list[dict[str, Any]]:
+    """The settings of a method's rows: its own, and those without one of its parts."""
+    return [{}, *({name: False} for name in ABLATED.get(method, ()))]
+
+
+def row_name(facts: Mapping[str, Any]) -> str:
+    """The name of a row with these facts in its key."""
+    off = [name for name in ABLATED.get(facts["method"], ()) if facts["settings"].get(name) is False]
+    return " ".join([facts["method"], *(f"{name}=false" for name in off)])
 
 
 def worst(row: Mapping[str, Any]) -> str:
@@ -79,16 +91,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"\n## {target}, {budget} budget\n"
         yield f"| method | {' | '.join(names)} | loss, own caption | loss, no caption |"
         yield "|---|" + "---|" * (len(names) + 2)
-        for method in dict.fromkeys(row["key"]["method"] for row in here):
+        for name in dict.fromkeys(row_name(row["key"]) for row in here):
             found = {
-                row["key"]["attack"]: row for row in here if row["key"]["method"] == method and "arms" in row
+                row["key"]["attack"]: row for row in here if row_name(row["key"]) == name and "arms" in row
             }
-            cells = [worst(found[name]) if name in found else "" for name in names]
+            cells = [worst(found[one]) if one in found else "" for one in names]
             loss = found["probe"]["figures"]["after"] if "probe" in found else {}
             known = [
                 f"{loss[f'{c}, after']['value']:.3f}" if loss else "" for c in ("own caption", "no caption")
             ]
-            yield f"| {method} | {' | '.join([*cells, *known])} |"
+            yield f"| {name} | {' | '.join([*cells, *known])} |"
 
 
 def picture(rows: Sequence[Mapping[str, Any]], model: Model, target: str = "cat") -> None:
@@ -138,4 +150,5 @@ if __name__ == "__main__":
         torch.set_num_threads(1)
         cells = itertools.product(given.target or TARGETS, given.method or METHODS, given.attack or ATTACKS)
         for target, method, name in part(cells, given.share):
-            attacked(Cell(method, (target,)), name, given.budget, opened)
+            for settings in variants(method):
+                attacked(Cell(method, (target,), settings=settings), name, given.budget, opened)
