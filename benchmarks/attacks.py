@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,18 @@ from unlearnkit.schema import Request
 
 ROWS = Path(__file__).parent / "results" / "attacks.jsonl"
 PAGE = ROWS.with_suffix(".md")
-PICTURE = Path(__file__).parents[1] / "docs" / "attacks.png"
+DOCS = Path(__file__).parents[1] / "docs"
+EXAMPLE, PICTURE = DOCS / "attacks.md", DOCS / "attacks.png"
+Row = Mapping[str, Any]
 ABLATED = {"aegis": ("learned_target", "directional")}  # settings that have a row each in which they are off
+MARK, END = "<!-- benchmarks/attacks.py makes these tables -->\n", "<!-- end -->\n"
 DRAWN = {"inversion": "learned vectors", "sdedit": "noised pictures", "completion": "half-drawn pictures"}
 HEAD = """# Methods under attack
 
 Made by `benchmarks/attacks.py table`. Each cell is how much more often the attack brings the concept back than it finds
 it in a model that never knew it, in points, with Newcombe's 95 % interval; the worst counted variant of each attack. In
-brackets: the control is above 10 % in every variant, so nothing is counted. The last columns are the denoising loss on
-pictures of the concept.
+brackets: the control is above 10 % in every variant, so nothing is counted. Then the denoising loss on pictures of the
+concept. The control is the model that never knew it.
 """
 
 
@@ -68,7 +71,7 @@ def row_name(facts: Mapping[str, Any]) -> str:
     return " ".join([facts["method"], *(f"{name}=false" for name in off)])
 
 
-def worst(row: Mapping[str, Any]) -> str:
+def worst(row: Row) -> str:
     """The cell of an attack: its worst counted variant; in brackets the worst of those that are not counted."""
     arms = row["arms"]
     if not arms:
@@ -79,31 +82,68 @@ def worst(row: Mapping[str, Any]) -> str:
     return text if row["headline"] else f"[{text}]"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of the page, one table for each target and budget."""
+def by_method(rows: Sequence[Row], target: str, budget: str) -> dict[str, dict[str, Row]]:
+    """The finished rows of a target and a budget: by the row's name, by attack."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        facts = row["key"]
+        if "arms" in row and (facts["target"], facts["budget"]) == (target, budget):
+            found.setdefault(row_name(facts), {})[facts["attack"]] = row
+    return {name: found[name] for name in sorted(found, key=[*METHODS, *found].index)}
+
+
+def lines(first: str, columns: Sequence[str], cells: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    """A table in Markdown."""
+    yield f"| {first} | {' | '.join(columns)} |"
+    yield "|---" * (1 + len(columns)) + "|"
+    yield from (f"| {name} | {' | '.join(found)} |" for name, found in cells)
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """The lines of the page, two tables for each target and budget."""
     yield HEAD
-    groups = dict.fromkeys((row["key"]["target"], row["key"]["budget"]) for row in rows if "arms" in row)
-    for target, budget in groups:
-        here = [row for row in rows if (row["key"]["target"], row["key"]["budget"]) == (target, budget)]
-        names = [
-            name for name in ATTACKS if any(row["key"]["attack"] == name and row.get("arms") for row in here)
-        ]
+    for target, budget in dict.fromkeys((row["key"]["target"], row["key"]["budget"]) for row in rows):
+        found = by_method(rows, target, budget)
         yield f"\n## {target}, {budget} budget\n"
-        yield f"| method | {' | '.join(names)} | loss, own caption | loss, no caption |"
-        yield "|---|" + "---|" * (len(names) + 2)
-        for name in dict.fromkeys(row_name(row["key"]) for row in here):
-            found = {
-                row["key"]["attack"]: row for row in here if row_name(row["key"]) == name and "arms" in row
-            }
-            cells = [worst(found[one]) if one in found else "" for one in names]
-            loss = found["probe"]["figures"]["after"] if "probe" in found else {}
-            known = [
-                f"{loss[f'{c}, after']['value']:.3f}" if loss else "" for c in ("own caption", "no caption")
-            ]
-            yield f"| {name} | {' | '.join([*cells, *known])} |"
+        names = [one for one in ATTACKS if any(own.get(one, {}).get("arms") for own in found.values())]
+        own = ((one, [worst(row) if (row := by.get(one)) else "" for by in found.values()]) for one in names)
+        yield from lines("attack", [*found], own)
+        yield ""
+        yield from losses(found)
 
 
-def picture(rows: Sequence[Mapping[str, Any]], model: Model, target: str = "cat") -> None:
+def losses(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
+    """The denoising loss after each method, of the untouched model, and of the control."""
+    probed = {name: own["probe"]["figures"] for name, own in found.items() if "probe" in own}
+    if probed:
+        one = next(iter(probed.values()))
+        sides = {"untouched": (one["after"], "untouched")}
+        sides |= {name: (figures["after"], "after") for name, figures in probed.items()}
+        sides |= {"control": (one["control"], "after")} if "control" in one else {}
+        captions = (
+            (
+                f"{said} caption",
+                [f"{side[f'{said} caption, {state}']['value']:.3f}" for side, state in sides.values()],
+            )
+            for said in ("own", "no")
+        )
+        yield from lines("denoising loss", [*sides], captions)
+
+
+def counts(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
+    """Pictures that show the concept, by variant; in brackets those of variants that are not counted."""
+    cells = list[tuple[str, list[str]]]()
+    for attack in ATTACKS:
+        here = {name: own[attack]["arms"] for name, own in found.items() if attack in own}
+        for arm in dict.fromkeys(arm for arms in here.values() for arm in arms):
+            one = next(arms[arm] for arms in here.values() if arm in arms)
+            said = "{}" if one["counted"] else "({})"
+            shown = [said.format(here[name][arm]["after"]["k"]) if name in here else "" for name in found]
+            cells.append((f"`{attack}`: {arm}", [*shown, str(one["control"]["k"])]))
+    yield from lines("attack", [*found, "control"], cells)
+
+
+def picture(rows: Sequence[Row], model: Model, target: str = "cat") -> None:
     """What three attacks bring back, above the control, against what the edit lost: best is the lower left."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -144,6 +184,10 @@ if __name__ == "__main__":
     if given.what == "table":
         rows = list(read(ROWS))
         PAGE.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
+        example = by_method(rows, "cat", "quick")
+        head, _, rest = EXAMPLE.read_text(encoding="utf-8").partition(MARK)
+        made_now = "\n".join([*counts(example), "", *losses(example), ""])
+        EXAMPLE.write_text(f"{head}{MARK}{made_now}{END}{rest.partition(END)[2]}", encoding="utf-8")
         picture(rows, opened)
         print(PAGE)
     else:

@@ -320,16 +320,32 @@ def test_no_command_loses_anything_by_a_kill_or_by_another_one(words: tuple[str,
 def test_the_table_of_attacks_has_the_worst_variant_that_is_counted() -> None:
     def arm(value: float, counted: bool) -> dict[str, Any]:
         change = {"value": value, "low": value - 0.1, "high": value + 0.1}
-        return {"after": {"value": value}, "difference": change, "counted": counted}
+        shares = {side: {"value": value, "k": round(10 * value)} for side in ("after", "control")}
+        return {**shares, "difference": change, "counted": counted}
 
     both = {"arms": {"a": arm(0.2, True), "b": arm(0.9, False)}, "headline": "a"}
     assert attacks.worst(both) == "+20 (+10 to +30)"
     assert attacks.worst({"arms": {"b": arm(0.9, False)}, "headline": None}) == "[+90 (+80 to +100)]"
-    key = {"target": "cat", "budget": "quick", "method": "uce"}
+    key = {"target": "cat", "budget": "quick", "method": "uce", "settings": {}}
     rows: list[dict[str, Any]] = [{"key": key | {"attack": "sdedit"}, "figures": {}, **both}]
-    loss = {f"{name} caption, after": {"value": 0.0626} for name in ("own", "no")}
+    loss = {
+        f"{name} caption, {at}": {"value": 0.0626} for name in ("own", "no") for at in ("after", "untouched")
+    }
     rows += [{"key": key | {"attack": "probe"}, "arms": {}, "headline": None, "figures": {"after": loss}}]
-    assert list(attacks.table(rows))[-1] == "| uce | +20 (+10 to +30) | 0.063 | 0.063 |"
+    rows += [{"key": key | {"attack": "mma"}, "refused": "no text"}]
+    page = list(attacks.table(rows))
+    assert "| sdedit | +20 (+10 to +30) |" in page
+    assert page[-1] == "| no caption | 0.063 | 0.063 |"
+    shown = list(attacks.counts(attacks.by_method(rows, "cat", "quick")))
+    assert shown[-2:] == ["| `sdedit`: a | 2 | 2 |", "| `sdedit`: b | (9) | 9 |"]
+
+
+def test_the_rows_of_an_ablation_have_names_of_their_own() -> None:
+    facts: dict[str, Any] = {"method": "aegis", "settings": {"lr": 1e-4}}
+    names = [
+        attacks.row_name(facts | {"settings": facts["settings"] | one}) for one in attacks.variants("aegis")
+    ]
+    assert names == ["aegis", "aegis learned_target=false", "aegis directional=false"]
 
 
 def test_the_vocabulary_is_drawn_by_lot_without_what_was_tuned_on() -> None:
