@@ -115,19 +115,17 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 def losses(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
     """The denoising loss after each method, of the untouched model, and of the control."""
     probed = {name: own["probe"]["figures"] for name, own in found.items() if "probe" in own}
-    if probed:
-        one = next(iter(probed.values()))
-        sides = {"untouched": (one["after"], "untouched")}
-        sides |= {name: (figures["after"], "after") for name, figures in probed.items()}
-        sides |= {"control": (one["control"], "after")} if "control" in one else {}
-        captions = (
-            (
-                f"{said} caption",
-                [f"{side[f'{said} caption, {state}']['value']:.3f}" for side, state in sides.values()],
-            )
-            for said in ("own", "no")
-        )
-        yield from lines("denoising loss", [*sides], captions)
+    if not probed:
+        return
+    one = next(iter(probed.values()))
+    sides = {"untouched": (one["after"], "untouched")}
+    sides |= {name: (figures["after"], "after") for name, figures in probed.items()}
+    sides |= {"control": (one["control"], "after")} if "control" in one else {}
+    cells = list[tuple[str, list[str]]]()
+    for caption in ("own caption", "no caption"):
+        known = [side[f"{caption}, {state}"]["value"] for side, state in sides.values()]
+        cells.append((caption, [f"{value:.3f}" for value in known]))
+    yield from lines("denoising loss", [*sides], cells)
 
 
 def counts(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
@@ -141,6 +139,11 @@ def counts(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
             shown = [said.format(here[name][arm]["after"]["k"]) if name in here else "" for name in found]
             cells.append((f"`{attack}`: {arm}", [*shown, str(one["control"]["k"])]))
     yield from lines("attack", [*found, "control"], cells)
+
+
+def both(found: Mapping[str, Mapping[str, Row]]) -> str:
+    """The tables of the documentation."""
+    return "\n".join([*counts(found), "", *losses(found), ""])
 
 
 def picture(rows: Sequence[Row], model: Model, target: str = "cat") -> None:
@@ -186,8 +189,7 @@ if __name__ == "__main__":
         PAGE.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
         example = by_method(rows, "cat", "quick")
         head, _, rest = EXAMPLE.read_text(encoding="utf-8").partition(MARK)
-        made_now = "\n".join([*counts(example), "", *losses(example), ""])
-        EXAMPLE.write_text(f"{head}{MARK}{made_now}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        EXAMPLE.write_text(f"{head}{MARK}{both(example)}{END}{rest.partition(END)[2]}", encoding="utf-8")
         picture(rows, opened)
         print(PAGE)
     else:

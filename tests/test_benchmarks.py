@@ -340,6 +340,12 @@ def test_the_table_of_attacks_has_the_worst_variant_that_is_counted() -> None:
     assert shown[-2:] == ["| `sdedit`: a | 2 | 2 |", "| `sdedit`: b | (9) | 9 |"]
 
 
+def test_the_documentation_has_the_tables_of_the_rows() -> None:
+    found = attacks.by_method(list(rows.read(attacks.ROWS)), "cat", "quick")
+    page = attacks.EXAMPLE.read_text(encoding="utf-8")
+    assert f"{attacks.MARK}{attacks.both(found)}{attacks.END}" in page
+
+
 def test_the_rows_of_an_ablation_have_names_of_their_own() -> None:
     facts: dict[str, Any] = {"method": "aegis", "settings": {"lr": 1e-4}}
     names = [
