@@ -14,6 +14,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,6 +279,7 @@ def figures(tables: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("clip", "clip rest"):
         if tables[name]:
             found[name] = {side: round(tables[name][side]["value"], 4) for side in ("before", "after")}
+    found |= _instead(tables)
     kept = tables["distances"].get("kept", {})
     if "diversity" in kept:
         found["diversity"] = {s: round(kept["diversity"][s]["value"], 4) for s in ("before", "after")}
@@ -291,6 +293,23 @@ def figures(tables: Mapping[str, Any]) -> dict[str, Any]:
             if name in tables["never-knew"]
         }
     return found
+
+
+def _instead(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What the prompts that name the concepts show now: what is seen, whether the rest is right, how varied it is."""
+    concepts, apart = tables["concepts"], tables["distances"].get("erased", {}).get("diversity")
+    seen = Counter[str]()
+    for one in concepts:
+        seen.update({word or "nothing": count for word, count in one["seen instead"].get("after", [])})
+    found: dict[str, Any] = {"seen": seen.most_common(3), "nothing": seen["nothing"], "of": seen.total()}
+    if rest := [one["rest right"] for one in concepts if one["rest right"]]:
+        found["rest right"] = {
+            side: [sum(one[side][count] for one in rest) for count in ("k", "n")]
+            for side in ("before", "after")
+        }
+    if apart:
+        found["diversity"] = {side: round(apart[side]["value"], 4) for side in ("before", "after")}
+    return {"instead": found}
 
 
 def _folder(cell: Cell, model: Model) -> Path:

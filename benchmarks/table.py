@@ -111,6 +111,15 @@ of the other objects and styles.
 | variant | cat, left | objects lost | styles lost | van gogh, left | objects lost | styles lost |
 |---|---|---|---|---|---|---|
 """
+INSTEAD_HEAD = """## What takes its place
+
+Of the prompts that name the concept, seed 0, as the held-out classifier sees them: what is seen most, in how many
+pictures nothing is recognised, in how many the rest of the prompt is right (the style of an erased object, the object
+of an erased style), and how different the pictures of all erased prompts are from each other, in per cent of before.
+
+| target | method | seen most | nothing recognised | rest right, before | after | diversity, % |
+|---|---|---|---|---|---|---|
+"""
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
@@ -127,6 +136,7 @@ def write() -> None:
     parts.append(CHOSEN)
     further = [one for one in FURTHER if any(_rows(find, method, one) for method in METHODS)]
     parts += [_target(find, target) for target in (*TARGETS, *further)]
+    parts.append(_instead(full))
     parts += [_claims([paired, full, finder(canvas, ("full", "some"))]), _losses(paired)]
     parts.append(_ordering(full, quick))
     if folder_of("canvas-flow").is_dir():
@@ -242,6 +252,22 @@ def _claims(finds: Sequence[Find]) -> str:
         holds = verdicts[said[0]] if said else "not measured yet"
         lines.append(f"| {claim} | {holds} | {said[1] if said else ''} |")
     return CLAIMED + "\n".join(lines) + "\n\n"
+
+
+def _instead(full: Find) -> str:
+    """What the erased prompts show, of the rows that say it."""
+    lines = []
+    for target, method in itertools.product(TARGETS, METHODS):
+        row = full(Cell(method, (target,)))
+        if not (found := row.get("instead") if row else None):
+            continue
+        (most, count), *_ = found["seen"]
+        cells = [f"{most}, {count} of {found['of']}", str(found["nothing"])]
+        right, apart = found.get("rest right"), found.get("diversity")
+        cells += ["{} of {}".format(*right[side]) if right else "" for side in ("before", "after")]
+        cells.append(f"{100 * apart['after'] / apart['before']:.0f}" if apart else "")
+        lines.append(f"| {target} | {method} | {' | '.join(cells)} |")
+    return INSTEAD_HEAD + "\n".join(lines) + "\n\n" if lines else ""
 
 
 def _losses(paired: Find) -> str:
