@@ -22,6 +22,7 @@ from unlearnkit.methods import METHODS, edit_for, plan, resolve, unretained
 from unlearnkit.methods.checking import check_lengths
 from unlearnkit.model.edit import Edit
 from unlearnkit.model.hints import Hints, parse
+from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
 from unlearnkit.model.sampling import sample_latents
 from unlearnkit.schema import Concept, Request
@@ -72,6 +73,13 @@ def test_the_nearest_word_is_predicted_most_like_the_concept(model: Model, batch
     near, *others = sorted(distances, key=distances.__getitem__)
     assert distances[near] < 0.999 * distances[others[0]], "the toy tells its words apart"
     assert nearest_word(model, request, CAT) == near
+
+
+def test_a_synonym_takes_no_place() -> None:
+    """The canvas draws the same for "kitten" as for "cat"."""
+    canvas, kept = load("canvas"), tuple(map(Concept, ("kitten", "dog", "bear")))
+    assert nearest_word(canvas, Request((CAT,), kept), CAT) == "dog"
+    assert nearest_word(canvas, Request((CAT,), kept[:1]), CAT) == "kitten"  # nothing else is left
 
 
 def test_the_distances_are_measured_once_for_all_requests(

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import methods
+from ..data.nearest import with_nearest
 from ..errors import InputError
 from ..methods import Job
 from ..model.edit import Edit
@@ -23,6 +24,7 @@ from ..schema import Request
 from ..settings import build, with_role
 from ..training.settings import Training
 from .guards import Guards, closed_form_request, guard_losses, projection
+from .places import again, named, without
 from .project import Project, Step
 from .screening import join, screen
 from .weights import current_edit
@@ -57,27 +59,31 @@ def make_edit(
     recipe: Mapping[str, Any],
     *,
     job: Job,
-) -> Edit:
-    """The edit for a request after ``steps``. model: the base model without an edit; it is bitwise unchanged."""
-    regime = project.options.regime
+) -> tuple[Edit, dict[str, str]]:
+    """The edit for a request after ``steps``, and by concept what took its place.
+
+    model: the base model without an edit; it is bitwise unchanged.
+    """
+    regime, every = project.options.regime, [step.request for step in steps]
     if regime == "joint":
-        request, steps = join([*(step.request for step in steps), request]), ()
-    elif regime == "merged":
-        steps = ()
-    method, settings = methods.find(recipe["method"]), _with_earlier(recipe, [step.request for step in steps])
+        request, every = join([*every, request]), []
+    once_more = again(steps, request) if regime == "sequential" else ()
+    request = Request((*request.erase, *once_more), request.keep)
+    applied = current_edit(project, model, steps if regime == "sequential" else ())
+    base = {**model.weights("all"), **model.values(applied.weights)}
+    vocabulary = screen(model, every)
+    own, earlier = (vocabulary, without(every, once_more)) if regime == "sequential" else (model, [])
+    method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     if not method.REPLACES:  # a stored request may name a word that the method has never looked at
         request = Request(
             tuple(dataclasses.replace(one, instead=None) for one in request.erase), request.keep
         )
-    applied = current_edit(project, model, steps)
-    base = {**model.weights("all"), **model.values(applied.weights)}
-    earlier = [step.request for step in steps]
-    own = screen(model, earlier)
     guards = build(Guards, recipe["guards"])
     with model.wearing(applied):
-        if not issubclass(method, Training):
-            return _closed(own, request, earlier, base, recipe, guards, job)
         filled: Any = methods.resolve(own, request, method.name, settings)
+        request = with_nearest(vocabulary, request, methods.default_instead(model, filled))
+        if not issubclass(method, Training):
+            return _closed(own, request, earlier, base, recipe, guards, job), named(request)
         if filled.part == TEXT_ENCODER:
             base |= own.weights(filled.part)
             if guards.projects:
@@ -97,9 +103,10 @@ def make_edit(
             job=job,
         )
         job = dataclasses.replace(job, auxiliary=added)
-        return methods.edit_for(
+        edit = methods.edit_for(
             own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
         )
+    return edit, named(request)
 
 
 def _closed(

@@ -117,12 +117,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Added(Change):
-    """A request. recipe: method, settings, seed, guards. after: numbers of the requests on which its edit builds."""
+    """A request. recipe: method, settings, seed, guards. after: numbers of the requests on which its edit builds.
+
+    instead: by the name of a concept, the word that took its place; also of concepts that were erased once more.
+    """
 
     request: Request
     recipe: Mapping[str, Any]
     edit: Stored
     after: tuple[int, ...]
+    instead: Mapping[str, str]
 
     @property
     def made(self) -> tuple[Stored, ...]:
@@ -137,6 +141,7 @@ class Remade:
     request: int
     edit: Stored
     after: tuple[int, ...]
+    instead: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,7 @@ def changes(entries: Sequence[Entry]) -> tuple[Added | Reverted, ...]:
                 recipe=_recipe(at.table("recipe")),
                 edit=_stored(at.table("edit")),
                 after=at.numbers("after"),
+                instead=_instead(at),
             )
             _known(at, "after", added.after, active)
             active.add(entry.number)
@@ -269,7 +275,15 @@ def _stored(at: Table) -> Stored:
 
 
 def _remade(at: Table) -> Remade:
-    return Remade(at.whole("request"), _stored(at.table("edit")), at.numbers("after"))
+    return Remade(at.whole("request"), _stored(at.table("edit")), at.numbers("after"), _instead(at))
+
+
+def _instead(at: Table) -> Mapping[str, str]:
+    """Empty in chains of earlier versions, which did not write it down."""
+    if "instead" not in at.data:
+        return {}
+    places = at.table("instead")
+    return {name: places.text(name) for name in places.data}
 
 
 def _evaluation(at: Table) -> Evaluation:

@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Step:
     """An active request: added and not reverted.
 
     number: of its entry. recipe: method, settings, seed, guards.
-    edit: its stored edit. after: numbers of the requests on which the edit builds.
+    edit: its stored edit. after: numbers of the requests on which the edit builds. instead: see ``facts.Added``.
     """
 
     number: int
@@ -66,6 +66,7 @@ class Step:
     recipe: Mapping[str, Any]
     edit: Stored
     after: tuple[int, ...]
+    instead: Mapping[str, str]
 
     @property
     def title(self) -> str:
@@ -89,14 +90,14 @@ class Project:
         for change in self.changes:
             if isinstance(change, Added):
                 steps[change.number] = Step(
-                    change.number, change.request, change.recipe, change.edit, change.after
+                    change.number, change.request, change.recipe, change.edit, change.after, change.instead
                 )
                 continue
             for number in change.removes:
                 del steps[number]
             for made in change.remade:
                 old = steps[made.request]
-                steps[old.number] = Step(old.number, old.request, old.recipe, made.edit, made.after)
+                steps[old.number] = replace(old, edit=made.edit, after=made.after, instead=made.instead)
         return tuple(steps.values())
 
     @property

@@ -34,7 +34,7 @@ class Bank:
 
 
 def join(requests: Sequence[Request]) -> Request:
-    """One request for all of them; a concept that one retains and another erases is erased."""
+    """One request for all of them; a concept that one retains or puts in a place, and another erases, is erased."""
     erase = {folded(concept.name): concept for request in requests for concept in request.erase}
     words = {word for concept in erase.values() for word in concept.folded}
     keep = {
@@ -43,7 +43,11 @@ def join(requests: Sequence[Request]) -> Request:
         for concept in request.keep
         if not concept.folded & words
     }
-    return Request(tuple(erase.values()), tuple(keep.values()))
+    placed = (
+        dataclasses.replace(one, instead=None) if folded(one.instead or "") in words else one
+        for one in erase.values()
+    )
+    return Request(tuple(placed), tuple(keep.values()))
 
 
 def screen(model: Model, requests: Sequence[Request]) -> Model:

@@ -282,10 +282,16 @@ def _plan(plan: UndoPlan) -> None:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     facts = {"entry": entry.number, "kind": entry.kind, "weights": entry.facts["weights"], "head": entry.hash}
-    return {**facts, "seconds": entry.facts["making"]}
+    return {**facts, "seconds": entry.facts["making"], "instead": entry.facts.get("instead", {})}
 
 
 def _say_entry(project: Path, entry: Entry) -> None:
     answer({"chain": project, **_facts(entry)})
+    asked = {one["name"] for one in entry.facts.get("request", {}).get("erase", ())}
+    for name, place in entry.facts.get("instead", {}).items():
+        if name not in asked:
+            say(
+                f"{cut(name)} showed what is erased now, so it was erased again: {cut(place)} takes its place"
+            )
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     say(f"{print_}; see unlearnkit chain status {quoted(project)}")

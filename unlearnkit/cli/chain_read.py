@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from ..errors import printable
+from ..errors import quoted as cut
 from . import complete
 from .chain_words import cells, facts_of, in_words, rate_of
 from .checks import known_chain
@@ -39,7 +40,7 @@ def status(project: Folder) -> None:
             "base": options.base,
             **{
                 name: getattr(now, name)
-                for name in ("kept", "kid", "drift", "edits", "bytes", "seconds", "head")
+                for name in ("kept", "kid", "displaced", "drift", "edits", "bytes", "seconds", "head")
             },
             "requests": [facts_of(line) for line in now.lines],
         }
@@ -54,6 +55,8 @@ def status(project: Folder) -> None:
         out.print(table)
         if not all(line.verdict for line in now.lines):
             say("-: not evaluated")
+    for name, place in now.displaced.items():
+        say(f"{cut(name)} shows {cut(place)}, which is erased too: drop its request and add it again")
     for group, rates in now.kept.items():
         say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
     kid = "" if now.kid is None else f", KID to the base model {now.kid:.4g}"

@@ -93,11 +93,13 @@ def add(
         started = time.monotonic()
         with work(project, facts) as place:
             job = Job(folder=place, progress=tick)
-            edit = store_edit(project, make_edit(project, model, steps, request, recipe, job=job))
+            made, places = make_edit(project, model, steps, request, recipe, job=job)
+            edit = store_edit(project, made)
         after = tuple(step.number for step in steps)
-        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "making": seconds_since(started)}
-        made = Step(len(project.entries), request, recipe, edit, after)
-        return finish(project, "add", facts, (*steps, made), model, place.name, evaluators, tick)
+        facts |= {"edit": dataclasses.asdict(edit), "after": list(after), "instead": places}
+        facts["making"] = seconds_since(started)
+        new = Step(len(project.entries), request, recipe, edit, after, places)
+        return finish(project, "add", facts, (*steps, new), model, place.name, evaluators, tick)
 
 
 def refuse(steps: Sequence[Step], request: Request) -> None:

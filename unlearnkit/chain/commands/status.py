@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..facts import Rate, Rates
 from ..ledger import Entry
+from ..places import displaced
 from ..project import Project, Step, open_chain
 
 __all__ = ["LIMIT", "Line", "Status", "log", "status", "status_of"]
@@ -50,6 +51,7 @@ class Line:
 class Status:
     """kept: shares of right pictures, before and now, by group. kid: to the base model on what is retained.
 
+    displaced: by the name of an erased concept, the erased word that it shows. Requests of older versions say nothing.
     drift: of the whole network. edits, bytes: of all stored edits. seconds: of all requests. head: the last hash.
     """
 
@@ -57,6 +59,7 @@ class Status:
     lines: tuple[Line, ...]
     kept: Mapping[str, Rates]
     kid: float | None
+    displaced: Mapping[str, str]
     drift: float
     edits: int
     bytes: int
@@ -93,6 +96,7 @@ def status_of(project: Project) -> Status:
         lines=tuple(lines),
         kept=now.kept if now else {},
         kid=now.kid if now else None,
+        displaced=displaced(project.steps),
         drift=last.drift if last else 0.0,
         edits=len(made),
         bytes=sum(made.values()),

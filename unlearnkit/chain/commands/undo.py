@@ -102,13 +102,12 @@ def _revert(
             for step in stays:
                 if step.number in plan.remade:
                     job = Job(folder=place / str(step.number), progress=tick)
-                    edit = store_edit(
-                        project, make_edit(project, model, steps, step.request, step.recipe, job=job)
-                    )
+                    made, instead = make_edit(project, model, steps, step.request, step.recipe, job=job)
+                    edit = store_edit(project, made)
                     after = tuple(one.number for one in steps)
-                    step = dataclasses.replace(step, edit=edit, after=after)
+                    step = dataclasses.replace(step, edit=edit, after=after, instead=instead)
                     again = {"request": step.number, "edit": dataclasses.asdict(edit), "after": list(after)}
-                    remade.append(again)
+                    remade.append(again | {"instead": instead})
                 steps.append(step)
         facts = {"removes": list(plan.removes), "remade": remade}
         facts |= {"making": seconds_since(started)}
