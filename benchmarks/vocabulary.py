@@ -76,7 +76,7 @@ For all methods these are cat and van gogh. Further ones are, by method:
 - DP: neon, watercolor, guitar
 - SPEED: pop art, stained glass, mushroom
 - `stop_reach`: halftone, watercolor, guitar
-- the nearest word that takes a place (all but RGD and CA): car, strawberry, guitar
+- the nearest word that takes a place (all but RGD, DoCo and CA): car, strawberry, guitar
 
 {headline}
 """
