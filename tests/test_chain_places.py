@@ -111,3 +111,13 @@ def test_a_chain_of_an_older_version_names_no_places(method: str, model: Model, 
     old = Entry(1, "add", facts, entries[1].previous, entries[1].hash)
     (added,) = changes((entries[0], old))
     assert added.instead == {}
+
+
+@pytest.mark.parametrize("method", ["ca", "doco"])
+def test_an_anchor_is_given_up_too(method: str, model: Model, tmp_path: Path) -> None:
+    """The word that the method itself chooses by the text."""
+    project = started(tmp_path / "p", model, method)
+    place = chain.add(project, "cat", model=model).facts["instead"]["cat"]
+    both = chain.add(project, place, model=model).facts["instead"]
+    assert both.keys() == {"cat", place}
+    assert not {"cat", place} & set(both.values())

@@ -22,9 +22,10 @@ from ..model.model import Model
 from ..model.selection import TEXT_ENCODER
 from ..schema import Request
 from ..settings import build, with_role
+from ..training.method import Trained
 from ..training.settings import Training
 from .guards import Guards, closed_form_request, guard_losses, projection
-from .places import again, named, without
+from .places import again, without
 from .project import Project, Step
 from .screening import join, screen
 from .weights import current_edit
@@ -83,7 +84,7 @@ def make_edit(
         filled: Any = methods.resolve(own, request, method.name, settings)
         request = with_nearest(vocabulary, request, methods.default_instead(model, filled))
         if not issubclass(method, Training):
-            return _closed(own, request, earlier, base, recipe, guards, job), named(request)
+            return _closed(own, request, earlier, base, recipe, guards, job), _places(filled, own, request)
         if filled.part == TEXT_ENCODER:
             base |= own.weights(filled.part)
             if guards.projects:
@@ -106,7 +107,16 @@ def make_edit(
         edit = methods.edit_for(
             own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
         )
-    return edit, named(request)
+        return edit, _places(filled, own, request)
+
+
+def _places(filled: Any, model: Model, request: Request) -> dict[str, str]:
+    """By the name of each concept: the word that takes its place, where there is one; an anchor, too."""
+    if isinstance(filled, Trained):
+        words = {one.name: filled.place(model, request, one) for one in request.erase}
+    else:
+        words = {one.name: one.instead for one in request.erase}
+    return {name: word for name, word in words.items() if word}
 
 
 def _closed(

@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from ..schema import Concept, Request, folded
 from .project import Step
 
-__all__ = ["again", "displaced", "named", "without"]
-
-
-def named(request: Request) -> dict[str, str]:
-    """By the name of each concept: the word that takes its place, where there is one."""
-    return {one.name: one.instead for one in request.erase if one.instead}
+__all__ = ["again", "displaced", "without"]
 
 
 def displaced(steps: Sequence[Step], request: Request | None = None) -> dict[str, str]:
