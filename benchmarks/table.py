@@ -48,12 +48,12 @@ that had not been used in tuning failed:
 - DoCo's, on watercolor, which was left in 21 of 225 pictures. A first choice failed: after van gogh the held-out
   classifier found 5 points of the objects lost, where the validation classifier had found 2.
 
-Of car, the validation classifier saw only trials of what replaces an object, for ESD and the closed forms. It saw neon
-for Sculpting Memory, UCE, DP and `robust` only. It did not see halftone for DUGE and DoCo, watercolor for Sculpting
-Memory, or either of the two for ESD. But rows of the held-out classifier were the reason to choose again: those of
-neon (an earlier setting of RGD left it in 199 of 225 pictures, and UCE a larger weight), of watercolor and of halftone.
-On the canvas uce-diverse sets only what replaces an object. Its defaults were chosen on cat, guitar, apple, tree, van
-gogh and pixel art, and the validation classifier saw neon once.
+Of car, the validation classifier saw only trials of what replaces an object, for ESD, DUGE, DoCo, Sculpting Memory and
+the closed forms. It saw neon for Sculpting Memory, UCE, DP and `robust` only. It did not see halftone for DUGE and
+DoCo, watercolor for Sculpting Memory, or either of the two for ESD. But rows of the held-out classifier were the
+reason to choose again: those of neon (an earlier setting of RGD left it in 199 of 225 pictures, and UCE a larger
+weight), of watercolor and of halftone. On the canvas uce-diverse sets only what replaces an object. Its defaults were
+chosen on cat, guitar, apple, tree, van gogh and pixel art, and the validation classifier saw neon once.
 
 ## How to read the tables
 
