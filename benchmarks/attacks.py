@@ -157,7 +157,7 @@ def picture(rows: Sequence[Row], model: Model, target: str = "cat") -> None:
     for axis, (attack, title) in zip(axes, DRAWN.items(), strict=True):
         axis.margins(x=0.3)
         axis.set(title=title, xlabel="points lost: objects or styles, the larger")
-        for colour, method in zip(colormaps["tab20"].colors, METHODS, strict=False):
+        for colour, method in zip(colormaps["tab20"](range(20)), METHODS, strict=False):
             cell = Cell(method, (target,))
             facts = plain(made_of(cell, model) | {"attack": attack, "budget": "quick"})
             row = next((row for row in rows if row["key"] == facts and row.get("headline")), None)

@@ -121,7 +121,7 @@ def table() -> str:
 
 def _kept(row: Mapping[str, Any], side: str) -> float:
     counts = [sides[side] for sides in row["kept"].values()]
-    return sum(k for k, _ in counts) / sum(n for _, n in counts)
+    return float(sum(k for k, _ in counts) / sum(n for _, n in counts))
 
 
 def _mean(values: Sequence[float], digits: int = 3) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from unlearnkit.evaluation.plan import AFTER, PlannedConcept
 from unlearnkit.evaluation.rows import Picture, gather
 from unlearnkit.metrics.stats import Interval, difference, newcombe
-from unlearnkit.schema import KINDS, Case, Score
+from unlearnkit.schema import KINDS, Case, Kind, Score
 
 __all__ = [
     "FORMS",
@@ -61,10 +61,11 @@ def outcomes(
 
     asked = [case for case in cases if case.role == "erased"]
     kept = [case for case in cases if case.role != "erased"]
-    right = {
-        f"{kind}s": words(kept, lambda case, picture, kind=kind: picture.shows(kind, getattr(case, kind)))
-        for kind in KINDS
-    }
+
+    def right_in(kind: Kind) -> str:
+        return words(kept, lambda case, picture: picture.shows(kind, getattr(case, kind)))
+
+    right = {f"{kind}s": right_in(kind) for kind in KINDS}
     hashed = hashlib.sha256("\n".join(f"{case.prompt_id} {case.seed}" for case in cases).encode())
     shown = words(asked, lambda case, picture: picture.shows(kinds[case.concept], case.concept))
     return {"cases": hashed.hexdigest()[:12], "left": shown, **right}

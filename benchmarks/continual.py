@@ -228,8 +228,8 @@ def _ladder(folder: Path, contender: Contender, concept: Concept, model: Model) 
         filled = resolve(model, request, contender.method, dict(contender.settings) | dict(settings))
         settings_of = dataclasses.asdict(filled)
         recipe = {"method": contender.method, "settings": settings_of, "seed": 0, "guards": guards}
-        edit = make_edit(project, model, project.steps, request, recipe, job=Job())
-        with model.wearing(applied | edit.weights):
+        edit, _ = make_edit(project, model, project.steps, request, recipe, job=Job())
+        with model.wearing(applied), model.wearing(edit):
             if score(model, 0) <= MATCH["stop_at"]:
                 return settings
     return contender.ladder[-1]

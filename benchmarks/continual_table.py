@@ -87,7 +87,7 @@ def _score(rows: Sequence[Row]) -> float:
     last = max(row["key"]["request"] for row in rows)
     final = [row for row in rows if row["key"]["request"] == last]
     shares = [share(final) for share in SHARES.values()]
-    return last + min(found[0] for found in shares if found)
+    return float(last + min(found[0] for found in shares if found))
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -168,7 +168,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
             panel.set(title=f"{sequence}: {title}, %", xlabel="requests", ylim=(0, 103))
             panel.grid(alpha=0.3)
             panel.xaxis.get_major_locator().set_params(integer=True)
-            for colour, one in zip(colormaps["tab20"].colors, names, strict=False):
+            for colour, one in zip(colormaps["tab20"](range(20)), names, strict=False):
                 own = [row for row in part if name(row) == one]
                 numbers = sorted({row["key"]["request"] for row in own})
                 found = {at + 1: share([row for row in own if row["key"]["request"] == at]) for at in numbers}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def clustered_rate(n: int, draws: int, rng: np.random.Generator) -> float:
     for _ in range(draws):
         truth = rng.uniform(0.1, 0.9)
         own = rng.beta(truth * size, (1 - truth) * size, n)
-        found = stats.rate(rng.random(3 * n) < own[prompts], prompts)
+        found = stats.rate((rng.random(3 * n) < own[prompts]).tolist(), prompts.tolist())
         held += found.low <= truth <= found.high
     return held / draws
 
@@ -55,7 +56,7 @@ def clustered_difference(n: int, draws: int, rng: np.random.Generator) -> float:
         p, q = rng.uniform(0.1, 0.9, 2)
         before = rng.random(3 * n) < rng.beta(p * size, (1 - p) * size, n)[prompts]
         after = rng.random(3 * n) < rng.beta(q * size, (1 - q) * size, n)[prompts]
-        found = stats.difference(before, after, prompts)
+        found = stats.difference(before.tolist(), after.tolist(), prompts.tolist())
         held += found.low <= q - p <= found.high
     return held / draws
 
@@ -65,7 +66,8 @@ def bootstrap(n: int, draws: int, rng: np.random.Generator, *, skewed: bool) -> 
     for _ in range(draws):
         own = rng.beta(2, 5, n) if skewed else rng.normal(size=n)
         noise = rng.normal(size=2 * n) * (0.16 if skewed else 1.0)
-        found = stats.cluster_bootstrap(own[prompts] + noise, prompts)  # the resamples are always the same
+        values = (own[prompts] + noise).tolist()
+        found = stats.cluster_bootstrap(values, prompts.tolist())  # the resamples are always the same
         held += found.low <= truth <= found.high
     return held / draws
 
@@ -78,7 +80,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prompts", type=int, nargs="+", default=SIZES)
     given = parser.parse_args()
-    methods = {
+    methods: dict[str, Callable[..., float]] = {
         "Wilson": wilson,
         "paired difference (Tango)": mcnemar_difference,
         "clustered rate": clustered_rate,

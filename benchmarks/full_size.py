@@ -81,11 +81,11 @@ HEADS = (
 
 def attention(query: Any, key: Any, value: Any, *others: Any, **more: Any) -> int:
     """FLOPs by the shapes; the counter knows the attention of GPUs alone."""
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def attention_backward(gradient: Any, query: Any, key: Any, value: Any, *others: Any, **more: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient, query, key, value))
+    return int(sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
 
 
 CPU = {
@@ -105,7 +105,7 @@ def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path
     """The figures of a method's steps on the model; a refusal, in words, where it cannot run there."""
     try:
         told = plan(model, REQUEST, method=method, settings=settings)
-        chosen = resolve(model, REQUEST, method, settings)
+        chosen: Any = resolve(model, REQUEST, method, settings)
         with FlopCounterMode(display=False, custom_mapping=CPU) as counter:
             flops = over(model, method, settings, cache, counter.get_total_flops)
         timed: list[float] = []
@@ -113,7 +113,7 @@ def measured(model: Model, method: str, settings: Mapping[str, Any], cache: Path
         if model.device.type == "cpu":  # where looking at every allocation takes time
             timed = [over(model, method, settings, cache, clock(model.device))]
         seconds = timed[0]
-        recipe = Recipe(model.source, method, REQUEST, settings)
+        recipe = Recipe(model.source, method, REQUEST, dict(settings))
         guess = estimate(model, recipe, pictures=0).memory
     except UnlearnError as refused:
         return {"refused": str(refused)}
@@ -172,7 +172,7 @@ def run(sizes: list[str], methods: list[str], reduced: bool) -> None:
     device = (platform.processor() or platform.machine()) if reduced else torch.cuda.get_device_name()
     there = [row["key"] for row in read(ROWS)]
     for size in sizes:
-        keys = [
+        keys: list[dict[str, Any]] = [
             {"size": size, "form": "reduced" if reduced else "full", "device": device, "method": method}
             | {"settings": asked(method, size, reduced)}
             for method in methods

@@ -25,7 +25,11 @@ STEPS = "steps in which both held-out losses fall"
 
 def experiment(model: Model) -> None:
     """Count the steps in which both held-out losses fall: for RGD, RGD with added gradients, and GradDiff."""
-    contenders = (("rgd", {}), ("rgd", {"combine": "sum"}), ("graddiff", {}))
+    contenders: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("rgd", {}),
+        ("rgd", {"combine": "sum"}),
+        ("graddiff", {}),
+    )
     for seed, (method, changes) in itertools.product(SEEDS, contenders):
         cell = Cell(method, ("cat",), seed, settings=changes)
         facts = made_of(cell, model) | {"claim": STEPS, "held": COUNT}

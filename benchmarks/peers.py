@@ -51,7 +51,7 @@ PAGE = ROOT / "docs" / "peers.md"
 METHODS = ("esd", "uce", "ca", "doco", "rgd", "salun", "speed")
 VERSIONS = ("torch", "diffusers", "transformers")
 TITLES = {"canvas": "On the canvas", "200 M": "On a U-Net of 200 million random weights"}
-HEADS = ("method", "agreement")
+HEADS: tuple[str, ...] = ("method", "agreement")
 HEADS += ("s a step, theirs", "ours", "theirs / ours", "s end to end, theirs", "ours", "theirs / ours")
 HEADS += ("MB, theirs", "ours", "ours / theirs")
 WHAT = ("method", "their code", "commit", "what of theirs runs, and what was changed for it", "the same work")
@@ -274,8 +274,9 @@ if __name__ == "__main__":
         library.set_verbosity_error()
         library.disable_progress_bar()
     if given.what == "side":
-        *paths, count, latent, size = given.work
-        work = Work(*map(Path, paths), int(count), int(latent), int(size))
+        checkout, pipeline, out, *counts = given.work
+        count, latent, size = map(int, counts)
+        work = Work(Path(checkout), Path(pipeline), Path(out), count, latent, size)
         print(json.dumps(side(peer_of(given.method[0]), given.side, work)))
     elif given.what == "table":
         PAGE.write_text(page(list(read(ROWS))), encoding="utf-8")

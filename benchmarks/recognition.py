@@ -30,7 +30,7 @@ if __name__ == "__main__":
         least, wrong = model.hints.recognition[kind], [0, 0]
         for word in (*model.hints.vocabulary(kind), *REAL, *made_up(8, seed=1)):
             known = word in model.hints.vocabulary(kind)
-            gain = min(gains(model, Concept(word, kind)))  # type: ignore[arg-type]
+            gain = min(gains(model, Concept(word, kind)))
             wrong[known] += (gain >= least) != known
             print(f"{kind:7} {word:14} {gain:6.3f} {'known' if known else ''}", flush=True)
         print(f"{kind}: threshold {least}, {wrong[1]} false alarms, {wrong[0]} unknown words taken for known")

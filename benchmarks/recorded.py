@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import torch
 import typer
 
-import kinds
+import kinds  # type: ignore[import-not-found]
 import unlearnkit
 from unlearnkit.errors import InputError
 from unlearnkit.methods import METHODS, edit_for, plan, resolve
@@ -116,33 +116,28 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 File = Annotated[Path, typer.Argument(help="A JSON file of hashes by case.")]
 
 
-def cases(canvas: bool) -> Iterator[tuple[str, Model, Request, str, dict[str, Any]]]:
+def cases(canvas: bool) -> Iterator[tuple[str, tuple[Model, Request, str, dict[str, Any]]]]:
     """Every case: its name, the model, the request, the method and the settings."""
     words = Path(tempfile.mkdtemp())
     for title in kinds.KINDS:
         model = Model(kinds.pipeline(title, words), source="tiny", hints=HINTS)
         for method in METHODS:
-            yield f"{title} | {method}", model, TWO, method, {}
+            yield f"{title} | {method}", (model, TWO, method, {})
     for prediction in ("epsilon", "v_prediction"):
         model = Model(kinds.tiny.pipeline(words, prediction=prediction), source="tiny", hints=HINTS)
         for method in METHODS:
             known = {field.name for field in dataclasses.fields(METHODS[method])}
             variants = [*OWN.get(method, ()), *(TRAINED if "trains" in known else ())]
             for title, request in (("one", ONE), ("style", STYLE)):
-                yield f"{prediction} | {method} | {title}", model, request, method, {}
+                yield f"{prediction} | {method} | {title}", (model, request, method, {})
             for variant in variants if prediction == "epsilon" else ():
-                yield f"{prediction} | {method} | {json.dumps(variant)}", model, ONE, method, variant
+                yield f"{prediction} | {method} | {json.dumps(variant)}", (model, ONE, method, variant)
     if canvas:
         model = unlearnkit.load("canvas")
         for method in METHODS:
             for concept in (Concept("cat"), Concept("neon", "style")):
-                yield (
-                    f"canvas | {method} | {concept.name}",
-                    model,
-                    Request((concept,)),
-                    method,
-                    {"canvas": True},
-                )
+                case = (model, Request((concept,)), method, {"canvas": True})
+                yield f"canvas | {method} | {concept.name}", case
 
 
 def made(model: Model, request: Request, method: str, settings: dict[str, Any], cache: Path) -> list[Any]:
@@ -179,7 +174,7 @@ def record(
     """Write the hash of every case to FILE."""
     torch.set_num_threads(1)
     cache, hashes = Path(tempfile.mkdtemp()), {}
-    for name, *case in cases(canvas):
+    for name, case in cases(canvas):
         hashes[name] = made(*case, cache=cache)
         print(len(hashes), name, *hashes[name], flush=True)
         file.write_text(json.dumps(hashes, indent=1) + "\n")
@@ -190,7 +185,7 @@ def compare(file: File) -> None:
     """Make every case of FILE again; exit 1 where a hash differs."""
     torch.set_num_threads(1)
     before, cache, off, count = json.loads(file.read_text()), Path(tempfile.mkdtemp()), 0, 0
-    for name, *case in cases(any(name.startswith("canvas") for name in before)):
+    for name, case in cases(any(name.startswith("canvas") for name in before)):
         if name in before:
             now, count = made(*case, cache=cache), count + 1
             if now[0] != before[name][0]:

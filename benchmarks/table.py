@@ -300,9 +300,9 @@ def _ordering(full: Find, quick: Find) -> str:
     lines = ["## Quick mode\n", "The score is kept minus left by name, in points, on cat with seed 0.\n"]
     lines += ["| method | full | quick | place, full | place, quick |", "|---|---|---|---|---|"]
     for method in ranks[0]:
-        one, two = points[method]
+        more, fewer = points[method]
         lines.append(
-            f"| {method} | {one:.1f} | {two:.1f} | {' | '.join(str(r.index(method) + 1) for r in ranks)} |"
+            f"| {method} | {more:.1f} | {fewer:.1f} | {' | '.join(str(r.index(method) + 1) for r in ranks)} |"
         )
     lines += ["", f"Kendall's tau between the two orders: {agreed:.2f}."]
     pairs = [
@@ -328,7 +328,7 @@ def _plot(find: Find) -> None:
         panel.set_xticks(TICKS, [f"{tick}" for tick in TICKS])
         panel.set(title=target, xlabel="left by name, %", ylabel="kept, %", xlim=(120, -0.3))
         panel.grid(alpha=0.3)
-        for colour, method in zip(colormaps["tab20"].colors, METHODS, strict=False):
+        for colour, method in zip(colormaps["tab20"](range(20)), METHODS, strict=False):
             if not (found := _rows(find, method, target)):
                 continue
             k, n = _sum(row["left"]["name"] for row in found)

@@ -88,7 +88,7 @@ def run(contender: str, target: str, model: Model) -> None:
         return
     method, model = contender.split()[0], model.with_hints(dataclasses.replace(model.hints, methods={}))
 
-    def row_of(lr: float, steps: int, **size_and_eye: str) -> dict[str, Any]:
+    def row_of(lr: float, steps: int, **size_and_eye: Any) -> dict[str, Any]:
         cell = Cell(method, (target,), settings=settings_of(method, lr, steps), **size_and_eye)
         return seen(cell, model, contender)
 

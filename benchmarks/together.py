@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,4 +172,4 @@ if __name__ == "__main__":
     else:
         opened, looks = load("canvas"), canvas_evaluators()
         for _, one in cells(given.method or METHODS, given.sets or list(SETS)):
-            once(ROWS, key(one, opened, looks), lambda one=one: measured(one, opened, looks))
+            once(ROWS, key(one, opened, looks), partial(measured, one, opened, looks))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import saved
+import saved  # type: ignore[import-not-found]
 from unlearnkit import chain, methods
 from unlearnkit.chain.commands import add as add_module
 from unlearnkit.chain.commands import undo as undo_module

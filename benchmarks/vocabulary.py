@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -216,4 +217,4 @@ if __name__ == "__main__":
         looks = canvas_evaluators()
         names = given.concept or (drawn(given.lot) if given.what == "quick" else CONCEPTS)
         for one in part(cells(given.method or METHODS, names, given.lot), given.share):
-            once(ROWS, key(one, opened, looks), lambda one=one: measured(one, opened, looks))
+            once(ROWS, key(one, opened, looks), partial(measured, one, opened, looks))

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Kind = Literal["object", "style"]
-KINDS: tuple[str, ...] = ("object", "style")
+KINDS: tuple[Kind, ...] = ("object", "style")
 Role = Literal["erased", "near", "unrelated"]
 ROLES: tuple[str, ...] = ("erased", "near", "unrelated")
 LONGEST = 500  # characters of a name

@@ -29,7 +29,7 @@ class LatentDiffusion(nn.Module):
         super().__init__()
         self.drawn = drawn
         pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-        self.model = nn.Module()
+        self.model: Any = nn.Module()
         self.model.diffusion_model = pipe.unet
         self.rest = SimpleNamespace(vae=pipe.vae.requires_grad_(False), words=pipe.tokenizer)
         self.rest.text = pipe.text_encoder.requires_grad_(False)
@@ -44,7 +44,7 @@ class LatentDiffusion(nn.Module):
             return found * self.rest.vae.config.scaling_factor, self.rest.text(words)[0]
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        share = self.alphas[t].view(-1, 1, 1, 1)
+        share: Tensor = self.alphas[t].view(-1, 1, 1, 1)
         return share.sqrt() * x_start + (1 - share).sqrt() * noise
 
     def apply_model(self, x: Tensor, t: Tensor, states: Tensor) -> Tensor:

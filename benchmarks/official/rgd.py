@@ -20,7 +20,7 @@ from .work import Peer, Work, difference, erased, opened, request
 
 PICTURES, BATCH, ALPHA = 4, 4, 1.6
 SETTINGS = {"batch": BATCH, "retain_weight": ALPHA, "cap": 1.1, "pictures": PICTURES, "diverse": False}
-ABSENT = ("matplotlib.pyplot", "convertModels", "dataset", "utils", "ldm", "ldm.models")
+ABSENT: tuple[str, ...] = ("matplotlib.pyplot", "convertModels", "dataset", "utils", "ldm", "ldm.models")
 ABSENT += ("ldm.models.diffusion", "ldm.models.diffusion.ddim")
 
 
@@ -35,7 +35,13 @@ def theirs(work: Work) -> Mapping[str, Tensor]:
         space["save_model"] = lambda *_, **__: torch.save(
             model.model.diffusion_model.state_dict(), work.out / "unet.pt"
         )
-        how = {"truncate": True, "surgery": True, "alpha": ALPHA, "m": 1.1, "batch_size": BATCH}
+        how: dict[str, Any] = {
+            "truncate": True,
+            "surgery": True,
+            "alpha": ALPHA,
+            "m": 1.1,
+            "batch_size": BATCH,
+        }
         rest = ("proposed_path", "forget", "retain", "config_path", "ckpt_path", "diffusers_config_path")
         how |= dict.fromkeys((*rest, "device", "c_guidance"))
         space["nsfw_proposed"](train_method="full", epochs=1, lr=1e-5, **how)

@@ -136,7 +136,7 @@ def patched(*places: tuple[Any, str, Any]) -> Iterator[None]:
 class _Anything(types.ModuleType):
     """A module that has every name; each is such a module again, and calling it gives another."""
 
-    __path__: ClassVar[list[str]] = []
+    __path__: ClassVar[list[str]] = []  # type: ignore[misc]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -7,7 +7,7 @@ until it is erased, and as erased from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..data.superclasses import broader
@@ -15,7 +15,7 @@ from ..data.wording import contains_word, format_prompt
 from ..errors import InputError, quoted
 from ..io.reading import read_text
 from ..model.hints import Hints, parse
-from ..schema import KINDS, Case, Request, Role, folded
+from ..schema import KINDS, Case, Kind, Request, Role, folded
 from .prompt_specs import PromptSpec, build_cases
 
 __all__ = ["cases", "panel"]
@@ -64,7 +64,7 @@ def _word(prompt: str, own: str, words: Sequence[str]) -> str:
     return own or max((word for word in words if contains_word(prompt, [word])), key=len, default="")
 
 
-def _spec(prompt: str, shown: dict[str, str], request: Request) -> PromptSpec:
+def _spec(prompt: str, shown: Mapping[Kind, str], request: Request) -> PromptSpec:
     for concept in request.erase:
         if folded(shown[concept.kind]) in concept.folded:
             looks = dict(shown) | {concept.kind: concept.name}
