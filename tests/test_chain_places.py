@@ -89,6 +89,13 @@ def test_joint_gives_up_a_place_that_a_request_named(method: str, model: Model, 
     assert chain.status(project).displaced == {}
 
 
+def test_nothing_is_a_place_that_no_request_erases(method: str, model: Model, tmp_path: Path) -> None:
+    project = started(tmp_path / "p", model, method)
+    assert chain.add(project, "cat", instead="nothing", model=model).facts["instead"] == {}
+    assert open_chain(project).steps[0].request.erase[0].instead == ""
+    assert chain.add(project, "dog", model=model).facts["instead"].keys() == {"dog"}
+
+
 def test_merged_avoids_what_is_erased_and_says_what_shows_it(
     method: str, model: Model, tmp_path: Path
 ) -> None:

@@ -259,7 +259,8 @@ def _request(at: Table) -> Request:
 def _concept(at: Table) -> Concept:
     kind, phrases = cast(Kind, at.text("kind")), at.texts("phrases")
     try:
-        return Concept(at.text("name"), kind, phrases, at.maybe("instead", at.text))
+        instead = at.maybe("instead", lambda name: at.text(name, empty=True))  # empty: nothing
+        return Concept(at.text("name"), kind, phrases, instead)
     except InputError as error:
         raise at.said(error) from None
 

@@ -44,9 +44,9 @@ class Table:
         where = f"{self.where}, {quoted(name)}"
         return [Table(one, where) for one in self._of(name, list)]
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, *, empty: bool = False) -> str:
         value = self._of(name, str)
-        if not value.strip():
+        if not (empty or value.strip()):
             raise self.wrong(name, value, "text that says something")
         return str(value)
 
