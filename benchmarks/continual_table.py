@@ -26,6 +26,7 @@ than the others collapsed (less than 30 % of the objects or styles kept), failed
   most 5 % of 40 pictures.
 - The others stop as soon as the validation classifier, every 20 steps, sees the concept in at most 5 % of 40 pictures.
 - Rows with † are of the canvas's earlier sampler (DDIM, 25 steps).
+- All rows are older than `instead = nearest`: nothing took an object's place, or the method's own choice.
 
 The goal was that after twelve objects 95 % of all erased concepts are still gone, and 90 % of the other objects and of
 the styles are kept. The best published result on twelve requests keeps about 60 % and 77 % (notes on Lee et al., arXiv
