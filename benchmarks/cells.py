@@ -278,11 +278,11 @@ def figures(tables: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name in ("clip", "clip rest"):
         if tables[name]:
-            found[name] = {side: round(tables[name][side]["value"], 4) for side in ("before", "after")}
-    found |= _instead(tables)
+            found[name] = _values(tables[name])
+    found["instead"] = _instead(tables)
     kept = tables["distances"].get("kept", {})
     if "diversity" in kept:
-        found["diversity"] = {s: round(kept["diversity"][s]["value"], 4) for s in ("before", "after")}
+        found["diversity"] = _values(kept["diversity"])
     if tables["never-knew"]:
         found["never-knew"] = {
             name: {
@@ -308,8 +308,12 @@ def _instead(tables: Mapping[str, Any]) -> dict[str, Any]:
             for side in ("before", "after")
         }
     if apart:
-        found["diversity"] = {side: round(apart[side]["value"], 4) for side in ("before", "after")}
-    return {"instead": found}
+        found["diversity"] = _values(apart)
+    return found
+
+
+def _values(paired: Mapping[str, Any]) -> dict[str, float]:
+    return {side: round(paired[side]["value"], 4) for side in ("before", "after")}
 
 
 def _folder(cell: Cell, model: Model) -> Path:

@@ -96,6 +96,14 @@ def test_nothing_is_a_place_that_no_request_erases(method: str, model: Model, tm
     assert chain.add(project, "dog", model=model).facts["instead"].keys() == {"dog"}
 
 
+def test_a_place_may_be_given_up_for_nothing(model: Model, tmp_path: Path) -> None:
+    """Of a method that puts no word in a concept's place."""
+    project = started(tmp_path / "p", model, "uce")
+    chain.add(project, "cat", instead="dog", model=model)
+    assert chain.add(project, "dog", model=model).facts["instead"] == {"cat": ""}
+    assert chain.status(project).displaced == {}
+
+
 def test_merged_avoids_what_is_erased_and_says_what_shows_it(
     method: str, model: Model, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from ..methods import Job
 from ..model.edit import Edit
 from ..model.model import Model
 from ..model.selection import TEXT_ENCODER
-from ..schema import Request
+from ..schema import Concept, Request
 from ..settings import build, with_role
 from ..training.method import Trained
 from ..training.settings import Training
@@ -68,12 +68,13 @@ def make_edit(
     regime, every = project.options.regime, [step.request for step in steps]
     if regime == "joint":
         request, every = join([*every, request]), []
-    once_more = again(steps, request) if regime == "sequential" else ()
+    before = steps if regime == "sequential" else ()
+    once_more = again(before, request)
     request = Request((*request.erase, *once_more), request.keep)
-    applied = current_edit(project, model, steps if regime == "sequential" else ())
+    applied = current_edit(project, model, before)
     base = {**model.weights("all"), **model.values(applied.weights)}
-    vocabulary = screen(model, every)
-    own, earlier = (vocabulary, without(every, once_more)) if regime == "sequential" else (model, [])
+    past = [step.request for step in before]
+    own, vocabulary, earlier = screen(model, past), screen(model, every), without(past, once_more)
     method, settings = methods.find(recipe["method"]), _with_earlier(recipe, earlier)
     if not method.REPLACES:  # a stored request may name a word that the method has never looked at
         request = Request(
@@ -84,7 +85,8 @@ def make_edit(
         filled: Any = methods.resolve(own, request, method.name, settings)
         request = with_nearest(vocabulary, request, methods.default_instead(model, filled))
         if not issubclass(method, Training):
-            return _closed(own, request, earlier, base, recipe, guards, job), _places(filled, own, request)
+            edit = _closed(own, request, earlier, base, recipe, guards, job)
+            return edit, _places(filled, own, request, once_more)
         if filled.part == TEXT_ENCODER:
             base |= own.weights(filled.part)
             if guards.projects:
@@ -107,16 +109,20 @@ def make_edit(
         edit = methods.edit_for(
             own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
         )
-        return edit, _places(filled, own, request)
+        return edit, _places(filled, own, request, once_more)
 
 
-def _places(filled: Any, model: Model, request: Request) -> dict[str, str]:
-    """By the name of each concept: the word that takes its place, where there is one; an anchor, too."""
+def _places(filled: Any, model: Model, request: Request, once_more: Sequence[Concept]) -> dict[str, str]:
+    """By the name of each concept: the word that takes its place, where there is one; an anchor, too.
+
+    once_more: of these it says also that there is none, by an empty word, for there was one before.
+    """
     if isinstance(filled, Trained):
         words = {one.name: filled.place(model, request, one) for one in request.erase}
     else:
         words = {one.name: one.instead for one in request.erase}
-    return {name: word for name, word in words.items() if word}
+    known = {one.name for one in once_more}
+    return {name: word or "" for name, word in words.items() if word or name in known}
 
 
 def _closed(

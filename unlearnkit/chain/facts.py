@@ -119,7 +119,8 @@ class Change:
 class Added(Change):
     """A request. recipe: method, settings, seed, guards. after: numbers of the requests on which its edit builds.
 
-    instead: by the name of a concept, the word that took its place; also of concepts that were erased once more.
+    instead: by the name of a concept, the word that took its place; also of concepts that were erased once more, where
+    it is empty if nothing did.
     """
 
     request: Request
@@ -284,7 +285,7 @@ def _instead(at: Table) -> Mapping[str, str]:
     if "instead" not in at.data:
         return {}
     places = at.table("instead")
-    return {name: places.text(name) for name in places.data}
+    return {name: places.text(name, empty=True) for name in places.data}
 
 
 def _evaluation(at: Table) -> Evaluation:

@@ -290,8 +290,7 @@ def _say_entry(project: Path, entry: Entry) -> None:
     asked = {one["name"] for one in entry.facts.get("request", {}).get("erase", ())}
     for name, place in entry.facts.get("instead", {}).items():
         if name not in asked:
-            say(
-                f"{cut(name)} showed what is erased now, so it was erased again: {cut(place)} takes its place"
-            )
+            now = cut(place) if place else "nothing"
+            say(f"{cut(name)} showed what is erased now, so it was erased again: {now} takes its place")
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     say(f"{print_}; see unlearnkit chain status {quoted(project)}")
