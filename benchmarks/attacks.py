@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from cells import RUNS, TARGETS, Cell, concept, made, made_of
 from compared import lost
-from rows import once, part, plain, read, share
+from rows import markdown, once, part, plain, read, share
 from table import finder
 
 from unlearnkit import load
@@ -92,22 +92,15 @@ def by_method(rows: Sequence[Row], target: str, budget: str) -> dict[str, dict[s
     return {name: found[name] for name in sorted(found, key=[*METHODS, *found].index)}
 
 
-def lines(first: str, columns: Sequence[str], cells: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
-    """A table in Markdown."""
-    yield f"| {first} | {' | '.join(columns)} |"
-    yield "|---" * (1 + len(columns)) + "|"
-    yield from (f"| {name} | {' | '.join(found)} |" for name, found in cells)
-
-
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def results(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of the page, two tables for each target and budget."""
     yield HEAD
     for target, budget in dict.fromkeys((row["key"]["target"], row["key"]["budget"]) for row in rows):
         found = by_method(rows, target, budget)
         yield f"\n## {target}, {budget} budget\n"
         names = [one for one in ATTACKS if any(own.get(one, {}).get("arms") for own in found.values())]
-        own = ((one, [worst(row) if (row := by.get(one)) else "" for by in found.values()]) for one in names)
-        yield from lines("attack", [*found], own)
+        own = ([one, *(worst(row) if (row := by.get(one)) else "" for by in found.values())] for one in names)
+        yield from markdown(["attack", *found], own)
         yield ""
         yield from losses(found)
 
@@ -121,24 +114,24 @@ def losses(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
     sides = {"untouched": (one["after"], "untouched")}
     sides |= {name: (figures["after"], "after") for name, figures in probed.items()}
     sides |= {"control": (one["control"], "after")} if "control" in one else {}
-    cells = list[tuple[str, list[str]]]()
+    cells = list[list[str]]()
     for caption in ("own caption", "no caption"):
         known = [side[f"{caption}, {state}"]["value"] for side, state in sides.values()]
-        cells.append((caption, [f"{value:.3f}" for value in known]))
-    yield from lines("denoising loss", [*sides], cells)
+        cells.append([caption, *(f"{value:.3f}" for value in known)])
+    yield from markdown(["denoising loss", *sides], cells)
 
 
 def counts(found: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
     """Pictures that show the concept, by variant; in brackets those of variants that are not counted."""
-    cells = list[tuple[str, list[str]]]()
+    cells = list[list[str]]()
     for attack in ATTACKS:
         here = {name: own[attack]["arms"] for name, own in found.items() if attack in own}
         for arm in dict.fromkeys(arm for arms in here.values() for arm in arms):
             one = next(arms[arm] for arms in here.values() if arm in arms)
             said = "{}" if one["counted"] else "({})"
             shown = [said.format(here[name][arm]["after"]["k"]) if name in here else "" for name in found]
-            cells.append((f"`{attack}`: {arm}", [*shown, str(one["control"]["k"])]))
-    yield from lines("attack", [*found, "control"], cells)
+            cells.append([f"`{attack}`: {arm}", *shown, str(one["control"]["k"])])
+    yield from markdown(["attack", *found, "control"], cells)
 
 
 def both(found: Mapping[str, Mapping[str, Row]]) -> str:
@@ -186,7 +179,7 @@ if __name__ == "__main__":
     opened = load("canvas")
     if given.what == "table":
         rows = list(read(ROWS))
-        PAGE.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
+        PAGE.write_text("\n".join(results(rows)) + "\n", encoding="utf-8")
         example = by_method(rows, "cat", "quick")
         head, _, rest = EXAMPLE.read_text(encoding="utf-8").partition(MARK)
         EXAMPLE.write_text(f"{head}{MARK}{both(example)}{END}{rest.partition(END)[2]}", encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cells import RUNS, Cell, figures, made, made_of
-from rows import once, part, read, share
+from rows import markdown, once, part, read, share
 
 from unlearnkit import load
 from unlearnkit.evaluation.draw import model_side
@@ -68,9 +68,8 @@ from {erased} pictures of the erased class and {kept} of each other one, judged 
 - KID: between the other classes' pictures and the untouched model's with the same noise, by the classifier's features.
 - The paper's figures are of CIFAR-10 with another model, and its last column is FID. Compare orders, not values.
 
-| contender | UA | RA | KID | seconds | classes | paper: UA, RA, FID |
-|---|---|---|---|---|---|---|
 """
+HEADS = ("contender", "UA", "RA", "KID", "seconds", "classes", "paper: UA, RA, FID")
 FOOT = """
 Reproduced: with the same data the restricted gradient erases more than the sum of both gradients (RG against GradDiff),
 and fine-tuning on the rest hardly erases.
@@ -102,21 +101,29 @@ def measured(cell: Cell, model: Model, tools: Evaluators) -> dict[str, Any]:
     return figures(tables) | {"kid": tables["distances"]["kept"]["kid"]["value"]} | cost
 
 
-def table() -> str:
+def page() -> str:
+    """docs/classes.md."""
     found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in CONTENDERS}
     for row in read(ROWS):
         if "left" in row:
             found[row["key"]["contender"]].append(row)
     every = [row for group in found.values() for row in group]
     base = f"{_mean([_kept(row, 'before') for row in every])}" if every else "not measured"
-    lines = [
-        f"| {name} | {_mean([1 - row['left']['name'][0] / row['left']['name'][1] for row in group])} "
-        f"| {_mean([_kept(row, 'after') for row in group])} | {_mean([row['kid'] for row in group], 2)} "
-        f"| {statistics.mean(row['seconds'] for row in group):.0f} | {len(group)} | {PAPER.get(name, '')} |\n"
+    cells = [
+        [
+            name,
+            _mean([1 - row["left"]["name"][0] / row["left"]["name"][1] for row in group]),
+            _mean([_kept(row, "after") for row in group]),
+            _mean([row["kid"] for row in group], 2),
+            f"{statistics.mean(row['seconds'] for row in group):.0f}",
+            len(group),
+            PAPER.get(name, ""),
+        ]
         for name, group in found.items()
         if group
     ]
-    return HEAD.format(erased=ERASED, kept=KEPT, base=base) + "".join(lines) + FOOT
+    lines = markdown(HEADS, cells)
+    return HEAD.format(erased=ERASED, kept=KEPT, base=base) + "\n".join(lines) + "\n" + FOOT
 
 
 def _kept(row: Mapping[str, Any], side: str) -> float:
@@ -139,7 +146,7 @@ if __name__ == "__main__":
     parser.add_argument("--share", type=share, default=(0, 1), help="of the cells, such as 0/4")
     given = parser.parse_args()
     if given.what == "table":
-        (DOCS / "classes.md").write_text(table(), encoding="utf-8")
+        (DOCS / "classes.md").write_text(page(), encoding="utf-8")
         print(DOCS / "classes.md")
     else:
         torch.set_num_threads(1)

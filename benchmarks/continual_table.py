@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rows import markdown
+
 from unlearnkit.metrics.stats import wilson
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -33,6 +35,19 @@ the styles are kept. The best published result on twelve requests keeps about 60
 2511.07970). It is of another model and other pictures, so it gives only a direction. [chain.md](chain.md) explains
 chains and guards. [many.md](many.md) has chains of 24 requests, by closed forms and by the default method.
 """
+HEADS = (
+    *(
+        "contender",
+        "cells",
+        "requests",
+        "UA current",
+        "UA past",
+        "worst relapse",
+        "kept objects",
+        "kept styles",
+    ),
+    *("neighbours", "alignment", "KID", "drift", "s a request", "MB"),
+)
 Row = Mapping[str, Any]
 Rate = Mapping[str, int]
 Interval = tuple[float, float, float]  # a share, and its interval of 95 %
@@ -93,9 +108,7 @@ def _score(rows: Sequence[Row]) -> float:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     """A line a contender at its last request; rates in per cent of pictures, with 95 % intervals over all its cells."""
-    head = "| contender | cells | requests | UA current | UA past | worst relapse | kept objects | kept styles | "
-    head += "neighbours | alignment | KID | drift | s a request | MB |"
-    lines = [head, "|" + "---|" * 14]
+    lines = []
     for one in ranked(rows):
         own = [row for row in rows if name(row) == one]
         last = max(row["key"]["request"] for row in own)
@@ -114,8 +127,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
             _mean(own, "seconds", "{:.0f}"),
             f"{max(row['bytes'] for row in final) / 1e6:.1f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return list(markdown(HEADS, lines))
 
 
 def _sum(rates: Any) -> dict[str, int]:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from cost import LITTLE, REQUEST
 from peak import allocated
-from rows import keep, read
+from rows import keep, markdown, read
 from sizes import SIZES, opened
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -194,12 +194,8 @@ def page(found: list[dict[str, Any]]) -> str:
     lines = [HEADING.strip()]
     found = sorted(found, key=lambda row: list(SIZES).index(row["key"]["size"]))
     for form, device in dict.fromkeys((row["key"]["form"], row["key"]["device"]) for row in found):
-        lines += ["", f"## {form}, on {device}", "", _line(HEADS), _line("---" for _ in HEADS)]
-        lines += [
-            _line(_cells(row))
-            for row in found
-            if (row["key"]["form"], row["key"]["device"]) == (form, device)
-        ]
+        own = [row for row in found if (row["key"]["form"], row["key"]["device"]) == (form, device)]
+        lines += ["", f"## {form}, on {device}", "", *markdown(HEADS, map(_cells, own))]
     return "\n".join([*lines, ""])
 
 
@@ -214,10 +210,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         *(*cells, row["trains"] + whole, f"{free:g} and {learning:g}", f"{row['seconds a step']:.3g}"),
         *(f"{row['share of peak']:.0%}", f"{guess / 1e9:.3g} ({guess / held - 1:+.0%})", f"{held / 1e9:.3g}"),
     ]
-
-
-def _line(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

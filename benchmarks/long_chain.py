@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cells import concept, sampler
-from rows import keep, plain, read
+from rows import keep, markdown, plain, read
 
 from unlearnkit import chain, load
 from unlearnkit.canvas.held_out import held_out_classifier
@@ -150,7 +150,7 @@ def look(folder: Path, names: Sequence[str], model: Model, eye: str) -> dict[str
     return figures
 
 
-def line(rows: Sequence[Mapping[str, Any]]) -> str:
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A row of the table: all orders together, and the worst of them."""
     gone = [sum(column) for column in zip(*(row["gone"] for row in rows), strict=True)]
     shares = [row["gone"][0] / row["gone"][1] for row in rows]
@@ -160,7 +160,7 @@ def line(rows: Sequence[Mapping[str, Any]]) -> str:
         after, before = (sum(row[kind][side][0] for row in rows) for side in ("after", "before"))
         cells.append(f"{after} of {before} ({100 * after / before:.1f} %), worst {100 * min(kept):.1f}")
     cells += [f"{mean(row['seconds'] for row in rows):.2f}", f"{max(row['slowest'] for row in rows):.2f}"]
-    return f"| {' | '.join(cells)} | {max(row['edits MB'] for row in rows):.1f} |"
+    return [*cells, f"{max(row['edits MB'] for row in rows):.1f}"]
 
 
 def _share(k: int, n: int) -> str:
@@ -171,7 +171,7 @@ def _share(k: int, n: int) -> str:
 def table(count: int) -> str:
     """The table in Markdown, of the judge's rows after so many requests."""
     heads = ("contender", "orders", "gone", "objects kept", "styles kept", "s a request", "slowest", "MB")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    found = []
     for contender in CONTENDERS:
         rows = [
             row
@@ -179,8 +179,8 @@ def table(count: int) -> str:
             if (row["key"]["contender"], row["key"]["requests"], row["key"]["eye"])
             == (contender, count, "judge")
         ]
-        lines += [line(rows)] if rows else []
-    return "\n".join(lines) + "\n"
+        found += [_cells(rows)] if rows else []
+    return "\n".join(markdown(heads, found)) + "\n"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.utils import logging as diffusers_logging
 from official.work import Peer, Work, watched
 from peak import Peak, trimmed
-from rows import once, read
+from rows import markdown, once, read
 from transformers.utils import logging as transformers_logging
 
 from unlearnkit.model.places import CANVAS
@@ -213,16 +213,16 @@ def page(found: list[Mapping[str, Any]]) -> str:
         rows = [row for row in found if row["key"]["size"] == size and "agreement" in row]
         if not rows:
             continue
-        lines += ["", f"## {TITLES[size]}", "", _line(HEADS), _line(["---"] * len(HEADS))]
-        for method in METHODS:
-            lines += [_line(_cells(row)) for row in rows if row["key"]["method"] == method]
-    lines += ["", "## What ran", "", _line(WHAT), _line(["---"] * len(WHAT))]
+        rows = [row for method in METHODS for row in rows if row["key"]["method"] == method]
+        lines += ["", f"## {TITLES[size]}", "", *markdown(HEADS, map(_cells, rows))]
+    ran = []
     for method in METHODS:
         commits = {row["key"]["commit"] for row in found if row["key"]["method"] == method}
         peer = peer_of(method)
         if commits:
             link = f"[{peer.repo}](https://github.com/{peer.repo})"
-            lines.append(_line([method, link, ", ".join(sorted(commits)), peer.ran, peer.same]))
+            ran.append([method, link, ", ".join(sorted(commits)), peer.ran, peer.same])
+    lines += ["", "## What ran", "", *markdown(WHAT, ran)]
     if to_good.ROWS.is_file():
         lines += [
             "",
@@ -230,7 +230,7 @@ def page(found: list[Mapping[str, Any]]) -> str:
             "",
             to_good.HEAD.strip(),
             "",
-            *to_good.table(),
+            *to_good.times(),
             "",
             to_good.headline(),
         ]
@@ -249,10 +249,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _three(of: Mapping[str, Any], digits: int = 2) -> list[str]:
     spread = f" ({of['spread'][0]:.2f} to {of['spread'][1]:.2f})" if "spread" in of else ""
     return [f"{of['theirs']:.{digits}f}", f"{of['ours']:.{digits}f}", f"{of['ratio']:.2f}{spread}"]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

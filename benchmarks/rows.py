@@ -1,16 +1,19 @@
-"""Rows of figures in a file of JSON lines: a row's ``key`` says all that it depends on, and none is made twice."""
+"""Rows of figures in a file of JSON lines: a row's ``key`` says all that it depends on, and none is made twice.
+
+And tables of them in Markdown.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from unlearnkit.errors import UnlearnError
 
-__all__ = ["keep", "once", "part", "plain", "read", "share"]
+__all__ = ["keep", "markdown", "once", "part", "plain", "read", "share"]
 
 T = TypeVar("T")
 
@@ -57,3 +60,14 @@ def share(text: str) -> tuple[int, int]:
 def part(cells: Iterable[T], share: tuple[int, int]) -> list[T]:
     """The cells that this process makes."""
     return list(cells)[share[0] :: share[1]]
+
+
+def markdown(heads: Sequence[str], cells: Iterable[Iterable[object]]) -> Iterator[str]:
+    """The lines of a table."""
+    yield _line(heads)
+    yield "|---" * len(heads) + "|"
+    yield from map(_line, cells)
+
+
+def _line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"

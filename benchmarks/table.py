@@ -13,7 +13,7 @@ from typing import Any
 from cells import ROWS, TARGETS, TUNED, Cell, key
 from compared import FORMS, Row, beats, held, left, lost
 from papers import CLAIMS, LOSSES, Find, duge_with
-from rows import read
+from rows import markdown, read
 from scipy.stats import kendalltau
 
 from unlearnkit import load
@@ -97,8 +97,6 @@ so a lead of 3 points is excluded. *too close to tell*: neither. *paired*: both 
 same seeds, among them n pictures of retained prompts, and were compared one by one. One share against another is judged
 by its difference in the same way.
 
-| claim | here | figure |
-|---|---|---|
 """
 LOSSES_HEAD = """## DUGE's erasing losses
 
@@ -108,8 +106,6 @@ As shipped on the canvas, DUGE erases by two losses: the attention maps (`attent
 and noise*: `attends = output` and `attention_weight` 1, the rest as shipped. Left by name in per cent, lost in points
 of the other objects and styles.
 
-| variant | cat, left | objects lost | styles lost | van gogh, left | objects lost | styles lost |
-|---|---|---|---|---|---|---|
 """
 INSTEAD_HEAD = """## What takes its place
 
@@ -117,9 +113,19 @@ Of the prompts that name the concept, seed 0, as the held-out classifier sees th
 pictures nothing is recognised, in how many the rest of the prompt is right (the style of an erased object, the object
 of an erased style), and how different the pictures of all erased prompts are from each other, in per cent of before.
 
-| target | method | seen most | nothing recognised | rest right, before | after | diversity, % |
-|---|---|---|---|---|---|---|
 """
+TARGET_HEADS = (
+    *("method", "left by name", "synonyms", "templates", "backgrounds", "near objects", "near styles"),
+    *("other objects", "other styles", "CLIP", "diversity", "KID to never-knew", "s", "MB", "seeds"),
+)
+LOSSES_HEADS = (
+    *("variant", "cat, left", "objects lost", "styles lost"),
+    *("van gogh, left", "objects lost", "styles lost"),
+)
+INSTEAD_HEADS = (
+    *("target", "method", "seen most", "nothing recognised"),
+    *("rest right, before", "after", "diversity, %"),
+)
 FREED = 30  # MB: no more is seen where the process still held what an earlier cell had freed
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
 KEPT = ("near objects", "near styles", "unrelated objects", "unrelated styles")
@@ -161,11 +167,7 @@ def finder(model: Model, sizes: Sequence[str] = ("full", "some", "quick")) -> Fi
 
 def _glance(full: Find) -> str:
     """A line a method, of what one seed left by name of each target, and of what else was lost; README has it too."""
-    lines = [
-        "## At a glance\n",
-        f"| method | {' | '.join(TARGETS)} | objects lost | styles lost | seconds |",
-        "|---" * (len(TARGETS) + 4) + "|",
-    ]
+    lines = []
     for method in METHODS:
         found = [full(Cell(method, (target,))) for target in TARGETS]
         measured = [row for row in found if row]
@@ -175,8 +177,9 @@ def _glance(full: Find) -> str:
         cells += [f"{max(lost(row, kind) for row in measured):.1f}" for kind in ("objects", "styles")]
         seconds = sorted(round(row["seconds"]) for row in measured)
         cells.append(" to ".join(map(str, dict.fromkeys((seconds[0], seconds[-1])))))
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines) + GLANCE
+        lines.append([method, *cells])
+    heads = ("method", *TARGETS, "objects lost", "styles lost", "seconds")
+    return "\n".join(["## At a glance\n", *markdown(heads, lines)]) + GLANCE
 
 
 def _rows(find: Find, method: str, target: str) -> list[Row]:
@@ -185,40 +188,30 @@ def _rows(find: Find, method: str, target: str) -> list[Row]:
 
 
 def _target(find: Find, target: str) -> str:
-    lines = [
-        f"## {target}\n",
-        "| method | left by name | synonyms | templates | backgrounds | near objects | near styles | other objects | "
-        "other styles | CLIP | diversity | KID to never-knew | s | MB | seeds |",
-        "|---" * 15 + "|",
-    ]
-    for method in METHODS:
-        if found := _rows(find, method, target):
-            lines.append(_line(method, found))
-    if len(lines) == 3:
+    lines = [_cells(method, found) for method in METHODS if (found := _rows(find, method, target))]
+    if not lines:
         return f"## {target}\n\nNot measured yet.\n\n"
-    before = _rows_before(find, target)
-    return "\n".join([*lines[:3], before, *lines[3:]]) + "\n\n"
+    return "\n".join([f"## {target}\n", *markdown(TARGET_HEADS, [_before(find, target), *lines])]) + "\n\n"
 
 
-def _rows_before(find: Find, target: str) -> str:
+def _before(find: Find, target: str) -> list[str]:
     """The untouched model's line, which every row has."""
     row = next(found[0] for method in METHODS if (found := _rows(find, method, target)))
     cells = [_rate(row["known before"]), "", "", ""]
     cells += [_rate(row["kept"].get(group, {}).get("before", [0, 0])) for group in KEPT]
     cells += [_number(row, "clip", "before"), _number(row, "diversity", "before")]
     cells += [_never_knew(row, "before"), "", "", ""]
-    return f"| *untouched* | {' | '.join(cells)} |"
+    return ["*untouched*", *cells]
 
 
-def _line(method: str, found: Sequence[Row]) -> str:
+def _cells(method: str, found: Sequence[Row]) -> list[str]:
     cells = [_rate(_sum(row["left"].get(form, [0, 0]) for row in found)) for form in FORMS]
     cells += [_rate(_sum(row["kept"].get(group, {}).get("after", [0, 0]) for row in found)) for group in KEPT]
     cells += [_number(found[0], "clip", "after"), _number(found[0], "diversity", "after")]
     cells += [_never_knew(found[0], "after")]
     cells += [f"{sum(row['seconds'] for row in found) / len(found):.0f}"]
     peak = max(row["peak MB above the model"] for row in found)
-    cells += [str(peak) if peak > FREED else "", str(len(found))]
-    return f"| {method} | {' | '.join(cells)} |"
+    return [method, *cells, str(peak) if peak > FREED else "", str(len(found))]
 
 
 def _sum(counts: Iterable[Sequence[int]]) -> list[int]:
@@ -245,13 +238,13 @@ def _never_knew(row: Row, side: str) -> str:
 
 def _claims(finds: Sequence[Find]) -> str:
     """What the rows say, of one size where there are all of one: like is held against like."""
-    lines = list[str]()
+    lines = []
     verdicts = {True: "reproduced", False: "not reproduced", None: "too close to tell"}
     for claim, judged in CLAIMS.items():
         said = next((found for find in finds if (found := judged(find))), None)
         holds = verdicts[said[0]] if said else "not measured yet"
-        lines.append(f"| {claim} | {holds} | {said[1] if said else ''} |")
-    return CLAIMED + "\n".join(lines) + "\n\n"
+        lines.append([claim, holds, said[1] if said else ""])
+    return CLAIMED + "\n".join(markdown(("claim", "here", "figure"), lines)) + "\n\n"
 
 
 def _instead(full: Find) -> str:
@@ -266,8 +259,8 @@ def _instead(full: Find) -> str:
         right, apart = found.get("rest right"), found.get("diversity")
         cells += ["{} of {}".format(*right[side]) if right else "" for side in ("before", "after")]
         cells.append(f"{100 * apart['after'] / apart['before']:.0f}" if apart else "")
-        lines.append(f"| {target} | {method} | {' | '.join(cells)} |")
-    return INSTEAD_HEAD + "\n".join(lines) + "\n\n" if lines else ""
+        lines.append([target, method, *cells])
+    return INSTEAD_HEAD + "\n".join(markdown(INSTEAD_HEADS, lines)) + "\n\n" if lines else ""
 
 
 def _losses(paired: Find) -> str:
@@ -276,14 +269,14 @@ def _losses(paired: Find) -> str:
     for name in ("", *LOSSES):
         found = [paired(duge_with(name, target)) for target in TUNED]
         cells = [
-            f"{_rate(row['left']['name'])} | {lost(row, 'objects'):.1f} | {lost(row, 'styles'):.1f}"
+            [_rate(row["left"]["name"]), *(f"{lost(row, kind):.1f}" for kind in ("objects", "styles"))]
             if row
-            else " |  | "
+            else [""] * 3
             for row in found
         ]
         if any(found):
-            lines.append(f"| {name or 'as shipped'} | {' | '.join(cells)} |")
-    return LOSSES_HEAD + "\n".join(lines) + "\n\n" if lines else ""
+            lines.append([name or "as shipped", *itertools.chain(*cells)])
+    return LOSSES_HEAD + "\n".join(markdown(LOSSES_HEADS, lines)) + "\n\n" if lines else ""
 
 
 def _ordering(full: Find, quick: Find) -> str:
@@ -298,12 +291,11 @@ def _ordering(full: Find, quick: Find) -> str:
     ranks = [sorted(points, key=lambda method: -points[method][side]) for side in (0, 1)]
     agreed = kendalltau(*zip(*points.values(), strict=True)).statistic
     lines = ["## Quick mode\n", "The score is kept minus left by name, in points, on cat with seed 0.\n"]
-    lines += ["| method | full | quick | place, full | place, quick |", "|---|---|---|---|---|"]
-    for method in ranks[0]:
-        more, fewer = points[method]
-        lines.append(
-            f"| {method} | {more:.1f} | {fewer:.1f} | {' | '.join(str(r.index(method) + 1) for r in ranks)} |"
-        )
+    cells_of = [
+        [method, *(f"{score:.1f}" for score in points[method]), *(rank.index(method) + 1 for rank in ranks)]
+        for method in ranks[0]
+    ]
+    lines += markdown(("method", "full", "quick", "place, full", "place, quick"), cells_of)
     lines += ["", f"Kendall's tau between the two orders: {agreed:.2f}."]
     pairs = [
         (points[a], points[b])

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from cells import TARGETS, Cell, key, measured, picture_seconds, tools_of
 from compared import lost
-from rows import once, part, read, share
+from rows import markdown, once, part, read, share
 from vocabulary import left_of
 
 from unlearnkit import load
@@ -124,16 +124,16 @@ def seconds(row: Mapping[str, Any], times: float) -> float:
     return float((row["seconds"] - drawing) * times + drawing)
 
 
-def table() -> Iterator[str]:
+def times() -> Iterator[str]:
     """The lines of the table in docs/peers.md."""
     ratios, rows = slower(), [row for row in read(ROWS) if "left" in row]
-    yield f"| contender | {' | '.join(TARGETS)} |"
-    yield "|---|" + "---|" * len(TARGETS)
+    found = []
     for contender in CONTENDERS:
         here = [row for row in rows if row["key"]["contender"] == contender]
         cells = [_cell([row for row in here if row["key"]["target"] == name], ratios) for name in TARGETS]
         if here:
-            yield f"| {contender} | {' | '.join(cells)} |"
+            found.append([contender, *cells])
+    yield from markdown(["contender", *TARGETS], found)
 
 
 def headline() -> str:

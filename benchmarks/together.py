@@ -20,7 +20,7 @@ import long_chain
 import many
 import torch
 from cells import Cell, key, measured
-from rows import once, read
+from rows import markdown, once, read
 
 from unlearnkit import load
 from unlearnkit.metrics.evaluators import canvas_evaluators
@@ -89,7 +89,7 @@ def cells(methods: Sequence[str], sets: Sequence[str]) -> Iterator[tuple[str, Ce
             yield name, Cell(method, SETS[name], size="together")
 
 
-def line(title: str, row: Mapping[str, Any]) -> str:
+def _cells(title: str, row: Mapping[str, Any]) -> list[str]:
     """A row of the table: what is left, by name and in templates, and kept objects and styles of those before."""
     counts = [row["left"][form] for form in LEFT if form in row["left"]]
     k, n = (sum(column) for column in zip(*counts, strict=True))
@@ -99,20 +99,20 @@ def line(title: str, row: Mapping[str, Any]) -> str:
         parts = [part for group, part in row["kept"].items() if group.endswith(kind)]
         before, after = (sum(part[side][0] for part in parts) for side in ("before", "after"))
         cells.append(f"{after} of {before} ({100 * after / before:.1f} %)" if before else "")
-    return f"| {' | '.join(cells)} | {row['seconds']:.0f} |"
+    return [*cells, f"{row['seconds']:.0f}"]
 
 
 def several(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """The table of a set in Markdown; the last row of each method counts."""
     target = " + ".join(SETS[name])
-    lines = ["| method | left | objects kept | styles kept | s |", "|---" * 5 + "|"]
+    found = []
     for method in METHODS:
         own = [row for row in rows if (row["key"]["method"], row["key"]["target"]) == (method, target)]
         if own and "refused" in own[-1]:
-            lines.append(f"| {method} | refused: {own[-1]['refused']} | | | |")
+            found.append([method, f"refused: {own[-1]['refused']}", "", "", ""])
         elif own:
-            lines.append(line(method, own[-1]))
-    return "\n".join(lines)
+            found.append(_cells(method, own[-1]))
+    return "\n".join(markdown(("method", "left", "objects kept", "styles kept", "s"), found))
 
 
 def sizes(rows: Sequence[Mapping[str, Any]], *, chain: bool) -> str:
@@ -122,7 +122,7 @@ def sizes(rows: Sequence[Mapping[str, Any]], *, chain: bool) -> str:
     }
     heads = ["s a request", "slowest", "MB a request"] if chain else ["s, text", "s, in all", "GB", "LoRA"]
     columns = ["method", "concepts", "retained", "threads", *heads]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    found = []
     for row in kinds.values():
         told = row["key"]
         figures = (
@@ -135,9 +135,8 @@ def sizes(rows: Sequence[Mapping[str, Any]], *, chain: bool) -> str:
                 row["rank"],
             ]
         )
-        facts = [told[name] for name in columns[:4]]
-        lines.append(f"| {' | '.join(map(str, [*facts, *figures]))} |")
-    return "\n".join(lines)
+        found.append([*(told[name] for name in columns[:4]), *figures])
+    return "\n".join(markdown(columns, found))
 
 
 def page() -> str:

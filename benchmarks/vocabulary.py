@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from cells import Cell, key, measured
 from compared import lost
-from rows import once, part, plain, read, share
+from rows import markdown, once, part, plain, read, share
 
 from unlearnkit import load
 from unlearnkit.canvas import world
@@ -58,6 +58,7 @@ TUNED = (
 )
 SIZE, DRAWN = "quick", 6
 WATCHED = {"stop": "converged", "stop_from": 1.0, "stop_most": 2, "stop_every": 10}  # of methods that train
+BY_METHOD = ("method", "concepts", "at most 5 % left", "worst", "objects lost", "styles lost")
 LEFT = ("name", "template")  # what counts as left: pictures of prompts that name the concept
 
 HEAD = """# The whole vocabulary
@@ -123,11 +124,7 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         "this page compares no methods."
     )
     lines = [HEAD.format(tuned=", ".join(TUNED), headline=headline)]
-    lines += [
-        "## By method\n",
-        "| method | concepts | at most 5 % left | worst | objects lost | styles lost |",
-    ]
-    lines.append("|---" * 6 + "|")
+    by_method = []
     for method in METHODS:
         own = {concept: row for (name, concept), row in rows.items() if name == method}
         if not own:
@@ -141,7 +138,8 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
             most = max(each, key=lambda concept: each[concept])
             harm.append(f"{mean(each.values()):z.1f}, most {each[most]:.1f} ({most})")
         said = f"{bad}: {100 * here[bad]:.0f} %" if here[bad] else "0 %"
-        lines.append(f"| {method} | {len(own)} | {few} | {said} | {' | '.join(harm)} |")
+        by_method.append([method, len(own), few, said, *harm])
+    lines += ["## By method\n", *markdown(BY_METHOD, by_method)]
     lines.append(
         "\n*lost*: points of accuracy on the other concepts, the mean over the concepts and the most.\n"
     )
@@ -149,12 +147,12 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     lines.append(
         "Pictures that still show the concept, in per cent / points lost of the other objects and styles.\n"
     )
-    lines += [f"| | {' | '.join(METHODS)} |", "|---" * (len(METHODS) + 1) + "|"]
+    found = []
     for concept in CONCEPTS:
         entries = [_entry(rows.get((method, concept))) for method in METHODS]
         if any(entries):
-            lines.append(f"| {concept}{' *' if concept in TUNED else ''} | {' | '.join(entries)} |")
-    return "\n".join(lines) + "\n"
+            found.append([concept + " *" * (concept in TUNED), *entries])
+    return "\n".join([*lines, *markdown(["", *METHODS], found)]) + "\n"
 
 
 def _entry(row: Mapping[str, Any] | None) -> str:

@@ -333,7 +333,7 @@ def test_the_table_of_attacks_has_the_worst_variant_that_is_counted() -> None:
     }
     rows += [{"key": key | {"attack": "probe"}, "arms": {}, "headline": None, "figures": {"after": loss}}]
     rows += [{"key": key | {"attack": "mma"}, "refused": "no text"}]
-    page = list(attacks.table(rows))
+    page = list(attacks.results(rows))
     assert "| sdedit | +20 (+10 to +30) |" in page
     assert page[-1] == "| no caption | 0.063 | 0.063 |"
     shown = list(attacks.counts(attacks.by_method(rows, "cat", "quick")))
@@ -444,7 +444,7 @@ def test_the_tables_of_many_concepts_by_hand() -> None:
     lines = together.several([{**one, "left": {}}, one, refused], "twelve").splitlines()[2:]
     assert lines == [
         "| uce | 3 of 100 (1.0 to 8.5 %) | 48 of 50 (96.0 %) | 48 of 50 (96.0 %) | 4 |",
-        "| dp | refused: 'cat' lies in the span | | | |",
+        "| dp | refused: 'cat' lies in the span |  |  |  |",
     ]
     assert together.several([one], "twenty").count("\n") == 1
     size = {"method": "uce", "concepts": 9, "retained": 0, "threads": 1, "chain": False}
