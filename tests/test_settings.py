@@ -127,6 +127,16 @@ def test_whole_numbers_serve_as_numbers_and_lists_as_tuples():
     assert type(made.lr) is float
 
 
+def test_one_choice_serves_as_a_list_of_it():
+    esd = METHODS["esd"]
+    assert build(esd, {"rule": "l2sp"}) == build(esd, {"rule": ["l2sp"]}) == esd(rule=("l2sp",))
+    assert build(esd, {"rule": "none"}).rule == ()
+    with pytest.raises(InputError, match=r"got 'l3sp' \(did you mean 'l2sp'\?\): it takes l1sp, l2sp or project"):
+        build(esd, {"rule": "l3sp"})
+    with pytest.raises(InputError, match="words"):
+        build(Example, {"words": "x"})
+
+
 text = st.text(st.characters(exclude_categories=["Cs"]))
 name = st.text(st.characters(exclude_categories=HIDDEN), max_size=30).filter(str.strip)
 number = st.floats(allow_nan=False, allow_infinity=False)

@@ -225,7 +225,8 @@ def _refusal(known: Setting, value: Any) -> InputError:
 
 
 def fitted(annotation: Any, value: Any) -> Any:
-    """A Python or TOML value in the annotated type (an int becomes a float, a list a tuple), or ValueError."""
+    """A Python or TOML value in the annotated type (an int becomes a float, a list a tuple, one of a list's choices a
+    list of it), or ValueError."""
     inner = without_none(annotation)
     if inner is not annotation:
         return None if value is None or value == "none" else fitted(inner, value)
@@ -235,9 +236,12 @@ def fitted(annotation: Any, value: Any) -> Any:
                 return value
         raise ValueError
     if typing.get_origin(annotation) is tuple:
+        item = typing.get_args(annotation)[0]
+        if isinstance(value, str) and typing.get_origin(item) is Literal:
+            value = () if value == "none" else (value,)
         if not isinstance(value, list | tuple):
             raise ValueError
-        return tuple(fitted(typing.get_args(annotation)[0], item) for item in value)
+        return tuple(fitted(item, one) for one in value)
     if annotation is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else math.inf
     other = not isinstance(value, annotation) or (isinstance(value, bool) and annotation is not bool)
