@@ -131,7 +131,9 @@ def test_one_choice_serves_as_a_list_of_it():
     esd = METHODS["esd"]
     assert build(esd, {"rule": "l2sp"}) == build(esd, {"rule": ["l2sp"]}) == esd(rule=("l2sp",))
     assert build(esd, {"rule": "none"}).rule == ()
-    with pytest.raises(InputError, match=r"got 'l3sp' \(did you mean 'l2sp'\?\): it takes l1sp, l2sp or project"):
+    with pytest.raises(
+        InputError, match=r"got 'l3sp' \(did you mean 'l2sp'\?\): it takes l1sp, l2sp or project"
+    ):
         build(esd, {"rule": "l3sp"})
     with pytest.raises(InputError, match="words"):
         build(Example, {"words": "x"})
