@@ -110,8 +110,9 @@ of the other objects and styles.
 INSTEAD_HEAD = """## What takes its place
 
 Of the prompts that name the concept, seed 0, as the held-out classifier sees them: what is seen most, in how many
-pictures nothing is recognised, in how many the rest of the prompt is right (the style of an erased object, the object
-of an erased style), and how different the pictures of all erased prompts are from each other, in per cent of before.
+pictures nothing is recognised, and in how many the rest of the prompt is right (the style of an erased object, the
+object of an erased style). *diversity*: how much the pictures of all erased prompts differ from each other; 100 is as
+much as before. The table has the rows that were made since this is counted, none of a style yet.
 
 """
 TARGET_HEADS = (

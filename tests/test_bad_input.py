@@ -161,7 +161,7 @@ def test_a_model_without_a_name(refused):
         (["--concept", "cat", "--keep", "Cat"], "both erased and kept"),
         (["--concept", "cat", "--phrase", "kitten", "--keep", "Kitten"], "both erased and kept"),
         (["--concept", "cat", "--instead", "cat"], "replaced by itself"),
-        (["--concept", "cat", "--phrase", "kitten", "--instead", "kitten"], "replaced by itself"),
+        (["--concept", "cat", "--phrase", "kitten", "--instead", "kitten"], "by its own phrase"),
         (
             ["--concept", "cat", "--concept", "dog", "--set", "superclass=dog", "--method", "sculpting"],
             "itself",
@@ -271,7 +271,7 @@ def test_an_existing_run_is_not_overwritten(refused, finished: Path):
     assert "finished run" in refused(*again)
     assert "finished run" in refused(*again, "--dry-run")
     other = ["erase", model, "--concept", "dog", "--method", "uce", "--out", finished, "--resume"]
-    assert "another recipe (request was" in refused(*other)
+    assert "another recipe (name was" in refused(*other)
     assert "ridge was 0.5, now 2.0" in refused(*again, "--set", "ridge=2", "--resume")
     assert contents(finished) == before
 
@@ -400,6 +400,11 @@ def test_too_little_memory(full: Callable[..., None], refused, monkeypatch: pyte
         in said
     )
     assert "allocate" in said
+
+
+def test_resuming_needs_a_run(refused) -> None:
+    assert refused("erase", "--resume") == "which run is to be resumed? name its folder with --out"
+    assert "'nowhere' has no run to resume" in refused("erase", "--resume", "--out", "nowhere")
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])

@@ -573,6 +573,16 @@ def test_a_request_that_is_half_done_with_other_settings_is_refused(toy: Model, 
     assert not chain.verify(project)
     with pytest.raises(InputError, match=r"unfinished with another seed \(0, now 1\)"):
         chain.add(project, "cat", seed=1, model=toy)
+    with pytest.raises(InputError, match=r"unfinished with another instead \(None, now 'dog'\)"):
+        chain.add(project, "cat", instead="dog", model=toy)
     shutil.rmtree(place)
     chain.add(project, "cat", seed=1, model=toy, evaluators=tools())
     assert not chain.verify(project)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True])
+def test_a_bad_seed_is_refused_before_any_work(toy: Model, tmp_path: Path, seed: object) -> None:
+    project = begun(tmp_path / "p", toy, pictures=0)
+    with pytest.raises(InputError, match=r"seed .* use 0 to 2\*\*63 - 1"):
+        chain.add(project, "cat", seed=seed, model=toy)  # type: ignore[arg-type]
+    assert not (project / WORK).exists()

@@ -14,6 +14,7 @@ from test_chain import begun
 from unlearnkit import chain
 from unlearnkit.chain.facts import changes
 from unlearnkit.chain.ledger import LEDGER, Entry
+from unlearnkit.chain.places import replaced
 from unlearnkit.chain.project import open_chain
 from unlearnkit.methods import edit_for
 from unlearnkit.model.model import Model
@@ -126,6 +127,19 @@ def test_a_chain_of_an_older_version_names_no_places(method: str, model: Model, 
     old = Entry(1, "add", facts, entries[1].previous, entries[1].hash)
     (added,) = changes((entries[0], old))
     assert added.instead == {}
+
+
+def test_only_places_that_changed_are_told(model: Model, tmp_path: Path) -> None:
+    """A joint chain makes every edit again, most of them with the places that they had."""
+    project = started(tmp_path / "p", model, "uce", "joint")
+    chain.add(project, "cat", instead="car", model=model)
+    assert replaced(open_chain(project)) == {}
+    assert chain.add(project, "dog", instead="bear", model=model).facts["instead"].keys() == {"cat", "dog"}
+    assert replaced(open_chain(project)) == {}
+    chain.add(project, "car", model=model)
+    assert replaced(open_chain(project)) == {"cat": ("car", "")}
+    chain.undo(project, model=model)
+    assert replaced(open_chain(project)) == {"cat": ("", "car")}
 
 
 @pytest.mark.parametrize("method", ["ca", "doco"])

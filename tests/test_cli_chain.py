@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 import saved
+from unlearnkit.chain.project import open_chain
 from unlearnkit.cli import main
+from unlearnkit.schema import Concept, Request
 
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "scipy", "PIL", "safetensors"}
 
@@ -71,7 +74,42 @@ def test_guards_are_listed_with_their_sources(said) -> None:
         assert word in told
 
 
-def test_mistakes_are_one_line(said) -> None:
+def test_each_takes_phrase_and_instead_for_one_concept(said, tmp_path: Path) -> None:
+    said("init", "p", saved.folder(), "--method", "uce", "--pictures", 0)
+    asked = ("--each", "--phrase", "kitten", "--instead", "dog")
+    assert "for several, use a file" in said(
+        "add", "p", "--concept", "cat", "--concept", "car", *asked, code=2
+    )
+    said("add", "p", "--concept", "cat", *asked)
+    (step,) = open_chain(tmp_path / "p").steps
+    assert step.request == Request((Concept("cat", phrases=("kitten",), instead="dog"),))
+
+
+def test_a_changed_place_is_told_by_drop_too(said, tmp_path: Path) -> None:
+    said("init", "p", saved.folder(), "--method", "uce", "--regime", "joint", "--pictures", 0)
+    said("add", "p", "--concept", "cat", "--instead", "dog")
+    told = said("add", "p", "--concept", "dog")
+    assert "'cat' was erased again: nothing takes its place now, no longer 'dog'" in told
+    told = said("drop", "p", 2, "--json")
+    assert json.loads(told)["instead"] == {}, "no edit was made again"
+    said("add", "p", "--concept", "bear", "--instead", "car")
+    assert json.loads(said("drop", "p", 1, "--json"))["instead"] == {"bear": "car"}
+
+
+def test_status_cuts_no_name_and_no_time(said) -> None:
+    said("init", "p", saved.folder(), "--method", "uce", "--pictures", 0)
+    said("add", "p", "--concept", "[b]cat[/b]", "--force")
+    told = said("status", "p")
+    assert "[b]cat[/b]" in told
+    time = json.loads(said("status", "p", "--json"))["requests"][0]["time"]
+    assert time[:16].replace("T", " ") in told
+
+
+def test_mistakes_are_one_line(said, tmp_path: Path) -> None:
+    assert "the name of the folder is empty" in said("init", "", saved.folder(), code=2)
+    assert not any(tmp_path.iterdir())
+    merge = ("init", "p", saved.folder(), "--merge", "rule=mean")
+    assert "merge is for regime merged, and this chain is sequential" in said(*merge, code=2)
     assert "is no chain" in said("status", "nowhere", code=2)
     assert "did you mean 'replay'" in said("init", "p", saved.folder(), "--guard", "repaly=3", code=2)
     assert not Path("p").exists()

@@ -107,9 +107,9 @@ def test_the_distances_are_measured_once_for_all_requests(
 def test_nearest_is_no_name_that_a_model_with_classes_must_know(tmp_path: Path) -> None:
     model = Model(kinds.pipeline("class-conditional DiT", tmp_path), hints=Hints(size=16))
     assert model.classes
-    check_lengths(model, [Concept(model.classes[0], instead="nearest")])
+    check_lengths(model, Request((Concept(model.classes[0], instead="nearest"),)))
     with pytest.raises(InputError, match="unknown"):
-        check_lengths(model, [Concept(model.classes[0], instead="no class")])
+        check_lengths(model, Request((Concept(model.classes[0], instead="no class"),)))
 
 
 def test_of_many_the_text_decides(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

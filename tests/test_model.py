@@ -357,7 +357,7 @@ def test_sampling_leaves_scheduler_and_bar_as_found(model: Model) -> None:
     "bad", [{"steps": 0}, {"steps": 1001}, {"batch": 0}, {"seeds": [1, 2]}, {"prompts": "cat"}]
 )
 def test_bad_sampling(bad: dict[str, Any], model: Model) -> None:
-    with pytest.raises(InputError, match=r"out of range|same length"):
+    with pytest.raises(InputError, match=r"out of range|same length|give a list"):
         model.sample(**{"prompts": ["cat"], "seeds": [1], **bad})
 
 

@@ -76,6 +76,21 @@ def test_a_thousand_steps_of_a_real_schedule_are_refused_or_drawn(model: Model):
         denoise(model, noise, states, states, steps=1000, guidance=1.0, stop=1)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "numbers", "why"),
+    [
+        ("a cat", [0], "prompts got 'a cat': give a list"),
+        (["a cat"], 0, "seeds got 0: give a list"),
+        (["a cat"], ["x"], "seed 'x' is no int"),
+        (["a cat"], [-1], "seed -1 is out of range"),
+        (["a cat"], [0, 1], "1 prompts and 2 seeds"),
+    ],
+)
+def test_wrong_prompts_and_seeds_are_one_line(model: Model, prompts: Any, numbers: Any, why: str):
+    with pytest.raises(InputError, match=why):
+        model.sample(prompts, numbers)
+
+
 def test_states_are_of_the_text_encoder_as_it_is_now(model: Model):
     before, encoder = model.encode(["cat"]), model.pipe.text_encoder
     assert model.encode(["cat"]).equal(before)

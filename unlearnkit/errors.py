@@ -94,10 +94,11 @@ def listed(names: Iterable[str], longest: int = LIST) -> str:
 def quoted(value: Any, longest: int = LONGEST) -> str:
     """``repr(value)`` for a message, cut to ``longest`` characters, with control characters escaped.
 
-    A path is cut in the middle, so that the file name stays. A tuple is written as after ``--set``: ``'l1sp,l2sp'``.
+    A path is cut in the middle, so that the file name stays. A tuple of texts or numbers is written as after ``--set``:
+    ``'l1sp,l2sp'``.
     """
-    if isinstance(value, tuple) and all(isinstance(one, str) for one in value):
-        value = ",".join(value)
+    if isinstance(value, tuple) and all(isinstance(one, str | int | float) for one in value):
+        value = ",".join(map(str, value))
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
     except (ValueError, RecursionError):  # a whole number of over 4,300 digits, or endless nesting

@@ -17,6 +17,7 @@ __all__ = [
     "Request",
     "Role",
     "Score",
+    "check_seed",
     "check_unicode",
     "folded",
     "spelled",
@@ -76,8 +77,13 @@ class Concept:
         if not all(self.phrases):
             raise InputError(f"concept {quoted(self.name)} has an empty phrase: leave it out or spell it")
         if self.instead is not None and folded(self.instead) in self.folded:
+            own = (
+                "itself"
+                if folded(self.instead) == folded(self.name)
+                else f"its own phrase {quoted(self.instead)}"
+            )
             raise InputError(
-                f"concept {quoted(self.name)} cannot be replaced by itself: give another 'instead'"
+                f"concept {quoted(self.name)} cannot be replaced by {own}: give another 'instead'"
             )
 
     @property
@@ -172,8 +178,7 @@ class Recipe:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {quoted(self.seed)} is out of range: use 0 to 2**63 - 1")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -203,8 +208,7 @@ class Case:
             raise InputError(f"role {quoted(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not self.prompt.strip():
             raise InputError(f"case {quoted(self.id)} has an empty prompt: say what to draw")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"case {quoted(self.id)} has seed {quoted(self.seed)}: use 0 to 2**63 - 1")
+        check_seed(self.seed, f"case {quoted(self.id)}: seed")
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,14 @@ class Score:
     metric: str
     value: float | str
     suite: str
+
+
+def check_seed(seed: Any, name: str = "seed") -> None:
+    """Raise InputError for what no generator takes. name: begins the message."""
+    if type(seed) is not int:
+        raise InputError(f"{name} {quoted(seed)} is no int: use 0 to 2**63 - 1")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"{name} {quoted(seed)} is out of range: use 0 to 2**63 - 1")
 
 
 def check_unicode(text: str) -> None:

@@ -16,7 +16,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -154,6 +154,27 @@ def changed(filled: Any) -> dict[str, Any]:
     """The settings that differ from the defaults of their class."""
     defaults = dataclasses.asdict(type(filled)())
     return {name: value for name, value in dataclasses.asdict(filled).items() if value != defaults[name]}
+
+
+def differences(was: Any, now: Any, name: str = "request") -> Iterator[tuple[str, Any, Any]]:
+    """Where two records differ, record in record: the name of the field, its value then and now."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in [*now, *(key for key in was if key not in now)]:
+            yield from differences(was.get(key), now.get(key), key)
+    elif _records(was) and _records(now) and len(was) == len(now):
+        for one, other in zip(was, now, strict=True):
+            yield from differences(one, other, name)
+    elif was != now:
+        yield name, _brief(was), _brief(now)
+
+
+def _records(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, Mapping) for one in value)
+
+
+def _brief(value: Any) -> Any:
+    """A list of records as their names."""
+    return tuple(one.get("name") for one in value) if value and _records(value) else value
 
 
 def parse_pairs(pairs: Iterable[str], cls: type) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from ..methods import Job
 from ..model.edit import Edit
 from ..model.model import Model
 from ..model.selection import TEXT_ENCODER
-from ..schema import Concept, Request
+from ..schema import Request
 from ..settings import build, with_role
 from ..training.method import Trained
 from ..training.settings import Training
 from .guards import Guards, closed_form_request, guard_losses, projection
-from .places import again, without
+from .places import again, shown, without
 from .project import Project, Step
 from .screening import join, screen
 from .weights import current_edit
@@ -86,7 +86,7 @@ def make_edit(
         request = with_nearest(vocabulary, request, methods.default_instead(model, filled))
         if not issubclass(method, Training):
             edit = _closed(own, request, earlier, base, recipe, guards, job)
-            return edit, _places(filled, own, request, once_more)
+            return edit, _places(filled, own, request, shown(steps))
         if filled.part == TEXT_ENCODER:
             base |= own.weights(filled.part)
             if guards.projects:
@@ -109,20 +109,19 @@ def make_edit(
         edit = methods.edit_for(
             own, request, method=method.name, settings=settings, seed=recipe["seed"], job=job
         )
-        return edit, _places(filled, own, request, once_more)
+        return edit, _places(filled, own, request, shown(steps))
 
 
-def _places(filled: Any, model: Model, request: Request, once_more: Sequence[Concept]) -> dict[str, str]:
+def _places(filled: Any, model: Model, request: Request, before: Mapping[str, str]) -> dict[str, str]:
     """By the name of each concept: the word that takes its place, where there is one; an anchor, too.
 
-    once_more: of these it says also that there is none, by an empty word, for there was one before.
+    before: the places until now; where one is given up for nothing, the word is empty.
     """
     if isinstance(filled, Trained):
         words = {one.name: filled.place(model, request, one) for one in request.erase}
     else:
         words = {one.name: one.instead for one in request.erase}
-    known = {one.name for one in once_more}
-    return {name: word or "" for name, word in words.items() if word or name in known}
+    return {name: word or "" for name, word in words.items() if word or before.get(name)}
 
 
 def _closed(

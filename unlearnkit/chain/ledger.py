@@ -159,6 +159,10 @@ def _head_error(head: bytes, entries: Sequence[Entry]) -> str:
     """What is wrong with the head. The ledger may be one entry ahead, after a kill between the two writes."""
     if (not head and len(entries) == 1) or head in [_head(one).encode() for one in entries[-2:]]:
         return ""
+    if not head:
+        return (
+            f"{HEAD} is missing: without it nobody sees whether lines were removed from the end of {LEDGER}"
+        )
     return f"{HEAD} is not that of the last entry: lines were removed from the end of {LEDGER}, or it was changed"
 
 

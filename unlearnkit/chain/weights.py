@@ -41,7 +41,7 @@ def edit_of(project: Project, step: Step) -> Edit:
 def _checked(project: Project, step: Step) -> Path:
     """The file of a stored edit, which has the hash that the ledger says."""
     path = project.folder / EDITS / f"{step.edit.hash}.safetensors"
-    what = f"put a copy back, or drop request {step.number}"
+    what = f"put a copy back, or drop request {step.number} and add it again"
     try:
         sha256 = file_hash(path)
     except FileNotFoundError:

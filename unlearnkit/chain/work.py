@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DivergedError, InputError, UnlearnError, quoted
 from ..io.files import entries, write_text
 from ..io.reading import read_json, typed
+from ..settings import differences
 from .project import LOOKS, REQUEST, WORK, Project, identity
 
 __all__ = ["work"]
@@ -52,7 +53,7 @@ def _refuse(project: Project, other: Path, facts: Mapping[str, Any]) -> None:
     names = _names(facts)
     if theirs["head"] != facts["head"] or not names or names != _names(theirs):
         return
-    name, was, now = next(_differences(theirs, facts))
+    name, was, now = next(differences(theirs, facts))
     raise InputError(
         f"the request to erase {quoted(', '.join(names))} is unfinished with another {name} ({quoted(was)}, now "
         f"{quoted(now)}): use the same to resume it, or remove the folder {quoted(other)} to start again"
@@ -64,11 +65,3 @@ def _names(facts: Mapping[str, Any]) -> list[str]:
     request = facts.get("request")
     erase = request.get("erase") if isinstance(request, dict) else None
     return [str(one.get("name")) for one in erase or () if isinstance(one, dict)]
-
-
-def _differences(was: Any, now: Any, name: str = "request") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*now, *(key for key in was if key not in now)]:
-            yield from _differences(was.get(key), now.get(key), key)
-    elif was != now:
-        yield name, was, now

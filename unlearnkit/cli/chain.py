@@ -173,28 +173,29 @@ def add(
         **{"method": method, "force": force, "seed": seed, "device": device},
     }
     several = several_of(own.model, concept, concepts, kind, phrase, instead)
-    names = listed((one if isinstance(one, str) else one.name for one in several), longest=NAMES)
+    every = dict.fromkeys(one if isinstance(one, str) else one.name for one in several)
+    names = listed(every, longest=NAMES)
+    single: dict[str, Any] = {"kind": kind, "phrases": phrase or (), "instead": instead}
     if each:
-        _add_each(project, several, kind, names, options)
+        _add_each(project, several, single, names, options)
         return
 
     from ..chain.commands.add import add
 
     with _stoppable(project, names) as tick:
-        single: dict[str, Any] = {"kind": kind, "phrases": phrase or (), "instead": instead}
         entry = add(project, several, **single, **options, tick=tick)
     _say_entry(project, entry)
 
 
 def _add_each(
-    project: Path, several: list[str | Concept], kind: str | None, names: str, options: dict[str, Any]
+    project: Path, several: list[str | Concept], single: dict[str, Any], names: str, options: dict[str, Any]
 ) -> None:
     from ..chain.commands.add_each import add_each
     from ..chain.project import open_chain
     from ..model.places import hints_of
     from ..runs.requests import request_for
 
-    request = request_for(several, kind=kind, known=hints_of(open_chain(project).options.model))
+    request = request_for(several, **single, known=hints_of(open_chain(project).options.model))
     with _stoppable(project, names) as tick:
         entries = add_each(
             project, request.erase, **options, tick=tick, done=lambda one: _say_entry(project, one)
@@ -282,15 +283,18 @@ def _plan(plan: UndoPlan) -> None:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     facts = {"entry": entry.number, "kind": entry.kind, "weights": entry.facts["weights"], "head": entry.hash}
-    return {**facts, "seconds": entry.facts["making"], "instead": entry.facts.get("instead", {})}
+    made = entry.facts.get("remade", [entry.facts])
+    places = {name: place for one in made for name, place in one.get("instead", {}).items()}
+    return {**facts, "seconds": entry.facts["making"], "instead": places}
 
 
 def _say_entry(project: Path, entry: Entry) -> None:
+    from ..chain.places import replaced
+    from ..chain.project import open_chain
+
     answer({"chain": project, **_facts(entry)})
-    asked = {one["name"] for one in entry.facts.get("request", {}).get("erase", ())}
-    for name, place in entry.facts.get("instead", {}).items():
-        if name not in asked:
-            now = cut(place) if place else "nothing"
-            say(f"{cut(name)} showed what is erased now, so it was erased again: {now} takes its place")
+    for name, places in replaced(open_chain(project)).items():
+        was, now = (cut(place) if place else "nothing" for place in places)
+        say(f"{cut(name)} was erased again: {now} takes its place now, no longer {was}")
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     say(f"{print_}; see unlearnkit chain status {quoted(project)}")

@@ -13,21 +13,31 @@ from ..errors import printable
 from ..errors import quoted as cut
 from . import complete
 from .chain_words import cells, facts_of, in_words, rate_of
-from .checks import known_chain
+from .checks import known_chain, named_folder
 from .output import answer, of_settings
 from .terminal import Device, out, say, showing
 
 __all__ = ["Folder", "guards", "log", "report", "status", "verify"]
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="PROJECT", help="The folder of the chain.", autocompletion=complete.chains)
+    Path,
+    typer.Argument(
+        metavar="PROJECT",
+        help="The folder of the chain.",
+        parser=named_folder,
+        autocompletion=complete.chains,
+    ),
 ]
+
+# whether a cell of the column stays on one line
+HEADS = {
+    **{"request": True, "erased": False, "method": True, "when": False, "seconds": True},
+    **{"before": True, "then": True, "now": True, "": True},
+}
 
 
 def status(project: Folder) -> None:
     """Show what is erased, what it cost, and whether earlier erasures last. Reads only the ledger."""
-    from rich.markup import escape
-
     from ..chain.commands.status import status
 
     now = status(project)
@@ -49,19 +59,26 @@ def status(project: Folder) -> None:
     if not now.lines:
         say("no request")
     else:
-        table = Table("request", "erased", "method", "when", "seconds", "before", "then", "now", "", box=None)
+        table = Table(box=None)
+        for head, whole in HEADS.items():
+            table.add_column(head, no_wrap=whole, overflow="fold")
         for line in now.lines:
-            table.add_row(*(escape(printable(cell)) for cell in cells(line)))
+            table.add_row(*map(printable, cells(line)))
         out.print(table)
         if not all(line.verdict for line in now.lines):
             say("-: not evaluated")
     for name, place in now.displaced.items():
-        say(f"{cut(name)} shows {cut(place)}, which is erased too: drop its request and add it again")
+        say(
+            f"{cut(name)} shows {cut(place)}, which is erased too: drop the request that erased {cut(name)}, and "
+            "add it again with another --instead"
+        )
     for group, rates in now.kept.items():
         say(f"{group:<18} right in {rate_of(rates.after)}, before {rate_of(rates.before)}")
     kid = "" if now.kid is None else f", KID to the base model {now.kid:.4g}"
     say(f"{'drift':<18} {now.drift:.3%} of the norm of the network's weights{kid}")
-    say(f"{'cost':<18} {now.edits} edits, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s")
+    say(
+        f"{'cost':<18} {now.edits} edit{'s' * (now.edits != 1)}, {now.bytes / 1e6:.1f} MB, {now.seconds:.0f} s"
+    )
     say(f"{'head':<18} {now.head}")
 
 

@@ -25,7 +25,8 @@ def in_words(entry: Entry) -> str:
 
 def cells(line: Line) -> list[str]:
     """A request's row of the table."""
-    facts = str(line.step.number), line.concept, line.step.recipe["method"], line.time, f"{line.seconds:.0f}"
+    when = line.time[:16].replace("T", " ")
+    facts = str(line.step.number), line.concept, line.step.recipe["method"], when, f"{line.seconds:.0f}"
     return [*facts, *("" if rate is None else rate_of(rate) for rate in line.seen), line.verdict or "-"]
 
 

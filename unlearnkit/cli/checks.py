@@ -11,7 +11,15 @@ from pathlib import Path
 from ..errors import InputError, quoted
 from ..io.files import user_path
 
-__all__ = ["known_chain", "known_device", "known_dtype", "known_edit", "known_folder", "known_run"]
+__all__ = [
+    "known_chain",
+    "known_device",
+    "known_dtype",
+    "known_edit",
+    "known_folder",
+    "known_run",
+    "named_folder",
+]
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "meta", "privateuseone")
 
@@ -37,6 +45,13 @@ def known_chain(project: str | Path) -> None:
     from ..chain.ledger import refuse_none
 
     refuse_none(user_path(project))
+
+
+def named_folder(name: str) -> Path:
+    """The folder. Raises InputError for an empty name, which a shell makes of a variable that is not set."""
+    if not name:
+        raise InputError("the name of the folder is empty: give one, or . for this folder")
+    return Path(name)
 
 
 def known_edit(path: str | Path) -> Path:

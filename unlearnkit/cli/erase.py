@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, listed
+from ..errors import quoted as cut
 from ..io.files import user_path
 from . import complete
 from .output import answer
@@ -189,10 +190,13 @@ def erase(
         "adversary": adversary,
         "rule": ",".join(rule) if rule else None,
     }
-    resumed = (
-        None if folder is None or not resume or recipe or concept or concepts else folder / "recipe.toml"
-    )
-    resumed = resumed if resumed and resumed.is_file() else None
+    resumed = None
+    if resume and not (recipe or concept or concepts):
+        if folder is None:
+            raise InputError("which run is to be resumed? name its folder with --out")
+        resumed = folder / "recipe.toml"
+        if not resumed.is_file():
+            raise InputError(f"{cut(folder)} has no run to resume: name the folder of one with --out")
     recipe = recipe or resumed
     if recipe is not None:
         others = (model, concept, concepts, phrase, instead, keep, set_, variant, *parts.values())
@@ -278,10 +282,12 @@ def _dry_run(
     **_: Any,
 ) -> None:
     from ..data.recognition import check_recognised
+    from ..methods.checking import check_lengths
     from ..model.load import load
     from ..runs.estimate import estimate
 
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
+    check_lengths(model, recipe.request)
     if not force:
         check_recognised(model, recipe.request)
     found = estimate(model, recipe, pictures=pictures, pipeline=pipeline)

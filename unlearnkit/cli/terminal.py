@@ -79,7 +79,9 @@ class Safe(Console):
 # of several processes only the first prints
 SILENT = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
-out = Safe(quiet=SILENT, **_PLAIN)
+# a table in a pipe or a file is not folded
+_WIDTH = None if (sys.stdout is not None and sys.stdout.isatty()) or "COLUMNS" in os.environ else 300
+out = Safe(quiet=SILENT, width=_WIDTH, **_PLAIN)
 err = Safe(stderr=True, quiet=SILENT, **_PLAIN)
 
 Seed = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
@@ -14,7 +14,7 @@ from ..model.edit import Edit
 from ..model.encoders import encoders, token_ids
 from ..model.model import Model
 from ..model.restore import steady
-from ..schema import NEAREST, Concept, Request, folded
+from ..schema import NEAREST, Request, folded
 
 __all__ = ["check_lengths", "check_moved", "check_names"]
 
@@ -22,16 +22,16 @@ SOME, SAMPLE = 32, 4  # the most concepts that are all predicted, and how many o
 SMALL = 16  # height and width of latents that show whether a U-Net's prediction moved
 
 
-def check_lengths(model: Model, concepts: Iterable[Concept]) -> None:
+def check_lengths(model: Model, request: Request) -> None:
     """Raises InputError for a name that the text encoder cuts off, and for an unknown class."""
-    for concept in concepts:
+    for concept in (*request.erase, *request.keep):
         for text in (*concept.wordings, "" if concept.instead in (None, NEAREST) else concept.instead):
             model.reads(text)
 
 
 def check_names(model: Model, request: Request) -> None:
     """Raises InputError for a name that the text encoder cuts off, and for two different names that are one to it."""
-    check_lengths(model, (*request.erase, *request.keep))
+    check_lengths(model, request)
     key = _key(model, request)
     erased: dict[Hashable, list[tuple[int, str]]] = {}
     for number, concept in enumerate((*request.erase, *request.keep)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from . import hints
 from .hints import Hints
 
@@ -21,6 +21,8 @@ def is_canvas(source: str | Path) -> bool:
 
 def folder_of(source: str | Path) -> Path:
     """The path of a model in a folder. The canvas and its relatives are in the package."""
+    if not isinstance(source, str | Path):
+        raise ModelError(f"model {quoted(source)} is no name: give canvas, a folder, a hub id or a file")
     if str(source) in RELATIVES:
         return CANVAS.with_name(str(source).removeprefix("canvas-"))
     return CANVAS if str(source) == "canvas" else Path(source).expanduser()

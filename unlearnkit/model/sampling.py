@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import seeds
 from ..errors import InputError, quoted
 from ..families.schedules import check_steps
+from ..schema import check_seed
 from . import restore
 from .networks import Networks
 from .restore import steady
@@ -37,10 +38,15 @@ def drawn(
     steps = model.hints.steps if steps is None else steps
     guidance = model.hints.guidance if guidance is None else guidance
     batch = model.batch if batch is None else batch
-    if isinstance(prompts, str) or len(prompts) != len(numbers):
+    for what, given in (("prompts", prompts), ("seeds", numbers)):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise InputError(f"{what} got {quoted(given)}: give a list")
+    if len(prompts) != len(numbers):
         raise InputError(
             f"{len(prompts)} prompts and {len(numbers)} seeds: give two lists of the same length"
         )
+    for seed in numbers:
+        check_seed(seed)
     if not 1 <= batch <= 2**20:
         raise InputError(f"batch {quoted(batch)} is out of range: use 1 to {2**20}")
     check_steps(model.pipe.scheduler, steps)

@@ -71,10 +71,8 @@ class Estimate:
         yield "steps", steps if plan.steps else "none: solved in closed form"
         if plan.sampled_images:
             yield "draws first", f"{plan.sampled_images} pictures of the model, unless they are in the cache"
-        yield (
-            "time",
-            f"{'at most ' * early}about {span(self.erasing)} to erase and {span(self.drawing)} for grid.png",
-        )
+        grid = f" and {span(self.drawing)} for grid.png" if self.drawing else ""
+        yield "time", f"{'at most ' * early}about {span(self.erasing)} to erase{grid}"
         yield "memory", f"about {_size(self.memory)}"
         yield "disk", f"about {_size(self.disk)}"
 

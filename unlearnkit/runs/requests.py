@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..model.hints import GENERAL, Hints
 from ..schema import Concept, Kind, Request, folded
 
@@ -26,16 +26,16 @@ def request_for(
     kind: None: style for a name that the model's hints know only as a style, else object.
     keep: a plain name has the kind under which the hints know it; if they know neither or both, the erased kind.
     """
-    phrases, keep = tuple(phrases), tuple(keep)
+    phrases, keep = tuple(phrases), _names(keep)
     if isinstance(concept, Request):
         if instead is not None or phrases or keep:
             raise InputError("a Request has its own phrases, instead and keep: put them into it")
         return concept
-    several = (concept,) if isinstance(concept, str | Concept) else tuple(concept)
+    several = _names(concept)
     if (phrases or instead is not None) and [type(one) for one in several] != [str]:
         raise InputError(
-            "phrases and 'instead' belong to a single concept given by name: for several, use Concept objects "
-            "or a recipe file"
+            "phrases and 'instead' belong to a single concept given by name: for several, use a file "
+            "(--concepts) or Concept objects"
         )
     kinds = [kind_of(one, "object", known) if kind is None else cast(Kind, kind) for one in several]
     usual = kinds[0] if kinds else "object"
@@ -46,6 +46,16 @@ def request_for(
         ),
         tuple(one if isinstance(one, Concept) else Concept(one, kind_of(one, usual, known)) for one in keep),
     )
+
+
+def _names(concepts: Any) -> tuple[str | Concept, ...]:
+    """A tuple of them. Raises InputError for anything that is no name."""
+    several = isinstance(concepts, Iterable) and not isinstance(concepts, str)
+    names: tuple[Any, ...] = tuple(concepts) if several else (concepts,)
+    for one in names:
+        if not isinstance(one, str | Concept):
+            raise InputError(f"{quoted(one)} is no concept: give a name, a Concept, or a list of these")
+    return names
 
 
 def kind_of(name: str | Concept, kind: Kind, known: Hints) -> Kind:

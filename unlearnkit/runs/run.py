@@ -28,13 +28,14 @@ from ..io.files import existing, resumable, tidy, user_path, write_text, writing
 from ..io.locks import locked
 from ..io.tick import Tick
 from ..io.versions import versions
+from ..methods.checking import check_lengths
 from ..model.edit import Edit
 from ..model.load import load
 from ..model.model import Model
 from ..model.places import hints_of
 from ..oldnames import current
 from ..schema import Concept, Recipe, Request
-from ..settings import build
+from ..settings import build, differences
 from . import images, runfolder
 from .estimate import disk
 from .names import check_folder
@@ -124,6 +125,7 @@ def run_recipe(
         if finished:
             return Edit.load(folder / methods.EDIT)
     else:
+        check_lengths(model, recipe.request)
         if not force:
             check_recognised(model, recipe.request)
         plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
@@ -234,12 +236,12 @@ def _same(old: Recipe, new: Recipe, settings: Any, folder: Path) -> None:
     was = {name: getattr(old, name) for name in ("model", "method", "seed", "request", "variant")}
     was |= {"model": placed(old.model), "dtype": old.dtype or new.dtype}  # older versions wrote no dtype
     now = {name: getattr(new, name) for name in was}
+    was["request"], now["request"] = dataclasses.asdict(old.request), dataclasses.asdict(new.request)
     if old.method == new.method:
         was |= dataclasses.asdict(build(type(settings), current(old.method, old.settings)))
         now |= dataclasses.asdict(settings)
-    for name, value in now.items():
-        if was[name] != value:
-            raise InputError(
-                f"{quoted(folder)} was started with another recipe ({name} was {quoted(was[name])}, "
-                f"now {quoted(value)}): resume it with its own recipe.toml, or choose another folder"
-            )
+    for name, former, value in differences(was, now):
+        raise InputError(
+            f"{quoted(folder)} was started with another recipe ({name} was {quoted(former)}, now {quoted(value)}): "
+            "resume it with its own recipe.toml, or choose another folder"
+        )

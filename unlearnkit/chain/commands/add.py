@@ -18,11 +18,12 @@ from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...io.tick import Tick
 from ...methods import Job
+from ...methods.checking import check_lengths
 from ...model.model import Model
 from ...model.places import hints_of
 from ...model.restore import steady
 from ...runs.requests import request_for
-from ...schema import Concept, Request, folded
+from ...schema import Concept, Request, check_seed, folded
 from ...settings import build
 from ..edits import guard_defaults, make_edit
 from ..evaluate import open_evaluators
@@ -71,12 +72,14 @@ def add(
         known = hints_of(own.model)
         request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
         refuse(steps, request)
+        check_seed(seed)
         chosen = method or own.method
         chosen_settings = {**(own.settings if chosen == own.method else {}), **(settings or {})}
         build(methods.find(chosen), chosen_settings)
         guarded = build(Guards, {**own.guards, **(guards or {})})
         evaluators = evaluators or open_evaluators(project)  # before any work, so that an error loses nothing
         model = base_model(project, model, device)
+        check_lengths(model, request)
         if not force:
             check_recognised(model, request)
         filled = methods.resolve(

@@ -48,9 +48,10 @@ def add_each(
     left = [concept for concept in Request(tuple(concepts)).erase if concept.meaning not in erased]
     if not left:
         return []
-    refuse(project.steps, Request(tuple(left)))
+    request = Request(tuple(left))
+    refuse(project.steps, request)
     model = base_model(project, model, device)
-    check_lengths(model, left)
+    check_lengths(model, request)
     evaluators = evaluators or open_evaluators(project)
     entries = []
     for place, concept in enumerate(left, len(concepts) - len(left)):

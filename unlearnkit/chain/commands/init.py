@@ -62,6 +62,10 @@ def init(
     if not 0 <= pictures <= MOST:
         raise InputError(f"pictures {quoted(pictures)} is out of range: use 0 to {MOST}")
     build(methods.find(method), settings or {})
+    if merge and regime != "merged":
+        raise InputError(
+            f"merge is for regime merged, and this chain is {regime}: leave it out, or choose --regime merged"
+        )
     sources = {"objects": objects, "styles": styles, "clip": clip}
     sources = {name: source and resolved(source) for name, source in sources.items()}
     loaded = model if isinstance(model, Model) else load(model, device=device, dtype=dtype, variant=variant)

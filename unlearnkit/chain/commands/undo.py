@@ -39,11 +39,15 @@ class UndoPlan:
     seconds: float
 
     def __str__(self) -> str:
-        what = f"takes back request {', '.join(map(str, self.removes))}"
+        what = f"takes back {_requests(self.removes)}"
         if not self.remade:
             return f"{what}: exact, nothing is trained again"
-        again = ", ".join(map(str, self.remade))
-        return f"{what} and trains request {again} again without it (that took {self.seconds:.0f} s before)"
+        it = "it" if len(self.removes) == 1 else "them"
+        return f"{what} and trains {_requests(self.remade)} again without {it} (that took {self.seconds:.0f} s before)"
+
+
+def _requests(numbers: Sequence[int]) -> str:
+    return f"request{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def undo_plan(folder: str | Path, *, undo: int | None = None, drop: Sequence[int] = ()) -> UndoPlan:
@@ -54,7 +58,7 @@ def undo_plan(folder: str | Path, *, undo: int | None = None, drop: Sequence[int
 def _plan(project: Project, undo: int | None = None, drop: Sequence[int] = ()) -> UndoPlan:
     steps = project.steps
     if undo is not None:
-        if not 1 <= undo <= len(steps):
+        if type(undo) is not int or not 1 <= undo <= len(steps):
             allowed = f"use 1 to {len(steps)}" if steps else "there is nothing to undo"
             raise InputError(
                 f"{quoted(undo)} requests cannot be undone: {len(steps)} are active in {quoted(project.folder)}: "
