@@ -49,6 +49,7 @@ TUNED = (
     "pixel art",
     "guitar",
     "car",
+    "bus",
     "strawberry",
     "apple",
     "tree",
@@ -72,7 +73,7 @@ Each concept is one edit with seed 0.
 Concepts marked * were used to choose settings, so they are no independent test: {tuned}.
 For all methods these are cat and van gogh. Further ones are, by method:
 
-- DUGE, RGD, DoCo, Sculpting Memory: other styles, for some of them
+- DUGE, RGD, DoCo, Sculpting Memory: other styles, for some of them; DUGE: car and bus; DoCo: car and guitar
 - uce-diverse: pixel art, guitar, apple, tree
 - UCE's weight: neon, halftone, watercolor, pixel art
 - DP: neon, watercolor, guitar

@@ -72,7 +72,7 @@ class DUGE(Trained[Sets]):
         source="paper, at second hand",
     )
     null: Literal["empty", "rest"] = default("null", "empty", source="paper: empty; rest: ours")
-    eta: float = default("eta", 1.0, source="ours, with target = steered; 1.8 on the canvas")
+    eta: float = default("eta", 1.0, source="ours, with target = steered; canvas: 1.8, styles 0.5")
     attends: attention.Attends = setting(
         "maps",
         "what A is: the softmax, or its product with the values",
