@@ -48,13 +48,14 @@ that had not been used in tuning failed:
 - DoCo's, on watercolor, which was left in 21 of 225 pictures. A first choice failed: after van gogh the held-out
   classifier found 5 points of the objects lost, where the validation classifier had found 2.
 
-Of car, the validation classifier saw trials of what replaces an object, for ESD, DUGE, DoCo, Sculpting Memory and the
-closed forms, of how far DUGE steers, and of how much DoCo retains (of guitar, too). It saw neon for DUGE, Sculpting
-Memory, UCE, DP and `robust` only, and pixel art for DUGE. It did not see halftone for DUGE and
-DoCo, watercolor for Sculpting Memory, or either of the two for ESD. But rows of the held-out classifier were the
-reason to choose again: those of neon (an earlier setting of RGD left it in 199 of 225 pictures, and UCE a larger
-weight), of watercolor and of halftone. On the canvas uce-diverse sets only what replaces an object. Its defaults were
-chosen on cat, guitar, apple, tree, van gogh and pixel art, and the validation classifier saw neon once.
+On car, the validation classifier judged trials of three choices: what replaces an object (ESD, DUGE, DoCo, Sculpting
+Memory and the closed forms), how far DUGE steers (on bus, too), and how much DoCo retains (on guitar, too). It saw neon
+for DUGE, Sculpting Memory, UCE, DP and `robust` only, and pixel art for DUGE. It did not see halftone for DUGE and
+DoCo, watercolor for Sculpting Memory, or either of the two for ESD. But rows of the held-out classifier were the reason
+to choose again: those of neon (an earlier setting of RGD left it in 199 of 225 pictures, and UCE a larger weight), of
+watercolor and of halftone; those of pixel art and neon for DUGE's styles; those of owl, cactus and bus for DoCo. On the
+canvas uce-diverse sets only what replaces an object. Its defaults were chosen on cat, guitar, apple, tree, van gogh and
+pixel art, and the validation classifier saw neon once.
 
 ## How to read the tables
 
@@ -113,7 +114,7 @@ INSTEAD_HEAD = """## What takes its place
 Of the prompts that name the concept, seed 0, as the held-out classifier sees them: what is seen most, in how many
 pictures nothing is recognised, and in how many the rest of the prompt is right (the style of an erased object, the
 object of an erased style). *diversity*: how much the pictures of all erased prompts differ from each other; 100 is as
-much as before. The table has the rows that were made since this is counted.
+much as before. Rows that were measured before this was counted are missing.
 
 """
 TARGET_HEADS = (

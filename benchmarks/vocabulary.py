@@ -50,6 +50,8 @@ TUNED = (
     "guitar",
     "car",
     "bus",
+    "owl",
+    "cactus",
     "strawberry",
     "apple",
     "tree",
@@ -73,7 +75,9 @@ Each concept is one edit with seed 0.
 Concepts marked * were used to choose settings, so they are no independent test: {tuned}.
 For all methods these are cat and van gogh. Further ones are, by method:
 
-- DUGE, RGD, DoCo, Sculpting Memory: other styles, for some of them; DUGE: car and bus; DoCo: car and guitar
+- DUGE, RGD, DoCo, Sculpting Memory: other styles, for some of them
+- DUGE: car and bus
+- DoCo: car, guitar, owl, cactus and bus
 - uce-diverse: pixel art, guitar, apple, tree
 - UCE's weight: neon, halftone, watercolor, pixel art
 - DP: neon, watercolor, guitar
@@ -142,7 +146,7 @@ def page(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         by_method.append([method, len(own), few, said, *harm])
     lines += ["## By method\n", *markdown(BY_METHOD, by_method)]
     lines.append(
-        "\n*lost*: points of accuracy on the other concepts, the mean over the concepts and the most.\n"
+        "\n*lost*: points of accuracy on the other concepts, mean and most over the concepts (below 0: gained).\n"
     )
     lines.append("![What is left of every concept](vocabulary.png)\n\n## Left, and lost\n")
     lines.append(

@@ -163,7 +163,9 @@ def test_several_concepts_go_in_one_request(model: Model) -> None:
 
 
 def test_an_anchor_that_is_one_of_the_concepts_names_is_refused() -> None:
-    with pytest.raises(InputError, match="'cat' cannot be replaced by itself: give another 'instead'"):
+    with pytest.raises(
+        InputError, match="'cat' cannot be replaced by its own phrase 'kitten': give another 'instead'"
+    ):
         Concept("cat", phrases=("kitten",), instead="kitten")
 
 

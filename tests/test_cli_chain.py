@@ -89,7 +89,7 @@ def test_a_changed_place_is_told_by_drop_too(said, tmp_path: Path) -> None:
     said("init", "p", saved.folder(), "--method", "uce", "--regime", "joint", "--pictures", 0)
     said("add", "p", "--concept", "cat", "--instead", "dog")
     told = said("add", "p", "--concept", "dog")
-    assert "'cat' was erased again: nothing takes its place now, no longer 'dog'" in told
+    assert "'cat': nothing takes its place now, no longer 'dog'" in told
     told = said("drop", "p", 2, "--json")
     assert json.loads(told)["instead"] == {}, "no edit was made again"
     said("add", "p", "--concept", "bear", "--instead", "car")

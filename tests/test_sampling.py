@@ -81,7 +81,7 @@ def test_a_thousand_steps_of_a_real_schedule_are_refused_or_drawn(model: Model):
     [
         ("a cat", [0], "prompts got 'a cat': give a list"),
         (["a cat"], 0, "seeds got 0: give a list"),
-        (["a cat"], ["x"], "seed 'x' is no int"),
+        (["a cat"], ["x"], "seed 'x' is no whole number"),
         (["a cat"], [-1], "seed -1 is out of range"),
         (["a cat"], [0, 1], "1 prompts and 2 seeds"),
     ],

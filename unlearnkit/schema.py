@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +18,7 @@ __all__ = [
     "Request",
     "Role",
     "Score",
-    "check_seed",
+    "as_seed",
     "check_unicode",
     "folded",
     "spelled",
@@ -178,7 +179,7 @@ class Recipe:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        object.__setattr__(self, "seed", as_seed(self.seed))
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class Case:
             raise InputError(f"role {quoted(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not self.prompt.strip():
             raise InputError(f"case {quoted(self.id)} has an empty prompt: say what to draw")
-        check_seed(self.seed, f"case {quoted(self.id)}: seed")
+        object.__setattr__(self, "seed", as_seed(self.seed, f"case {quoted(self.id)}: seed"))
 
 
 @dataclass(frozen=True)
@@ -227,12 +228,15 @@ class Score:
     suite: str
 
 
-def check_seed(seed: Any, name: str = "seed") -> None:
-    """Raise InputError for what no generator takes. name: begins the message."""
-    if type(seed) is not int:
-        raise InputError(f"{name} {quoted(seed)} is no int: use 0 to 2**63 - 1")
-    if not 0 <= seed < 2**63:
+def as_seed(seed: Any, name: str = "seed") -> int:
+    """The seed as an int. Raises InputError for what no generator takes. name: begins the message."""
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        raise InputError(f"{name} {quoted(seed)} is no whole number: use 0 to 2**63 - 1") from None
+    if not 0 <= number < 2**63:
         raise InputError(f"{name} {quoted(seed)} is out of range: use 0 to 2**63 - 1")
+    return number
 
 
 def check_unicode(text: str) -> None:

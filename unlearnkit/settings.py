@@ -29,6 +29,7 @@ __all__ = [
     "build",
     "changed",
     "describe",
+    "differences",
     "fitted",
     "in_words",
     "parse_pairs",

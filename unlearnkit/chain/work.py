@@ -53,7 +53,7 @@ def _refuse(project: Project, other: Path, facts: Mapping[str, Any]) -> None:
     names = _names(facts)
     if theirs["head"] != facts["head"] or not names or names != _names(theirs):
         return
-    name, was, now = next(differences(theirs, facts))
+    name, was, now = next(differences(theirs, facts), ("setting", "unknown", "unknown"))
     raise InputError(
         f"the request to erase {quoted(', '.join(names))} is unfinished with another {name} ({quoted(was)}, now "
         f"{quoted(now)}): use the same to resume it, or remove the folder {quoted(other)} to start again"

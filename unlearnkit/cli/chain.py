@@ -295,6 +295,6 @@ def _say_entry(project: Path, entry: Entry) -> None:
     answer({"chain": project, **_facts(entry)})
     for name, places in replaced(open_chain(project)).items():
         was, now = (cut(place) if place else "nothing" for place in places)
-        say(f"{cut(name)} was erased again: {now} takes its place now, no longer {was}")
+        say(f"{cut(name)}: {now} takes its place now, no longer {was}")
     print_ = f"entry {entry.number}, model {entry.facts['weights'][:12]}, head {entry.hash[:12]}"
     say(f"{print_}; see unlearnkit chain status {quoted(project)}")

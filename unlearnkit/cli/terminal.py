@@ -80,7 +80,8 @@ class Safe(Console):
 SILENT = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0").strip("0").isdecimal()
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 # a table in a pipe or a file is not folded
-_WIDTH = None if (sys.stdout is not None and sys.stdout.isatty()) or "COLUMNS" in os.environ else 300
+_SHOWN = "COLUMNS" in os.environ or (hasattr(sys.stdout, "isatty") and sys.stdout.isatty())
+_WIDTH = None if _SHOWN else 1000
 out = Safe(quiet=SILENT, width=_WIDTH, **_PLAIN)
 err = Safe(stderr=True, quiet=SILENT, **_PLAIN)
 

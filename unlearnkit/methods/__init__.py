@@ -21,7 +21,7 @@ from ..model import hints
 from ..model.edit import Edit
 from ..model.model import Model
 from ..model.restore import steady
-from ..schema import NEAREST, Request, check_seed, folded
+from ..schema import NEAREST, Request, as_seed, folded
 from ..settings import build, with_role
 from ..training.job import Job, Run
 from ..training.method import Guard, Method, Plan
@@ -195,7 +195,7 @@ def edit_for(
     Raises InputError for a bad name, value or folder, ModelError for a model whose weights are not finite,
     DivergedError where training fails, and InputError for an edit that moves no prediction for what it erases.
     """
-    check_seed(seed)
+    seed = as_seed(seed)
     filled, job = resolve(model, request, method, settings or {}), job or Job()
     check_replaces(filled, request)
     instead = default_instead(model, filled)

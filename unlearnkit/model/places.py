@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import ModelError, quoted
@@ -21,7 +22,7 @@ def is_canvas(source: str | Path) -> bool:
 
 def folder_of(source: str | Path) -> Path:
     """The path of a model in a folder. The canvas and its relatives are in the package."""
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         raise ModelError(f"model {quoted(source)} is no name: give canvas, a folder, a hub id or a file")
     if str(source) in RELATIVES:
         return CANVAS.with_name(str(source).removeprefix("canvas-"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import seeds
 from ..errors import InputError, quoted
 from ..families.schedules import check_steps
-from ..schema import check_seed
+from ..schema import as_seed
 from . import restore
 from .networks import Networks
 from .restore import steady
@@ -39,14 +39,13 @@ def drawn(
     guidance = model.hints.guidance if guidance is None else guidance
     batch = model.batch if batch is None else batch
     for what, given in (("prompts", prompts), ("seeds", numbers)):
-        if isinstance(given, str) or not isinstance(given, Sequence):
+        if isinstance(given, str) or not hasattr(given, "__len__"):
             raise InputError(f"{what} got {quoted(given)}: give a list")
     if len(prompts) != len(numbers):
         raise InputError(
             f"{len(prompts)} prompts and {len(numbers)} seeds: give two lists of the same length"
         )
-    for seed in numbers:
-        check_seed(seed)
+    numbers = [as_seed(seed) for seed in numbers]
     if not 1 <= batch <= 2**20:
         raise InputError(f"batch {quoted(batch)} is out of range: use 1 to {2**20}")
     check_steps(model.pipe.scheduler, steps)

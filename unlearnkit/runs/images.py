@@ -19,7 +19,7 @@ from ..data.wording import format_prompt
 from ..errors import InputError, quoted
 from ..io.files import atomic_file, slug, tidy, writing
 from ..io.tick import Advance, Tick, stage
-from ..schema import Concept, Request, check_seed, check_unicode, folded
+from ..schema import Concept, Request, as_seed, check_unicode, folded
 
 if TYPE_CHECKING:
     from ..model.edit import Edit
@@ -62,8 +62,7 @@ def draw(
         raise InputError('the prompt is empty: say what to draw, for example --prompt "a picture of a dog"')
     for prompt in (*prompts, negative or ""):
         check_unicode(prompt)
-    for seed in seeds:
-        check_seed(seed)
+    seeds = [as_seed(seed) for seed in seeds]
     cases = [(prompt, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
     names = [slug(prompt) for prompt in dict.fromkeys(prompts)]
     numbers = {

@@ -26,13 +26,14 @@ def request_for(
     kind: None: style for a name that the model's hints know only as a style, else object.
     keep: a plain name has the kind under which the hints know it; if they know neither or both, the erased kind.
     """
-    phrases, keep = tuple(phrases), _names(keep)
+    words: Any = _names(phrases)
+    keep = _names(keep)
     if isinstance(concept, Request):
-        if instead is not None or phrases or keep:
+        if instead is not None or words or keep:
             raise InputError("a Request has its own phrases, instead and keep: put them into it")
         return concept
     several = _names(concept)
-    if (phrases or instead is not None) and [type(one) for one in several] != [str]:
+    if (words or instead is not None) and [type(one) for one in several] != [str]:
         raise InputError(
             "phrases and 'instead' belong to a single concept given by name: for several, use a file "
             "(--concepts) or Concept objects"
@@ -41,7 +42,7 @@ def request_for(
     usual = kinds[0] if kinds else "object"
     return Request(
         tuple(
-            one if isinstance(one, Concept) else Concept(one, own, phrases=phrases, instead=instead)
+            one if isinstance(one, Concept) else Concept(one, own, phrases=words, instead=instead)
             for one, own in zip(several, kinds, strict=True)
         ),
         tuple(one if isinstance(one, Concept) else Concept(one, kind_of(one, usual, known)) for one in keep),

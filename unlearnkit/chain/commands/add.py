@@ -23,7 +23,7 @@ from ...model.model import Model
 from ...model.places import hints_of
 from ...model.restore import steady
 from ...runs.requests import request_for
-from ...schema import Concept, Request, check_seed, folded
+from ...schema import Concept, Request, as_seed, folded
 from ...settings import build
 from ..edits import guard_defaults, make_edit
 from ..evaluate import open_evaluators
@@ -72,7 +72,7 @@ def add(
         known = hints_of(own.model)
         request = request_for(concept, kind=kind, phrases=phrases, instead=instead, keep=keep, known=known)
         refuse(steps, request)
-        check_seed(seed)
+        seed = as_seed(seed)
         chosen = method or own.method
         chosen_settings = {**(own.settings if chosen == own.method else {}), **(settings or {})}
         build(methods.find(chosen), chosen_settings)
