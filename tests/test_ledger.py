@@ -47,6 +47,13 @@ def test_what_is_written_is_read_and_fits(facts: list[dict[str, Any]], tmp_path:
     assert [entry.previous for entry in entries[1:]] == [entry.hash for entry in entries[:-1]]
 
 
+def test_a_missing_head_is_called_missing(tmp_path: Path) -> None:
+    written(tmp_path, [{}, {}, {}])
+    (tmp_path / HEAD).unlink()
+    (told,) = check_ledger(tmp_path)[1]
+    assert told.startswith(f"{HEAD} is missing")
+
+
 @few
 @given(place=st.integers(0), bit=st.integers(0, 7), file=st.sampled_from([LEDGER, HEAD]))
 def test_any_flipped_bit_is_found(place: int, bit: int, file: str, tmp_path: Path) -> None:

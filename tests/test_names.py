@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from unlearnkit import chain
 from unlearnkit.data.prompts import neighbours, unerased
 from unlearnkit.data.wording import contains_word
-from unlearnkit.errors import InputError
+from unlearnkit.errors import InputError, ModelError
 from unlearnkit.methods import edit_for
+from unlearnkit.model.load import load
 from unlearnkit.model.model import Model
 from unlearnkit.runs.images import neighbours as shown
 from unlearnkit.runs.requests import request_for
@@ -54,6 +57,20 @@ def test_a_concept_that_comes_twice_counts_once(model: Model):
     one = Concept("cat", phrases=("kitten", " Kitten"))
     assert Request((one, Concept("cat", phrases=("KITTEN",)))).erase == (one,)
     assert Request((Concept("neon"), Concept("neon", "style"))).erase[1].kind == "style"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["cat", 3], [None]])
+def test_what_is_no_name_is_refused_in_one_line(wrong: Any, model: Model):
+    with pytest.raises(InputError, match="is no concept: give a name"):
+        erase(model, wrong)
+    with pytest.raises(InputError, match="is no concept: give a name"):
+        request_for("cat", keep=wrong)
+    assert request_for("cat", phrases="kitten") == Request((Concept("cat", phrases=("kitten",)),))
+
+
+def test_what_is_no_model_is_refused_in_one_line():
+    with pytest.raises(ModelError, match="model None is no name"):
+        load(None)  # type: ignore[arg-type]
 
 
 def test_the_kind_is_what_the_hints_say(model: Model):

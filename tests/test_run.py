@@ -224,7 +224,10 @@ def test_a_dry_run_tells_what_it_takes_and_writes_nothing(
     assert told.drawing > 0
     assert (told.erasing > 0) == (method == "esd")
     if method == "uce":  # which takes most where pictures are decoded
-        assert told.memory > estimate(known, recipe(method), pictures=0).memory
+        without = estimate(known, recipe(method), pictures=0)
+        assert told.memory > without.memory
+        assert "grid.png" in dict(told.lines())["time"]
+        assert "grid.png" not in dict(without.lines())["time"]
 
     entries = sorted(tmp_path.rglob("*"))
     assert command("erase", saved.folder(), "--concept", "cat", "--method", method, "--dry-run") == 0
