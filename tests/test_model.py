@@ -353,11 +353,9 @@ def test_sampling_leaves_scheduler_and_bar_as_found(model: Model) -> None:
     assert model.pipe._progress_bar_config == {"disable": False, "desc": "mine"}
 
 
-@pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"steps": 1001}, {"batch": 0}, {"seeds": [1, 2]}, {"prompts": "cat"}]
-)
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"steps": 1001}, {"batch": 0}, {"seeds": [1, 2]}])
 def test_bad_sampling(bad: dict[str, Any], model: Model) -> None:
-    with pytest.raises(InputError, match=r"out of range|same length|give a list"):
+    with pytest.raises(InputError, match=r"out of range|same length"):
         model.sample(**{"prompts": ["cat"], "seeds": [1], **bad})
 
 

@@ -29,7 +29,7 @@ BATCH = 3  # of which the second process has one row of its own
 TOLERANCE = 1e-3
 WIDER = {
     "salun": 2e-2,  # of two weights that matter alike, its mask may open the other one
-    "aegis": 5e-3,  # Adam learns its target too
+    "aegis": 2e-3,  # six of 64,796 weights have a gradient of nearly zero, by which Adam divides
 }
 RUNS = {name: {"batch": BATCH} for name in METHODS if issubclass(METHODS[name], Training)} | {
     "esd": {"batch": BATCH, "retain_weight": 1.0, "retain_pictures": 2, "combine": "restricted"},

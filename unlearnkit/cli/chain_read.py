@@ -29,11 +29,8 @@ Folder = Annotated[
     ),
 ]
 
-# whether a cell of the column stays on one line
-HEADS = {
-    **{"request": True, "erased": False, "method": True, "when": False, "seconds": True},
-    **{"before": True, "then": True, "now": True, "": True},
-}
+HEADS = ("request", "erased", "method", "when", "seconds", "before", "then", "now", "")
+FOLDED = ("erased", "when")  # their cells may take several lines
 
 
 def status(project: Folder) -> None:
@@ -60,8 +57,8 @@ def status(project: Folder) -> None:
         say("no request")
     else:
         table = Table(box=None)
-        for head, whole in HEADS.items():
-            table.add_column(head, no_wrap=whole, overflow="fold")
+        for head in HEADS:
+            table.add_column(head, no_wrap=head not in FOLDED, overflow="fold")
         for line in now.lines:
             table.add_row(*map(printable, cells(line)))
         out.print(table)

@@ -281,15 +281,12 @@ def _dry_run(
     pipeline: bool,
     **_: Any,
 ) -> None:
-    from ..data.recognition import check_recognised
-    from ..methods.checking import check_lengths
+    from ..methods.checking import check_known
     from ..model.load import load
     from ..runs.estimate import estimate
 
     model = load(recipe.model, device=device, dtype=dtype or recipe.dtype, variant=recipe.variant)
-    check_lengths(model, recipe.request)
-    if not force:
-        check_recognised(model, recipe.request)
+    check_known(model, recipe.request, force=force)
     found = estimate(model, recipe, pictures=pictures, pipeline=pipeline)
     answer({"run": folder, **found.facts()})
     for name, value in found.lines():

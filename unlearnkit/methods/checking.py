@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 
 from .. import seeds
+from ..data.recognition import check_recognised
 from ..errors import EditError, InputError, ModelError, quoted
 from ..families import any_size
 from ..model.batches import many
@@ -16,7 +17,7 @@ from ..model.model import Model
 from ..model.restore import steady
 from ..schema import NEAREST, Request, folded
 
-__all__ = ["check_lengths", "check_moved", "check_names"]
+__all__ = ["check_known", "check_lengths", "check_moved", "check_names"]
 
 SOME, SAMPLE = 32, 4  # the most concepts that are all predicted, and how many of more
 SMALL = 16  # height and width of latents that show whether a U-Net's prediction moved
@@ -27,6 +28,13 @@ def check_lengths(model: Model, request: Request) -> None:
     for concept in (*request.erase, *request.keep):
         for text in (*concept.wordings, "" if concept.instead in (None, NEAREST) else concept.instead):
             model.reads(text)
+
+
+def check_known(model: Model, request: Request, *, force: bool) -> None:
+    """Raises InputError as ``check_lengths`` does and, unless forced, for a name that means nothing to the model."""
+    check_lengths(model, request)
+    if not force:
+        check_recognised(model, request)
 
 
 def check_names(model: Model, request: Request) -> None:

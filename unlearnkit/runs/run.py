@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..data.recognition import check_recognised
 from ..errors import InputError, quoted
 from ..io import manifest, processes
 from ..io.files import existing, resumable, tidy, user_path, write_text, writing
 from ..io.locks import locked
 from ..io.tick import Tick
 from ..io.versions import versions
-from ..methods.checking import check_lengths
+from ..methods.checking import check_known
 from ..model.edit import Edit
 from ..model.load import load
 from ..model.model import Model
@@ -125,9 +124,7 @@ def run_recipe(
         if finished:
             return Edit.load(folder / methods.EDIT)
     else:
-        check_lengths(model, recipe.request)
-        if not force:
-            check_recognised(model, recipe.request)
+        check_known(model, recipe.request, force=force)
         plan = methods.plan(model, recipe.request, method=recipe.method, settings=recipe.settings)
         _room(folder, disk(model, plan, pipeline=pipeline))
     started = time.monotonic()

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import methods
-from ...data.recognition import check_recognised
 from ...errors import InputError, quoted
 from ...io.files import user_path
 from ...io.tick import Tick
 from ...methods import Job
-from ...methods.checking import check_lengths
+from ...methods.checking import check_known
 from ...model.model import Model
 from ...model.places import hints_of
 from ...model.restore import steady
@@ -79,9 +78,7 @@ def add(
         guarded = build(Guards, {**own.guards, **(guards or {})})
         evaluators = evaluators or open_evaluators(project)  # before any work, so that an error loses nothing
         model = base_model(project, model, device)
-        check_lengths(model, request)
-        if not force:
-            check_recognised(model, request)
+        check_known(model, request, force=force)
         filled = methods.resolve(
             model, request, chosen, {**guard_defaults(chosen, guarded), **chosen_settings}
         )
